@@ -1,0 +1,226 @@
+//! Batches: one run over the rows of one input file (contract §6 and §7).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::Endpoint;
+use super::ids::{BatchId, FileId};
+use super::time::Timestamp;
+use super::usage::Usage;
+
+/// Where a batch stands.
+///
+/// ```text
+/// Validating --admit--> InProgress --last row recorded, or window over--> Finalizing --finish--> Completed | Expired
+///     |                     |                                                 |
+///     |--refuse--> Failed   |                                                 |
+///     '------cancel---------+-------------------------cancel------------------'--> Cancelling --finish--> Cancelled
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchStatus {
+    /// Created; its input file is not checked yet.
+    Validating,
+    /// Refused: the input file cannot be run. Terminal.
+    Failed,
+    /// Its rows are being run.
+    InProgress,
+    /// No row starts any more; the files are being closed.
+    Finalizing,
+    /// Every row has run. Terminal.
+    Completed,
+    /// The window closed before every row had run. Terminal.
+    Expired,
+    /// Its owner called it off; calls in flight are being stopped.
+    Cancelling,
+    /// Called off. Terminal.
+    Cancelled,
+}
+
+impl BatchStatus {
+    const ALL: [Self; 8] = [
+        Self::Validating,
+        Self::Failed,
+        Self::InProgress,
+        Self::Finalizing,
+        Self::Completed,
+        Self::Expired,
+        Self::Cancelling,
+        Self::Cancelled,
+    ];
+
+    /// The text on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Validating => "validating",
+            Self::Failed => "failed",
+            Self::InProgress => "in_progress",
+            Self::Finalizing => "finalizing",
+            Self::Completed => "completed",
+            Self::Expired => "expired",
+            Self::Cancelling => "cancelling",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status with exactly this text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Whether the status can never change again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Failed | Self::Completed | Self::Expired | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for BatchStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is needed to make a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBatch {
+    /// The file id the client gave, which need not exist: that is found out later (contract §8.1).
+    pub input_file_id: String,
+    /// The endpoint every row must be for.
+    pub endpoint: Endpoint,
+    /// The window as the client wrote it, and how long it is.
+    pub window: Window,
+    /// The client's notes: a JSON object, or nothing.
+    pub metadata: Option<String>,
+    /// How long the result files are kept; the default of 30 days if unset.
+    pub output_expires_after: Option<Duration>,
+    /// Two creations with the same key make one batch.
+    pub idempotency_key: Option<String>,
+}
+
+/// A completion window: a deadline for the whole batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// As the client wrote it, which is how it is echoed.
+    pub text: String,
+    /// How long it is.
+    pub length: Duration,
+}
+
+/// A batch as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its id.
+    pub id: BatchId,
+    /// The id of its input file as the client gave it.
+    pub input_file_id: String,
+    /// The endpoint of its rows.
+    pub endpoint: Endpoint,
+    /// The window as the client wrote it.
+    pub completion_window: String,
+    /// Where it stands.
+    pub status: BatchStatus,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its window closes.
+    pub expires_at: Timestamp,
+    /// When each later status was reached.
+    pub milestones: Milestones,
+    /// The model, if all its rows name the same one.
+    pub model: Option<String>,
+    /// What became of its rows so far.
+    pub counts: Counts,
+    /// Tokens its rows used so far.
+    pub usage: Usage,
+    /// The client's notes, as JSON.
+    pub metadata: Option<String>,
+    /// Why it was refused.
+    pub errors: Vec<BatchError>,
+    /// The file its successful rows go to; shown by [`Batch::output_file`].
+    pub output_file_id: FileId,
+    /// The file its other rows go to; shown by [`Batch::error_file`].
+    pub error_file_id: FileId,
+    /// How long those files are kept once the batch has ended; the default of 30 days if unset.
+    pub output_expires_after: Option<Duration>,
+}
+
+/// When a batch reached each of its statuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Milestones {
+    /// It passed validation.
+    pub in_progress_at: Option<Timestamp>,
+    /// Its last row was recorded, or its window closed.
+    pub finalizing_at: Option<Timestamp>,
+    /// It became completed.
+    pub completed_at: Option<Timestamp>,
+    /// It was refused.
+    pub failed_at: Option<Timestamp>,
+    /// It became expired.
+    pub expired_at: Option<Timestamp>,
+    /// Its owner called it off.
+    pub cancelling_at: Option<Timestamp>,
+    /// It became cancelled.
+    pub cancelled_at: Option<Timestamp>,
+}
+
+/// What became of a batch's rows. Rows that never ran are in neither count (contract §6.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All rows; 0 until the batch has passed validation.
+    pub total: u64,
+    /// Rows answered with success: the lines of the output file.
+    pub completed: u64,
+    /// Rows that ran and failed.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Rows that have no recorded outcome.
+    #[must_use]
+    pub fn owed(self) -> u64 {
+        self.total.saturating_sub(self.completed + self.failed)
+    }
+}
+
+impl Batch {
+    /// The output file, once the batch has ended with at least one successful row.
+    #[must_use]
+    pub fn output_file(&self) -> Option<FileId> {
+        (self.status.is_terminal() && self.counts.completed > 0).then_some(self.output_file_id)
+    }
+
+    /// The error file, once the batch has ended with at least one row that did not succeed.
+    #[must_use]
+    pub fn error_file(&self) -> Option<FileId> {
+        (self.status.is_terminal() && self.counts.completed < self.counts.total).then_some(self.error_file_id)
+    }
+}
+
+/// One reason why a batch was refused: an element of `errors.data` (contract §8.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchError {
+    /// The error code.
+    pub code: String,
+    /// What is wrong, for people.
+    pub message: String,
+    /// The member at fault, as a dotted path.
+    pub param: Option<String>,
+    /// The line of the input file, counted from 1; none if the whole file is at fault.
+    pub line: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_survive_printing_and_parsing() {
+        for status in BatchStatus::ALL {
+            assert_eq!(BatchStatus::parse(status.as_str()), Some(status));
+        }
+        assert_eq!(BatchStatus::parse("FINALIZED"), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! The ids clients and databases see: how each is minted, printed and parsed.
+//!
+//! Every id wraps a UUIDv7, so ids made later sort later, in the database and on the wire.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const BASE62_LEN: usize = 22;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A fresh id; later ones sort after earlier ones of the same process.
+            #[must_use]
+            #[allow(clippy::new_without_default, reason = "two calls give two different ids, which no `default` should do")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// A file, printed as `file-` and 22 base62 digits (contract §1.5).
+    FileId
+}
+uuid_id! {
+    /// A batch, printed as `batch_` and 32 hexadecimal digits (contract §1.5).
+    BatchId
+}
+uuid_id! {
+    /// One immutable object of the blob store.
+    BlobId
+}
+uuid_id! {
+    /// The right of one daemon to run a range of a lane.
+    LeaseId
+}
+uuid_id! {
+    /// One running daemon. A restarted process is another daemon.
+    DaemonId
+}
+
+impl FileId {
+    /// Reads the printed form; `None` for anything this program never prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("file-")?.as_bytes();
+        if digits.len() != BASE62_LEN {
+            return None;
+        }
+        let mut value: u128 = 0;
+        for digit in digits {
+            let position = BASE62.iter().position(|known| known == digit)?;
+            value = value.checked_mul(62)?.checked_add(position as u128)?;
+        }
+        Some(Self(Uuid::from_u128(value)))
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut digits = [b'0'; BASE62_LEN];
+        let mut value = self.0.as_u128();
+        for digit in digits.iter_mut().rev() {
+            *digit = BASE62[(value % 62) as usize];
+            value /= 62;
+        }
+        write!(f, "file-{}", str::from_utf8(&digits).expect("base62 digits are ASCII"))
+    }
+}
+
+impl BatchId {
+    /// Reads the printed form; `None` for anything this program never prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("batch_")?;
+        let printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !printed {
+            return None;
+        }
+        Uuid::try_parse(digits).ok().map(Self)
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch_{}", self.0.simple())
+    }
+}
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lease_{}", self.0.simple())
+    }
+}
+
+impl fmt::Display for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "daemon_{}", self.0.simple())
+    }
+}
+
+/// One request of one batch, over every attempt, restart and replica.
+///
+/// Printed as `batch_req_` and 32 hexadecimal digits: 24 of the batch's id and 8 of the row number. It is the `id`
+/// of the row's result line and its `Idempotency-Key` upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    /// The batch the row belongs to.
+    pub batch: BatchId,
+    /// The row number in the input file, counted from 0.
+    pub row: u32,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The low 96 bits of a UUIDv7 hold all of its random part; the rest is a clock reading.
+        let batch = self.batch.0.as_u128() & ((1 << 96) - 1);
+        write!(f, "batch_req_{batch:024x}{:08x}", self.row)
+    }
+}
+
+macro_rules! serialize_as_text {
+    ($($name:ident),+) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )+};
+}
+
+serialize_as_text!(FileId, BatchId, RequestId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_printing_and_parsing() {
+        for _ in 0..100 {
+            let file = FileId::new();
+            let batch = BatchId::new();
+
+            assert_eq!(FileId::parse(&file.to_string()), Some(file));
+            assert_eq!(BatchId::parse(&batch.to_string()), Some(batch));
+        }
+        let extremes = [FileId(Uuid::nil()), FileId(Uuid::max())];
+        for file in extremes {
+            assert_eq!(FileId::parse(&file.to_string()), Some(file));
+        }
+    }
+
+    #[test]
+    fn foreign_ids_are_not_ours() {
+        for text in ["", "file-", "file_abc", "file-zzzzzzzzzzzzzzzzzzzzzz", "file-ü000000000000000000000"] {
+            assert_eq!(FileId::parse(text), None, "{text}");
+        }
+        for text in ["batch_", "batch_00", "batch_0198C0FFEE00000000000000000000AA", "file-1"] {
+            assert_eq!(BatchId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn printed_file_ids_sort_as_they_were_made() {
+        let ids: Vec<String> = (0..100).map(|_| FileId::new().to_string()).collect();
+
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn a_request_id_names_its_batch_and_row() {
+        let batch = BatchId::parse("batch_0123456789abcdef0123456789abcdef").expect("a printed id");
+
+        let id = RequestId { batch, row: 255 };
+
+        assert_eq!(id.to_string(), "batch_req_89abcdef0123456789abcdef000000ff");
+    }
+}

@@ -1,0 +1,110 @@
+//! The row index of a batch input file: where each row starts and how long it is, in dispatch order.
+//!
+//! Dispatch order groups the rows by model, in file order within each, so that a lane is a range of positions. The
+//! index is a blob of fixed-width entries: a lease is read with one ranged read.
+
+use std::ops::Range;
+
+/// One row of an input file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Where the line starts, in bytes from the start of the file.
+    pub offset: u64,
+    /// How long the line is, in bytes, without its line end.
+    pub length: u32,
+    /// The row number: the rows of a file are counted from 0, blank lines are not rows.
+    pub row: u32,
+}
+
+impl IndexEntry {
+    /// Bytes of one entry in the index blob.
+    pub const WIDTH: usize = 16;
+
+    /// The entry as it stands in the blob: little-endian offset, length, row.
+    #[must_use]
+    pub fn encode(self) -> [u8; Self::WIDTH] {
+        let mut bytes = [0; Self::WIDTH];
+        bytes[..8].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.length.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.row.to_le_bytes());
+        bytes
+    }
+
+    /// Reads entries back; bytes beyond the last whole entry are left out.
+    pub fn decode(bytes: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        bytes.chunks_exact(Self::WIDTH).map(|entry| Self {
+            offset: u64::from_le_bytes(entry[..8].try_into().expect("eight bytes")),
+            length: u32::from_le_bytes(entry[8..12].try_into().expect("four bytes")),
+            row: u32::from_le_bytes(entry[12..].try_into().expect("four bytes")),
+        })
+    }
+
+    /// Where the line ends.
+    #[must_use]
+    pub fn end(self) -> u64 {
+        self.offset + u64::from(self.length)
+    }
+
+    /// Where positions `first..last` stand in the index blob.
+    #[must_use]
+    pub fn span(positions: Range<u32>) -> Range<u64> {
+        let width = Self::WIDTH as u64;
+        u64::from(positions.start) * width..u64::from(positions.end) * width
+    }
+}
+
+/// Cuts entries into runs that are read with one ranged read each: near neighbours in file order, up to `max_bytes`
+/// unless a single row is longer.
+#[must_use]
+pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<&[IndexEntry]> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for (position, pair) in entries.windows(2).enumerate() {
+        let begins = entries[start].offset;
+        // A gap is read and thrown away: worth it up to the size of a page or so.
+        let is_near = pair[1].offset >= pair[0].end() && pair[1].offset - pair[0].end() <= 4096;
+        if !is_near || pair[1].end() - begins > max_bytes {
+            runs.push(&entries[start..=position]);
+            start = position + 1;
+        }
+    }
+    if start < entries.len() {
+        runs.push(&entries[start..]);
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(offset: u64, length: u32) -> IndexEntry {
+        IndexEntry { offset, length, row: 0 }
+    }
+
+    #[test]
+    fn entries_survive_encoding() {
+        let entries = [
+            IndexEntry { offset: 0, length: 1, row: 2 },
+            IndexEntry { offset: u64::MAX - 9, length: 9, row: u32::MAX },
+        ];
+        let blob: Vec<u8> = entries.iter().flat_map(|entry| entry.encode()).collect();
+
+        assert_eq!(IndexEntry::decode(&blob).collect::<Vec<_>>(), entries);
+        assert_eq!(IndexEntry::span(1..2), 16..32);
+    }
+
+    #[test]
+    fn neighbours_are_read_together_up_to_the_bound() {
+        let entries = [entry(0, 10), entry(11, 10), entry(22, 10), entry(9000, 10), entry(8000, 10), entry(8011, 500)];
+
+        let runs: Vec<usize> = runs(&entries, 25).iter().map(|run| run.len()).collect();
+
+        assert_eq!(runs, [2, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn no_entries_make_no_runs() {
+        assert!(runs(&[], 10).is_empty());
+    }
+}

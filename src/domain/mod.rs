@@ -1,0 +1,19 @@
+//! What the words mean: values and pure rules, without I/O, async, SQL or HTTP.
+//!
+//! Everything else in the crate may import this module; it imports nothing of theirs.
+
+pub mod batch;
+pub mod endpoint;
+pub mod file;
+pub mod ids;
+pub mod index;
+pub mod lease;
+pub mod line;
+pub mod outcome;
+pub mod page;
+pub mod report;
+pub mod request;
+pub mod retry;
+pub mod row;
+pub mod time;
+pub mod usage;

@@ -1,0 +1,62 @@
+//! A request and its life. The type of a request says where it stands; only [`transitions`] moves it.
+//!
+//! ```text
+//! Request<Pending> --claim--> Request<Claimed> --process--> Request<Processing> --complete--> Request<Completed>
+//!       ^                          |                               |----------------fail----> Request<Failed>
+//!       |------unclaim-------------'                               '---------------cancel---> Request<Canceled>
+//!       '------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
+//! ```
+//!
+//! A processor takes a claimed request to one of the three ends; the daemon claims, judges, retries and records.
+
+mod states;
+mod transitions;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use states::{Canceled, CancellationReason, Claimed, Completed, Failed, Pending, Processing, RequestState};
+
+use super::endpoint::Endpoint;
+use super::ids::RequestId;
+
+/// One row of a batch on its way to an outcome, in state `S`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request<S: RequestState> {
+    /// What to send.
+    pub data: RequestData,
+    /// How many attempts came before this one.
+    pub attempt: u32,
+    /// What is known only in this state.
+    pub state: S,
+}
+
+/// What to send for a row. The same for every attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestData {
+    /// The row's id, and its `Idempotency-Key` upstream.
+    pub id: RequestId,
+    /// The client's name for the row.
+    pub custom_id: String,
+    /// The endpoint to call.
+    pub endpoint: Endpoint,
+    /// The model the row asks for; empty where the endpoint lets the server choose.
+    pub model: Arc<str>,
+    /// The request body, byte for byte as uploaded.
+    pub body: Bytes,
+}
+
+/// How a processor's work on a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestCompletionResult {
+    /// With an answer.
+    Completed(Request<Completed>),
+    /// With a reason why there is none; the daemon decides whether it is tried again.
+    Failed(Request<Failed>),
+    /// Called off before it was through; the row stays owed.
+    Canceled(Request<Canceled>),
+}
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

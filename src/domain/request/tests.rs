@@ -1,0 +1,80 @@
+//! Every move a request can make, and where it leads.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::domain::ids::{BatchId, DaemonId};
+use crate::domain::outcome::{FailureReason, HttpResponse};
+use crate::domain::time::Timestamp;
+
+pub(in crate::domain) fn pending() -> Request<Pending> {
+    Request::new(RequestData {
+        id: RequestId { batch: BatchId::new(), row: 7 },
+        custom_id: "r-7".to_owned(),
+        endpoint: Endpoint::ChatCompletions,
+        model: "m".into(),
+        body: Bytes::from_static(b"{}"),
+    })
+}
+
+fn processing() -> Request<Processing> {
+    pending().claim(DaemonId::new()).process(Timestamp(5))
+}
+
+fn response(status: u16, body: &'static str) -> HttpResponse {
+    HttpResponse { status, request_id: None, retry_after: None, body: Bytes::from_static(body.as_bytes()) }
+}
+
+#[test]
+fn an_answer_leads_where_its_status_and_body_say() {
+    let should_retry = |response: &HttpResponse| response.status == 429 || response.status >= 500;
+    let cases: [(HttpResponse, &str); 7] = [
+        (response(200, "{}"), "completed"),
+        (response(204, ""), "invalid_upstream_answer"),
+        (response(200, "<html>"), "invalid_upstream_answer"),
+        (response(302, ""), "final"),
+        (response(400, "{}"), "final"),
+        (response(429, "{}"), "retriable"),
+        (response(503, "oops"), "retriable"),
+    ];
+    for (response, expected) in cases {
+        let status = response.status;
+
+        let led_to = match processing().complete(response, &should_retry) {
+            RequestCompletionResult::Completed(_) => "completed",
+            RequestCompletionResult::Canceled(_) => "canceled",
+            RequestCompletionResult::Failed(request) => match request.state.reason {
+                FailureReason::RetriableHttpStatus(_) => "retriable",
+                FailureReason::NonRetriableHttpStatus(_) => "final",
+                other => other.code(),
+            },
+        };
+
+        assert_eq!(led_to, expected, "status {status}");
+    }
+}
+
+#[test]
+fn every_move_keeps_what_is_sent() {
+    let data = pending().data;
+    let start = || Request::new(data.clone());
+    let daemon = DaemonId::new();
+
+    assert_eq!(start().claim(daemon).data, data);
+    assert_eq!(start().claim(daemon).unclaim(), start());
+    assert_eq!(start().claim(daemon).process(Timestamp(1)).data, data);
+    assert_eq!(start().claim(daemon).process(Timestamp(1)).cancel(CancellationReason::User).data, data);
+    assert_eq!(start().claim(daemon).process(Timestamp(1)).fail(FailureReason::Network(String::new())).data, data);
+}
+
+#[test]
+fn only_a_retry_counts_an_attempt() {
+    let failed = processing().fail(FailureReason::Timeout(String::new()));
+    assert_eq!(failed.attempt, 0);
+
+    let again = failed.retry(Timestamp(99));
+
+    assert_eq!(again.attempt, 1);
+    assert_eq!(again.state.not_before, Some(Timestamp(99)));
+    assert_eq!(again.claim(DaemonId::new()).unclaim().attempt, 1);
+}

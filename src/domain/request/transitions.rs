@@ -1,0 +1,83 @@
+//! The moves of a request from state to state. Pure: whoever makes a move does the I/O around it.
+
+use super::{
+    Canceled, CancellationReason, Claimed, Completed, Failed, Pending, Processing, Request, RequestCompletionResult,
+    RequestData, RequestState,
+};
+use crate::domain::ids::DaemonId;
+use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
+use crate::domain::time::Timestamp;
+
+impl<S: RequestState> Request<S> {
+    fn into_state<T: RequestState>(self, state: T) -> Request<T> {
+        Request { data: self.data, attempt: self.attempt, state }
+    }
+}
+
+impl Request<Pending> {
+    /// A request that has not been tried.
+    #[must_use]
+    pub fn new(data: RequestData) -> Self {
+        Self { data, attempt: 0, state: Pending { not_before: None } }
+    }
+
+    /// A daemon takes the request.
+    #[must_use]
+    pub fn claim(self, daemon_id: DaemonId) -> Request<Claimed> {
+        self.into_state(Claimed { daemon_id })
+    }
+}
+
+impl Request<Claimed> {
+    /// The call starts.
+    #[must_use]
+    pub fn process(self, started_at: Timestamp) -> Request<Processing> {
+        let daemon_id = self.state.daemon_id;
+        self.into_state(Processing { daemon_id, started_at })
+    }
+
+    /// The daemon puts the request back, untried.
+    #[must_use]
+    pub fn unclaim(self) -> Request<Pending> {
+        self.into_state(Pending { not_before: None })
+    }
+}
+
+impl Request<Processing> {
+    /// The upstream answered. Success makes the request completed; any other status, and a success that is not JSON,
+    /// makes it failed, as `should_retry` says of the status.
+    #[must_use]
+    pub fn complete(self, response: HttpResponse, should_retry: &dyn Fn(&HttpResponse) -> bool) -> RequestCompletionResult {
+        if should_retry(&response) {
+            return RequestCompletionResult::Failed(self.fail(FailureReason::RetriableHttpStatus(response)));
+        }
+        if !response.is_success() {
+            return RequestCompletionResult::Failed(self.fail(FailureReason::NonRetriableHttpStatus(response)));
+        }
+        match Answer::read(response) {
+            Ok(answer) => RequestCompletionResult::Completed(self.into_state(Completed { answer })),
+            Err(message) => RequestCompletionResult::Failed(self.fail(FailureReason::InvalidAnswer(message))),
+        }
+    }
+
+    /// The call ended without a usable answer.
+    #[must_use]
+    pub fn fail(self, reason: FailureReason) -> Request<Failed> {
+        self.into_state(Failed { reason })
+    }
+
+    /// The call was called off.
+    #[must_use]
+    pub fn cancel(self, reason: CancellationReason) -> Request<Canceled> {
+        self.into_state(Canceled { reason })
+    }
+}
+
+impl Request<Failed> {
+    /// The request is to be tried once more, not before the given time.
+    #[must_use]
+    pub fn retry(self, not_before: Timestamp) -> Request<Pending> {
+        let attempt = self.attempt + 1;
+        Request { data: self.data, attempt, state: Pending { not_before: Some(not_before) } }
+    }
+}

@@ -1,0 +1,304 @@
+//! One line of a batch input file: reading it, and saying what is wrong with it (contract §8.3 and §9.1).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::endpoint::Endpoint;
+
+/// What intake needs of a row that is in order. Borrows from the line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RowHead<'a> {
+    /// The client's name for the row.
+    pub custom_id: Cow<'a, str>,
+    /// The endpoint the row is for.
+    pub endpoint: Endpoint,
+    /// The model the row asks for; empty where the endpoint lets the server choose.
+    pub model: Cow<'a, str>,
+}
+
+/// What dispatch needs of a row that was accepted. Borrows from the line.
+#[derive(Deserialize)]
+pub struct RowCall<'a> {
+    /// The client's name for the row.
+    #[serde(borrow)]
+    pub custom_id: Cow<'a, str>,
+    /// The request body, byte for byte as uploaded.
+    #[serde(borrow)]
+    pub body: &'a RawValue,
+}
+
+/// What is wrong with a line, in the order in which it is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Not JSON.
+    #[error("This line is not parseable as valid JSON.")]
+    InvalidJson,
+    /// JSON, but not an object.
+    #[error("Invalid type for this line: expected an object, but got {got} instead.")]
+    NotAnObject {
+        /// What it is, with its article.
+        got: &'static str,
+    },
+    /// Longer than the configured bound; nothing else is known of it.
+    #[error("This line is longer than the {limit} bytes one request may have.")]
+    TooLong {
+        /// The bound, in bytes.
+        limit: usize,
+    },
+    /// A member is absent or null.
+    #[error("Missing required parameter: '{param}'.")]
+    Missing {
+        /// The member.
+        param: &'static str,
+    },
+    /// A member has another JSON type than it must have.
+    #[error("Invalid type for '{param}': expected {expected}, but got {got} instead.")]
+    InvalidType {
+        /// The member.
+        param: &'static str,
+        /// The type it must have, with its article.
+        expected: &'static str,
+        /// The type it has, with its article.
+        got: &'static str,
+    },
+    /// `custom_id` is the empty string.
+    #[error("Invalid 'custom_id': empty string. Expected a string with minimum length 1.")]
+    EmptyCustomId,
+    /// A method other than POST.
+    #[error("Invalid value: '{method}'. Supported values are: 'POST'.")]
+    InvalidMethod {
+        /// The method given.
+        method: String,
+    },
+    /// An url that no batch can be for.
+    #[error("The provided url '{url}' is not supported by the Batch API.")]
+    UnknownUrl {
+        /// The url given.
+        url: String,
+    },
+    /// No model where one is needed.
+    #[error("Model parameter is required.")]
+    NoModel,
+    /// A model name that no server can have.
+    #[error("The provided model '{model}' is not supported by the Batch API.")]
+    BadModel {
+        /// The name, with what cannot be printed escaped.
+        model: String,
+    },
+    /// More models in one file than are kept apart.
+    #[error("This line names model number {number} of the file; one file may have at most {limit} models.")]
+    TooManyModels {
+        /// How many models came before, and this one.
+        number: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// A chat row without messages.
+    #[error("Messages parameter is required.")]
+    NoMessages,
+    /// `stream: true`.
+    #[error("{api}: Streaming is not supported in the Batch API.")]
+    Streaming {
+        /// The API's name.
+        api: &'static str,
+    },
+    /// A member stands twice in one object, so that readers could disagree about its value.
+    #[error("This line has a key twice in one object; which value counts would be a guess.")]
+    RepeatedKey,
+    /// Another line has the same `custom_id`.
+    #[error(
+        "The custom_id '{custom_id}' for this request is a duplicate of another request. \
+         The custom_id parameter must be unique for each request in a batch."
+    )]
+    DuplicateCustomId {
+        /// The id.
+        custom_id: String,
+    },
+}
+
+impl RowError {
+    /// The error code of the contract's §8.3.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json_line",
+            Self::Missing { .. } => "missing_required_parameter",
+            Self::InvalidType { .. } | Self::NotAnObject { .. } => "invalid_type",
+            Self::EmptyCustomId => "invalid_value",
+            Self::InvalidMethod { .. } => "invalid_method",
+            Self::UnknownUrl { .. } => "url_not_found",
+            Self::BadModel { .. } => "model_not_found",
+            Self::Streaming { .. } => "streaming_unsupported",
+            Self::DuplicateCustomId { .. } => "duplicate_custom_id",
+            Self::TooLong { .. }
+            | Self::NoModel
+            | Self::TooManyModels { .. }
+            | Self::NoMessages
+            | Self::RepeatedKey => "invalid_request",
+        }
+    }
+
+    /// The member at fault, as a dotted path.
+    #[must_use]
+    pub fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidJson | Self::NotAnObject { .. } | Self::TooLong { .. } | Self::RepeatedKey => None,
+            Self::Missing { param } | Self::InvalidType { param, .. } => Some(param),
+            Self::EmptyCustomId | Self::DuplicateCustomId { .. } => Some("custom_id"),
+            Self::InvalidMethod { .. } => Some("method"),
+            Self::UnknownUrl { .. } => Some("url"),
+            Self::NoModel | Self::BadModel { .. } | Self::TooManyModels { .. } => Some("body.model"),
+            Self::NoMessages => Some("body.messages"),
+            Self::Streaming { .. } => Some("body.stream"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FastRow<'a> {
+    #[serde(borrow)]
+    custom_id: Cow<'a, str>,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+    #[serde(borrow)]
+    body: FastBody<'a>,
+}
+
+#[derive(Deserialize)]
+struct FastBody<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    messages: Option<IgnoredAny>,
+    stream: Option<bool>,
+}
+
+/// Reads a line and checks all that one line can be checked for.
+///
+/// Rows in order take one pass without a copy; only rows that are not are read a second time, to name what is wrong.
+///
+/// # Errors
+/// The first thing wrong with the line.
+pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
+    let read: Result<FastRow<'_>, _> = serde_json::from_str(line);
+    match read {
+        Ok(row) => {
+            let endpoint = check_envelope(&row.custom_id, &row.method, &row.url)?;
+            check_body(endpoint, &row.body.model, row.body.messages.is_some(), row.body.stream)?;
+            Ok(RowHead { custom_id: row.custom_id, endpoint, model: row.body.model })
+        }
+        Err(error) if error.is_data() => diagnose(line),
+        Err(_) => Err(RowError::InvalidJson),
+    }
+}
+
+/// The slow path: finds what the fast one stumbled over.
+fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
+    let value: Value = serde_json::from_str(line).map_err(|_| RowError::InvalidJson)?;
+    let Value::Object(row) = &value else {
+        return Err(RowError::NotAnObject { got: type_name(&value) });
+    };
+    let text = |name: &'static str| match row.get(name) {
+        None | Some(Value::Null) => Err(RowError::Missing { param: name }),
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(RowError::InvalidType { param: name, expected: "a string", got: type_name(other) }),
+    };
+    let custom_id = text("custom_id")?;
+    let endpoint = check_envelope(custom_id, text("method")?, text("url")?)?;
+    let body = match row.get("body") {
+        None | Some(Value::Null) => return Err(RowError::Missing { param: "body" }),
+        Some(Value::Object(body)) => body,
+        Some(other) => {
+            return Err(RowError::InvalidType { param: "body", expected: "an object", got: type_name(other) });
+        }
+    };
+    let model = match body.get("model") {
+        None | Some(Value::Null) => "",
+        Some(Value::String(model)) => model,
+        Some(other) => {
+            return Err(RowError::InvalidType { param: "body.model", expected: "a string", got: type_name(other) });
+        }
+    };
+    let stream = match body.get("stream") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(stream)) => Some(*stream),
+        Some(other) => {
+            return Err(RowError::InvalidType { param: "body.stream", expected: "a boolean", got: type_name(other) });
+        }
+    };
+    let has_messages = body.get("messages").is_some_and(|messages| !messages.is_null());
+    check_body(endpoint, model, has_messages, stream)?;
+    if !model.is_empty() {
+        // Every member is as it should be, so what stopped the fast path is a member that stands twice.
+        return Err(RowError::RepeatedKey);
+    }
+    Ok(RowHead { custom_id: Cow::Owned(custom_id.clone()), endpoint, model: Cow::Borrowed("") })
+}
+
+fn check_envelope(custom_id: &str, method: &str, url: &str) -> Result<Endpoint, RowError> {
+    if custom_id.is_empty() {
+        return Err(RowError::EmptyCustomId);
+    }
+    if method != "POST" {
+        return Err(RowError::InvalidMethod { method: shown(method) });
+    }
+    Endpoint::parse(url).ok_or_else(|| RowError::UnknownUrl { url: shown(url) })
+}
+
+fn check_body(endpoint: Endpoint, model: &str, messages: bool, stream: Option<bool>) -> Result<(), RowError> {
+    if model.is_empty() && endpoint.requires_model() {
+        return Err(RowError::NoModel);
+    }
+    // Model names become database text and HTTP headers; a control character can be neither.
+    if model.len() > MAX_MODEL_BYTES || model.chars().any(char::is_control) {
+        return Err(RowError::BadModel { model: shown(model) });
+    }
+    if endpoint == Endpoint::ChatCompletions && !messages {
+        return Err(RowError::NoMessages);
+    }
+    if stream == Some(true) {
+        return Err(RowError::Streaming { api: endpoint.api_name() });
+    }
+    Ok(())
+}
+
+const MAX_MODEL_BYTES: usize = 512;
+
+/// A client's text as an error message may carry it: short and printable.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    const MAX_CHARS: usize = 100;
+    let mut shown: String = text.chars().take(MAX_CHARS).flat_map(printable).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn printable(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    escaped.into_iter().flatten().chain((!c.is_control()).then_some(c))
+}
+
+/// The JSON type of a value, with its article, as OpenAI's messages have it.
+#[must_use]
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a decimal",
+        Value::Number(_) => "an integer",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+#[path = "row_tests.rs"]
+mod tests;

@@ -1,0 +1,132 @@
+//! What is accepted of a line, and the code, param and text of each refusal.
+
+use super::*;
+
+const GOOD: &str = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[]}}"#;
+
+#[test]
+fn a_row_in_order_is_read() {
+    let head = inspect(GOOD).expect("in order");
+
+    assert_eq!(head.custom_id, "a");
+    assert_eq!(head.endpoint, Endpoint::ChatCompletions);
+    assert_eq!(head.model, "m");
+}
+
+#[test]
+fn unknown_members_and_any_key_order_are_accepted() {
+    let line = r#" {"body":{"messages":[{}],"n":1.10,"model":"m","stream":false},"extra":[1],"url":"/v1/chat/completions","method":"POST","custom_id":"\u00e9"} "#;
+
+    assert_eq!(inspect(line).expect("in order").custom_id, "é");
+}
+
+#[test]
+fn moderations_need_no_model() {
+    let line = r#"{"custom_id":"a","method":"POST","url":"/v1/moderations","body":{"input":"x"}}"#;
+
+    assert_eq!(inspect(line).expect("in order").model, "");
+}
+
+#[test]
+fn every_refusal_has_its_code_param_and_text() {
+    let cases: &[(&str, &str, Option<&str>, &str)] = &[
+        ("{", "invalid_json_line", None, "This line is not parseable as valid JSON."),
+        ("{} {}", "invalid_json_line", None, "This line is not parseable as valid JSON."),
+        ("\u{feff}{}", "invalid_json_line", None, "This line is not parseable as valid JSON."),
+        ("{\"custom_id\":\"\0\"}", "invalid_json_line", None, "This line is not parseable as valid JSON."),
+        ("[1]", "invalid_type", None, "Invalid type for this line: expected an object, but got an array instead."),
+        ("null", "invalid_type", None, "Invalid type for this line: expected an object, but got null instead."),
+        ("7", "invalid_type", None, "Invalid type for this line: expected an object, but got an integer instead."),
+        ("{}", "missing_required_parameter", Some("custom_id"), "Missing required parameter: 'custom_id'."),
+        (
+            r#"{"custom_id":7}"#,
+            "invalid_type",
+            Some("custom_id"),
+            "Invalid type for 'custom_id': expected a string, but got an integer instead.",
+        ),
+        (r#"{"custom_id":"a"}"#, "missing_required_parameter", Some("method"), "Missing required parameter: 'method'."),
+        (
+            r#"{"custom_id":"","method":"POST","url":"/v1/responses","body":{"model":"m"}}"#,
+            "invalid_value",
+            Some("custom_id"),
+            "Invalid 'custom_id': empty string. Expected a string with minimum length 1.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"GET","url":"/v1/responses","body":{"model":"m"}}"#,
+            "invalid_method",
+            Some("method"),
+            "Invalid value: 'GET'. Supported values are: 'POST'.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/nope","body":{"model":"m"}}"#,
+            "url_not_found",
+            Some("url"),
+            "The provided url '/v1/nope' is not supported by the Batch API.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses"}"#,
+            "missing_required_parameter",
+            Some("body"),
+            "Missing required parameter: 'body'.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":"{}"}"#,
+            "invalid_type",
+            Some("body"),
+            "Invalid type for 'body': expected an object, but got a string instead.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":{}}"#,
+            "invalid_request",
+            Some("body.model"),
+            "Model parameter is required.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":["m"]}}"#,
+            "invalid_type",
+            Some("body.model"),
+            "Invalid type for 'body.model': expected a string, but got an array instead.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":"a\u0000b"}}"#,
+            "model_not_found",
+            Some("body.model"),
+            "The provided model 'a\\u{0}b' is not supported by the Batch API.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":null}}"#,
+            "invalid_request",
+            Some("body.messages"),
+            "Messages parameter is required.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[],"stream":true}}"#,
+            "streaming_unsupported",
+            Some("body.stream"),
+            "Chat Completions: Streaming is not supported in the Batch API.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":"m","stream":"yes"}}"#,
+            "invalid_type",
+            Some("body.stream"),
+            "Invalid type for 'body.stream': expected a boolean, but got a string instead.",
+        ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":"m","model":"n"}}"#,
+            "invalid_request",
+            None,
+            "This line has a key twice in one object; which value counts would be a guess.",
+        ),
+    ];
+    for (line, code, param, message) in cases {
+        let error = inspect(line).expect_err(line);
+
+        assert_eq!((error.code(), error.param(), error.to_string().as_str()), (*code, *param, *message), "{line}");
+    }
+}
+
+#[test]
+fn long_and_unprintable_texts_are_shortened_in_messages() {
+    assert_eq!(shown("a\nb"), "a\\nb");
+    assert_eq!(shown(&"é".repeat(101)).chars().count(), 101);
+}
