@@ -1,2 +1,3 @@
 //! x
 pub mod domain;
+pub mod storage;

@@ -115,8 +115,12 @@ mod tests {
     use super::*;
 
     fn usage_of(body: &'static str) -> Result<Usage, String> {
-        let response =
-            HttpResponse { status: 200, request_id: None, retry_after: None, body: Bytes::from_static(body.as_bytes()) };
+        let response = HttpResponse {
+            status: 200,
+            request_id: None,
+            retry_after: None,
+            body: Bytes::from_static(body.as_bytes()),
+        };
         Answer::read(response).map(|answer| answer.usage)
     }
 

@@ -181,10 +181,7 @@ mod tests {
     fn report() -> Report {
         Report {
             rows: 5,
-            models: vec![
-                ModelRows { model: "a".to_owned(), rows: 3 },
-                ModelRows { model: "b".to_owned(), rows: 2 },
-            ],
+            models: vec![ModelRows { model: "a".to_owned(), rows: 3 }, ModelRows { model: "b".to_owned(), rows: 2 }],
             other_models: vec![(2, 1), (4, 1)],
             urls: vec![UrlRows { url: "/v1/responses".to_owned(), rows: 5, lines: vec![1, 2, 3, 4, 5] }],
             errors: Vec::new(),

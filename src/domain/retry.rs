@@ -60,7 +60,12 @@ mod tests {
     }
 
     fn too_many(retry_after: Option<Duration>) -> FailureReason {
-        FailureReason::RetriableHttpStatus(HttpResponse { status: 429, request_id: None, retry_after, body: Bytes::new() })
+        FailureReason::RetriableHttpStatus(HttpResponse {
+            status: 429,
+            request_id: None,
+            retry_after,
+            body: Bytes::new(),
+        })
     }
 
     fn judged(attempt: u32, reason: FailureReason, jitter: f64) -> Verdict {

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const GOOD: &str = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[]}}"#;
+const GOOD: &str =
+    r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[]}}"#;
 
 #[test]
 fn a_row_in_order_is_read() {

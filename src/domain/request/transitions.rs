@@ -47,7 +47,11 @@ impl Request<Processing> {
     /// The upstream answered. Success makes the request completed; any other status, and a success that is not JSON,
     /// makes it failed, as `should_retry` says of the status.
     #[must_use]
-    pub fn complete(self, response: HttpResponse, should_retry: &dyn Fn(&HttpResponse) -> bool) -> RequestCompletionResult {
+    pub fn complete(
+        self,
+        response: HttpResponse,
+        should_retry: &dyn Fn(&HttpResponse) -> bool,
+    ) -> RequestCompletionResult {
         if should_retry(&response) {
             return RequestCompletionResult::Failed(self.fail(FailureReason::RetriableHttpStatus(response)));
         }

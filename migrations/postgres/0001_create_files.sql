@@ -1,0 +1,25 @@
+CREATE TABLE files (
+    id          UUID PRIMARY KEY NOT NULL,
+    purpose     TEXT NOT NULL,
+    filename    TEXT NOT NULL,
+    bytes       BIGINT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    expires_at  BIGINT,
+    deleted_at  BIGINT,
+    -- The row index of a batch input file, and what intake found in it (JSON).
+    index_blob  UUID,
+    report      TEXT
+);
+
+CREATE INDEX files_by_age ON files (created_at, id);
+
+CREATE TABLE file_parts (
+    file_id  UUID NOT NULL,
+    no       BIGINT NOT NULL,
+    -- Unique, so that a commit whose answer was lost can be asked for by its blobs.
+    blob     UUID NOT NULL UNIQUE,
+    bytes    BIGINT NOT NULL,
+    -- The ledger: the rows this part answers, as a serialised roaring bitmap. NULL for uploads.
+    rows     BYTEA,
+    PRIMARY KEY (file_id, no)
+);

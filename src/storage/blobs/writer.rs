@@ -1,0 +1,88 @@
+//! Writing a blob whose size is not known yet, in pieces that go out side by side.
+
+use bytes::Bytes;
+use object_store::{MultipartUpload, PutPayloadMut};
+use tokio::task::JoinSet;
+
+use super::BlobError;
+use crate::domain::ids::BlobId;
+
+/// Large enough for object stores, which want 5 MiB, and few enough round trips.
+const PIECE: usize = 8 << 20;
+/// How many pieces are on their way at once: what bounds the memory of one upload.
+const IN_FLIGHT: usize = 3;
+
+/// A blob being written. Dropping it before [`BlobWriter::finish`] leaves nothing behind.
+pub struct BlobWriter {
+    id: BlobId,
+    upload: Option<Box<dyn MultipartUpload>>,
+    piece: PutPayloadMut,
+    written: u64,
+    in_flight: JoinSet<object_store::Result<()>>,
+}
+
+impl BlobWriter {
+    pub(super) fn new(id: BlobId, upload: Box<dyn MultipartUpload>) -> Self {
+        let piece = PutPayloadMut::new().with_block_size(64 << 10);
+        Self { id, upload: Some(upload), piece, written: 0, in_flight: JoinSet::new() }
+    }
+
+    /// Appends bytes. Waits while enough of what came before is on its way.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
+        self.written += bytes.len() as u64;
+        self.piece.push(bytes);
+        if self.piece.content_length() >= PIECE {
+            self.send_piece().await?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes were appended.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Closes the blob. It is durable when this returns.
+    pub async fn finish(mut self) -> Result<BlobId, BlobError> {
+        if self.piece.content_length() > 0 || self.written == 0 {
+            self.send_piece().await?;
+        }
+        while let Some(sent) = self.in_flight.join_next().await {
+            sent.expect("a piece is sent without panic")?;
+        }
+        if let Some(upload) = &mut self.upload {
+            upload.complete().await?;
+        }
+        self.upload = None;
+        Ok(self.id)
+    }
+
+    async fn send_piece(&mut self) -> Result<(), BlobError> {
+        while self.in_flight.len() >= IN_FLIGHT {
+            if let Some(sent) = self.in_flight.join_next().await {
+                sent.expect("a piece is sent without panic")?;
+            }
+        }
+        let piece = std::mem::take(&mut self.piece).freeze();
+        if let Some(upload) = &mut self.upload {
+            self.in_flight.spawn(upload.put_part(piece));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        let Some(mut upload) = self.upload.take() else { return };
+        let mut in_flight = std::mem::take(&mut self.in_flight);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // Cannot fail to be noticed: what an aborted upload leaves in a store is swept like any orphan.
+        runtime.spawn(async move {
+            in_flight.shutdown().await;
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(%error, "an unfinished blob could not be removed");
+            }
+        });
+    }
+}

@@ -1,0 +1,261 @@
+//! What is kept: metadata in SQL ([`sql`]), bytes in a blob store ([`blobs`]).
+//!
+//! [`Storage`] is the contract both databases keep; `tests/storage` holds them to it. Answers that a caller must act
+//! on are values (`bool`, `Option`, [`Recorded`]); a [`StorageError`] means that it could not be found out.
+
+pub mod blobs;
+pub mod sql;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use roaring::RoaringBitmap;
+
+use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::file::{File, FilePart, Purpose};
+use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
+use crate::domain::lease::{LapsedLease, Lease, OpenLane};
+use crate::domain::page::{Page, PageRequest};
+use crate::domain::report::{NewLane, Report};
+use crate::domain::time::Timestamp;
+use crate::domain::usage::Usage;
+
+/// The result of asking the storage for something.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// Why the storage could not do or find out what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// No answer in time. What was asked may have happened all the same.
+    #[error("the database did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The database cannot be reached. Asking again later can help.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// A row that no version of this program wrote.
+    #[error("{table}.{column} of {id} cannot be read")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The id of the row.
+        id: String,
+    },
+    /// The database was migrated by a newer version of this program.
+    #[error(
+        "the database's schema has version {found}; this program knows versions up to {known}: use a newer program"
+    )]
+    TooNew {
+        /// The version of the database's schema.
+        found: i64,
+        /// The newest version this program knows.
+        known: i64,
+    },
+    /// The schema could not be brought up to date.
+    #[error("the database could not be migrated")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// Anything else: a fault of this program or of the database.
+    #[error("the database refused a statement")]
+    Internal(#[source] sqlx::Error),
+}
+
+/// A file to be kept, with its bytes already in the blob store.
+#[derive(Debug, Clone)]
+pub struct NewFile {
+    /// The file as its owner will see it.
+    pub file: File,
+    /// Its bytes.
+    pub parts: Vec<FilePart>,
+    /// What intake made of a batch input file.
+    pub indexed: Option<Indexed>,
+}
+
+/// What intake made of a batch input file.
+#[derive(Debug, Clone)]
+pub struct Indexed {
+    /// The blob of the row index.
+    pub index: BlobId,
+    /// What was found.
+    pub report: Report,
+}
+
+/// Files and their parts.
+#[async_trait]
+pub trait FileStore {
+    /// Keeps a file. It can be read as soon as this returns.
+    async fn create_file(&self, new: &NewFile) -> Result<()>;
+
+    /// A file that is neither deleted nor expired.
+    async fn file(&self, id: FileId, now: Timestamp) -> Result<Option<File>>;
+
+    /// Files that are neither deleted nor expired, by creation time.
+    async fn files(&self, page: &PageRequest<FileId>, purpose: Option<Purpose>, now: Timestamp) -> Result<Page<File>>;
+
+    /// The parts of a file in order, deleted or not.
+    async fn file_parts(&self, id: FileId) -> Result<Vec<FilePart>>;
+
+    /// What intake found in a batch input file; `None` for other files.
+    async fn file_report(&self, id: FileId) -> Result<Option<Report>>;
+
+    /// Deletes a file for its owner. False if it was not there. Batches that run it go on.
+    async fn delete_file(&self, id: FileId, now: Timestamp) -> Result<bool>;
+}
+
+/// Batches, from creation until nothing is left to do for them.
+#[async_trait]
+pub trait BatchStore {
+    /// Creates a batch, or returns the one that was made with the same idempotency key.
+    async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch>;
+
+    /// A batch.
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>>;
+
+    /// Batches by creation time.
+    async fn batches(&self, page: &PageRequest<BatchId>) -> Result<Page<Batch>>;
+
+    /// Calls a batch off, if it has not ended and is not called off already. Returns it as it is then.
+    async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
+
+    /// Batches that wait for validation, oldest deadline first.
+    async fn batches_to_admit(&self, limit: u32) -> Result<Vec<Batch>>;
+
+    /// Opens a batch's lanes and moves it to `in_progress`. False if it was not waiting for validation.
+    async fn admit_batch(&self, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<bool>;
+
+    /// Fails a batch that waits for validation. False if it was not waiting.
+    async fn refuse_batch(&self, id: BatchId, errors: &[BatchError], now: Timestamp) -> Result<bool>;
+
+    /// Moves batches in progress whose window has closed to `finalizing`, up to `limit` of them. Returns how many.
+    async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64>;
+
+    /// Batches in `finalizing` or `cancelling`, oldest deadline first.
+    async fn batches_to_finish(&self, limit: u32) -> Result<Vec<Batch>>;
+}
+
+/// A lease as the heartbeat finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLease {
+    /// The lease.
+    pub id: LeaseId,
+    /// Whether its batch is still in progress; if not, its rows are not to be run.
+    pub runs: bool,
+}
+
+/// What is needed to run rows of a batch.
+#[derive(Debug, Clone)]
+pub struct BatchInput {
+    /// The endpoint of the rows.
+    pub endpoint: Endpoint,
+    /// The blob of the input file's row index.
+    pub index: BlobId,
+    /// The parts of the input file.
+    pub parts: Vec<FilePart>,
+}
+
+/// Lanes, leases and daemons: who runs what. Times are those of the database's clock.
+#[async_trait]
+pub trait LeaseStore {
+    /// Says that a daemon lives for another `lifetime`, and returns the leases that are its own.
+    async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Vec<HeldLease>>;
+
+    /// Lanes of batches in progress with unclaimed rows, oldest deadline first.
+    async fn open_lanes(&self, limit: u32) -> Result<Vec<OpenLane>>;
+
+    /// Claims the next `rows` rows of a lane. `None` if the lane's cursor is not where `lane` has it, or the batch is
+    /// not in progress any more: look again.
+    async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>>;
+
+    /// Leases whose daemon is dead or that were given back, of batches in progress.
+    async fn lapsed_leases(&self, limit: u32) -> Result<Vec<LapsedLease>>;
+
+    /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an
+    /// entry in the ledger are the new holder's. `None` if somebody was faster.
+    async fn take_over(&self, lapsed: LapsedLease, daemon: DaemonId) -> Result<Option<Lease>>;
+
+    /// Gives a lease back, for others to take over at once. Nothing happens if it is lost already.
+    async fn give_back(&self, id: LeaseId, token: i64) -> Result<()>;
+
+    /// What is needed to run the rows of a batch; `None` if the batch or its input is not there.
+    async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
+}
+
+/// Outcomes to be recorded together, for any number of batches. Their lines are in the blob store already.
+#[derive(Debug, Clone, Default)]
+pub struct Flush {
+    /// What is to be recorded of each batch.
+    pub batches: BTreeMap<BatchId, BatchFlush>,
+}
+
+/// Outcomes of rows of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct BatchFlush {
+    /// The lines of the rows that succeeded.
+    pub output: Option<RecordedPart>,
+    /// The lines of the rows that failed.
+    pub error: Option<RecordedPart>,
+    /// Tokens used.
+    pub usage: Usage,
+    /// The leases the rows were run under: the token held, and how many of the rows were.
+    pub leases: BTreeMap<LeaseId, (i64, u32)>,
+}
+
+/// One part of an output or error file, and the rows it answers.
+#[derive(Debug, Clone)]
+pub struct RecordedPart {
+    /// The bytes.
+    pub part: FilePart,
+    /// The numbers of the rows that have a line in it.
+    pub rows: RoaringBitmap,
+}
+
+/// Whether a flush was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Recorded {
+    /// All of it, and durably.
+    Applied,
+    /// Nothing of it, because these leases are not held any more. Leave their rows out and try again.
+    LostLeases(Vec<LeaseId>),
+}
+
+/// How a batch ends.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// The batch.
+    pub id: BatchId,
+    /// The status it was fenced in, `finalizing` or `cancelling`; if it has changed, nothing is done.
+    pub from: BatchStatus,
+    /// The lines of the rows that never ran; none if all have.
+    pub never_ran: Option<RecordedPart>,
+    /// When its files vanish.
+    pub files_expire_at: Option<Timestamp>,
+}
+
+/// The ledger: which rows of a batch have their line, and the counters that go with it.
+#[async_trait]
+pub trait Ledger {
+    /// Records outcomes in one transaction: parts, row numbers, counters and leases. The transaction that records the
+    /// last row of a batch moves it to `finalizing`. Recording the same flush again does nothing.
+    async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded>;
+
+    /// The rows of a batch that have their line.
+    async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap>;
+
+    /// Ends all leases of a batch in `finalizing` or `cancelling`, so that nothing more can be recorded for it, and
+    /// returns its counts as they then stay. `None` while a living daemon holds one, or if the batch has ended.
+    async fn fence(&self, id: BatchId) -> Result<Option<Counts>>;
+
+    /// Ends a fenced batch: adds the lines of the rows that never ran, publishes its files and makes its status
+    /// terminal. False if somebody else has ended it.
+    async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool>;
+}
+
+/// All that the program keeps in its database.
+#[async_trait]
+pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + Send + Sync + 'static {
+    /// Whether the database answers.
+    async fn check(&self) -> Result<()>;
+}

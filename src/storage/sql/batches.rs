@@ -1,0 +1,283 @@
+//! Batches: creation, reading, and the moves between statuses that need no ledger.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::files::json;
+use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
+use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, Milestones, NewBatch};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::ids::{BatchId, FileId};
+use crate::domain::page::{Order, Page, PageRequest};
+use crate::domain::report::NewLane;
+use crate::domain::time::Timestamp;
+use crate::domain::usage::Usage;
+use crate::storage::{BatchStore, Result, StorageError};
+
+macro_rules! batch_columns {
+    () => {
+        "id, input_file_id, endpoint, completion_window, status, created_at, expires_at, in_progress_at, \
+         finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, model, total, completed, \
+         failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, total_tokens, metadata, errors, \
+         output_file_id, error_file_id, output_expires_after"
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct BatchRow {
+    id: Uuid,
+    input_file_id: String,
+    endpoint: String,
+    completion_window: String,
+    status: String,
+    created_at: i64,
+    expires_at: i64,
+    in_progress_at: Option<i64>,
+    finalizing_at: Option<i64>,
+    completed_at: Option<i64>,
+    failed_at: Option<i64>,
+    expired_at: Option<i64>,
+    cancelling_at: Option<i64>,
+    cancelled_at: Option<i64>,
+    model: Option<String>,
+    total: i64,
+    completed: i64,
+    failed: i64,
+    input_tokens: i64,
+    cached_tokens: i64,
+    output_tokens: i64,
+    reasoning_tokens: i64,
+    total_tokens: i64,
+    metadata: Option<String>,
+    errors: Option<String>,
+    output_file_id: Uuid,
+    error_file_id: Uuid,
+    output_expires_after: Option<i64>,
+}
+
+impl TryFrom<BatchRow> for Batch {
+    type Error = StorageError;
+
+    fn try_from(row: BatchRow) -> Result<Self> {
+        let errors = row.errors.as_deref().map_or(Ok(Vec::new()), serde_json::from_str);
+        Ok(Self {
+            id: BatchId(row.id),
+            input_file_id: row.input_file_id,
+            endpoint: Endpoint::parse(&row.endpoint).ok_or_else(|| corrupt("batches", "endpoint", row.id))?,
+            completion_window: row.completion_window,
+            status: BatchStatus::parse(&row.status).ok_or_else(|| corrupt("batches", "status", row.id))?,
+            created_at: Timestamp(row.created_at),
+            expires_at: Timestamp(row.expires_at),
+            milestones: Milestones {
+                in_progress_at: row.in_progress_at.map(Timestamp),
+                finalizing_at: row.finalizing_at.map(Timestamp),
+                completed_at: row.completed_at.map(Timestamp),
+                failed_at: row.failed_at.map(Timestamp),
+                expired_at: row.expired_at.map(Timestamp),
+                cancelling_at: row.cancelling_at.map(Timestamp),
+                cancelled_at: row.cancelled_at.map(Timestamp),
+            },
+            model: row.model,
+            counts: Counts { total: to_u64(row.total), completed: to_u64(row.completed), failed: to_u64(row.failed) },
+            usage: Usage {
+                input_tokens: to_u64(row.input_tokens),
+                cached_tokens: to_u64(row.cached_tokens),
+                output_tokens: to_u64(row.output_tokens),
+                reasoning_tokens: to_u64(row.reasoning_tokens),
+                total_tokens: to_u64(row.total_tokens),
+            },
+            metadata: row.metadata,
+            errors: errors.map_err(|_| corrupt("batches", "errors", row.id))?,
+            output_file_id: FileId(row.output_file_id),
+            error_file_id: FileId(row.error_file_id),
+            output_expires_after: row.output_expires_after.map(|millis| Duration::from_millis(to_u64(millis))),
+        })
+    }
+}
+
+// A second creation with the same key changes nothing, and finds the first by the statement after it.
+const CREATE: &str = concat!(
+    "INSERT INTO batches (id, input_file_id, endpoint, completion_window, status, created_at, expires_at, metadata,
+                          output_file_id, error_file_id, output_expires_after, idempotency_key)
+     VALUES ($1, $2, $3, $4, 'validating', $5, $6, $7, $8, $9, $10, $11)
+     ON CONFLICT (idempotency_key) DO NOTHING
+     RETURNING ",
+    batch_columns!()
+);
+
+const BY_KEY: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE idempotency_key = $1");
+const BATCH: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id = $1");
+
+// Ids are made in the order of creation, so that they are the sort key too.
+const NEWER_FIRST: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id < $1 ORDER BY id DESC LIMIT $2");
+const OLDER_FIRST: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id > $1 ORDER BY id LIMIT $2");
+const EXISTS: &str = "SELECT id FROM batches WHERE id = $1";
+
+// A batch called off before validation was over has nothing to stop: it is cancelled by whoever finishes batches.
+const CANCEL: &str = "
+    UPDATE batches
+    SET status = 'cancelling', cancelling_at = $2, finalizing_at = NULL
+    WHERE id = $1 AND status IN ('validating', 'in_progress', 'finalizing')";
+
+const TO_ADMIT: &str =
+    concat!("SELECT ", batch_columns!(), " FROM batches WHERE status = 'validating' ORDER BY expires_at, id LIMIT $1");
+
+const ADMIT: &str = "
+    UPDATE batches
+    SET status = 'in_progress', in_progress_at = $2, total = $3, model = $4
+    WHERE id = $1 AND status = 'validating'";
+
+const OPEN_LANE: &str = "
+    INSERT INTO lanes (batch_id, no, model, first, last, next)
+    VALUES ($1, $2, $3, $4, $5, $4)";
+
+const REFUSE: &str = "
+    UPDATE batches
+    SET status = 'failed', failed_at = $2, errors = $3
+    WHERE id = $1 AND status = 'validating'";
+
+const EXPIRE: &str = "
+    UPDATE batches
+    SET status = 'finalizing', finalizing_at = $1
+    WHERE id IN (SELECT id FROM batches WHERE status = 'in_progress' AND expires_at <= $1 ORDER BY expires_at LIMIT $2)
+      AND status = 'in_progress'";
+
+const TO_FINISH: &str = concat!(
+    "SELECT ",
+    batch_columns!(),
+    " FROM batches WHERE status IN ('finalizing', 'cancelling') ORDER BY expires_at, id LIMIT $1"
+);
+
+#[async_trait]
+impl BatchStore for SqlStorage {
+    async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch> {
+        let row: Option<BatchRow> = in_write!(self.db, tx => {
+            let created = sqlx::query_as(CREATE)
+                .bind(BatchId::new().0)
+                .bind(&new.input_file_id)
+                .bind(new.endpoint.as_str())
+                .bind(&new.window.text)
+                .bind(now.0)
+                .bind(now.plus(new.window.length).0)
+                .bind(&new.metadata)
+                .bind(FileId::new().0)
+                .bind(FileId::new().0)
+                .bind(new.output_expires_after.map(|kept| Timestamp(0).plus(kept).0))
+                .bind(&new.idempotency_key)
+                .fetch_optional(&mut *tx)
+                .await?;
+            End::Commit(created)
+        })?;
+        let row: BatchRow = match row {
+            Some(row) => row,
+            None => on_reader!(self.db, pool => {
+                Ok(sqlx::query_as(BY_KEY).bind(&new.idempotency_key).fetch_one(pool).await?)
+            })?,
+        };
+        row.try_into()
+    }
+
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>> {
+        let row: Option<BatchRow> = on_reader!(self.db, pool => {
+            Ok(sqlx::query_as(BATCH).bind(id.0).fetch_optional(pool).await?)
+        })?;
+        row.map(Batch::try_from).transpose()
+    }
+
+    async fn batches(&self, page: &PageRequest<BatchId>) -> Result<Page<Batch>> {
+        let (statement, start) = match page.order {
+            Order::Descending => (NEWER_FIRST, Uuid::max()),
+            Order::Ascending => (OLDER_FIRST, Uuid::nil()),
+        };
+        if let Some(after) = page.after {
+            let exists: Option<Uuid> = on_reader!(self.db, pool => {
+                Ok(sqlx::query_scalar(EXISTS).bind(after.0).fetch_optional(pool).await?)
+            })?;
+            if exists.is_none() {
+                return Ok(Page::empty());
+            }
+        }
+        let rows: Vec<BatchRow> = on_reader!(self.db, pool => {
+            Ok(sqlx::query_as(statement)
+                .bind(page.after.map_or(start, |after| after.0))
+                .bind(i64::from(page.limit) + 1)
+                .fetch_all(pool)
+                .await?)
+        })?;
+        Ok(Page::cut(read_all(rows)?, page.limit))
+    }
+
+    async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
+        let row: Option<BatchRow> = in_write!(self.db, tx => {
+            sqlx::query(CANCEL).bind(id.0).bind(now.0).execute(&mut *tx).await?;
+            End::Commit(sqlx::query_as(BATCH).bind(id.0).fetch_optional(&mut *tx).await?)
+        })?;
+        row.map(Batch::try_from).transpose()
+    }
+
+    async fn batches_to_admit(&self, limit: u32) -> Result<Vec<Batch>> {
+        let rows = on_reader!(self.db, pool => {
+            Ok(sqlx::query_as(TO_ADMIT).bind(i64::from(limit)).fetch_all(pool).await?)
+        })?;
+        read_all(rows)
+    }
+
+    async fn admit_batch(&self, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<bool> {
+        let total: u64 = lanes.iter().map(|lane| u64::from(lane.last - lane.first)).sum();
+        let model = match lanes {
+            [only] if !only.model.is_empty() => Some(only.model.as_str()),
+            _ => None,
+        };
+        in_write!(self.db, tx => {
+            let admitted = sqlx::query(ADMIT)
+                .bind(id.0)
+                .bind(now.0)
+                .bind(to_i64(total))
+                .bind(model)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected() == 1;
+            if admitted {
+                for (no, lane) in (0_i64..).zip(lanes) {
+                    sqlx::query(OPEN_LANE)
+                        .bind(id.0)
+                        .bind(no)
+                        .bind(&lane.model)
+                        .bind(i64::from(lane.first))
+                        .bind(i64::from(lane.last))
+                        .execute(&mut *tx)
+                        .await?;
+                }
+            }
+            End::Commit(admitted)
+        })
+    }
+
+    async fn refuse_batch(&self, id: BatchId, errors: &[BatchError], now: Timestamp) -> Result<bool> {
+        let errors = json(&errors);
+        in_write!(self.db, tx => {
+            let refused = sqlx::query(REFUSE).bind(id.0).bind(now.0).bind(&errors).execute(&mut *tx).await?;
+            End::Commit(refused.rows_affected() == 1)
+        })
+    }
+
+    async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64> {
+        in_write!(self.db, tx => {
+            let expired = sqlx::query(EXPIRE).bind(now.0).bind(i64::from(limit)).execute(&mut *tx).await?;
+            End::Commit(expired.rows_affected())
+        })
+    }
+
+    async fn batches_to_finish(&self, limit: u32) -> Result<Vec<Batch>> {
+        let rows = on_reader!(self.db, pool => {
+            Ok(sqlx::query_as(TO_FINISH).bind(i64::from(limit)).fetch_all(pool).await?)
+        })?;
+        read_all(rows)
+    }
+}
+
+fn read_all(rows: Vec<BatchRow>) -> Result<Vec<Batch>> {
+    rows.into_iter().map(Batch::try_from).collect()
+}

@@ -1,0 +1,258 @@
+//! The ledger: recording outcomes, and ending a batch.
+//!
+//! Every transaction here locks the batch first, then its lanes, then its leases, each in the order of their ids, so
+//! that no two of them wait for each other.
+
+use async_trait::async_trait;
+use roaring::RoaringBitmap;
+use uuid::Uuid;
+
+use super::dialect::DatabaseClock as _;
+use super::files::{INSERT_FILE, INSERT_PART};
+use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
+use crate::domain::batch::{BatchStatus, Counts};
+use crate::domain::file::Purpose;
+use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::time::Timestamp;
+use crate::storage::{Ending, Flush, Ledger, Recorded, RecordedPart, Result};
+
+const IS_RECORDED: &str = "SELECT 1 FROM file_parts WHERE blob = $1";
+
+const COUNT: &str = "
+    UPDATE batches
+    SET completed = completed + $2, failed = failed + $3,
+        input_tokens = input_tokens + $4, cached_tokens = cached_tokens + $5, output_tokens = output_tokens + $6,
+        reasoning_tokens = reasoning_tokens + $7, total_tokens = total_tokens + $8,
+        output_parts = output_parts + $9, error_parts = error_parts + $10
+    WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')
+    RETURNING output_file_id, output_parts, error_file_id, error_parts";
+
+// The fence: no row without the current token, no recording without the row.
+const PAY_OFF: &str = "UPDATE leases SET owed = owed - $3 WHERE id = $1 AND token = $2 RETURNING owed";
+const DROP_PAID: &str = "DELETE FROM leases WHERE id = $1 AND owed <= 0";
+
+// The counters tell that the last row is recorded: each row is counted once, in the transaction that records it.
+const ALL_RECORDED: &str = "
+    UPDATE batches
+    SET status = 'finalizing', finalizing_at = $2
+    WHERE id = $1 AND status = 'in_progress' AND completed + failed = total";
+
+const RECORDED_ROWS: &str = "
+    SELECT file_parts.rows
+    FROM file_parts JOIN batches ON file_parts.file_id IN (batches.output_file_id, batches.error_file_id)
+    WHERE batches.id = $1";
+
+// Changes nothing, and locks the batch until the transaction ends.
+const LOCK_ENDING: &str = "
+    UPDATE batches SET status = status
+    WHERE id = $1 AND status IN ('finalizing', 'cancelling')
+    RETURNING total, completed, failed";
+
+// Waits for claims under way, and leaves nothing to claim: after this no lease can be added.
+const CLOSE_LANES: &str = "UPDATE lanes SET next = last WHERE batch_id = $1 AND next < last";
+
+const LIVE_LEASES: &str = "
+    SELECT COUNT(*)
+    FROM leases JOIN daemons ON daemons.id = leases.daemon_id
+    WHERE leases.batch_id = $1 AND daemons.alive_until > $2";
+
+const DROP_LEASES: &str = "DELETE FROM leases WHERE batch_id = $1";
+
+const END: &str = "
+    UPDATE batches
+    SET status = $3, error_parts = error_parts + $5,
+        completed_at = CASE WHEN $3 = 'completed' THEN $4 END,
+        expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
+        cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
+    WHERE id = $1 AND status = $2
+    RETURNING output_file_id, output_parts, error_file_id, error_parts";
+
+const SIZE: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM file_parts WHERE file_id = $1";
+
+/// The two files of a batch and the number of parts each has.
+#[derive(sqlx::FromRow)]
+struct Files {
+    output_file_id: Uuid,
+    output_parts: i64,
+    error_file_id: Uuid,
+    error_parts: i64,
+}
+
+#[async_trait]
+impl Ledger for SqlStorage {
+    async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded> {
+        let Some(first_blob) = flush.first_blob() else { return Ok(Recorded::Applied) };
+        in_write!(self.db, tx => {
+            // A commit whose answer was lost: all of a flush is recorded, or nothing of it.
+            let known: Option<i32> = sqlx::query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?;
+            if known.is_some() {
+                End::Rollback(Recorded::Applied)
+            } else {
+                let mut lost = Vec::new();
+                for (batch_id, batch) in &flush.batches {
+                    let count = |part: &Option<RecordedPart>| to_i64(part.as_ref().map_or(0, |part| part.rows.len()));
+                    let files: Option<Files> = sqlx::query_as(COUNT)
+                        .bind(batch_id.0)
+                        .bind(count(&batch.output))
+                        .bind(count(&batch.error))
+                        .bind(to_i64(batch.usage.input_tokens))
+                        .bind(to_i64(batch.usage.cached_tokens))
+                        .bind(to_i64(batch.usage.output_tokens))
+                        .bind(to_i64(batch.usage.reasoning_tokens))
+                        .bind(to_i64(batch.usage.total_tokens))
+                        .bind(i64::from(batch.output.is_some()))
+                        .bind(i64::from(batch.error.is_some()))
+                        .fetch_optional(&mut *tx)
+                        .await?;
+                    let Some(files) = files else {
+                        lost.extend(batch.leases.keys().copied());
+                        continue;
+                    };
+                    for (lease, (token, rows)) in &batch.leases {
+                        let owed: Option<i64> = sqlx::query_scalar(PAY_OFF)
+                            .bind(lease.0)
+                            .bind(token)
+                            .bind(i64::from(*rows))
+                            .fetch_optional(&mut *tx)
+                            .await?;
+                        match owed {
+                            None => lost.push(*lease),
+                            Some(owed) if owed <= 0 => {
+                                sqlx::query(DROP_PAID).bind(lease.0).execute(&mut *tx).await?;
+                            }
+                            Some(_) => {}
+                        }
+                    }
+                    let parts = [
+                        (&batch.output, files.output_file_id, files.output_parts),
+                        (&batch.error, files.error_file_id, files.error_parts),
+                    ];
+                    for (part, file_id, parts) in parts {
+                        if let Some(part) = part {
+                            sqlx::query(INSERT_PART)
+                                .bind(file_id)
+                                .bind(parts - 1)
+                                .bind(part.part.blob.0)
+                                .bind(to_i64(part.part.bytes))
+                                .bind(Some(encode(&part.rows)))
+                                .execute(&mut *tx)
+                                .await?;
+                        }
+                    }
+                    sqlx::query(ALL_RECORDED).bind(batch_id.0).bind(now.0).execute(&mut *tx).await?;
+                }
+                if lost.is_empty() { End::Commit(Recorded::Applied) } else { End::Rollback(Recorded::LostLeases(lost)) }
+            }
+        })
+    }
+
+    async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap> {
+        let parts: Vec<Option<Vec<u8>>> = on_reader!(self.db, pool => {
+            Ok(sqlx::query_scalar(RECORDED_ROWS).bind(id.0).fetch_all(pool).await?)
+        })?;
+        let mut recorded = RoaringBitmap::new();
+        for rows in parts.into_iter().flatten() {
+            recorded |= RoaringBitmap::deserialize_from(&rows[..]).map_err(|_| corrupt("file_parts", "rows", id))?;
+        }
+        Ok(recorded)
+    }
+
+    async fn fence(&self, id: BatchId) -> Result<Option<Counts>> {
+        let counts: Option<(i64, i64, i64)> = in_write!(self.db, tx => {
+            let counts = sqlx::query_as(LOCK_ENDING).bind(id.0).fetch_optional(&mut *tx).await?;
+            if counts.is_some() {
+                sqlx::query(CLOSE_LANES).bind(id.0).execute(&mut *tx).await?;
+            }
+            let now = tx.now(&self.db.clock).await?;
+            let live: i64 = sqlx::query_scalar(LIVE_LEASES).bind(id.0).bind(now.0).fetch_one(&mut *tx).await?;
+            if live == 0 {
+                if counts.is_some() {
+                    sqlx::query(DROP_LEASES).bind(id.0).execute(&mut *tx).await?;
+                }
+                End::Commit(counts)
+            } else {
+                End::Commit(None)
+            }
+        })?;
+        Ok(counts.map(|(total, completed, failed)| Counts {
+            total: to_u64(total),
+            completed: to_u64(completed),
+            failed: to_u64(failed),
+        }))
+    }
+
+    async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool> {
+        let to = ending.status();
+        in_write!(self.db, tx => {
+            let files: Option<Files> = sqlx::query_as(END)
+                .bind(ending.id.0)
+                .bind(ending.from.as_str())
+                .bind(to.as_str())
+                .bind(now.0)
+                .bind(i64::from(ending.never_ran.is_some()))
+                .fetch_optional(&mut *tx)
+                .await?;
+            if let Some(files) = &files {
+                if let Some(part) = &ending.never_ran {
+                    sqlx::query(INSERT_PART)
+                        .bind(files.error_file_id)
+                        .bind(files.error_parts - 1)
+                        .bind(part.part.blob.0)
+                        .bind(to_i64(part.part.bytes))
+                        .bind(Some(encode(&part.rows)))
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                let published = [
+                    (files.output_file_id, files.output_parts, "output"),
+                    (files.error_file_id, files.error_parts, "error"),
+                ];
+                for (file_id, parts, kind) in published {
+                    if parts == 0 {
+                        continue;
+                    }
+                    let bytes: i64 = sqlx::query_scalar(SIZE).bind(file_id).fetch_one(&mut *tx).await?;
+                    sqlx::query(INSERT_FILE)
+                        .bind(file_id)
+                        .bind(Purpose::BatchOutput.as_str())
+                        .bind(format!("{}_{kind}.jsonl", ending.id))
+                        .bind(bytes)
+                        .bind(now.0)
+                        .bind(ending.files_expire_at.map(|at| at.0))
+                        .bind(None::<Uuid>)
+                        .bind(None::<String>)
+                        .execute(&mut *tx)
+                        .await?;
+                }
+            }
+            End::Commit(files.is_some())
+        })
+    }
+}
+
+impl Flush {
+    fn first_blob(&self) -> Option<BlobId> {
+        let parts = |batch: &crate::storage::BatchFlush| {
+            batch.output.as_ref().or(batch.error.as_ref()).map(|part| part.part.blob)
+        };
+        self.batches.values().find_map(parts)
+    }
+}
+
+impl Ending {
+    /// The terminal status: what was called off is cancelled, and a batch whose every row has run is completed, even
+    /// if its window closed meanwhile.
+    fn status(&self) -> BatchStatus {
+        match self.from {
+            BatchStatus::Cancelling => BatchStatus::Cancelled,
+            _ if self.never_ran.is_none() => BatchStatus::Completed,
+            _ => BatchStatus::Expired,
+        }
+    }
+}
+
+fn encode(rows: &RoaringBitmap) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(rows.serialized_size());
+    rows.serialize_into(&mut bytes).expect("a Vec takes all");
+    bytes
+}
