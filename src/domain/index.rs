@@ -53,10 +53,10 @@ impl IndexEntry {
     }
 }
 
-/// Cuts entries into runs that are read with one ranged read each: near neighbours in file order, up to `max_bytes`
+/// Cuts entries into runs, by their places in `entries`, that are read with one ranged read each: near neighbours in file order, up to `max_bytes`
 /// unless a single row is longer.
 #[must_use]
-pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<&[IndexEntry]> {
+pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut start = 0;
     for (position, pair) in entries.windows(2).enumerate() {
@@ -64,12 +64,12 @@ pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<&[IndexEntry]> {
         // A gap is read and thrown away: worth it up to the size of a page or so.
         let is_near = pair[1].offset >= pair[0].end() && pair[1].offset - pair[0].end() <= 4096;
         if !is_near || pair[1].end() - begins > max_bytes {
-            runs.push(&entries[start..=position]);
+            runs.push(start..position + 1);
             start = position + 1;
         }
     }
     if start < entries.len() {
-        runs.push(&entries[start..]);
+        runs.push(start..entries.len());
     }
     runs
 }
@@ -98,7 +98,7 @@ mod tests {
     fn neighbours_are_read_together_up_to_the_bound() {
         let entries = [entry(0, 10), entry(11, 10), entry(22, 10), entry(9000, 10), entry(8000, 10), entry(8011, 500)];
 
-        let runs: Vec<usize> = runs(&entries, 25).iter().map(|run| run.len()).collect();
+        let runs: Vec<usize> = runs(&entries, 25).into_iter().map(|run| run.len()).collect();
 
         assert_eq!(runs, [2, 1, 1, 1, 1]);
     }

@@ -1,0 +1,195 @@
+//! `POST /v1/batches` (contract §8.1).
+//!
+//! Checks come in the contract's order: missing, type, value, id prefix. Whether the file exists is found out later.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::BatchObject;
+use crate::api::{ApiError, App, AppState};
+use crate::domain::batch::NewBatch;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::row::{shown, type_name};
+use crate::service::{self, OpenBatchError};
+
+const KEPT_SECONDS: (i64, i64) = (3600, 2_592_000);
+const MAX_METADATA_PAIRS: usize = 16;
+const MAX_METADATA_KEY: usize = 64;
+const MAX_METADATA_VALUE: usize = 512;
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// Creates a batch. With an `Idempotency-Key` header, a repetition returns the batch that the first one made.
+#[utoipa::path(post, path = "/v1/batches", tag = "batches",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
+    request_body(content = inline(BatchRequest)),
+    responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody))
+)]
+pub(in crate::api) async fn create_batch(
+    State(app): AppState,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<BatchObject>, ApiError> {
+    let body: Value = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
+    let Value::Object(body) = body else {
+        return Err(ApiError::invalid(format!(
+            "We could not parse the JSON body of your request. Expected an object, but got {} instead.",
+            type_name(&body)
+        )));
+    };
+    let new = read(&app, &body, idempotency_key(&headers)?)?;
+    let batch = service::open_batch(&*app.storage, &app.wakeup, &new, app.clock.now()).await?;
+    Ok(Json(batch.into()))
+}
+
+/// The body, for the OpenAPI document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
+struct BatchRequest {
+    /// A file with purpose `batch`.
+    input_file_id: String,
+    /// The endpoint that every row names as its url.
+    endpoint: String,
+    /// One of the windows the server is configured with, such as `24h`.
+    completion_window: String,
+    /// Up to 16 pairs of texts; keys up to 64 characters, values up to 512.
+    metadata: Option<std::collections::BTreeMap<String, String>>,
+    /// How long the output and error files are kept.
+    #[schema(inline)]
+    output_expires_after: Option<OutputExpiresAfter>,
+}
+
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes a part of the body")]
+struct OutputExpiresAfter {
+    /// Only `created_at`: that of the files.
+    anchor: String,
+    /// 3600 to 2592000.
+    seconds: u32,
+}
+
+fn read(app: &App, body: &Map<String, Value>, idempotency_key: Option<String>) -> Result<NewBatch, ApiError> {
+    for param in ["input_file_id", "endpoint", "completion_window"] {
+        match body.get(param) {
+            None | Some(Value::Null) => return Err(ApiError::missing(param)),
+            Some(_) => {}
+        }
+    }
+    let input_file_id = text(body, "input_file_id", "input_file_id")?;
+    let endpoint = text(body, "endpoint", "endpoint")?;
+    let completion_window = text(body, "completion_window", "completion_window")?;
+    let endpoint = Endpoint::parse(endpoint)
+        .ok_or_else(|| ApiError::wrong_value("endpoint", endpoint, &Endpoint::ALL.map(Endpoint::as_str)))?;
+    let window = app.windows.iter().find(|window| window.text == completion_window).ok_or_else(|| {
+        let windows: Vec<&str> = app.windows.iter().map(|window| window.text.as_str()).collect();
+        ApiError::wrong_value("completion_window", completion_window, &windows)
+    })?;
+    if !input_file_id.starts_with("file") {
+        let shown = shown(input_file_id);
+        let message = format!("Invalid 'input_file_id': '{shown}'. Expected an ID that begins with 'file'.");
+        return Err(ApiError::invalid(message).at("input_file_id").code("invalid_value"));
+    }
+    if input_file_id.len() > 255 || input_file_id.contains('\0') {
+        let message = "Invalid 'input_file_id': no file has such an ID.";
+        return Err(ApiError::invalid(message).at("input_file_id").code("invalid_value"));
+    }
+    Ok(NewBatch {
+        input_file_id: input_file_id.to_owned(),
+        endpoint,
+        window: window.clone(),
+        metadata: metadata(body)?,
+        output_expires_after: output_expires_after(body)?,
+        idempotency_key,
+    })
+}
+
+/// A text member, whose path is `path`.
+fn text<'a>(object: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'a str, ApiError> {
+    match object.get(name) {
+        None | Some(Value::Null) => Err(ApiError::missing(path)),
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(ApiError::wrong_type(path, "a string", type_name(other))),
+    }
+}
+
+/// An object member; null counts as absent (contract §1.4).
+fn object<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(other) => Err(ApiError::wrong_type(name, "an object", type_name(other))),
+    }
+}
+
+fn metadata(body: &Map<String, Value>) -> Result<Option<String>, ApiError> {
+    let Some(pairs) = object(body, "metadata")? else { return Ok(None) };
+    if pairs.len() > MAX_METADATA_PAIRS {
+        let message = format!(
+            "Invalid 'metadata': too many properties. Expected an object with at most {MAX_METADATA_PAIRS} properties, \
+             but got an object with {} properties instead.",
+            pairs.len()
+        );
+        return Err(ApiError::invalid(message).at("metadata").code("object_above_max_properties"));
+    }
+    for (key, value) in pairs {
+        let path = format!("metadata.{}", shown(key));
+        let too_long = |what: &str, max: usize, length: usize| {
+            let message = format!(
+                "Invalid '{path}': {what} too long. Expected a string with maximum length {max}, \
+                 but got a string with length {length} instead."
+            );
+            ApiError::invalid(message).at(&path).code("string_above_max_length")
+        };
+        let Value::String(value) = value else {
+            return Err(ApiError::wrong_type(&path, "a string", type_name(value)));
+        };
+        let (key_length, value_length) = (key.chars().count(), value.chars().count());
+        if key_length > MAX_METADATA_KEY {
+            return Err(too_long("key", MAX_METADATA_KEY, key_length));
+        }
+        if value_length > MAX_METADATA_VALUE {
+            return Err(too_long("string", MAX_METADATA_VALUE, value_length));
+        }
+    }
+    Ok(Some(serde_json::to_string(pairs).expect("an object of texts serialises")))
+}
+
+fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, ApiError> {
+    let Some(given) = object(body, "output_expires_after")? else { return Ok(None) };
+    let anchor = text(given, "anchor", "output_expires_after.anchor")?;
+    if anchor != "created_at" {
+        return Err(ApiError::wrong_value("output_expires_after.anchor", anchor, &["created_at"]));
+    }
+    let param = "output_expires_after.seconds";
+    let seconds = match given.get("seconds") {
+        None | Some(Value::Null) => return Err(ApiError::missing(param)),
+        Some(value) => value.as_i64().ok_or_else(|| ApiError::wrong_type(param, "an integer", type_name(value)))?,
+    };
+    match ApiError::out_of_range(param, seconds, KEPT_SECONDS.0, KEPT_SECONDS.1) {
+        Some(error) => Err(error),
+        None => Ok(Some(Duration::from_secs(seconds.unsigned_abs()))),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY);
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
+        ApiError::invalid(format!("The Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."))
+    })
+}
+
+impl From<OpenBatchError> for ApiError {
+    fn from(error: OpenBatchError) -> Self {
+        match error {
+            OpenBatchError::WrongPurpose(_) => Self::invalid(error.to_string()).at("input_file_id"),
+            OpenBatchError::KeyReused => Self::invalid(error.to_string()).code("idempotency_key_reused"),
+            OpenBatchError::Storage(error) => error.into(),
+        }
+    }
+}

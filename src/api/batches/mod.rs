@@ -1,0 +1,30 @@
+//! `/v1/batches`: one file for each operation.
+
+mod cancel;
+mod create;
+mod get;
+mod list;
+mod wire;
+
+pub(super) use cancel::{__path_cancel_batch, cancel_batch};
+pub(super) use create::{__path_create_batch, create_batch};
+pub(super) use get::{__path_get_batch, get_batch};
+pub(super) use list::{__path_list_batches, list_batches};
+pub(super) use wire::BatchObject;
+
+use super::ApiError;
+use crate::domain::ids::BatchId;
+use crate::domain::row::shown;
+
+/// Reads the id a path names (contract §8.2).
+fn parse_id(id: &str) -> Result<BatchId, ApiError> {
+    if !id.starts_with("batch") {
+        let message = format!("Invalid 'batch_id': '{}'. Expected an ID that begins with 'batch'.", shown(id));
+        return Err(ApiError::invalid(message).at("batch_id").code("invalid_value"));
+    }
+    BatchId::parse(id).ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: &str) -> ApiError {
+    ApiError::not_found(format!("No batch found with id '{}'.", shown(id)))
+}

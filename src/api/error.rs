@@ -1,0 +1,229 @@
+//! Everything that can go wrong, in OpenAI's envelope (contract §1.6 and §1.7).
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::storage::StorageError;
+use crate::storage::blobs::BlobError;
+use crate::telemetry::chain;
+
+/// The body of every answer that is an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    error: ErrorObject,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ErrorObject {
+    /// For people.
+    pub message: String,
+    /// The kind of error.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The parameter at fault, as a dotted path.
+    #[schema(required)]
+    pub param: Option<String>,
+    /// For programs.
+    #[schema(required)]
+    pub code: Option<&'static str>,
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    object: ErrorObject,
+    retry: Retry,
+}
+
+/// What the SDKs' own retries are told (contract §10.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// By the status.
+    ByStatus,
+    /// Not at all.
+    Never,
+    /// After a second.
+    Soon,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: String) -> Self {
+        Self { status, object: ErrorObject { message, kind, param: None, code: None }, retry: Retry::ByStatus }
+    }
+
+    /// 400: the request is at fault.
+    #[must_use]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message.into())
+    }
+
+    /// 400: a required parameter is absent.
+    #[must_use]
+    pub fn missing(param: &str) -> Self {
+        Self::invalid(format!("Missing required parameter: '{param}'.")).at(param).code("missing_required_parameter")
+    }
+
+    /// 400: a parameter has another JSON type than it must have. Both types have their article.
+    #[must_use]
+    pub fn wrong_type(param: &str, expected: &str, got: &str) -> Self {
+        let message = format!("Invalid type for '{param}': expected {expected}, but got {got} instead.");
+        Self::invalid(message).at(param).code("invalid_type")
+    }
+
+    /// 400: a parameter is none of the values it may have.
+    #[must_use]
+    pub fn wrong_value(param: &str, value: &str, supported: &[&str]) -> Self {
+        let value = crate::domain::row::shown(value);
+        let message = format!("Invalid value: '{value}'. Supported values are: {}.", listed(supported));
+        Self::invalid(message).at(param).code("invalid_value")
+    }
+
+    /// 400: an integer beyond its bounds, or nothing if it is within.
+    #[must_use]
+    pub fn out_of_range(param: &str, value: i64, min: i64, max: i64) -> Option<Self> {
+        if value > max {
+            let message = format!(
+                "Invalid '{param}': integer above maximum value. Expected a value <= {max}, but got {value} instead."
+            );
+            Some(Self::invalid(message).at(param).code("integer_above_max_value"))
+        } else if value < min {
+            let message = format!(
+                "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {value} instead."
+            );
+            Some(Self::invalid(message).at(param).code("integer_below_min_value"))
+        } else {
+            None
+        }
+    }
+
+    /// 404: there is no such thing, or it is not the client's.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message.into())
+    }
+
+    /// 405: the path is known, the method is not for it.
+    #[must_use]
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message.into())
+    }
+
+    /// 409: the state of things forbids it, and will go on to: SDKs are told not to try again.
+    #[must_use]
+    pub fn conflict(message: impl Into<String>) -> Self {
+        let mut error = Self::new(StatusCode::CONFLICT, "invalid_request_error", message.into());
+        error.retry = Retry::Never;
+        error
+    }
+
+    /// 500: a fault of this program.
+    #[must_use]
+    pub fn internal() -> Self {
+        let message = "The server had an error while processing your request. Its log has the details.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message.to_owned())
+    }
+
+    /// 502: the inference server is at fault.
+    #[must_use]
+    pub fn bad_upstream(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "server_error", message.into())
+    }
+
+    /// 503: the storage does not answer; it may soon.
+    #[must_use]
+    pub fn unavailable() -> Self {
+        let message = "The server's storage does not answer. Please try again.".to_owned();
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
+        error.retry = Retry::Soon;
+        error
+    }
+
+    /// Names the parameter at fault.
+    #[must_use]
+    pub fn at(mut self, param: &str) -> Self {
+        self.object.param = Some(param.to_owned());
+        self
+    }
+
+    /// Adds the code for programs.
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.object.code = Some(code);
+        self
+    }
+}
+
+/// `'a', 'b', and 'c'`
+fn listed(values: &[&str]) -> String {
+    let quoted: Vec<String> = values.iter().map(|value| format!("'{value}'")).collect();
+    match &quoted[..] {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first, second] => format!("{first} and {second}"),
+        [most @ .., last] => format!("{}, and {last}", most.join(", ")),
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        tracing::error!(error = chain(&error), "the storage failed");
+        match error {
+            StorageError::Timeout(_) | StorageError::Unavailable(_) => Self::unavailable(),
+            StorageError::Corrupt { .. }
+            | StorageError::TooNew { .. }
+            | StorageError::Migration(_)
+            | StorageError::Internal(_) => Self::internal(),
+        }
+    }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        tracing::error!(error = chain(&error), "the blob store failed");
+        Self::unavailable()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(ErrorBody { error: self.object })).into_response();
+        let headers = response.headers_mut();
+        match self.retry {
+            Retry::ByStatus => {}
+            Retry::Never => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            Retry::Soon => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_read_like_sentences() {
+        assert_eq!(listed(&["a"]), "'a'");
+        assert_eq!(listed(&["a", "b"]), "'a' and 'b'");
+        assert_eq!(listed(&["a", "b", "c"]), "'a', 'b', and 'c'");
+    }
+
+    #[test]
+    fn the_envelope_has_all_four_keys() {
+        let body = ErrorBody { error: ApiError::not_found("gone").object };
+
+        assert_eq!(
+            serde_json::to_string(&body).expect("JSON"),
+            r#"{"error":{"message":"gone","type":"invalid_request_error","param":null,"code":null}}"#
+        );
+    }
+}

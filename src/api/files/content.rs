@@ -1,0 +1,79 @@
+//! `GET /v1/files/{file_id}/content` (contract §4.3).
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+
+use super::find;
+use super::range::{Asked, asked};
+use crate::api::{ApiError, AppState};
+use crate::storage::blobs::FileBytes;
+
+/// Downloads a file, or the part of it that a `Range` header asks for.
+#[utoipa::path(get, path = "/v1/files/{file_id}/content", tag = "files", params(("file_id" = String, Path,)), responses(
+    (status = 200, description = "The bytes", content_type = "application/octet-stream"),
+    (status = 206, description = "The bytes of the range asked for", content_type = "application/octet-stream"),
+    (status = 404, body = crate::api::error::ErrorBody),
+    (status = 416, description = "The file has no such range")
+))]
+pub(in crate::api) async fn file_content(
+    State(app): AppState,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let file = find(&app, &id).await?;
+    let bytes = FileBytes::new(app.storage.file_parts(file.id).await?);
+    let length = bytes.len();
+    let (status, range) = match asked(headers.get(header::RANGE).and_then(|range| range.to_str().ok()), length) {
+        Asked::Whole => (StatusCode::OK, 0..length),
+        Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Asked::Unsatisfiable => {
+            let none = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, none).into_response());
+        }
+    };
+    let mut response = Response::new(Body::from_stream(bytes.stream(&app.blobs, range.clone())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_DISPOSITION, disposition(&file.filename));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+        headers.insert(header::CONTENT_RANGE, HeaderValue::try_from(text).expect("digits"));
+    }
+    Ok(response)
+}
+
+/// `attachment; filename="…"`, and `filename*` (RFC 6266) for a name that is not plain ASCII.
+fn disposition(filename: &str) -> HeaderValue {
+    let plain: String = filename
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') || c == ' ' { c } else { '_' })
+        .collect();
+    let mut text = format!("attachment; filename=\"{plain}\"");
+    if plain != filename {
+        text.push_str("; filename*=UTF-8''");
+        for byte in filename.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    HeaderValue::try_from(text).expect("printable ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filenames_cannot_break_out_of_the_header() {
+        assert_eq!(disposition("a b.jsonl"), "attachment; filename=\"a b.jsonl\"");
+        assert_eq!(disposition("é\"\r\nx"), "attachment; filename=\"____x\"; filename*=UTF-8''%C3%A9%22%0D%0Ax");
+    }
+}

@@ -1,0 +1,184 @@
+//! `POST /v1/files` (contract §2): a multipart form whose parts come in any order.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use multer::{Constraints, Field, Multipart, SizeLimit};
+
+use super::FileObject;
+use crate::api::{ApiError, App, AppState};
+use crate::domain::file::{Purpose, clean_filename};
+use crate::intake::{IntakeError, Taken, take_in};
+use crate::service::{self, CreateFileError, FileForm};
+
+/// A text part is a word or a number.
+const TEXT_BYTES: u64 = 4096;
+const KEPT_SECONDS: (i64, i64) = (3600, 2_592_000);
+
+/// Uploads a file.
+#[utoipa::path(post, path = "/v1/files", tag = "files",
+    request_body(content = inline(FileUpload), content_type = "multipart/form-data"),
+    responses((status = 200, body = FileObject), (status = 400, body = crate::api::error::ErrorBody))
+)]
+pub(in crate::api) async fn create_file(
+    State(app): AppState,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<FileObject>, ApiError> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let boundary = multer::parse_boundary(content_type).map_err(|_| {
+        ApiError::invalid("The request must be a multipart/form-data form with the parts 'file' and 'purpose'.")
+    })?;
+    let texts = ["purpose", "expires_after[anchor]", "expires_after[seconds]", "expires_after"];
+    let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
+    let form = Multipart::with_constraints(body.into_data_stream(), boundary, Constraints::new().size_limit(limits));
+
+    let mut upload = Upload::default();
+    let read = upload.read(&app, form).await;
+    let taken = upload.taken.take();
+    let checked = read.and_then(|()| upload.check());
+    match (checked, taken) {
+        (Ok(form), Some(taken)) => {
+            let file = service::create_file(&*app.storage, &app.blobs, taken, form, app.clock.now()).await;
+            Ok(Json(file.map_err(ApiError::from)?.into()))
+        }
+        (checked, taken) => {
+            if let Some(taken) = taken {
+                app.blobs.delete(taken.part.blob).await?;
+            }
+            Err(checked.err().unwrap_or_else(|| ApiError::missing("file")))
+        }
+    }
+}
+
+/// The form, for the OpenAPI document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the form; the parts are read as they come")]
+struct FileUpload {
+    /// The bytes.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    /// What the file is for: `batch`, `assistants`, `fine-tune`, `vision`, `user_data` or `evals`.
+    purpose: String,
+    /// Only `created_at`.
+    #[schema(rename = "expires_after[anchor]")]
+    expires_after_anchor: Option<String>,
+    /// 3600 to 2592000.
+    #[schema(rename = "expires_after[seconds]")]
+    expires_after_seconds: Option<u32>,
+}
+
+/// What has come of a form.
+#[derive(Default)]
+struct Upload {
+    taken: Option<Taken>,
+    filename: String,
+    purpose: Option<String>,
+    anchor: Option<String>,
+    seconds: Option<String>,
+}
+
+impl Upload {
+    async fn read(&mut self, app: &App, mut form: Multipart<'_>) -> Result<(), ApiError> {
+        while let Some(field) = form.next_field().await.map_err(malformed)? {
+            match field.name() {
+                Some("file") if self.taken.is_some() => {
+                    return Err(ApiError::invalid("The form has two parts named 'file'.").at("file"));
+                }
+                Some("file") => self.take(app, field).await?,
+                Some("purpose") => self.purpose = Some(field.text().await.map_err(malformed)?),
+                Some("expires_after[anchor]") => self.anchor = Some(field.text().await.map_err(malformed)?),
+                Some("expires_after[seconds]") => self.seconds = Some(field.text().await.map_err(malformed)?),
+                Some("expires_after") => {
+                    let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and 'expires_after[seconds]'.";
+                    return Err(ApiError::invalid(message).at("expires_after"));
+                }
+                _ => drain(field, u64::MAX).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, app: &App, mut field: Field<'_>) -> Result<(), ApiError> {
+        self.filename = clean_filename(field.file_name().unwrap_or_default());
+        // Read as a batch input file unless it is known to be none.
+        let inspect = self.purpose.as_deref().is_none_or(|purpose| purpose == Purpose::Batch.as_str());
+        match take_in(&mut field, &app.blobs, &app.intake, inspect).await {
+            Ok(taken) => {
+                self.taken = Some(taken);
+                Ok(())
+            }
+            Err(IntakeError::Stream(error)) => Err(malformed(error)),
+            Err(IntakeError::Blob(error)) => Err(error.into()),
+            Err(IntakeError::TooLarge) => {
+                // A client that is still sending would see a broken connection instead of the answer.
+                drain(field, app.intake.max_file_bytes).await?;
+                Err(ApiError::invalid("File is too large."))
+            }
+        }
+    }
+
+    fn check(&self) -> Result<FileForm, ApiError> {
+        let purpose = self.purpose.as_deref().ok_or_else(|| ApiError::missing("purpose"))?;
+        let known = Purpose::parse(purpose).filter(|purpose| Purpose::UPLOADABLE.contains(purpose));
+        let purpose = known.ok_or_else(|| wrong_purpose(purpose))?;
+        let has_wrong_suffix = self.filename.to_ascii_lowercase().ends_with(".txt");
+        if purpose == Purpose::Batch && has_wrong_suffix {
+            return Err(ApiError::invalid("Invalid file format for Batch API. Must be .jsonl"));
+        }
+        Ok(FileForm { purpose, filename: self.filename.clone(), expires_after: self.expires_after()? })
+    }
+
+    fn expires_after(&self) -> Result<Option<Duration>, ApiError> {
+        let (anchor, seconds) = match (&self.anchor, &self.seconds) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => return Err(ApiError::missing("expires_after.anchor")),
+            (Some(_), None) => return Err(ApiError::missing("expires_after.seconds")),
+            (Some(anchor), Some(seconds)) => (anchor, seconds),
+        };
+        if anchor != "created_at" {
+            return Err(ApiError::wrong_value("expires_after.anchor", anchor, &["created_at"]));
+        }
+        let param = "expires_after.seconds";
+        let seconds: i64 = seconds.parse().map_err(|_| ApiError::wrong_type(param, "an integer", "a string"))?;
+        match ApiError::out_of_range(param, seconds, KEPT_SECONDS.0, KEPT_SECONDS.1) {
+            Some(error) => Err(error),
+            None => Ok(Some(Duration::from_secs(seconds.unsigned_abs()))),
+        }
+    }
+}
+
+async fn drain(mut field: Field<'_>, at_most: u64) -> Result<(), ApiError> {
+    let mut drained = 0;
+    while let Some(chunk) = field.chunk().await.map_err(malformed)? {
+        drained += chunk.len() as u64;
+        if drained > at_most {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn wrong_purpose(purpose: &str) -> ApiError {
+    let supported: Vec<String> = Purpose::UPLOADABLE.iter().map(|purpose| format!("'{purpose}'")).collect();
+    let purpose = crate::domain::row::shown(purpose);
+    ApiError::invalid(format!("'{purpose}' is not one of [{}] - 'purpose'", supported.join(", "))).at("purpose")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
+fn malformed(error: multer::Error) -> ApiError {
+    ApiError::invalid(format!("The multipart form cannot be read: {error}."))
+}
+
+impl From<CreateFileError> for ApiError {
+    fn from(error: CreateFileError) -> Self {
+        match error {
+            CreateFileError::Refused(refusal) => Self::invalid(refusal.to_string()),
+            CreateFileError::Blob(error) => error.into(),
+            CreateFileError::Storage(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `/v1/files`: one file for each operation.
+
+mod content;
+mod create;
+mod delete;
+mod get;
+mod list;
+mod range;
+mod wire;
+
+pub(super) use content::{__path_file_content, file_content};
+pub(super) use create::{__path_create_file, create_file};
+pub(super) use delete::{__path_delete_file, delete_file};
+pub(super) use get::{__path_get_file, get_file};
+pub(super) use list::{__path_list_files, list_files};
+pub(super) use wire::{DeletedFile, FileObject};
+
+use super::{ApiError, App};
+use crate::domain::file::File;
+use crate::domain::ids::FileId;
+use crate::domain::row::shown;
+
+/// The file a path names, for those who may see it.
+async fn find(app: &App, id: &str) -> Result<File, ApiError> {
+    let not_found = || ApiError::not_found(format!("No such File object: {}", shown(id))).at("id");
+    let parsed = FileId::parse(id).ok_or_else(not_found)?;
+    app.storage.file(parsed, app.clock.now()).await?.ok_or_else(not_found)
+}

@@ -1,0 +1,54 @@
+//! HTTP in, HTTP out: OpenAI's Files and Batch API.
+//!
+//! One file for each operation, named as its handler. Nothing is decided here but how a request is read and how an
+//! answer is written; [`error`] has the one envelope for everything that goes wrong.
+
+mod batches;
+mod error;
+mod files;
+mod health;
+mod models;
+pub mod openapi;
+mod page;
+mod router;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+pub use error::{ApiError, ErrorObject};
+pub use router::{health_router, router};
+
+use crate::domain::batch::Window;
+use crate::domain::time::Clock;
+use crate::intake::IntakeLimits;
+use crate::storage::Storage;
+use crate::storage::blobs::Blobs;
+use crate::telemetry::Liveness;
+use crate::upstream::ReqwestHttpClient;
+use crate::wakeup::Wakeup;
+
+/// What the handlers work with.
+pub struct App {
+    /// Metadata.
+    pub storage: Arc<dyn Storage>,
+    /// Bytes.
+    pub blobs: Blobs,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// How the daemon learns of new and of called-off batches.
+    pub wakeup: Wakeup,
+    /// What an upload must keep to.
+    pub intake: IntakeLimits,
+    /// The completion windows clients may ask for.
+    pub windows: Vec<Window>,
+    /// Where the list of models comes from; without one `GET /v1/models` gives an empty list.
+    pub upstream: Option<ReqwestHttpClient>,
+    /// The loops of the daemon in this process, if there is one.
+    pub liveness: Option<Liveness>,
+    /// What renders the metrics, if they are collected.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// The handlers' shared state.
+pub type AppState = axum::extract::State<Arc<App>>;

@@ -1,0 +1,81 @@
+//! The routes, and what every request goes through on its way to them.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use uuid::Uuid;
+
+use super::{ApiError, App, batches, files, health, models, openapi};
+
+/// A JSON body is a few parameters; metadata is bounded to 16 pairs.
+const JSON_BODY_BYTES: usize = 1 << 20;
+
+/// All routes of the API, and those of [`health_router`].
+pub fn router(app: Arc<App>) -> Router {
+    let v1 = Router::new()
+        .route("/files", post(files::create_file).layer(DefaultBodyLimit::disable()).get(files::list_files))
+        .route("/files/{file_id}", get(files::get_file).delete(files::delete_file))
+        .route("/files/{file_id}/content", get(files::file_content))
+        .route("/batches", post(batches::create_batch).get(batches::list_batches))
+        .route("/batches/{batch_id}", get(batches::get_batch))
+        .route("/batches/{batch_id}/cancel", post(batches::cancel_batch))
+        .route("/models", get(models::list_models));
+    let routes = Router::new()
+        .nest("/v1", v1)
+        .route("/openapi.json", get(openapi::openapi_document))
+        .merge(health_routes())
+        .layer(DefaultBodyLimit::max(JSON_BODY_BYTES));
+    with_stack(routes, app)
+}
+
+/// The routes of a process that does not answer clients: health and metrics.
+pub fn health_router(app: Arc<App>) -> Router {
+    with_stack(health_routes(), app)
+}
+
+fn health_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+}
+
+fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
+    routes
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(unknown_route)
+        .with_state(app)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(FreshRequestId))
+}
+
+async fn unknown_route(request: Request) -> ApiError {
+    ApiError::not_found(format!("Invalid URL ({} {})", request.method(), request.uri().path()))
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::method_not_allowed(format!("Not allowed to {} on {}.", request.method(), request.uri().path()))
+}
+
+fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("a handler panicked");
+    ApiError::internal().into_response()
+}
+
+/// `req_` and 32 hexadecimal digits (contract §1.3).
+#[derive(Clone)]
+struct FreshRequestId;
+
+impl MakeRequestId for FreshRequestId {
+    fn make_request_id<B>(&mut self, _request: &axum::http::Request<B>) -> Option<RequestId> {
+        HeaderValue::from_str(&format!("req_{}", Uuid::new_v4().simple())).ok().map(RequestId::new)
+    }
+}

@@ -1,0 +1,215 @@
+//! `batchwright serve`: the one place where everything is put together.
+
+use std::fs::File;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use clap::Args;
+use metrics_exporter_prometheus::PrometheusHandle;
+use reqwest::header::HeaderValue;
+use tokio::net::TcpListener;
+
+use super::shutdown;
+use crate::api::{self, App};
+use crate::config::{ServeConfig, StorageConfig, UpstreamConfig};
+use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
+use crate::domain::time::Clock;
+use crate::processor::{DefaultRequestProcessor, EndpointProcessor};
+use crate::storage::blobs::Blobs;
+use crate::storage::sql::{Db, SqlStorage};
+use crate::telemetry::{logs, metrics};
+use crate::upstream::{ReqwestHttpClient, UpstreamSettings};
+use crate::wakeup::Wakeup;
+
+/// The arguments of `serve`.
+#[derive(Args, Debug, Clone)]
+pub struct ServeArgs {
+    /// Settings file in TOML, with the names of these flags as keys. Flags and environment variables win over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The settings.
+    #[command(flatten)]
+    pub settings: ServeConfig,
+}
+
+/// A service that is put together and not started: for `serve`, and for whoever else wants one in this process.
+pub struct Service {
+    router: Router,
+    daemon: Option<RunningDaemon>,
+    settings: ServeConfig,
+    /// Held as long as the service is: one process uses a data directory.
+    _lock: Option<File>,
+}
+
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.settings;
+    logs::start(&settings.log.log)?;
+    let metrics = metrics::start()?;
+    let listen_on = settings.http.listen;
+    let service = Service::start(settings, Some(metrics)).await?;
+    let listener = listen(listen_on).await?;
+    tracing::info!(address = %format!("http://{}/v1", listener.local_addr()?), "listening");
+    let serving = service.serve(listener, async {
+        shutdown::requested().await;
+        tracing::info!("stopping; a second signal ends the program at once");
+    });
+    tokio::select! {
+        served = serving => served?,
+        // Recorded lines are durable whenever the process ends.
+        () = async { shutdown::requested().await; shutdown::requested().await } => tracing::warn!("stopped at once"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Service {
+    /// Opens the storage, starts the daemon and makes the router.
+    ///
+    /// # Errors
+    /// What the settings lack, or why the storage cannot be used.
+    pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+        let clock = Clock::System;
+        let http = upstream(&settings.upstream, settings.worker.max_concurrency, &clock)?;
+        let (storage, blobs, lock) = storage(&settings.storage, &clock).await?;
+        let wakeup = Wakeup::new();
+        let mut service = Self { router: Router::new(), daemon: None, settings, _lock: lock };
+        let settings = &service.settings;
+        if settings.http.role.runs_rows() {
+            let daemon = Daemon {
+                storage: storage.clone(),
+                blobs: blobs.clone(),
+                http: http.clone(),
+                processor: Arc::new(EndpointProcessor::new(DefaultRequestProcessor::new(clock.clone()))),
+                should_retry: settings.worker.should_retry(),
+                clock: clock.clone(),
+                wakeup: wakeup.clone(),
+                settings: DaemonSettings {
+                    max_concurrency: settings.worker.max_concurrency as usize,
+                    retry: settings.worker.retry_policy(),
+                    limits: settings.limits.batch(),
+                },
+            };
+            service.daemon = Some(daemon.start());
+        }
+        let app = Arc::new(App {
+            storage,
+            blobs,
+            clock,
+            wakeup,
+            intake: settings.limits.intake(),
+            windows: settings.limits.completion_windows.clone(),
+            upstream: Some(http),
+            liveness: service.daemon.as_ref().map(RunningDaemon::liveness),
+            metrics,
+        });
+        service.router = if settings.http.role.serves_api() { api::router(app) } else { api::health_router(app) };
+        Ok(service)
+    }
+
+    /// Serves until `stop` resolves, then stops the daemon in its own time.
+    ///
+    /// # Errors
+    /// Why connections can no longer be accepted.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let (told, until_told) = tokio::sync::oneshot::channel();
+        let listener = listener.tap_io(|connection| {
+            // Answers are small and clients wait for them: no delay for fuller packets.
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
+            }
+        });
+        let serving = axum::serve(listener, self.router).with_graceful_shutdown(async move {
+            stop.await;
+            let _ = told.send(());
+        });
+        let serving = tokio::spawn(serving.into_future());
+        let _ = until_told.await;
+        if let Some(daemon) = self.daemon {
+            daemon.stop(self.settings.http.grace).await;
+        }
+        // Clients that keep an idle connection open, or download at leisure, are not waited for.
+        serving.abort();
+        Ok(())
+    }
+}
+
+/// Binds an address.
+pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; give another address with --listen"))
+}
+
+fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow::Result<ReqwestHttpClient> {
+    let Some(base_url) = config.upstream.clone() else {
+        bail!(
+            "no inference server is given: say which with --upstream URL, such as --upstream http://127.0.0.1:8000/v1 \
+             (or try `batchwright demo`, which brings its own)"
+        );
+    };
+    if !matches!(base_url.scheme(), "http" | "https") {
+        bail!("--upstream {base_url} is not an http or https URL");
+    }
+    let bearer = |key: &crate::config::Secret| {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
+            .context("--upstream-key has characters that no HTTP header can have")?;
+        value.set_sensitive(true);
+        anyhow::Ok(value)
+    };
+    let key = config.upstream_key.as_ref().map(bearer).transpose()?;
+    tracing::info!(upstream = %base_url, concurrency, "upstream");
+    let settings = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
+    ReqwestHttpClient::new(&settings, clock.clone()).context("the HTTP client cannot be set up")
+}
+
+async fn storage(config: &StorageConfig, clock: &Clock) -> anyhow::Result<(Arc<SqlStorage>, Blobs, Option<File>)> {
+    let directory = &config.data_dir;
+    let uses_directory = config.database_url.is_none() || config.blob_url.is_none();
+    if uses_directory {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("the data directory {} cannot be made", directory.display()))?;
+        tracing::info!(directory = %directory.canonicalize()?.display(), "data directory");
+    }
+    let (db, lock) = match &config.database_url {
+        None => {
+            let lock = lock(directory)?;
+            (Db::open_sqlite(&directory.join("batchwright.db"), clock.clone()).await?, Some(lock))
+        }
+        Some(url) => {
+            let url = url.reveal();
+            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+                bail!("--database-url must start with postgres://; leave it out for the embedded database");
+            }
+            (Db::open_postgres(url, clock.clone()).await.context("--database-url cannot be used")?, None)
+        }
+    };
+    let blobs = match &config.blob_url {
+        Some(url) => Blobs::at_url(url)?,
+        None => Blobs::local(&directory.join("blobs"))?,
+    };
+    let storage = SqlStorage::open(db).await.context("the database cannot be used")?;
+    Ok((Arc::new(storage), blobs, lock))
+}
+
+/// SQLite is embedded: a second process on the same directory would run the same rows.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => bail!(
+            "the data directory {} is in use by another batchwright; stop it, or give another directory with --data-dir",
+            directory.display()
+        ),
+    }
+}

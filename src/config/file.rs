@@ -1,0 +1,100 @@
+//! Layering: a settings file and the environment lie under the flags.
+//!
+//! The file's values become the defaults of the flags they are named after, so that types, bounds and messages are
+//! those of the flags.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, Command};
+
+/// What is wrong with a settings file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("the settings file {path} cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML.
+    #[error("the settings file {path} is not valid TOML: {source}")]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// It names something that is no setting.
+    #[error("the settings file {path} has `{key}`, which is no setting; they are named like the flags of `serve`")]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// A value has a type that no setting has.
+    #[error(
+        "the settings file {path} gives `{key}` a value that is neither text, a number, true or false, nor a list of those"
+    )]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+}
+
+/// Lays the environment and, if the arguments name one with `--config`, a settings file under a command's flags.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, ConfigError> {
+    let command = command.mut_args(|arg| match arg.get_long() {
+        Some(long) => {
+            let variable = format!("BATCHWRIGHT_{}", long.replace('-', "_").to_uppercase());
+            arg.env(variable)
+        }
+        None => arg,
+    });
+    match config_path(&command, arguments) {
+        Some(path) => with_file(command, &path),
+        None => Ok(command),
+    }
+}
+
+/// Finds `--config` before the arguments are parsed in earnest: what it names decides what the defaults are.
+fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
+    let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok()?;
+    matches.get_one::<PathBuf>("config").cloned()
+}
+
+fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
+    let path = path.to_owned();
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let table: toml::Table = text.parse().map_err(|source| ConfigError::NotToml { path: path.clone(), source })?;
+    for (key, value) in table {
+        let long = key.replace('_', "-");
+        let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());
+        let Some(id) = id.filter(|id| id != "config") else { return Err(ConfigError::Unknown { path, key }) };
+        let Some(values) = as_texts(&value) else { return Err(ConfigError::BadValue { path, key }) };
+        command = command.mut_arg(id, |arg: Arg| arg.default_values(values));
+    }
+    Ok(command)
+}
+
+fn as_texts(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::Array(values) => {
+            values.iter().map(as_texts).collect::<Option<Vec<_>>>().map(|texts| texts.concat())
+        }
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Float(number) => Some(vec![number.to_string()]),
+        toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}

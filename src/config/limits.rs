@@ -1,0 +1,72 @@
+//! What files and batches must keep to.
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use crate::domain::batch::Window;
+use crate::domain::report::BatchLimits;
+use crate::intake::IntakeLimits;
+
+/// What files and batches must keep to.
+#[derive(Args, Debug, Clone)]
+pub struct LimitsConfig {
+    /// Completion windows that clients may ask for. A batch that is not through by then ends as `expired`, with what it has.
+    #[arg(long, value_name = "DURATION", value_delimiter = ',', default_values = ["24h", "1h"], value_parser = window)]
+    pub completion_windows: Vec<Window>,
+
+    /// Refuse batches whose rows name more than one model, as OpenAI does.
+    #[arg(long)]
+    pub single_model: bool,
+
+    /// Rows one batch may have.
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_batch_rows: u32,
+
+    /// Size the input file of a batch may have.
+    #[arg(long, value_name = "SIZE", default_value = "200MiB")]
+    pub max_batch_bytes: ByteSize,
+
+    /// Size any uploaded file may have; at least that of a batch's input file.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub max_file_bytes: ByteSize,
+
+    /// Length one line of a batch input file may have, at most 1GiB. What a row holds in memory is bounded by it.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = line_size)]
+    pub max_line_bytes: ByteSize,
+}
+
+impl LimitsConfig {
+    /// What an upload must keep to.
+    #[must_use]
+    pub fn intake(&self) -> IntakeLimits {
+        IntakeLimits {
+            max_file_bytes: self.max_file_bytes.as_u64().max(self.max_batch_bytes.as_u64()),
+            max_line_bytes: usize::try_from(self.max_line_bytes.as_u64()).unwrap_or(usize::MAX),
+            max_rows: u64::from(self.max_batch_rows),
+        }
+    }
+
+    /// What a batch must keep to.
+    #[must_use]
+    pub fn batch(&self) -> BatchLimits {
+        BatchLimits {
+            max_rows: u64::from(self.max_batch_rows),
+            max_bytes: self.max_batch_bytes.as_u64(),
+            single_model: self.single_model,
+        }
+    }
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if length.is_zero() {
+        return Err("a window must be longer than nothing".to_owned());
+    }
+    Ok(Window { text: text.to_owned(), length })
+}
+
+fn line_size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    let allowed = ByteSize::kib(1)..=ByteSize::gib(1);
+    if allowed.contains(&size) { Ok(size) } else { Err("a line may have 1KiB to 1GiB".to_owned()) }
+}

@@ -1,0 +1,11 @@
+//! What is logged.
+
+use clap::Args;
+
+/// What is logged.
+#[derive(Args, Debug, Clone)]
+pub struct LogConfig {
+    /// Log lines to show: a level, or levels by module such as `info,batchwright::daemon=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}

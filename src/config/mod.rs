@@ -1,0 +1,47 @@
+//! Settings: read once, checked once, passed down by section.
+//!
+//! A setting is one field with one doc comment, which is its help text and its line in the README. It is taken from,
+//! in falling order: the flag, the environment variable `BATCHWRIGHT_…`, the file named by `--config`, the default.
+
+mod file;
+mod http;
+mod limits;
+mod log;
+mod secret;
+mod storage;
+mod upstream;
+mod worker;
+
+use clap::Args;
+
+pub use file::{ConfigError, layered};
+pub use http::{HttpConfig, Role};
+pub use limits::LimitsConfig;
+pub use log::LogConfig;
+pub use secret::Secret;
+pub use storage::StorageConfig;
+pub use upstream::UpstreamConfig;
+pub use worker::WorkerConfig;
+
+/// Everything `batchwright serve` can be told.
+#[derive(Args, Debug, Clone)]
+pub struct ServeConfig {
+    #[command(flatten)]
+    /// The address and how the program starts and stops.
+    pub http: HttpConfig,
+    #[command(flatten)]
+    /// Where things are kept.
+    pub storage: StorageConfig,
+    #[command(flatten)]
+    /// The inference server.
+    pub upstream: UpstreamConfig,
+    #[command(flatten)]
+    /// How rows are run.
+    pub worker: WorkerConfig,
+    #[command(flatten)]
+    /// What files and batches must keep to.
+    pub limits: LimitsConfig,
+    #[command(flatten)]
+    /// What is logged.
+    pub log: LogConfig,
+}

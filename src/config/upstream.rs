@@ -1,0 +1,23 @@
+//! The inference server.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Secret;
+
+/// The inference server.
+#[derive(Args, Debug, Clone)]
+pub struct UpstreamConfig {
+    /// Base URL of the inference server, with its /v1, such as http://127.0.0.1:8000/v1.
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<url::Url>,
+
+    /// Key to send to the inference server, as a bearer token.
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub upstream_key: Option<Secret>,
+
+    /// How long one call may take, from connecting to the last byte. Raise it for very long answers.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub request_timeout: Duration,
+}

@@ -1,0 +1,47 @@
+//! How rows are run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::domain::outcome::HttpResponse;
+use crate::domain::retry::RetryPolicy;
+use crate::processor::ShouldRetry;
+
+/// How rows are run.
+#[derive(Args, Debug, Clone)]
+pub struct WorkerConfig {
+    /// Calls to the inference server that may run at once. Lower it if the server turns requests away.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_concurrency: u32,
+
+    /// Attempts after the first, for failures that may pass: network errors, timeouts, and the statuses 408, 425, 429
+    /// and 500 to 599.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub max_retries: u32,
+
+    /// Further statuses that are tried again, such as 404 for a server that loads models when they are asked for.
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(400..=499))]
+    pub retry_statuses: Vec<u16>,
+}
+
+const BASE_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+impl WorkerConfig {
+    /// When failed requests are tried again.
+    #[must_use]
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy { max_retries: self.max_retries, base_delay: BASE_DELAY, max_delay: MAX_DELAY }
+    }
+
+    /// Which answers are worth another attempt.
+    #[must_use]
+    pub fn should_retry(&self) -> ShouldRetry {
+        let further = self.retry_statuses.clone();
+        Arc::new(move |response: &HttpResponse| {
+            matches!(response.status, 408 | 425 | 429 | 500..=599) || further.contains(&response.status)
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! What the daemon's loops share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Daemon;
+use super::held::Held;
+use super::recorder::Outcomes;
+use crate::domain::ids::DaemonId;
+use crate::domain::report::BatchLimits;
+use crate::domain::retry::RetryPolicy;
+use crate::domain::time::Clock;
+use crate::processor::ShouldRetry;
+use crate::storage::blobs::Blobs;
+use crate::wakeup::Wakeup;
+
+/// Rows that are begun and not ended, for each call that may run: the others wait for another attempt.
+const OPEN_PER_CALL: usize = 4;
+
+/// How a daemon works.
+#[derive(Debug, Clone)]
+pub struct DaemonSettings {
+    /// How many calls may run at once.
+    pub max_concurrency: usize,
+    /// When failed requests are tried again.
+    pub retry: RetryPolicy,
+    /// What a batch must keep to.
+    pub limits: BatchLimits,
+}
+
+/// The ways in which a daemon is told to stop, in the order in which they come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stops {
+    /// Nothing more is claimed or started.
+    pub(super) stopping: CancellationToken,
+    /// Calls in flight are aborted.
+    pub(super) abort: CancellationToken,
+    /// Every lease is given back.
+    pub(super) ended: CancellationToken,
+}
+
+/// What the daemon's loops share.
+pub(super) struct Context<S, H, P> {
+    pub(super) id: DaemonId,
+    pub(super) storage: Arc<S>,
+    pub(super) blobs: Blobs,
+    pub(super) http: H,
+    pub(super) processor: Arc<P>,
+    pub(super) should_retry: ShouldRetry,
+    pub(super) clock: Clock,
+    pub(super) wakeup: Wakeup,
+    pub(super) settings: DaemonSettings,
+    pub(super) stops: Stops,
+    pub(super) outcomes: Outcomes,
+    pub(super) held: Arc<Held>,
+    /// One permit for each call that may run.
+    pub(super) calls: Arc<Semaphore>,
+    /// One permit for each row that may be begun: what bounds the memory held by rows that wait for another attempt.
+    pub(super) open_rows: Arc<Semaphore>,
+    /// The tasks that run leases and rows.
+    pub(super) tasks: TaskTracker,
+}
+
+impl<S, H, P> Context<S, H, P> {
+    pub(super) fn new(
+        id: DaemonId,
+        daemon: Daemon<S, H, P>,
+        stops: Stops,
+        outcomes: Outcomes,
+        tasks: TaskTracker,
+    ) -> Self {
+        let calls = daemon.settings.max_concurrency.max(1);
+        Self {
+            id,
+            storage: daemon.storage,
+            blobs: daemon.blobs,
+            http: daemon.http,
+            processor: daemon.processor,
+            should_retry: daemon.should_retry,
+            clock: daemon.clock,
+            wakeup: daemon.wakeup,
+            settings: daemon.settings,
+            stops,
+            outcomes,
+            held: Arc::default(),
+            calls: Arc::new(Semaphore::new(calls)),
+            open_rows: Arc::new(Semaphore::new(calls * OPEN_PER_CALL)),
+            tasks,
+        }
+    }
+}

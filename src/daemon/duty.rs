@@ -1,0 +1,67 @@
+//! A loop that survives its errors and shows that it turns.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::{Liveness, chain, metrics};
+use crate::wakeup::Wakeup;
+
+/// What a turn of a duty says: an error is logged and the next turn tries again.
+pub(super) type Turn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// A loop: what wakes it, and what ends it.
+pub(super) struct Duty {
+    name: &'static str,
+    every: Duration,
+    woken: watch::Receiver<()>,
+    stop: CancellationToken,
+    liveness: Liveness,
+}
+
+impl Duty {
+    pub(super) fn new(
+        name: &'static str,
+        every: Duration,
+        wakeup: &Wakeup,
+        stop: &CancellationToken,
+        liveness: &Liveness,
+    ) -> Self {
+        Self { name, every, woken: wakeup.listen(), stop: stop.clone(), liveness: liveness.clone() }
+    }
+
+    /// Runs `turn` at once, whenever something happened, and at least as often as the duty says.
+    pub(super) async fn run<F: Future<Output = Turn>>(mut self, turn: impl Fn() -> F) {
+        loop {
+            self.report(turn().await);
+            if !self.wait().await {
+                return;
+            }
+        }
+    }
+
+    /// Notes that the loop turned, and logs what went wrong.
+    pub(super) fn report(&self, turn: Turn) {
+        self.liveness.turned(self.name);
+        if let Err(error) = turn {
+            metrics::loop_failed(self.name);
+            tracing::error!(duty = self.name, error = chain(&*error), "a turn failed; the next one tries again");
+        }
+    }
+
+    /// Waits until there is something to do. False when the daemon stops.
+    pub(super) async fn wait(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            // An error means that nobody can wake us any more; the timer still does.
+            Ok(()) = self.woken.changed() => true,
+            () = tokio::time::sleep(self.every) => true,
+        }
+    }
+
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+}

@@ -1,0 +1,100 @@
+//! The leases this daemon holds, and how far it is with them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::ids::{BatchId, LeaseId};
+use crate::domain::lease::Lease;
+use crate::storage::HeldLease;
+
+/// The leases this daemon holds. Written by the claim loop and by the tasks that run leases; read by the heartbeat.
+#[derive(Default)]
+pub(super) struct Held {
+    leases: Mutex<HashMap<LeaseId, Entry>>,
+    /// Rows that are leased and not begun.
+    waiting: AtomicUsize,
+    /// Rows begun since the daemon started: what the claim loop takes its pace from.
+    begun: AtomicUsize,
+    /// Told whenever a row was begun or let go, for a claim loop that waits for room.
+    fewer: Notify,
+}
+
+struct Entry {
+    batch: BatchId,
+    rows: u32,
+    halt: CancellationToken,
+}
+
+impl Held {
+    /// Notes a lease that was taken. `halt` is cancelled if its rows are not to be run any more.
+    pub(super) fn take(&self, lease: &Lease, halt: CancellationToken) {
+        let rows = lease.last - lease.first;
+        self.waiting.fetch_add(rows as usize, Ordering::Relaxed);
+        self.lock().insert(lease.id, Entry { batch: lease.batch_id, rows, halt });
+    }
+
+    /// Notes that one row of a lease was begun.
+    pub(super) fn begin_row(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.let_go(1);
+    }
+
+    /// Notes that rows of a lease will not be begun here.
+    pub(super) fn let_go(&self, rows: usize) {
+        self.waiting.fetch_sub(rows, Ordering::Relaxed);
+        self.fewer.notify_one();
+    }
+
+    /// Notes that a lease is through, lost or given back.
+    pub(super) fn end(&self, lease: LeaseId) {
+        self.lock().remove(&lease);
+    }
+
+    /// Rows begun since the daemon started.
+    pub(super) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits until fewer than `enough` rows wait to be begun.
+    pub(super) async fn until_fewer_wait_than(&self, enough: usize) {
+        while self.waiting.load(Ordering::Relaxed) >= enough {
+            self.fewer.notified().await;
+        }
+    }
+
+    /// How many rows of each batch are leased here.
+    pub(super) fn rows_by_batch(&self) -> HashMap<BatchId, u64> {
+        let mut rows = HashMap::new();
+        for entry in self.lock().values() {
+            *rows.entry(entry.batch).or_default() += u64::from(entry.rows);
+        }
+        rows
+    }
+
+    /// The leases held at this moment.
+    pub(super) fn ids(&self) -> Vec<LeaseId> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Halts those of the leases in `before` that the database says are lost or whose batch is over. `before` was
+    /// read before the database was asked: a lease taken since then is not known to it.
+    pub(super) fn halt_all_but(&self, before: &[LeaseId], still_held: &[HeldLease]) {
+        let runs: HashMap<LeaseId, bool> = still_held.iter().map(|lease| (lease.id, lease.runs)).collect();
+        let leases = self.lock();
+        for id in before {
+            if runs.get(id) != Some(&true)
+                && let Some(entry) = leases.get(id)
+            {
+                entry.halt.cancel();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Entry>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,157 @@
+//! Running one lease: reading its rows, starting them as capacity allows, giving back what was not run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::attempt::{self, Row};
+use super::context::Context;
+use super::rows::{READ_BYTES, RowReader};
+use crate::domain::ids::RequestId;
+use crate::domain::index::{self, IndexEntry};
+use crate::domain::lease::Lease;
+use crate::domain::line;
+use crate::domain::outcome::FailureReason;
+use crate::domain::request::{Pending, Request, RequestData};
+use crate::domain::row::RowCall;
+use crate::processor::{ProcessorError, RequestProcessor};
+use crate::storage::Storage;
+use crate::telemetry::chain;
+use crate::upstream::HttpClient;
+
+/// How long a lease whose rows cannot be read is kept before others may try.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+/// Reads under way, so that starting rows does not wait for the disk.
+const READS_AHEAD: usize = 2;
+
+/// Runs a lease to its end. `halt` is cancelled when its rows are not to be run here any more.
+pub(super) async fn run<S, H, P>(context: Arc<Context<S, H, P>>, lease: Lease, halt: CancellationToken)
+where
+    S: Storage,
+    H: HttpClient,
+    P: RequestProcessor<S, H> + 'static,
+{
+    let mut run = LeaseRun {
+        not_begun: (lease.last - lease.first) as usize,
+        model: lease.model.as_str().into(),
+        rows: TaskTracker::new(),
+        halt,
+        lease,
+        context,
+    };
+    if let Err(error) = run.start_rows().await {
+        tracing::error!(lease_id = %run.lease.id, error = chain(&*error), "the rows of a lease cannot be read");
+        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+    }
+    run.end().await;
+}
+
+struct LeaseRun<S, H, P> {
+    context: Arc<Context<S, H, P>>,
+    lease: Lease,
+    halt: CancellationToken,
+    model: Arc<str>,
+    rows: TaskTracker,
+    not_begun: usize,
+}
+
+impl<S, H, P> LeaseRun<S, H, P>
+where
+    S: Storage,
+    H: HttpClient,
+    P: RequestProcessor<S, H> + 'static,
+{
+    async fn start_rows(&mut self) -> Result<(), ProcessorError> {
+        let context = self.context.clone();
+        let input = context.storage.batch_input(self.lease.batch_id).await?;
+        let input = input.ok_or("the batch's input file is not in the database")?;
+        let reader = RowReader::new(context.blobs.clone(), input);
+        let entries = self.owed_entries(&reader).await?;
+        let runs = stream::iter(index::runs(&entries, READ_BYTES));
+        let mut reads = runs.map(|run| reader.lines(&entries[run])).buffered(READS_AHEAD);
+        while let Some(lines) = reads.try_next().await? {
+            for (row, line) in lines {
+                if !self.start_row(&reader, row, line).await {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of the lease without an entry in the ledger. Only a lease that somebody held before can have others.
+    async fn owed_entries(&mut self, reader: &RowReader) -> Result<Vec<IndexEntry>, ProcessorError> {
+        let mut entries = reader.entries(self.lease.first..self.lease.last).await?;
+        if self.lease.token > 1 {
+            let recorded = self.context.storage.recorded_rows(self.lease.batch_id).await?;
+            entries.retain(|entry| !recorded.contains(entry.row));
+            self.context.held.let_go(self.not_begun - entries.len());
+            self.not_begun = entries.len();
+        }
+        Ok(entries)
+    }
+
+    /// Starts a row once it may run. False if the lease is to be left.
+    async fn start_row(&mut self, reader: &RowReader, row: u32, line: Bytes) -> bool {
+        let context = &self.context;
+        let permits = tokio::select! {
+            biased;
+            () = self.halt.cancelled() => return false,
+            () = context.stops.stopping.cancelled() => return false,
+            permits = async { (context.open_rows.clone().acquire_owned().await, context.calls.clone().acquire_owned().await) } => permits,
+        };
+        let (Ok(open), Ok(call)) = permits else { return false };
+        let context = context.clone();
+        let halt = self.halt.clone();
+        let row =
+            Row { id: RequestId { batch: self.lease.batch_id, row }, lease: self.lease.id, token: self.lease.token };
+        context.held.begin_row();
+        self.not_begun -= 1;
+        match self.request(reader, row.id, &line) {
+            Ok(request) => {
+                self.rows.spawn(async move {
+                    attempt::run(&context, &row, request, call, halt).await;
+                    drop(open);
+                });
+            }
+            Err(error) => {
+                drop(call);
+                let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
+                let line = line::failed(row.id, "", &reason);
+                context.outcomes.failed(&row, line).await;
+            }
+        }
+        true
+    }
+
+    fn request(&self, reader: &RowReader, id: RequestId, line: &Bytes) -> serde_json::Result<Request<Pending>> {
+        let call: RowCall<'_> = serde_json::from_slice(line)?;
+        Ok(Request::new(RequestData {
+            id,
+            custom_id: call.custom_id.into_owned(),
+            endpoint: reader.input().endpoint,
+            model: self.model.clone(),
+            body: line.slice_ref(call.body.get().as_bytes()),
+        }))
+    }
+
+    /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. Of a lease whose
+    /// every row is recorded nothing is left to give.
+    async fn end(self) {
+        let context = &self.context;
+        self.rows.close();
+        self.rows.wait().await;
+        context.held.let_go(self.not_begun);
+        context.outcomes.settle().await;
+        if let Err(error) = context.storage.give_back(self.lease.id, self.lease.token).await {
+            // It lapses with this daemon's heartbeat, or at the next start.
+            tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
+        }
+        context.held.end(self.lease.id);
+        context.wakeup.wake();
+    }
+}

@@ -1,0 +1,139 @@
+//! The built-in worker: who works, when, and how it stops.
+//!
+//! A row's way: [`claim_loop`] leases a range of a lane, [`lease_run`] reads its rows and starts them as capacity
+//! allows, [`attempt`] runs one through the processor and judges the result, [`recorder`] makes outcomes durable.
+//! Beside it, duties that run on a short timer and whenever something happened: [`admit`], [`expire`], [`finalize`]
+//! and [`heartbeat`].
+//!
+//! To stop, the daemon claims and starts nothing more, lets calls in flight end for a grace time, aborts what is left,
+//! records what ended, and gives the rest back.
+
+mod admit;
+mod attempt;
+mod claim_loop;
+mod context;
+mod duty;
+mod expire;
+mod finalize;
+mod heartbeat;
+mod held;
+mod lease_run;
+mod recorder;
+mod rows;
+mod scheduler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::wakeup::Wakeup;
+use context::Context;
+pub use context::DaemonSettings;
+
+use crate::domain::ids::DaemonId;
+use crate::domain::time::Clock;
+use crate::processor::{RequestProcessor, ShouldRetry};
+use crate::storage::Storage;
+use crate::storage::blobs::Blobs;
+use crate::telemetry::Liveness;
+use crate::upstream::HttpClient;
+
+/// How often each duty runs when nothing happens.
+const ADMIT_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const FINISH_EVERY: Duration = Duration::from_secs(1);
+
+/// What a daemon works with.
+pub struct Daemon<S, H, P> {
+    /// Metadata.
+    pub storage: Arc<S>,
+    /// Bytes.
+    pub blobs: Blobs,
+    /// The upstream.
+    pub http: H,
+    /// What runs a row.
+    pub processor: Arc<P>,
+    /// Which answers are worth another attempt.
+    pub should_retry: ShouldRetry,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// How the API tells the daemon, and the daemon's parts each other, that there is something to do.
+    pub wakeup: Wakeup,
+    /// How it works.
+    pub settings: DaemonSettings,
+}
+
+/// A daemon at work.
+pub struct RunningDaemon {
+    tasks: TaskTracker,
+    leases: TaskTracker,
+    recorder: JoinHandle<()>,
+    stops: context::Stops,
+    liveness: Liveness,
+}
+
+impl<S, H, P> Daemon<S, H, P>
+where
+    S: Storage,
+    H: HttpClient,
+    P: RequestProcessor<S, H> + 'static,
+{
+    /// Sets the daemon to work.
+    #[must_use]
+    pub fn start(self) -> RunningDaemon {
+        let stops = context::Stops::default();
+        let liveness = Liveness::default();
+        let (outcomes, recorder) = recorder::start(self.storage.clone(), self.blobs.clone(), self.clock.clone());
+        let id = DaemonId::new();
+        let leases = TaskTracker::new();
+        let context = Arc::new(Context::new(id, self, stops.clone(), outcomes, leases.clone()));
+        let tasks = TaskTracker::new();
+        let wakeup = &context.wakeup;
+        let duty = |name, every| duty::Duty::new(name, every, wakeup, &stops.stopping, &liveness);
+
+        let admit = context.clone();
+        tasks.spawn(duty("admit", ADMIT_EVERY).run(move || admit::tick(admit.clone())));
+        let expire = context.clone();
+        tasks.spawn(duty("expire", EXPIRE_EVERY).run(move || expire::tick(expire.clone())));
+        let finish = context.clone();
+        tasks.spawn(duty("finalize", FINISH_EVERY).run(move || finalize::tick(finish.clone())));
+        // The heart beats until the last lease is given back, not only until the daemon is told to stop.
+        let beat = context.clone();
+        let heart = duty::Duty::new("heartbeat", heartbeat::EVERY, wakeup, &stops.ended, &liveness);
+        tasks.spawn(heart.run(move || heartbeat::tick(beat.clone())));
+        let claims = duty::Duty::new("claim", claim_loop::LOOK_EVERY, wakeup, &stops.stopping, &liveness);
+        tasks.spawn(claim_loop::run(context, claims));
+
+        tracing::info!(daemon_id = %id, "daemon started");
+        RunningDaemon { tasks, leases, recorder, stops, liveness }
+    }
+}
+
+impl RunningDaemon {
+    /// Whether the daemon's loops turn.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        self.liveness.clone()
+    }
+
+    /// Stops the daemon: calls in flight may end within `grace`, and every outcome is recorded before this returns.
+    pub async fn stop(self, grace: Duration) {
+        self.stops.stopping.cancel();
+        self.leases.close();
+        if tokio::time::timeout(grace, self.leases.wait()).await.is_err() {
+            tracing::info!("grace time is over; calls in flight are aborted");
+        }
+        self.stops.abort.cancel();
+        self.leases.wait().await;
+        self.stops.ended.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        // The last sender went with the tasks, so the recorder ends when it has recorded what it has.
+        if self.recorder.await.is_err() {
+            tracing::error!("the recorder panicked");
+        }
+        tracing::info!("daemon stopped");
+    }
+}

@@ -1,0 +1,323 @@
+//! Reading a batch input file line by line: the row index, and a report of what was found.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+
+use super::IntakeLimits;
+use super::splitter::{Line, LineSplitter};
+use crate::domain::batch::BatchError;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::index::IndexEntry;
+use crate::domain::report::{MAX_KEPT, ModelRows, Report, UrlRows};
+use crate::domain::row::{RowError, RowHead, inspect, shown};
+
+/// A file with more models than this is a mistake: each has a lane of its own.
+const MAX_MODELS: usize = 1000;
+
+/// What was found in a batch input file.
+#[derive(Debug)]
+pub struct Found {
+    /// The row index in dispatch order, as it stands in its blob.
+    pub index: Vec<u8>,
+    /// The report.
+    pub report: Report,
+}
+
+/// Why a file cannot be a batch input file at all, so that its upload is refused (contract §2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The file has no bytes.
+    #[error("Invalid file format for Batch API. The file is empty.")]
+    Empty,
+    /// The first line that is not blank is not JSON.
+    #[error("Invalid file format for Batch API. Must be .jsonl")]
+    NotJsonLines,
+    /// A line is not UTF-8.
+    #[error("Invalid file for Batch API. Must be utf-8 encoded")]
+    NotUtf8,
+}
+
+/// Reads the chunks of a file as they come.
+pub struct Indexer {
+    splitter: Option<LineSplitter>,
+    rows: Rows,
+    has_bytes: bool,
+}
+
+struct Rows {
+    max_rows: u64,
+    max_line_bytes: usize,
+    entries: Vec<IndexEntry>,
+    /// The number of each entry's model; empty while there is only one.
+    models_of: Vec<u16>,
+    model_numbers: HashMap<String, u16>,
+    /// The model of the row before: mostly also that of the next.
+    last_model: u16,
+    /// 128 bits of each custom_id, hashed with keys nobody knows: equal ids are found without keeping them.
+    seen: HashSet<u128>,
+    keys: (RandomState, RandomState),
+    urls: Vec<(Endpoint, UrlRows)>,
+    report: Report,
+    refusal: Option<Refusal>,
+}
+
+impl Indexer {
+    /// An indexer at the start of a file.
+    #[must_use]
+    pub fn new(limits: &IntakeLimits) -> Self {
+        Self {
+            splitter: Some(LineSplitter::new(limits.max_line_bytes)),
+            rows: Rows {
+                max_rows: limits.max_rows.min(u64::from(u32::MAX)),
+                max_line_bytes: limits.max_line_bytes,
+                entries: Vec::new(),
+                models_of: Vec::new(),
+                model_numbers: HashMap::new(),
+                last_model: 0,
+                seen: HashSet::new(),
+                keys: (RandomState::new(), RandomState::new()),
+                urls: Vec::new(),
+                report: Report::default(),
+                refusal: None,
+            },
+            has_bytes: false,
+        }
+    }
+
+    /// Reads the next chunk.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.has_bytes |= !chunk.is_empty();
+        if self.rows.refusal.is_some() {
+            return;
+        }
+        if let Some(splitter) = &mut self.splitter {
+            splitter.push(chunk, |line| self.rows.read(line));
+        }
+    }
+
+    /// Reads the end of the file.
+    ///
+    /// # Errors
+    /// Why the file cannot be a batch input file at all. Bad lines are in the report instead.
+    pub fn finish(mut self) -> Result<Found, Refusal> {
+        if let Some(splitter) = self.splitter.take() {
+            splitter.finish(|line| self.rows.read(line));
+        }
+        if !self.has_bytes {
+            return Err(Refusal::Empty);
+        }
+        self.rows.finish()
+    }
+}
+
+impl Rows {
+    fn read(&mut self, line: Line<'_>) {
+        match line {
+            Line::TooLong { number } => {
+                self.report.rows += 1;
+                self.note(&RowError::TooLong { limit: self.max_line_bytes }, number);
+            }
+            Line::Whole { bytes, offset, number } => {
+                let Ok(text) = str::from_utf8(bytes) else {
+                    self.refusal.get_or_insert(Refusal::NotUtf8);
+                    return;
+                };
+                if !text.trim_ascii().is_empty() {
+                    self.read_row(text, offset, number);
+                }
+            }
+        }
+    }
+
+    fn read_row(&mut self, text: &str, offset: u64, number: u64) {
+        self.report.rows += 1;
+        if self.report.rows > self.max_rows {
+            return;
+        }
+        let read = inspect(text).and_then(|head| self.place(&head).map(|model| (head, model)));
+        match read {
+            Ok((head, model)) => {
+                let row = u32::try_from(self.report.rows - 1).expect("bounded by max_rows");
+                let length = u32::try_from(text.len()).expect("bounded by max_line_bytes");
+                self.entries.push(IndexEntry { offset, length, row });
+                self.count_model(model, number);
+                self.count_url(head.endpoint, number);
+            }
+            Err(error) => {
+                if error == RowError::InvalidJson && self.report.rows == 1 {
+                    self.refusal.get_or_insert(Refusal::NotJsonLines);
+                }
+                self.note(&error, number);
+            }
+        }
+    }
+
+    /// Checks a row against the rows before it, and finds the number of its model.
+    fn place(&mut self, head: &RowHead<'_>) -> Result<u16, RowError> {
+        let hash = u128::from(self.keys.0.hash_one(&*head.custom_id)) << 64
+            | u128::from(self.keys.1.hash_one(&*head.custom_id));
+        if !self.seen.insert(hash) {
+            return Err(RowError::DuplicateCustomId { custom_id: shown(&head.custom_id) });
+        }
+        if self.report.models.get(usize::from(self.last_model)).is_some_and(|last| last.model == head.model) {
+            return Ok(self.last_model);
+        }
+        if let Some(&known) = self.model_numbers.get(&*head.model) {
+            return Ok(known);
+        }
+        let number = self.report.models.len();
+        if number >= MAX_MODELS {
+            return Err(RowError::TooManyModels { number: number + 1, limit: MAX_MODELS });
+        }
+        let model = u16::try_from(number).expect("bounded by MAX_MODELS");
+        self.model_numbers.insert(head.model.to_string(), model);
+        self.report.models.push(ModelRows { model: head.model.to_string(), rows: 0 });
+        Ok(model)
+    }
+
+    fn count_model(&mut self, model: u16, number: u64) {
+        self.report.models[usize::from(model)].rows += 1;
+        self.last_model = model;
+        if model > 0 && self.models_of.is_empty() {
+            self.models_of = vec![0; self.entries.len() - 1];
+        }
+        if self.report.models.len() > 1 {
+            self.models_of.push(model);
+        }
+        if model > 0 && self.report.other_models.len() < MAX_KEPT {
+            self.report.other_models.push((number, usize::from(model)));
+        }
+    }
+
+    fn count_url(&mut self, endpoint: Endpoint, number: u64) {
+        let position = self.urls.iter().position(|(known, _)| *known == endpoint);
+        let position = position.unwrap_or_else(|| {
+            let rows = UrlRows { url: endpoint.as_str().to_owned(), rows: 0, lines: Vec::new() };
+            self.urls.push((endpoint, rows));
+            self.urls.len() - 1
+        });
+        let rows = &mut self.urls[position].1;
+        rows.rows += 1;
+        if rows.lines.len() < MAX_KEPT {
+            rows.lines.push(number);
+        }
+    }
+
+    fn note(&mut self, error: &RowError, number: u64) {
+        self.report.error_count += 1;
+        if self.report.errors.len() < MAX_KEPT {
+            self.report.errors.push(BatchError {
+                code: error.code().to_owned(),
+                message: error.to_string(),
+                param: error.param().map(str::to_owned),
+                line: Some(number),
+            });
+        }
+    }
+
+    fn finish(mut self) -> Result<Found, Refusal> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        // The set of ids is the largest thing here; it goes before the index is laid out.
+        drop(std::mem::take(&mut self.seen));
+        self.report.urls = self.urls.into_iter().map(|(_, rows)| rows).collect();
+        if !self.models_of.is_empty() {
+            let mut positions: Vec<u32> =
+                (0..u32::try_from(self.entries.len()).expect("bounded by max_rows")).collect();
+            // Stable: within a model the rows stay in file order.
+            positions.sort_by_key(|&position| self.models_of[position as usize]);
+            self.entries = positions.iter().map(|&position| self.entries[position as usize]).collect();
+        }
+        let mut index = Vec::with_capacity(self.entries.len() * IndexEntry::WIDTH);
+        for entry in &self.entries {
+            index.extend_from_slice(&entry.encode());
+        }
+        Ok(Found { index, report: self.report })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: IntakeLimits = IntakeLimits { max_file_bytes: 1 << 20, max_line_bytes: 200, max_rows: 5 };
+
+    fn row(id: &str, model: &str) -> String {
+        format!(r#"{{"custom_id":"{id}","method":"POST","url":"/v1/responses","body":{{"model":"{model}"}}}}"#)
+    }
+
+    fn index(file: &[u8]) -> Result<Found, Refusal> {
+        let mut indexer = Indexer::new(&LIMITS);
+        for chunk in file.chunks(7) {
+            indexer.push(chunk);
+        }
+        indexer.finish()
+    }
+
+    fn rows_in_dispatch_order(found: &Found) -> Vec<u32> {
+        IndexEntry::decode(&found.index).map(|entry| entry.row).collect()
+    }
+
+    #[test]
+    fn rows_are_grouped_by_model_and_keep_their_numbers() {
+        let file = [row("a", "x"), row("b", "y"), String::new(), row("c", "x"), row("d", "y")].join("\n");
+
+        let found = index(file.as_bytes()).expect("a batch input file");
+
+        assert_eq!(rows_in_dispatch_order(&found), [0, 2, 1, 3]);
+        let models: Vec<_> = found.report.models.iter().map(|rows| (rows.model.as_str(), rows.rows)).collect();
+        assert_eq!(models, [("x", 2), ("y", 2)]);
+        assert_eq!(found.report.other_models, [(2, 1), (5, 1)]);
+        assert_eq!(found.report.rows, 4);
+        assert_eq!(found.report.urls[0].lines, [1, 2, 4, 5]);
+        let third = IndexEntry::decode(&found.index).nth(1).expect("four entries");
+        let start = usize::try_from(third.offset).unwrap();
+        assert_eq!(&file[start..start + third.length as usize], row("c", "x"));
+    }
+
+    #[test]
+    fn bad_lines_are_reported_by_number_and_the_rest_is_read_on() {
+        let long = "x".repeat(300);
+        let file = [row("a", "x"), "{".to_owned(), row("a", "x"), long, row("b", "x")].join("\r\n");
+
+        let found = index(file.as_bytes()).expect("a batch input file");
+
+        let errors: Vec<_> =
+            found.report.errors.iter().map(|error| (error.code.as_str(), error.line.expect("a line"))).collect();
+        assert_eq!(errors, [("invalid_json_line", 2), ("duplicate_custom_id", 3), ("invalid_request", 4)]);
+        assert_eq!(found.report.error_count, 3);
+        assert_eq!(rows_in_dispatch_order(&found), [0, 4]);
+    }
+
+    #[test]
+    fn rows_beyond_the_limit_are_counted_and_not_kept() {
+        let file: Vec<String> = (0..9).map(|number| row(&number.to_string(), "x")).collect();
+
+        let found = index(file.join("\n").as_bytes()).expect("a batch input file");
+
+        assert_eq!(found.report.rows, 9);
+        assert_eq!(rows_in_dispatch_order(&found).len(), 5);
+    }
+
+    #[test]
+    fn what_is_no_batch_input_file_is_refused() {
+        assert_eq!(index(b"").expect_err("refused"), Refusal::Empty);
+        assert_eq!(index(b"\ncustom_id,model\n").expect_err("refused"), Refusal::NotJsonLines);
+        let latin1 = [row("a", "x").as_bytes(), b"\n{\"custom_id\":\"\xe9\"}"].concat();
+        assert_eq!(index(&latin1).expect_err("refused"), Refusal::NotUtf8);
+    }
+
+    #[test]
+    fn a_first_line_of_json_that_is_no_row_is_an_error_of_that_line() {
+        let found = index(b"[1]\n").expect("a batch input file");
+
+        assert_eq!(found.report.errors[0].code, "invalid_type");
+        assert_eq!(found.report.errors[0].line, Some(1));
+    }
+
+    #[test]
+    fn blank_files_have_no_rows() {
+        assert_eq!(index(b"\n \r\n\n").expect("a batch input file").report.rows, 0);
+    }
+}

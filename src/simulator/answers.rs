@@ -1,0 +1,214 @@
+//! The answers: complete objects as the contract has them, with text drawn by chance.
+//!
+//! They are written as text, not built as a tree: this is most of what the simulator does for a request.
+
+use std::fmt::Write as _;
+
+use serde::de::IgnoredAny;
+
+use super::draws::Draws;
+
+/// A constant instead of the clock: an answer depends on its request alone.
+const CREATED: u64 = 1_767_225_600;
+
+const DIMENSIONS: usize = 8;
+
+/// Words without anything that JSON escapes.
+const WORDS: [&str; 32] = [
+    "a", "and", "answer", "batch", "blue", "book", "by", "clear", "day", "each", "every", "far", "from", "good", "in",
+    "is", "light", "line", "long", "many", "more", "night", "of", "one", "river", "short", "the", "time", "to",
+    "water", "with", "word",
+];
+
+/// The categories of a moderation.
+const CATEGORIES: [&str; 13] = [
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+];
+
+/// Which endpoint answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completion,
+    /// `/v1/embeddings`
+    Embedding,
+    /// `/v1/moderations`
+    Moderation,
+    /// `/v1/responses`
+    Response,
+}
+
+/// What an answer is made of.
+pub struct Question {
+    /// The model as a JSON string.
+    model: String,
+    prompt_tokens: usize,
+    /// How many texts are to be embedded or judged.
+    inputs: usize,
+    draws: Draws,
+}
+
+impl Question {
+    /// A request of `body_len` bytes, with its `input` member as JSON.
+    pub fn new(model: &str, body_len: usize, input: Option<&str>, draws: Draws) -> Self {
+        let model = if model.is_empty() { "simulator" } else { model };
+        Self {
+            model: serde_json::to_string(model).expect("text is JSON"),
+            prompt_tokens: 1 + body_len / 4,
+            inputs: input.map_or(1, count_inputs),
+            draws,
+        }
+    }
+
+    fn words(&mut self) -> Vec<&'static str> {
+        let count = 4 + self.draws.below(16);
+        (0..count).map(|_| WORDS[self.draws.below(32) as usize]).collect()
+    }
+}
+
+/// The texts in an `input`: one for each element of an array of texts or of token arrays, otherwise one.
+fn count_inputs(input: &str) -> usize {
+    let first = input.strip_prefix('[').and_then(|rest| rest.trim_ascii_start().bytes().next());
+    match first {
+        Some(b'"' | b'[') => serde_json::from_str::<Vec<IgnoredAny>>(input).map_or(1, |elements| elements.len()),
+        _ => 1,
+    }
+}
+
+/// The whole answer to a question.
+pub fn answer(kind: Kind, question: Question) -> String {
+    match kind {
+        Kind::Chat => chat(question),
+        Kind::Completion => completion(question),
+        Kind::Embedding => embeddings(question),
+        Kind::Moderation => moderation(question),
+        Kind::Response => response(question),
+    }
+}
+
+fn chat(mut question: Question) -> String {
+    let id = question.draws.id();
+    let words = question.words();
+    let text = words.join(" ");
+    let usage = chat_usage(question.prompt_tokens, words.len());
+    let model = question.model;
+    format!(
+        r#"{{"id":"chatcmpl-{id:032x}","object":"chat.completion","created":{CREATED},"model":{model},"choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":[]}},"logprobs":null,"finish_reason":"stop"}}],"usage":{usage},"service_tier":"default","system_fingerprint":null}}"#
+    )
+}
+
+/// The answer to a chat question as server-sent events: one for each word, and `[DONE]`.
+pub fn chat_events(mut question: Question, wants_usage: bool) -> Vec<String> {
+    let id = question.draws.id();
+    let words = question.words();
+    let model = &question.model;
+    let event = |choices: &str, usage: &str| {
+        format!(
+            "data: {{\"id\":\"chatcmpl-{id:032x}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\"model\":{model},\"choices\":[{choices}],\"usage\":{usage}}}\n\n"
+        )
+    };
+    let delta = |delta: &str, finish_reason: &str| {
+        let choice = format!(r#"{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish_reason}}}"#);
+        event(&choice, "null")
+    };
+
+    let mut events = vec![delta(r#"{"role":"assistant","content":"","refusal":null}"#, "null")];
+    for (position, word) in words.iter().enumerate() {
+        let space = if position == 0 { "" } else { " " };
+        events.push(delta(&format!(r#"{{"content":"{space}{word}"}}"#), "null"));
+    }
+    events.push(delta("{}", r#""stop""#));
+    if wants_usage {
+        events.push(event("", &chat_usage(question.prompt_tokens, words.len())));
+    }
+    events.push("data: [DONE]\n\n".to_owned());
+    events
+}
+
+fn completion(mut question: Question) -> String {
+    let id = question.draws.id();
+    let words = question.words();
+    let text = words.join(" ");
+    let usage = chat_usage(question.prompt_tokens, words.len());
+    let model = question.model;
+    format!(
+        r#"{{"id":"cmpl-{id:032x}","object":"text_completion","created":{CREATED},"model":{model},"choices":[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":"stop"}}],"usage":{usage},"system_fingerprint":null}}"#
+    )
+}
+
+fn chat_usage(prompt: usize, completion: usize) -> String {
+    let total = prompt + completion;
+    format!(
+        r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
+    )
+}
+
+fn response(mut question: Question) -> String {
+    let id = question.draws.id();
+    let message_id = question.draws.id();
+    let words = question.words();
+    let text = words.join(" ");
+    let (input, output) = (question.prompt_tokens, words.len());
+    let total = input + output;
+    let model = question.model;
+    format!(
+        r#"{{"id":"resp_{id:032x}","object":"response","created_at":{CREATED},"status":"completed","error":null,"incomplete_details":null,"instructions":null,"model":{model},"output":[{{"type":"message","id":"msg_{message_id:032x}","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[],"logprobs":[]}}]}}],"parallel_tool_calls":true,"metadata":{{}},"tool_choice":"auto","tools":[],"temperature":1.0,"top_p":1.0,"usage":{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":0,"cache_write_tokens":0}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total}}}}}"#
+    )
+}
+
+fn embeddings(mut question: Question) -> String {
+    let mut out = String::with_capacity(256 + question.inputs * 128);
+    out.push_str(r#"{"object":"list","data":["#);
+    for index in 0..question.inputs {
+        let comma = if index == 0 { "" } else { "," };
+        write!(out, r#"{comma}{{"object":"embedding","index":{index},"embedding":["#).expect("a String takes all");
+        for dimension in 0..DIMENSIONS {
+            let comma = if dimension == 0 { "" } else { "," };
+            let number = question.draws.unit() * 2.0 - 1.0;
+            write!(out, "{comma}{number:.6}").expect("a String takes all");
+        }
+        out.push_str("]}");
+    }
+    let (model, tokens) = (question.model, question.prompt_tokens);
+    write!(out, r#"],"model":{model},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#)
+        .expect("a String takes all");
+    out
+}
+
+/// Moderations have no usage. Nothing is ever flagged.
+fn moderation(mut question: Question) -> String {
+    let id = question.draws.id();
+    let by_category = |value: &str| CATEGORIES.map(|category| format!(r#""{category}":{value}"#)).join(",");
+    let (flags, types) = (by_category("false"), by_category(r#"["text"]"#));
+    let results: Vec<String> = (0..question.inputs)
+        .map(|_| {
+            let scores =
+                CATEGORIES.map(|category| format!(r#""{category}":{:.6}"#, question.draws.unit() / 100.0)).join(",");
+            format!(
+                r#"{{"flagged":false,"categories":{{{flags}}},"category_scores":{{{scores}}},"category_applied_input_types":{{{types}}}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"id":"modr-{id:032x}","model":{},"results":[{}]}}"#, question.model, results.join(","))
+}
+
+/// The list of models. Requests may name any other.
+pub fn models() -> String {
+    format!(
+        r#"{{"object":"list","data":[{{"id":"simulator","object":"model","created":{CREATED},"owned_by":"batchwright"}}]}}"#
+    )
+}

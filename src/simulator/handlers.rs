@@ -1,0 +1,236 @@
+//! A request's way through the simulator: read, admit, wait, answer.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use futures::stream;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::answers::{self, Kind, Question};
+use super::draws::Draws;
+use super::failure::Failure;
+use super::{Overload, Shared};
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A simulator and the stop signal of the listener that serves it.
+pub struct Server {
+    shared: Arc<Shared>,
+    closing: CancellationToken,
+}
+
+/// All routes; `closing` ends every wait.
+pub fn router(shared: Arc<Shared>, closing: CancellationToken) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", inference(Kind::Chat))
+        .route("/v1/completions", inference(Kind::Completion))
+        .route("/v1/embeddings", inference(Kind::Embedding))
+        .route("/v1/moderations", inference(Kind::Moderation))
+        .route("/v1/responses", inference(Kind::Response))
+        .route("/v1/models", get(|| async { json_text(answers::models()) }))
+        .route("/stats", get(|State(server): State<Arc<Server>>| async move { Json(server.shared.stats.snapshot()) }))
+        .route("/health", get(|| async { "ok" }))
+        .fallback(|| async { Failure::UnknownUrl })
+        .method_not_allowed_fallback(|| async { Failure::WrongMethod })
+        .with_state(Arc::new(Server { shared, closing }))
+}
+
+fn inference(kind: Kind) -> MethodRouter<Arc<Server>> {
+    post(async move |State(server): State<Arc<Server>>, request: Request| {
+        let response = infer(&server, kind, request).await;
+        if response.status().as_u16() >= 400 {
+            server.shared.stats.failed();
+        }
+        response
+    })
+}
+
+async fn infer(server: &Arc<Server>, kind: Kind, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let repeat = server.shared.stats.arrived(head.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes));
+    // Not the `Bytes` extractor: it has a size limit, and lifting that costs every request a layer.
+    let Ok(body) = to_bytes(body, usize::MAX).await else {
+        return Failure::InvalidBody.into_response();
+    };
+    let mut draws = Draws::new(server.shared.args.seed, repeat, &body);
+    let request_id = draws.id();
+
+    let mut response = match Call::read(&body) {
+        Some(call) => run(server, kind, &call, body.len(), draws).await,
+        None => Failure::InvalidBody.into_response(),
+    };
+    let request_id = HeaderValue::from_maybe_shared(Bytes::from(format!("req_{request_id:032x}")));
+    response.headers_mut().insert(REQUEST_ID.clone(), request_id.expect("hexadecimal digits"));
+    response
+}
+
+async fn run(server: &Arc<Server>, kind: Kind, call: &Call<'_>, body_len: usize, mut draws: Draws) -> Response {
+    let stream = call.stream == Some(true);
+    if stream && kind != Kind::Chat {
+        return Failure::Streaming.into_response();
+    }
+    let Some(running) = Running::admit(server).await else {
+        return Failure::TooManyRequests.into_response();
+    };
+    // Always three draws, so that the answer is the same under every latency and share of failures.
+    let latency = server.shared.args.latency.at(draws.unit(), draws.unit());
+    let is_unlucky = draws.unit() < server.shared.args.fail_rate;
+    let fate = Fate::of(&call.model, is_unlucky);
+    let question = Question::new(&call.model, body_len, call.input.map(RawValue::get), draws);
+
+    if stream && matches!(fate, Fate::Answer | Fate::Pretty) {
+        let wants_usage = call.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
+        return streamed(running, answers::chat_events(question, wants_usage), latency);
+    }
+    if fate == Fate::Hang {
+        server.closing.cancelled().await;
+        return Failure::ShuttingDown.into_response();
+    }
+    server.pause(latency).await;
+    match fate {
+        Fate::Fail(failure) => failure.into_response(),
+        Fate::Html => Html("<!doctype html>\n<html><body><h1>It works!</h1></body></html>\n").into_response(),
+        Fate::Pretty => json_text(indented(&answers::answer(kind, question))),
+        Fate::Answer | Fate::Hang => json_text(answers::answer(kind, question)),
+    }
+}
+
+/// Sends the events as they come up: spread evenly over the latency, as tokens are.
+fn streamed(running: Running, events: Vec<String>, latency: Duration) -> Response {
+    let pace = latency / u32::try_from(events.len()).unwrap_or(u32::MAX).max(1);
+    // The stream owns `running`, so a client that goes away in the middle frees its slot.
+    let frames = stream::unfold((events.into_iter(), running), move |(mut events, running)| async move {
+        let event = events.next()?;
+        running.server.pause(pace).await;
+        Some((Ok::<_, Infallible>(Bytes::from(event)), (events, running)))
+    });
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))];
+    (StatusCode::OK, headers, Body::from_stream(frames)).into_response()
+}
+
+fn json_text(text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn indented(json: &str) -> String {
+    let value: Value = serde_json::from_str(json).expect("answers are JSON");
+    format!("{value:#}\n")
+}
+
+impl Server {
+    /// Waits; not at all for no time, and no longer once the server stops.
+    async fn pause(&self, length: Duration) {
+        if !length.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(length) => {}
+                () = self.closing.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// A request in flight. Dropped when it is answered, or when its client goes away.
+struct Running {
+    server: Arc<Server>,
+    /// None without `--max-parallel`, and while the request waits for its turn.
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Running {
+    /// Waits for a slot, or gives none where a full server rejects.
+    async fn admit(server: &Arc<Server>) -> Option<Self> {
+        let Some(slots) = &server.shared.slots else {
+            return Some(Self::enter(server, None));
+        };
+        let slots = Arc::clone(slots);
+        match server.shared.args.overload {
+            Overload::Reject => slots.try_acquire_owned().ok().map(|slot| Self::enter(server, Some(slot))),
+            Overload::Queue => {
+                // In flight from here on: a client that goes away while it waits must be counted out.
+                let mut running = Self::enter(server, None);
+                running.slot = Some(slots.acquire_owned().await.expect("the semaphore is never closed"));
+                Some(running)
+            }
+        }
+    }
+
+    fn enter(server: &Arc<Server>, slot: Option<OwnedSemaphorePermit>) -> Self {
+        server.shared.stats.entered();
+        Self { server: Arc::clone(server), slot }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The slot first: who sees the count fall may rely on a free slot.
+        self.slot = None;
+        self.server.shared.stats.left();
+    }
+}
+
+/// What the simulator reads of a request body. Borrows from it.
+#[derive(Deserialize)]
+struct Call<'a> {
+    #[serde(borrow, default)]
+    model: Cow<'a, str>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    /// The texts of embeddings and moderations.
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+impl<'a> Call<'a> {
+    fn read(body: &'a [u8]) -> Option<Self> {
+        // Derived deserializers take an array for a struct; a server must not.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return None;
+        }
+        serde_json::from_slice(body).ok()
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answer,
+    Pretty,
+    Html,
+    Hang,
+    Fail(Failure),
+}
+
+impl Fate {
+    fn of(model: &str, is_unlucky: bool) -> Self {
+        match model.strip_prefix("simulator-") {
+            Some("fail-400") => Self::Fail(Failure::InvalidModel),
+            Some("fail-429") => Self::Fail(Failure::TooManyRequests),
+            Some("fail-500") => Self::Fail(Failure::ServerError),
+            Some("hang") => Self::Hang,
+            _ if is_unlucky => Self::Fail(Failure::ServerError),
+            Some("html") => Self::Html,
+            Some("pretty") => Self::Pretty,
+            _ => Self::Answer,
+        }
+    }
+}

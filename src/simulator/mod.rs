@@ -1,0 +1,159 @@
+//! A stand-in for an inference server: real HTTP, made-up answers, and trouble on request.
+//!
+//! What a request gets (its latency, whether it fails, the text, the token counts) depends only on the seed, the
+//! bytes of its body and how often its `Idempotency-Key` was seen before, never on the order of arrival. Some models
+//! have a fixed behaviour:
+//!
+//! | model                | what a request for it gets                                 |
+//! |----------------------|------------------------------------------------------------|
+//! | `simulator-fail-400` | always 400, `invalid_request_error`                        |
+//! | `simulator-fail-429` | always 429 with `Retry-After: 1`                           |
+//! | `simulator-fail-500` | always 500, `server_error`                                 |
+//! | `simulator-pretty`   | its answer as JSON over many lines                         |
+//! | `simulator-html`     | 200 with an HTML page, as a misplaced proxy would answer   |
+//! | `simulator-hang`     | no answer until the client goes away or the server stops   |
+//!
+//! Reading order: [`Latency`], `draws` (chance), `stats`, `handlers` (a request's way), `answers`, `failure`.
+
+mod answers;
+mod draws;
+mod failure;
+mod handlers;
+mod latency;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use clap::{Args, ValueEnum};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use latency::{Latency, LatencyError};
+pub use stats::StatsSnapshot;
+
+/// How the simulator behaves.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct SimulatorArgs {
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value_t = SimulatorArgs::default().listen)]
+    pub listen: SocketAddr,
+
+    /// How long a request takes: a duration such as `50ms`, or `lognormal:MEDIAN:SIGMA` such as `lognormal:500ms:0.5`,
+    /// where about two thirds of the requests take between MEDIAN / e^SIGMA and MEDIAN * e^SIGMA. `0ms` answers at once.
+    #[arg(long, value_name = "LATENCY", default_value_t = SimulatorArgs::default().latency)]
+    pub latency: Latency,
+
+    /// Requests that run at the same time; unlimited if not given.
+    #[arg(long, value_name = "N")]
+    pub max_parallel: Option<NonZeroUsize>,
+
+    /// What happens to requests beyond `--max-parallel`.
+    #[arg(long, value_enum, default_value_t = SimulatorArgs::default().overload)]
+    pub overload: Overload,
+
+    /// Share of requests answered with HTTP 500, from 0 to 1. A retry with the same `Idempotency-Key` draws anew.
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, default_value_t = SimulatorArgs::default().fail_rate)]
+    pub fail_rate: f64,
+
+    /// Seed of everything drawn by chance: the same seed and the same requests give the same answers.
+    #[arg(long, value_name = "N", default_value_t = SimulatorArgs::default().seed)]
+    pub seed: u64,
+}
+
+impl Default for SimulatorArgs {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            latency: Latency::Constant(Duration::from_millis(50)),
+            max_parallel: None,
+            overload: Overload::Queue,
+            fail_rate: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+/// What happens to requests that arrive while the server is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Overload {
+    /// They wait for their turn, first come first served.
+    Queue,
+    /// They are answered 429 with `Retry-After: 1`.
+    Reject,
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1, such as 0.01".to_owned()),
+    }
+}
+
+/// One simulated server: its behaviour and its counters. Clones are the same server.
+#[derive(Clone)]
+pub struct Simulator {
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+struct Shared {
+    args: SimulatorArgs,
+    /// One permit for each request that may run at the same time.
+    slots: Option<Arc<Semaphore>>,
+    stats: stats::Stats,
+}
+
+impl Simulator {
+    /// A server that has seen no request.
+    #[must_use]
+    pub fn new(args: SimulatorArgs) -> Self {
+        let slots = args.max_parallel.map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS))));
+        Self { shared: Arc::new(Shared { args, slots, stats: stats::Stats::new() }) }
+    }
+
+    /// All routes of the server.
+    pub fn router(&self) -> Router {
+        handlers::router(Arc::clone(&self.shared), CancellationToken::new())
+    }
+
+    /// The counters of the server, as `GET /stats` gives them.
+    #[must_use]
+    pub fn stats(&self) -> StatsSnapshot {
+        self.shared.stats.snapshot()
+    }
+}
+
+/// Serves until `shutdown` resolves. Then every wait ends at once, requests that were running are answered, and
+/// connections are closed.
+///
+/// # Errors
+/// The listener failed for good.
+pub async fn serve(
+    listener: TcpListener,
+    simulator: Simulator,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    // A small answer must not wait for the acknowledgement of the one before; without the option it is only slower.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set on a connection");
+        }
+    });
+    let closing = CancellationToken::new();
+    let router = handlers::router(simulator.shared, closing.clone());
+    let closed = async move {
+        shutdown.await;
+        closing.cancel();
+    };
+    axum::serve(listener, router).with_graceful_shutdown(closed).await
+}

@@ -1,0 +1,136 @@
+//! What the simulator counts, and the keys it has seen.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// The counters at one moment: the body of `GET /stats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StatsSnapshot {
+    /// Inference requests that arrived.
+    pub requests: u64,
+    /// Requests that run or wait for their turn. Rejected ones never count.
+    pub in_flight: u64,
+    /// The most there were in flight at any time.
+    pub peak_in_flight: u64,
+    /// Requests whose `Idempotency-Key` had been seen before.
+    pub repeats: u64,
+    /// Requests answered with a status of 400 or more.
+    pub failures: u64,
+}
+
+/// The live counters. Every request writes them; relaxed, because nothing is ordered by them.
+pub struct Stats {
+    requests: AtomicU64,
+    in_flight: AtomicU64,
+    peak_in_flight: AtomicU64,
+    repeats: AtomicU64,
+    failures: AtomicU64,
+    seen: SeenKeys,
+}
+
+impl Stats {
+    /// Counters of a server that has seen no request.
+    pub fn new() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            peak_in_flight: AtomicU64::new(0),
+            repeats: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            seen: SeenKeys::default(),
+        }
+    }
+
+    /// The counters at this moment.
+    pub fn snapshot(&self) -> StatsSnapshot {
+        StatsSnapshot {
+            requests: self.requests.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            peak_in_flight: self.peak_in_flight.load(Relaxed),
+            repeats: self.repeats.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+        }
+    }
+
+    /// Counts a request and says how often its key was seen before.
+    pub fn arrived(&self, key: Option<&[u8]>) -> u32 {
+        self.requests.fetch_add(1, Relaxed);
+        let repeat = key.map_or(0, |key| self.seen.add(key));
+        if repeat > 0 {
+            self.repeats.fetch_add(1, Relaxed);
+        }
+        repeat
+    }
+
+    /// A request is in flight.
+    pub fn entered(&self) {
+        let in_flight = self.in_flight.fetch_add(1, Relaxed) + 1;
+        self.peak_in_flight.fetch_max(in_flight, Relaxed);
+    }
+
+    /// A request is in flight no more.
+    pub fn left(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// A request was answered with a failure.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Relaxed);
+    }
+}
+
+/// How often each key was seen. Keeps 128 bits of a key instead of the key, which is cheaper than a copy and still
+/// takes no two keys for one. It grows with every key; a simulator is not meant to run for months.
+#[derive(Default)]
+struct SeenKeys {
+    high: RandomState,
+    low: RandomState,
+    /// Locked for one look-up at a time, never over an await.
+    times: Mutex<HashMap<u128, u32>>,
+}
+
+impl SeenKeys {
+    /// Notes the key and says how often it was seen before.
+    fn add(&self, key: &[u8]) -> u32 {
+        let digest = (u128::from(self.high.hash_one(key)) << 64) | u128::from(self.low.hash_one(key));
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = times.entry(digest).or_insert(0);
+        let before = *count;
+        *count = before.saturating_add(1);
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_are_counted_per_key() {
+        let stats = Stats::new();
+
+        let repeats = [Some(&b"a"[..]), Some(b"b"), None, Some(b"a"), None, Some(b"a")].map(|key| stats.arrived(key));
+
+        assert_eq!(repeats, [0, 0, 0, 1, 0, 2]);
+        assert_eq!(stats.snapshot().requests, 6);
+        assert_eq!(stats.snapshot().repeats, 2);
+    }
+
+    #[test]
+    fn the_peak_stays_when_requests_leave() {
+        let stats = Stats::new();
+        stats.entered();
+        stats.entered();
+        stats.left();
+        stats.entered();
+        stats.left();
+        stats.left();
+
+        assert_eq!(stats.snapshot().in_flight, 0);
+        assert_eq!(stats.snapshot().peak_in_flight, 2);
+    }
+}

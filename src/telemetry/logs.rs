@@ -1,0 +1,23 @@
+//! Log lines: where they go and which are shown.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+/// The spans of single requests are shown only when asked for by name: `info,batchwright_state=info`.
+const ALWAYS: &str = "batchwright_state=off";
+
+/// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`.
+///
+/// # Errors
+/// What is wrong with the filter.
+pub fn start(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::builder().parse(format!("{ALWAYS},{filter}"))?;
+    // Fails only if an embedding program has set its own, which then stays.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+    Ok(())
+}

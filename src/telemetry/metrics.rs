@@ -1,0 +1,76 @@
+//! Every metric of the program: one function for each event, and no name anywhere else.
+//!
+//! Labels are small fixed sets, never ids.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
+
+/// Starts collecting, and returns what renders the metrics for `GET /metrics`.
+///
+/// # Errors
+/// When metrics are collected already.
+pub fn start() -> Result<PrometheusHandle, BuildError> {
+    let buckets = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(ATTEMPT_SECONDS.to_owned()), &buckets)?
+        .install_recorder()?;
+    describe_counter!("batchwright_files_total", "Files uploaded");
+    describe_counter!("batchwright_file_bytes_total", "Bytes of files uploaded");
+    describe_counter!("batchwright_batches_created_total", "Batches created");
+    describe_counter!("batchwright_batches_ended_total", "Batches that reached a terminal status after they ran");
+    describe_counter!("batchwright_attempts_total", "Attempts to run a request, by how they ended");
+    describe_histogram!(ATTEMPT_SECONDS, "How long an attempt took, by how it ended");
+    describe_counter!("batchwright_lines_recorded_total", "Lines recorded in output and error files");
+    describe_counter!("batchwright_flushes_total", "Commits that recorded lines");
+    describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
+    describe_counter!("batchwright_loop_turns_total", "Turns of each of the daemon's loops");
+    describe_counter!("batchwright_loop_errors_total", "Turns that failed");
+    Ok(handle)
+}
+
+/// A file was uploaded.
+pub fn file_created(bytes: u64) {
+    counter!("batchwright_files_total").increment(1);
+    counter!("batchwright_file_bytes_total").increment(bytes);
+}
+
+/// A batch was created.
+pub fn batch_created() {
+    counter!("batchwright_batches_created_total").increment(1);
+}
+
+/// A batch that ran reached its terminal status.
+pub fn batch_ended() {
+    counter!("batchwright_batches_ended_total").increment(1);
+}
+
+/// An attempt ended: `completed`, `failed` or `retried`.
+pub fn attempt_ended(how: &'static str, took: Duration) {
+    counter!("batchwright_attempts_total", "ended" => how).increment(1);
+    histogram!(ATTEMPT_SECONDS, "ended" => how).record(took);
+}
+
+/// A commit recorded lines.
+pub fn flush_recorded(lines: usize) {
+    counter!("batchwright_lines_recorded_total").increment(lines as u64);
+    counter!("batchwright_flushes_total").increment(1);
+}
+
+/// Lines could not be recorded and are tried again.
+pub fn flush_failed() {
+    counter!("batchwright_flush_errors_total").increment(1);
+}
+
+/// A loop of the daemon turned.
+pub fn loop_turned(name: &'static str) {
+    counter!("batchwright_loop_turns_total", "loop" => name).increment(1);
+}
+
+/// A turn of a loop failed.
+pub fn loop_failed(name: &'static str) {
+    counter!("batchwright_loop_errors_total", "loop" => name).increment(1);
+}

@@ -1,0 +1,20 @@
+//! What the program tells of itself: logs, metrics, and whether its loops turn.
+
+mod liveness;
+pub mod logs;
+pub mod metrics;
+
+pub use liveness::Liveness;
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        text.push_str(": ");
+        text.push_str(&deeper.to_string());
+        cause = deeper.source();
+    }
+    text
+}

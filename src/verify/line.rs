@@ -1,0 +1,151 @@
+//! One line of an input, output or error file: whether it has the shape of the contract (§9.1 to §9.3).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+/// What is wrong with one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Wrong {
+    #[error("the line is not UTF-8")]
+    NotUtf8,
+    #[error("{part} is not a JSON object")]
+    NotAnObject { part: &'static str },
+    #[error("{part}: {}", without_line(source))]
+    Shape { part: &'static str, source: serde_json::Error },
+    #[error("error is not null; the output file has only requests that succeeded")]
+    ErrorInOutput,
+    #[error("status_code {status} stands in the output file, which has only 2xx")]
+    FailedStatusInOutput { status: u16 },
+    #[error("status_code {status} stands in the error file, which has only 300 and above")]
+    GoodStatusInErrors { status: u16 },
+    #[error("response and error are both null")]
+    BothNull,
+    #[error("response and error are both given")]
+    BothGiven,
+}
+
+/// `serde_json` counts lines within the text it was given, which is always its first.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let message = text.split(" at line ").next().unwrap_or_default();
+    format!("{message} (column {})", error.column())
+}
+
+/// A result line whose ids could be read.
+pub struct Finding<'a> {
+    pub id: Cow<'a, str>,
+    pub custom_id: Cow<'a, str>,
+    /// What it says of its request, or what is wrong with the rest of it.
+    pub outcome: Result<Outcome<'a>, Wrong>,
+}
+
+/// What a result line says of its request.
+pub enum Outcome<'a> {
+    /// The upstream answered with this status.
+    Status(u16),
+    /// There was no answer, for the reason with this code.
+    Code(Cow<'a, str>),
+}
+
+#[derive(Deserialize)]
+struct InputLine<'a> {
+    #[serde(borrow)]
+    custom_id: Cow<'a, str>,
+}
+
+/// `response` and `error` are raw so that an absent member is told from null.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResultLine<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    custom_id: Cow<'a, str>,
+    #[serde(borrow)]
+    response: &'a RawValue,
+    #[serde(borrow)]
+    error: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResponseMember<'a> {
+    status_code: u16,
+    #[serde(rename = "request_id", borrow)]
+    _request_id: Cow<'a, str>,
+    #[serde(rename = "body")]
+    _body: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErrorMember<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+    #[serde(rename = "message", borrow)]
+    _message: Cow<'a, str>,
+}
+
+/// The `custom_id` of a line of the input file.
+pub fn custom_id(line: &[u8]) -> Result<Cow<'_, str>, Wrong> {
+    let line = std::str::from_utf8(line).map_err(|_| Wrong::NotUtf8)?;
+    let input: InputLine<'_> = object("the line", line)?;
+    Ok(input.custom_id)
+}
+
+/// Reads a line of the output file.
+pub fn output(line: &[u8]) -> Result<Finding<'_>, Wrong> {
+    finding(line, |response, error| {
+        let status = status(response)?;
+        if error != "null" {
+            return Err(Wrong::ErrorInOutput);
+        }
+        if (200..300).contains(&status) {
+            Ok(Outcome::Status(status))
+        } else {
+            Err(Wrong::FailedStatusInOutput { status })
+        }
+    })
+}
+
+/// Reads a line of the error file.
+pub fn error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
+    finding(line, |response, error| match (response, error) {
+        ("null", "null") => Err(Wrong::BothNull),
+        ("null", error) => {
+            let error: ErrorMember<'_> = object("error", error)?;
+            Ok(Outcome::Code(error.code))
+        }
+        (response, "null") => match status(response)? {
+            status @ 300.. => Ok(Outcome::Status(status)),
+            status => Err(Wrong::GoodStatusInErrors { status }),
+        },
+        _ => Err(Wrong::BothGiven),
+    })
+}
+
+fn finding<'a>(
+    line: &'a [u8],
+    judge: impl FnOnce(&'a str, &'a str) -> Result<Outcome<'a>, Wrong>,
+) -> Result<Finding<'a>, Wrong> {
+    let line = std::str::from_utf8(line).map_err(|_| Wrong::NotUtf8)?;
+    let result: ResultLine<'_> = object("the line", line)?;
+    let outcome = judge(result.response.get(), result.error.get());
+    Ok(Finding { id: result.id, custom_id: result.custom_id, outcome })
+}
+
+fn status(response: &str) -> Result<u16, Wrong> {
+    let response: ResponseMember<'_> = object("response", response)?;
+    Ok(response.status_code)
+}
+
+fn object<'a, T: Deserialize<'a>>(part: &'static str, text: &'a str) -> Result<T, Wrong> {
+    // Derived deserializers take an array for a struct.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Wrong::NotAnObject { part });
+    }
+    serde_json::from_str(text).map_err(|source| Wrong::Shape { part, source })
+}

@@ -1,0 +1,207 @@
+//! Proves from a batch's files alone that every request has exactly one well-formed result line.
+//!
+//! Files are read line by line; only the ids stay in memory. The server is never asked: this is the check its users
+//! can make themselves. A file is never changed.
+
+mod line;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use line::Finding;
+pub use verdict::Verdict;
+
+/// Which files to check.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct VerifyArgs {
+    /// The input file of the batch, as it was uploaded.
+    #[arg(long, value_name = "PATH")]
+    pub input: PathBuf,
+
+    /// The output file of the batch; left out if no request succeeded.
+    #[arg(long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+
+    /// The error file of the batch; left out if every request succeeded.
+    #[arg(long, value_name = "PATH")]
+    pub errors: Option<PathBuf>,
+}
+
+/// Why nothing could be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// A file cannot be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// Checks the result files of a batch against its input file.
+///
+/// # Errors
+/// A file cannot be read. What is wrong within the files is in the verdict.
+pub fn verify(args: &VerifyArgs) -> Result<Verdict, VerifyError> {
+    let mut check = Check::default();
+    check.input(&args.input)?;
+    if let Some(path) = &args.output {
+        check.verdict.output_lines = check.results(path, line::output)?;
+    }
+    if let Some(path) = &args.errors {
+        check.verdict.error_lines = check.results(path, line::error)?;
+    }
+    check.unanswered(&args.input);
+    Ok(check.verdict)
+}
+
+/// What is known so far.
+#[derive(Default)]
+struct Check<'a> {
+    /// The requests by `custom_id`.
+    requests: HashMap<String, Request<'a>>,
+    /// Where each line id stands.
+    line_ids: HashMap<String, Place<'a>>,
+    verdict: Verdict,
+}
+
+struct Request<'a> {
+    /// The line of the input file.
+    line: u64,
+    /// The first result line found for it.
+    result: Option<Place<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    path: &'a Path,
+    line: u64,
+}
+
+impl<'a> Check<'a> {
+    fn input(&mut self, path: &'a Path) -> Result<(), VerifyError> {
+        for_each_line(path, |number, bytes| {
+            let bytes = if number == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes) } else { bytes };
+            if bytes.trim_ascii().is_empty() {
+                return;
+            }
+            self.verdict.rows += 1;
+            let custom_id = match line::custom_id(bytes) {
+                Ok(custom_id) => custom_id,
+                Err(wrong) => return self.verdict.problem(path, number, format_args!("{wrong}")),
+            };
+            match self.requests.entry(custom_id.into_owned()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Request { line: number, result: None });
+                }
+                Entry::Occupied(entry) => {
+                    let (id, first) = (entry.key(), entry.get().line);
+                    self.verdict.problem(path, number, format_args!("custom_id {id:?} is that of line {first}, too"));
+                }
+            }
+        })
+    }
+
+    /// Checks one result file and says how many lines it has.
+    fn results(
+        &mut self,
+        path: &'a Path,
+        parse: fn(&[u8]) -> Result<Finding<'_>, line::Wrong>,
+    ) -> Result<u64, VerifyError> {
+        let mut lines = 0;
+        for_each_line(path, |number, bytes| {
+            if bytes.trim_ascii().is_empty() {
+                return self.verdict.problem(path, number, format_args!("the line is blank"));
+            }
+            lines += 1;
+            if !bytes.ends_with(b"\n") {
+                self.verdict.problem(path, number, format_args!("the file does not end in a newline"));
+            }
+            self.result(Place { path, line: number }, parse(bytes.trim_ascii_end()));
+        })?;
+        Ok(lines)
+    }
+
+    fn result(&mut self, place: Place<'a>, parsed: Result<Finding<'_>, line::Wrong>) {
+        let finding = match parsed {
+            Ok(finding) => finding,
+            Err(wrong) => return self.verdict.problem(place.path, place.line, format_args!("{wrong}")),
+        };
+        match finding.outcome {
+            Ok(line::Outcome::Status(status)) => *self.verdict.by_status.entry(status).or_default() += 1,
+            Ok(line::Outcome::Code(code)) => match self.verdict.by_code.get_mut(&*code) {
+                Some(count) => *count += 1,
+                None => drop(self.verdict.by_code.insert(code.into_owned(), 1)),
+            },
+            Err(wrong) => self.verdict.problem(place.path, place.line, format_args!("{wrong}")),
+        }
+        self.line_id(place, &finding.id);
+        self.custom_id(place, &finding.custom_id);
+    }
+
+    fn line_id(&mut self, place: Place<'a>, id: &str) {
+        if !id.starts_with("batch_req_") {
+            self.verdict.problem(place.path, place.line, format_args!("id {id:?} does not start with batch_req_"));
+        }
+        match self.line_ids.entry(id.to_owned()) {
+            Entry::Vacant(entry) => {
+                entry.insert(place);
+            }
+            Entry::Occupied(entry) => {
+                let first = entry.get();
+                let message = format_args!("id {id:?} is that of {}:{}, too", first.path.display(), first.line);
+                self.verdict.problem(place.path, place.line, message);
+            }
+        }
+    }
+
+    fn custom_id(&mut self, place: Place<'a>, id: &str) {
+        match self.requests.get_mut(id) {
+            None => {
+                let message = format_args!("custom_id {id:?} is of no request in the input file");
+                self.verdict.problem(place.path, place.line, message);
+            }
+            Some(Request { result: Some(first), .. }) => {
+                let first = format_args!("{}:{}", first.path.display(), first.line);
+                let message = format_args!("custom_id {id:?} has a second line; the first is {first}");
+                self.verdict.problem(place.path, place.line, message);
+            }
+            Some(request) => request.result = Some(place),
+        }
+    }
+
+    /// Reports the requests without a result line, in the order of the input file.
+    fn unanswered(&mut self, input: &Path) {
+        let without = self.requests.iter().filter(|(_, request)| request.result.is_none());
+        let mut without: Vec<(u64, &String)> = without.map(|(id, request)| (request.line, id)).collect();
+        without.sort_unstable();
+        for (line, id) in without {
+            self.verdict.problem(input, line, format_args!("custom_id {id:?} has no line in the result files"));
+        }
+    }
+}
+
+/// Calls `each` with the number of every line, counted from 1, and its bytes with the newline if there is one.
+fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8])) -> Result<(), VerifyError> {
+    let failed = |source| VerifyError::Read { path: path.to_owned(), source };
+    let mut reader = BufReader::with_capacity(1 << 18, File::open(path).map_err(failed)?);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            break;
+        }
+        each(number, &line);
+    }
+    Ok(())
+}
