@@ -5,7 +5,7 @@
 //! `examples/custom_processor.rs` shows both. The modules, in reading order:
 //!
 //! - [`domain`]: what the words mean, without I/O.
-//! - [`config`]: settings.
+//! - [`config`](mod@config): settings.
 //! - [`telemetry`]: logs and metrics; [`wakeup`]: the hint that there is something to do.
 //! - [`storage`]: metadata in SQL, bytes in a blob store.
 //! - [`intake`]: an upload becomes a blob, a row index and a report.

@@ -34,6 +34,5 @@ CREATE TABLE batches (
     idempotency_key       TEXT UNIQUE
 );
 
--- Few batches are in a status that waits for the daemon; the terminal ones are left out.
-CREATE INDEX batches_to_work_on ON batches (status, expires_at)
-    WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling');
+-- Not a partial index, without the terminal statuses: SQLite would not use it for a search by one status.
+CREATE INDEX batches_to_work_on ON batches (status, expires_at);

@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Action {
     /// Serve the API and run batches against an inference server.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Stand in for an inference server, for trying things out and for tests.
     Simulate(SimulatorArgs),
     /// Show everything at work: a server, a simulated upstream and one batch from upload to proof.
@@ -42,8 +42,8 @@ enum Action {
 
 /// Runs the program with these arguments, the first of which is its name.
 #[must_use]
-pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match parse(&arguments) {
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -92,7 +92,7 @@ pub fn serve_command() -> Command {
 
 fn execute(action: Action) -> anyhow::Result<ExitCode> {
     match action {
-        Action::Serve(args) => block_on(serve::run(args)),
+        Action::Serve(args) => block_on(serve::run(*args)),
         Action::Demo(args) => block_on(demo::run(args)),
         Action::Simulate(args) => block_on(simulate(args)),
         Action::Verify(args) => {

@@ -134,12 +134,19 @@ impl Service {
         });
         let serving = tokio::spawn(serving.into_future());
         let _ = until_told.await;
-        if let Some(daemon) = self.daemon {
-            daemon.stop(self.settings.http.grace).await;
+        let grace = self.settings.http.grace;
+        let daemon = async {
+            if let Some(daemon) = self.daemon {
+                daemon.stop(grace).await;
+            }
+        };
+        // Requests under way have the same time as calls in flight.
+        let ((), served) = tokio::join!(daemon, tokio::time::timeout(grace, serving));
+        match served {
+            Ok(Ok(served)) => Ok(served?),
+            Ok(Err(panicked)) => Err(panicked.into()),
+            Err(_) => Ok(()),
         }
-        // Clients that keep an idle connection open, or download at leisure, are not waited for.
-        serving.abort();
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 /// The address, and how the program starts and stops.
 #[derive(Args, Debug, Clone)]
 pub struct HttpConfig {
-    /// Address and port to listen on. Clients use http://ADDRESS/v1 as their base URL.
+    /// Address and port to listen on. Clients use `http://ADDRESS/v1` as their base URL.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 

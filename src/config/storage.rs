@@ -13,11 +13,11 @@ pub struct StorageConfig {
     #[arg(long, value_name = "DIRECTORY", default_value = "./batchwright-data")]
     pub data_dir: PathBuf,
 
-    /// Database to use instead of the embedded one: postgres://user:password@host/database.
+    /// Database to use instead of the embedded one, such as `postgres://user:password@host/database`.
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
-    /// Where to keep files instead of the data directory: file:///a/shared/directory.
+    /// Where to keep files instead of the data directory, such as `file:///a/shared/directory`.
     #[arg(long, value_name = "URL")]
     pub blob_url: Option<String>,
 }

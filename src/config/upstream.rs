@@ -9,7 +9,7 @@ use super::Secret;
 /// The inference server.
 #[derive(Args, Debug, Clone)]
 pub struct UpstreamConfig {
-    /// Base URL of the inference server, with its /v1, such as http://127.0.0.1:8000/v1.
+    /// Base URL of the inference server, with its /v1, such as `http://127.0.0.1:8000/v1`.
     #[arg(long, value_name = "URL")]
     pub upstream: Option<url::Url>,
 

@@ -106,7 +106,7 @@ impl Pace {
         if elapsed >= WINDOW {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let measured = (begun - before) as f64 / elapsed.as_secs_f64();
-            self.rows_a_second = (self.rows_a_second + measured) / 2.0;
+            self.rows_a_second = self.rows_a_second.midpoint(measured);
             self.measured = (Instant::now(), begun);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and not negative")]

@@ -45,7 +45,8 @@ pub struct Indexer {
 }
 
 struct Rows {
-    max_rows: u64,
+    /// The most rows that are indexed.
+    limit: u64,
     max_line_bytes: usize,
     entries: Vec<IndexEntry>,
     /// The number of each entry's model; empty while there is only one.
@@ -53,7 +54,7 @@ struct Rows {
     model_numbers: HashMap<String, u16>,
     /// The model of the row before: mostly also that of the next.
     last_model: u16,
-    /// 128 bits of each custom_id, hashed with keys nobody knows: equal ids are found without keeping them.
+    /// 128 bits of each `custom_id`, hashed with keys nobody knows: equal ids are found without keeping them.
     seen: HashSet<u128>,
     keys: (RandomState, RandomState),
     urls: Vec<(Endpoint, UrlRows)>,
@@ -68,7 +69,7 @@ impl Indexer {
         Self {
             splitter: Some(LineSplitter::new(limits.max_line_bytes)),
             rows: Rows {
-                max_rows: limits.max_rows.min(u64::from(u32::MAX)),
+                limit: limits.max_rows.min(u64::from(u32::MAX)),
                 max_line_bytes: limits.max_line_bytes,
                 entries: Vec::new(),
                 models_of: Vec::new(),
@@ -91,7 +92,7 @@ impl Indexer {
             return;
         }
         if let Some(splitter) = &mut self.splitter {
-            splitter.push(chunk, |line| self.rows.read(line));
+            splitter.push(chunk, |line| self.rows.read(&line));
         }
     }
 
@@ -101,7 +102,7 @@ impl Indexer {
     /// Why the file cannot be a batch input file at all. Bad lines are in the report instead.
     pub fn finish(mut self) -> Result<Found, Refusal> {
         if let Some(splitter) = self.splitter.take() {
-            splitter.finish(|line| self.rows.read(line));
+            splitter.finish(|line| self.rows.read(&line));
         }
         if !self.has_bytes {
             return Err(Refusal::Empty);
@@ -111,8 +112,8 @@ impl Indexer {
 }
 
 impl Rows {
-    fn read(&mut self, line: Line<'_>) {
-        match line {
+    fn read(&mut self, line: &Line<'_>) {
+        match *line {
             Line::TooLong { number } => {
                 self.report.rows += 1;
                 self.note(&RowError::TooLong { limit: self.max_line_bytes }, number);
@@ -131,7 +132,7 @@ impl Rows {
 
     fn read_row(&mut self, text: &str, offset: u64, number: u64) {
         self.report.rows += 1;
-        if self.report.rows > self.max_rows {
+        if self.report.rows > self.limit {
             return;
         }
         let read = inspect(text).and_then(|head| self.place(&head).map(|model| (head, model)));

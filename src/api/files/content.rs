@@ -1,5 +1,7 @@
 //! `GET /v1/files/{file_id}/content` (contract §4.3).
 
+use std::fmt::Write as _;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -60,7 +62,7 @@ fn disposition(filename: &str) -> HeaderValue {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
                 text.push(char::from(byte));
             } else {
-                text.push_str(&format!("%{byte:02X}"));
+                write!(text, "%{byte:02X}").expect("a String takes all");
             }
         }
     }

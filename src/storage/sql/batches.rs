@@ -138,11 +138,17 @@ const REFUSE: &str = "
     SET status = 'failed', failed_at = $2, errors = $3
     WHERE id = $1 AND status = 'validating'";
 
+const OVERDUE: &str = "
+    SELECT id
+    FROM batches
+    WHERE status = 'in_progress' AND expires_at <= $1
+    ORDER BY expires_at
+    LIMIT $2";
+
 const EXPIRE: &str = "
     UPDATE batches
-    SET status = 'finalizing', finalizing_at = $1
-    WHERE id IN (SELECT id FROM batches WHERE status = 'in_progress' AND expires_at <= $1 ORDER BY expires_at LIMIT $2)
-      AND status = 'in_progress'";
+    SET status = 'finalizing', finalizing_at = $2
+    WHERE id = $1 AND status = 'in_progress'";
 
 const TO_FINISH: &str = concat!(
     "SELECT ",
@@ -265,8 +271,15 @@ impl BatchStore for SqlStorage {
 
     async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64> {
         in_write!(self.db, tx => {
-            let expired = sqlx::query(EXPIRE).bind(now.0).bind(i64::from(limit)).execute(&mut *tx).await?;
-            End::Commit(expired.rows_affected())
+            let mut overdue: Vec<Uuid> =
+                sqlx::query_scalar(OVERDUE).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+            // Locked one by one in the order of their ids, as the ledger does, so that neither waits for the other.
+            overdue.sort_unstable();
+            let mut expired = 0;
+            for id in overdue {
+                expired += sqlx::query(EXPIRE).bind(id).bind(now.0).execute(&mut *tx).await?.rows_affected();
+            }
+            End::Commit(expired)
         })
     }
 

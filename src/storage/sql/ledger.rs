@@ -64,7 +64,7 @@ const END: &str = "
         completed_at = CASE WHEN $3 = 'completed' THEN $4 END,
         expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
         cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
-    WHERE id = $1 AND status = $2
+    WHERE id = $1 AND status = $2 AND status IN ('finalizing', 'cancelling')
     RETURNING output_file_id, output_parts, error_file_id, error_parts";
 
 const SIZE: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM file_parts WHERE file_id = $1";

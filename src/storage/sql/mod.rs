@@ -45,8 +45,8 @@ impl Storage for SqlStorage {
     }
 }
 
-fn corrupt(table: &'static str, column: &'static str, id: impl ToString) -> StorageError {
-    StorageError::Corrupt { table, column, id: id.to_string() }
+fn corrupt(table: &'static str, column: &'static str, id: impl std::fmt::Display) -> StorageError {
+    StorageError::Corrupt { table, column, id: format!("{id}") }
 }
 
 /// Counts are stored as BIGINT; none of them is negative or beyond it.

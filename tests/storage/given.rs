@@ -1,0 +1,248 @@
+//! What the tests start from: storages, files, batches in every status, and flushes.
+
+use std::ops::{Deref, Range};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use batchwright::domain::batch::{Batch, BatchStatus, NewBatch, Window};
+use batchwright::domain::endpoint::Endpoint;
+use batchwright::domain::file::{File, FilePart, Purpose};
+use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId};
+use batchwright::domain::lease::{Lease, OpenLane};
+use batchwright::domain::page::{Order, PageRequest};
+use batchwright::domain::report::NewLane;
+use batchwright::domain::time::{Clock, Timestamp};
+use batchwright::domain::usage::Usage;
+use batchwright::storage::sql::{Db, SqlStorage};
+use batchwright::storage::{
+    BatchStore as _, Ending, Flush, LeaseStore as _, Ledger as _, NewFile, Recorded, RecordedPart, Result,
+};
+use roaring::RoaringBitmap;
+use tempfile::TempDir;
+
+use crate::databases::postgres_url;
+
+/// When the tests begin.
+pub const START: Timestamp = Timestamp(1_750_000_000_000);
+/// The window of every batch.
+pub const WINDOW: Duration = Duration::from_hours(24);
+/// What each completed row uses.
+pub const USAGE_OF_A_ROW: Usage =
+    Usage { input_tokens: 50, cached_tokens: 40, output_tokens: 30, reasoning_tokens: 20, total_tokens: 80 };
+/// The size of a line of an output file.
+pub const OUTPUT_LINE: u64 = 100;
+/// The size of a line of an error file.
+pub const ERROR_LINE: u64 = 10;
+
+pub const EVERY_STATUS: [BatchStatus; 8] = [
+    BatchStatus::Validating,
+    BatchStatus::Failed,
+    BatchStatus::InProgress,
+    BatchStatus::Finalizing,
+    BatchStatus::Completed,
+    BatchStatus::Expired,
+    BatchStatus::Cancelling,
+    BatchStatus::Cancelled,
+];
+
+/// So many seconds after the tests begin.
+pub fn after(seconds: u64) -> Timestamp {
+    START.plus(Duration::from_secs(seconds))
+}
+
+/// Which database a storage uses, and where it is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl Place {
+    pub async fn open(&self, clock: Clock) -> Result<SqlStorage> {
+        let db = match self {
+            Self::Sqlite(path) => Db::open_sqlite(path, clock).await?,
+            Self::Postgres(url) => Db::open_postgres(url, clock).await?,
+        };
+        SqlStorage::open(db).await
+    }
+}
+
+/// A storage of its own for one test.
+pub struct TestStorage {
+    storage: SqlStorage,
+    /// The database's clock on SQLite; PostgreSQL has its own.
+    pub clock: Clock,
+    pub place: Place,
+    /// Deleted when the test ends.
+    _directory: Option<TempDir>,
+}
+
+impl Deref for TestStorage {
+    type Target = SqlStorage;
+
+    fn deref(&self) -> &SqlStorage {
+        &self.storage
+    }
+}
+
+impl TestStorage {
+    pub async fn sqlite() -> Self {
+        let directory = TempDir::new().expect("a directory can be made");
+        let place = Place::Sqlite(directory.path().join("test.db"));
+        Self::open(place, Some(directory)).await
+    }
+
+    pub async fn postgres() -> Self {
+        Self::open(Place::Postgres(postgres_url().await), None).await
+    }
+
+    async fn open(place: Place, directory: Option<TempDir>) -> Self {
+        let clock = Clock::manual(START);
+        let storage = place.open(clock.clone()).await.expect("a fresh database can be opened");
+        Self { storage, clock, place, _directory: directory }
+    }
+
+    /// A batch as it is now.
+    pub async fn now(&self, id: BatchId) -> Result<Batch> {
+        Ok(self.batch(id).await?.expect("the batch is there"))
+    }
+
+    /// A batch that waits for validation.
+    pub async fn validating(&self) -> Result<Batch> {
+        self.create_batch(&new_batch(), START).await
+    }
+
+    /// A batch in progress, with a lane for each of `rows`.
+    pub async fn running(&self, rows: &[u32]) -> Result<Batch> {
+        let batch = self.validating().await?;
+        assert!(self.admit_batch(batch.id, &lanes(rows), START).await?);
+        self.now(batch.id).await
+    }
+
+    /// A batch of three rows in `status`. Others in progress may lose their window over it.
+    pub async fn batch_in(&self, status: BatchStatus) -> Result<Batch> {
+        let id = match status {
+            BatchStatus::Validating | BatchStatus::Failed => self.validating().await?.id,
+            _ => self.running(&[3]).await?.id,
+        };
+        match status {
+            BatchStatus::Validating | BatchStatus::InProgress => {}
+            BatchStatus::Failed => assert!(self.refuse_batch(id, &[], after(1)).await?),
+            BatchStatus::Finalizing | BatchStatus::Expired => {
+                self.expire_batches(START.plus(WINDOW), 100).await?;
+            }
+            BatchStatus::Completed => {
+                let lease = self.claimed(id, 3, DaemonId::new()).await?;
+                assert_eq!(self.record(&flush(&[(&lease, 0..3, 0..0)]), after(1)).await?, Recorded::Applied);
+            }
+            BatchStatus::Cancelling | BatchStatus::Cancelled => {
+                self.cancel_batch(id, after(1)).await?;
+            }
+        }
+        if status.is_terminal() && status != BatchStatus::Failed {
+            self.fence(id).await?.expect("no daemon lives");
+            let never_ran = if status == BatchStatus::Completed { 0..0 } else { 0..3 };
+            assert!(self.finish(&ending(&self.now(id).await?, never_ran), after(2)).await?);
+        }
+        let batch = self.now(id).await?;
+        assert_eq!(batch.status, status);
+        Ok(batch)
+    }
+
+    /// The first lane of a batch that has unclaimed rows.
+    pub async fn open_lane(&self, id: BatchId) -> Result<OpenLane> {
+        let lanes = self.open_lanes(1000).await?;
+        Ok(lanes.into_iter().find(|lane| lane.batch_id == id).expect("the batch has an open lane"))
+    }
+
+    /// The next rows of a batch, claimed.
+    pub async fn claimed(&self, id: BatchId, rows: u32, daemon: DaemonId) -> Result<Lease> {
+        let lane = self.open_lane(id).await?;
+        Ok(self.claim(&lane, rows, daemon).await?.expect("nobody else claims"))
+    }
+
+    /// A daemon that lives as long as any test.
+    pub async fn living_daemon(&self) -> Result<DaemonId> {
+        let daemon = DaemonId::new();
+        self.beat(daemon, Duration::from_hours(1)).await?;
+        Ok(daemon)
+    }
+
+    /// Lets a daemon's time run out, on either clock.
+    pub async fn let_die(&self, daemon: DaemonId) -> Result<()> {
+        self.beat(daemon, Duration::ZERO).await?;
+        Ok(())
+    }
+}
+
+pub fn part(bytes: u64) -> FilePart {
+    FilePart { blob: BlobId::new(), bytes }
+}
+
+/// An uploaded file of two parts.
+pub fn new_file(purpose: Purpose, created_at: Timestamp) -> NewFile {
+    let file =
+        File { id: FileId::new(), purpose, filename: "rows.jsonl".to_owned(), bytes: 30, created_at, expires_at: None };
+    NewFile { file, parts: vec![part(10), part(20)], indexed: None }
+}
+
+pub fn new_batch() -> NewBatch {
+    NewBatch {
+        input_file_id: FileId::new().to_string(),
+        endpoint: Endpoint::ChatCompletions,
+        window: Window { text: "24h".to_owned(), length: WINDOW },
+        metadata: None,
+        output_expires_after: None,
+        idempotency_key: None,
+    }
+}
+
+/// A lane for each of `rows`, one after the other, to the models `model-0`, `model-1` and so on.
+pub fn lanes(rows: &[u32]) -> Vec<NewLane> {
+    let mut first = 0;
+    let lane = |(no, rows): (usize, &u32)| {
+        let lane = NewLane { model: format!("model-{no}"), first, last: first + rows };
+        first = lane.last;
+        lane
+    };
+    rows.iter().enumerate().map(lane).collect()
+}
+
+/// The outcomes of rows that ran under leases: of each, those that completed and those that failed.
+pub fn flush(ran: &[(&Lease, Range<u32>, Range<u32>)]) -> Flush {
+    let mut flush = Flush::default();
+    for (lease, completed, failed) in ran {
+        let batch = flush.batches.entry(lease.batch_id).or_default();
+        for row in completed.clone() {
+            add_row(&mut batch.output, row, OUTPUT_LINE);
+            batch.usage.add(USAGE_OF_A_ROW);
+        }
+        for row in failed.clone() {
+            add_row(&mut batch.error, row, ERROR_LINE);
+        }
+        let rows = u32::try_from(completed.len() + failed.len()).expect("few rows");
+        batch.leases.insert(lease.id, (lease.token, rows));
+    }
+    flush
+}
+
+/// Adds the line of a row to a part, which is made if it is not there.
+pub fn add_row(part: &mut Option<RecordedPart>, row: u32, bytes: u64) {
+    let part = part.get_or_insert_with(|| RecordedPart { part: self::part(0), rows: RoaringBitmap::new() });
+    part.rows.insert(row);
+    part.part.bytes += bytes;
+}
+
+/// The end of a batch whose rows in `never_ran` have no line.
+pub fn ending(batch: &Batch, never_ran: impl IntoIterator<Item = u32>) -> Ending {
+    let mut part = None;
+    for row in never_ran {
+        add_row(&mut part, row, ERROR_LINE);
+    }
+    Ending { id: batch.id, from: batch.status, never_ran: part, files_expire_at: None }
+}
+
+/// All of a list on one page.
+pub fn all<Id>(order: Order) -> PageRequest<Id> {
+    PageRequest { after: None, limit: 100, order }
+}

@@ -1,0 +1,474 @@
+//! Lanes, leases and daemons: who may run which rows.
+
+use std::time::Duration;
+
+use batchwright::domain::batch::NewBatch;
+use batchwright::domain::endpoint::Endpoint;
+use batchwright::domain::file::Purpose;
+use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId};
+use batchwright::domain::lease::{LapsedLease, Lease};
+use batchwright::domain::report::Report;
+use batchwright::storage::{
+    BatchStore as _, FileStore as _, HeldLease, Indexed, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
+};
+use futures::future::join_all;
+
+use crate::given::{START, TestStorage, after, flush, lanes, new_batch, new_file};
+
+on_both_databases!(
+    a_claim_moves_the_cursor,
+    claims_cover_a_lane_without_gap_or_overlap,
+    claims_at_the_same_time_cover_a_lane_without_gap_or_overlap,
+    a_claim_that_saw_an_old_cursor_gets_nothing,
+    a_claim_beyond_the_end_of_the_lane_gets_nothing,
+    a_claim_on_a_batch_that_was_called_off_gets_nothing,
+    a_claim_on_a_batch_whose_window_closed_gets_nothing,
+    open_lanes_come_by_deadline,
+    a_claimed_lane_is_not_open,
+    the_lease_of_a_living_daemon_has_not_lapsed,
+    the_lease_of_a_dead_daemon_has_lapsed,
+    the_lease_of_a_daemon_that_never_beat_has_lapsed,
+    a_lease_that_was_given_back_has_lapsed,
+    a_lease_given_back_with_an_old_token_stays,
+    a_daemon_that_beats_again_keeps_its_leases,
+    lapsed_leases_are_of_batches_in_progress_only,
+    lapsed_leases_come_up_to_the_limit,
+    whoever_takes_a_lease_over_has_its_rows_under_a_higher_token,
+    a_lease_is_taken_over_from_the_token_it_lapsed_with_only,
+    a_lease_of_a_living_daemon_is_not_taken_over,
+    one_of_several_takers_wins,
+    a_heartbeat_returns_the_daemons_own_leases,
+    a_heartbeat_tells_which_batches_still_run,
+    a_heartbeat_leaves_out_leases_that_were_taken_over,
+    the_input_of_a_batch_is_its_file_with_the_row_index,
+    the_input_of_a_batch_outlives_its_deletion,
+    a_batch_without_an_indexed_file_has_no_input,
+);
+
+/// The state of leases as the one lapsed lease it must be.
+async fn only_lapsed(storage: &TestStorage) -> Result<LapsedLease> {
+    let lapsed = storage.lapsed_leases(10).await?;
+    assert_eq!(lapsed.len(), 1);
+    Ok(lapsed[0])
+}
+
+fn held(lease: &Lease, runs: bool) -> HeldLease {
+    HeldLease { id: lease.id, runs }
+}
+
+/// Sorts leases by their rows and checks that these are `0..rows`, each once.
+fn assert_covered(leases: &mut [Lease], rows: u32) {
+    leases.sort_by_key(|lease| lease.first);
+    let mut next = 0;
+    for lease in leases {
+        assert_eq!(lease.first, next);
+        assert!(lease.first < lease.last);
+        next = lease.last;
+    }
+    assert_eq!(next, rows);
+}
+
+async fn a_claim_moves_the_cursor(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[10]).await?;
+    let lane = storage.open_lane(batch.id).await?;
+
+    let lease = storage.claim(&lane, 4, DaemonId::new()).await?.expect("nobody else claims");
+
+    let expected = Lease { id: lease.id, batch_id: batch.id, model: "model-0".to_owned(), first: 0, last: 4, token: 1 };
+    assert_eq!(lease, expected);
+    let moved = storage.open_lane(batch.id).await?;
+    assert_eq!((moved.next, moved.last), (4, 10));
+    Ok(())
+}
+
+async fn claims_cover_a_lane_without_gap_or_overlap(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[7, 5]).await?;
+    let daemon = DaemonId::new();
+
+    let mut leases = Vec::new();
+    for rows in [3, 1, 3, 2, 3] {
+        leases.push(storage.claimed(batch.id, rows, daemon).await?);
+    }
+
+    assert_covered(&mut leases, 12);
+    assert_eq!(storage.open_lanes(10).await?, []);
+    Ok(())
+}
+
+async fn claims_at_the_same_time_cover_a_lane_without_gap_or_overlap(storage: TestStorage) -> Result<()> {
+    storage.running(&[1000]).await?;
+    let claim_all = async || -> Result<Vec<Lease>> {
+        let daemon = DaemonId::new();
+        let mut leases = Vec::new();
+        while let Some(lane) = storage.open_lanes(1).await?.pop() {
+            leases.extend(storage.claim(&lane, lane.waiting().min(7), daemon).await?);
+        }
+        Ok(leases)
+    };
+
+    let claimers: Vec<Vec<Lease>> = join_all((0..8).map(|_| claim_all())).await.into_iter().collect::<Result<_>>()?;
+
+    assert_covered(&mut claimers.concat(), 1000);
+    Ok(())
+}
+
+async fn a_claim_that_saw_an_old_cursor_gets_nothing(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[10]).await?;
+    let seen = storage.open_lane(batch.id).await?;
+    storage.claimed(batch.id, 4, DaemonId::new()).await?;
+
+    let claimed = storage.claim(&seen, 4, DaemonId::new()).await?;
+
+    assert_eq!(claimed, None);
+    assert_eq!(storage.open_lane(batch.id).await?.next, 4);
+    Ok(())
+}
+
+async fn a_claim_beyond_the_end_of_the_lane_gets_nothing(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[10, 10]).await?;
+    let lane = storage.open_lane(batch.id).await?;
+
+    assert_eq!(storage.claim(&lane, 11, DaemonId::new()).await?, None);
+
+    assert_eq!(storage.open_lane(batch.id).await?, lane);
+    Ok(())
+}
+
+async fn a_claim_on_a_batch_that_was_called_off_gets_nothing(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[10]).await?;
+    let lane = storage.open_lane(batch.id).await?;
+    storage.cancel_batch(batch.id, after(1)).await?;
+
+    assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
+    Ok(())
+}
+
+async fn a_claim_on_a_batch_whose_window_closed_gets_nothing(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[10]).await?;
+    let lane = storage.open_lane(batch.id).await?;
+    storage.expire_batches(batch.expires_at, 10).await?;
+
+    assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
+    assert_eq!(storage.open_lanes(10).await?, []);
+    Ok(())
+}
+
+async fn open_lanes_come_by_deadline(storage: TestStorage) -> Result<()> {
+    let late = storage.create_batch(&new_batch(), after(60)).await?;
+    let soon = storage.create_batch(&new_batch(), after(0)).await?;
+    storage.admit_batch(late.id, &lanes(&[1, 1]), START).await?;
+    storage.admit_batch(soon.id, &lanes(&[1, 1]), START).await?;
+
+    let first_three = storage.open_lanes(3).await?;
+
+    let order: Vec<_> = first_three.iter().map(|lane| (lane.batch_id, lane.no)).collect();
+    assert_eq!(order, [(soon.id, 0), (soon.id, 1), (late.id, 0)]);
+    Ok(())
+}
+
+async fn a_claimed_lane_is_not_open(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[2, 2]).await?;
+
+    storage.claimed(batch.id, 2, DaemonId::new()).await?;
+
+    let open: Vec<u32> = storage.open_lanes(10).await?.iter().map(|lane| lane.no).collect();
+    assert_eq!(open, [1]);
+    Ok(())
+}
+
+async fn the_lease_of_a_living_daemon_has_not_lapsed(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let batch = storage.running(&[2]).await?;
+
+    storage.claimed(batch.id, 2, daemon).await?;
+
+    assert_eq!(storage.lapsed_leases(10).await?, []);
+    Ok(())
+}
+
+async fn the_lease_of_a_dead_daemon_has_lapsed(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let batch = storage.running(&[2]).await?;
+    let lease = storage.claimed(batch.id, 2, daemon).await?;
+
+    storage.let_die(daemon).await?;
+
+    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+    Ok(())
+}
+
+async fn the_lease_of_a_daemon_that_never_beat_has_lapsed(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[2]).await?;
+
+    let lease = storage.claimed(batch.id, 2, DaemonId::new()).await?;
+
+    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+    Ok(())
+}
+
+async fn a_lease_that_was_given_back_has_lapsed(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let batch = storage.running(&[4]).await?;
+    let given_back = storage.claimed(batch.id, 2, daemon).await?;
+    let kept = storage.claimed(batch.id, 2, daemon).await?;
+
+    storage.give_back(given_back.id, given_back.token).await?;
+
+    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: given_back.id, token: 1 }]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&kept, true)]);
+    Ok(())
+}
+
+async fn a_lease_given_back_with_an_old_token_stays(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[2]).await?;
+    let old = storage.claimed(batch.id, 2, DaemonId::new()).await?;
+    let daemon = storage.living_daemon().await?;
+    let lapsed = only_lapsed(&storage).await?;
+    let taken = storage.take_over(lapsed, daemon).await?.expect("nobody else takes it");
+
+    storage.give_back(old.id, old.token).await?;
+
+    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&taken, true)]);
+    Ok(())
+}
+
+async fn a_daemon_that_beats_again_keeps_its_leases(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let batch = storage.running(&[2]).await?;
+    let lease = storage.claimed(batch.id, 2, daemon).await?;
+    storage.let_die(daemon).await?;
+    let lapsed = only_lapsed(&storage).await?;
+
+    let mine = storage.beat(daemon, Duration::from_hours(1)).await?;
+
+    assert_eq!(mine, [held(&lease, true)]);
+    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.take_over(lapsed, DaemonId::new()).await?, None);
+    Ok(())
+}
+
+async fn lapsed_leases_are_of_batches_in_progress_only(storage: TestStorage) -> Result<()> {
+    let called_off = storage.running(&[2]).await?;
+    storage.claimed(called_off.id, 2, DaemonId::new()).await?;
+    storage.cancel_batch(called_off.id, after(1)).await?;
+    let overdue = storage.running(&[2]).await?;
+    storage.claimed(overdue.id, 2, DaemonId::new()).await?;
+    storage.expire_batches(overdue.expires_at, 10).await?;
+
+    assert_eq!(storage.lapsed_leases(10).await?, []);
+    Ok(())
+}
+
+async fn lapsed_leases_come_up_to_the_limit(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+    for _ in 0..3 {
+        storage.claimed(batch.id, 1, DaemonId::new()).await?;
+    }
+
+    assert_eq!(storage.lapsed_leases(2).await?.len(), 2);
+    Ok(())
+}
+
+async fn whoever_takes_a_lease_over_has_its_rows_under_a_higher_token(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[5]).await?;
+    let old = storage.claimed(batch.id, 4, DaemonId::new()).await?;
+    let daemon = storage.living_daemon().await?;
+
+    let taken = storage.take_over(only_lapsed(&storage).await?, daemon).await?;
+
+    assert_eq!(taken, Some(Lease { token: 2, ..old }));
+    assert_eq!(storage.lapsed_leases(10).await?, []);
+    Ok(())
+}
+
+async fn a_lease_is_taken_over_from_the_token_it_lapsed_with_only(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[2]).await?;
+    storage.claimed(batch.id, 2, DaemonId::new()).await?;
+    let first = only_lapsed(&storage).await?;
+    // The taker is dead too, so that only the token stands against the next.
+    storage.take_over(first, DaemonId::new()).await?.expect("nobody else takes it");
+
+    assert_eq!(storage.take_over(first, DaemonId::new()).await?, None);
+
+    assert_eq!(only_lapsed(&storage).await?, LapsedLease { token: 2, ..first });
+    assert_eq!(storage.take_over(LapsedLease { id: LeaseId::new(), token: 1 }, DaemonId::new()).await?, None);
+    Ok(())
+}
+
+async fn a_lease_of_a_living_daemon_is_not_taken_over(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let batch = storage.running(&[2]).await?;
+    let lease = storage.claimed(batch.id, 2, daemon).await?;
+
+    let taken = storage.take_over(LapsedLease { id: lease.id, token: lease.token }, DaemonId::new()).await?;
+
+    assert_eq!(taken, None);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&lease, true)]);
+    Ok(())
+}
+
+async fn one_of_several_takers_wins(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[2]).await?;
+    storage.claimed(batch.id, 2, DaemonId::new()).await?;
+    let lapsed = only_lapsed(&storage).await?;
+
+    let takers = (0..8).map(|_| storage.take_over(lapsed, DaemonId::new()));
+    let taken: Vec<Option<Lease>> = join_all(takers).await.into_iter().collect::<Result<_>>()?;
+
+    let tokens: Vec<i64> = taken.into_iter().flatten().map(|lease| lease.token).collect();
+    assert_eq!(tokens, [2]);
+    Ok(())
+}
+
+async fn a_heartbeat_returns_the_daemons_own_leases(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let other = storage.living_daemon().await?;
+    let batch = storage.running(&[6]).await?;
+    let first = storage.claimed(batch.id, 2, daemon).await?;
+    let others = storage.claimed(batch.id, 2, other).await?;
+    let done = storage.claimed(batch.id, 2, daemon).await?;
+    assert_eq!(storage.record(&flush(&[(&done, 4..6, 0..0)]), after(1)).await?, Recorded::Applied);
+
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&first, true)]);
+    assert_eq!(storage.beat(other, Duration::from_hours(1)).await?, [held(&others, true)]);
+    Ok(())
+}
+
+async fn a_heartbeat_tells_which_batches_still_run(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let overdue = storage.running(&[2]).await?;
+    let closing = storage.claimed(overdue.id, 2, daemon).await?;
+    storage.expire_batches(overdue.expires_at, 10).await?;
+    let called_off = storage.running(&[2]).await?;
+    let stopping = storage.claimed(called_off.id, 2, daemon).await?;
+    storage.cancel_batch(called_off.id, after(1)).await?;
+    let goes_on = storage.running(&[2]).await?;
+    let running = storage.claimed(goes_on.id, 2, daemon).await?;
+
+    let mut leases = storage.beat(daemon, Duration::from_hours(1)).await?;
+
+    leases.sort_by_key(|lease| lease.id);
+    assert_eq!(leases, [held(&closing, false), held(&stopping, false), held(&running, true)]);
+    Ok(())
+}
+
+async fn a_heartbeat_leaves_out_leases_that_were_taken_over(storage: TestStorage) -> Result<()> {
+    let slow = storage.living_daemon().await?;
+    let batch = storage.running(&[2]).await?;
+    storage.claimed(batch.id, 2, slow).await?;
+    storage.let_die(slow).await?;
+    storage.take_over(only_lapsed(&storage).await?, DaemonId::new()).await?.expect("nobody else takes it");
+
+    assert_eq!(storage.beat(slow, Duration::from_hours(1)).await?, []);
+    Ok(())
+}
+
+/// A file that a batch can run, and a batch of it.
+async fn batch_of_a_file(storage: &TestStorage) -> Result<(NewFile, NewBatch)> {
+    let indexed = Indexed { index: BlobId::new(), report: Report::default() };
+    let file = NewFile { indexed: Some(indexed), ..new_file(Purpose::Batch, START) };
+    storage.create_file(&file).await?;
+    let batch = NewBatch { input_file_id: file.file.id.to_string(), endpoint: Endpoint::Embeddings, ..new_batch() };
+    Ok((file, batch))
+}
+
+async fn the_input_of_a_batch_is_its_file_with_the_row_index(storage: TestStorage) -> Result<()> {
+    let (file, new) = batch_of_a_file(&storage).await?;
+    let batch = storage.create_batch(&new, START).await?;
+
+    let input = storage.batch_input(batch.id).await?.expect("the file is there");
+
+    assert_eq!(input.endpoint, Endpoint::Embeddings);
+    assert_eq!(Some(input.index), file.indexed.map(|indexed| indexed.index));
+    assert_eq!(input.parts, file.parts);
+    Ok(())
+}
+
+async fn the_input_of_a_batch_outlives_its_deletion(storage: TestStorage) -> Result<()> {
+    let (file, new) = batch_of_a_file(&storage).await?;
+    let batch = storage.create_batch(&new, START).await?;
+
+    storage.delete_file(file.file.id, after(1)).await?;
+
+    assert!(storage.batch_input(batch.id).await?.is_some());
+    Ok(())
+}
+
+async fn a_batch_without_an_indexed_file_has_no_input(storage: TestStorage) -> Result<()> {
+    let not_indexed = new_file(Purpose::Vision, START);
+    storage.create_file(&not_indexed).await?;
+
+    for input in [not_indexed.file.id.to_string(), FileId::new().to_string(), "no file at all".to_owned()] {
+        let batch = storage.create_batch(&NewBatch { input_file_id: input, ..new_batch() }, START).await?;
+        assert!(storage.batch_input(batch.id).await?.is_none());
+    }
+    Ok(())
+}
+
+/// Time as each database has it: a lease lapses by no other clock.
+mod clocks {
+    use super::*;
+
+    #[tokio::test]
+    async fn sqlite_follows_the_clock_it_was_opened_with() -> Result<()> {
+        let storage = TestStorage::sqlite().await;
+        let daemon = DaemonId::new();
+        storage.beat(daemon, Duration::from_secs(15)).await?;
+        let batch = storage.running(&[2]).await?;
+        storage.claimed(batch.id, 2, daemon).await?;
+
+        storage.clock.advance(Duration::from_millis(14_999));
+        let just_before = storage.lapsed_leases(10).await?;
+        storage.clock.advance(Duration::from_millis(1));
+        let then = storage.lapsed_leases(10).await?;
+
+        assert_eq!((just_before.len(), then.len()), (0, 1));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn postgres_follows_its_own_clock() -> Result<()> {
+        let storage = TestStorage::postgres().await;
+        let daemon = storage.living_daemon().await?;
+        let batch = storage.running(&[2]).await?;
+        storage.claimed(batch.id, 2, daemon).await?;
+
+        storage.clock.advance(Duration::from_hours(2));
+        let by_the_programs_clock = storage.lapsed_leases(10).await?;
+        storage.beat(daemon, Duration::from_millis(1)).await?;
+        let by_its_own = async {
+            while storage.lapsed_leases(10).await?.is_empty() {}
+            Ok(())
+        };
+
+        assert_eq!(by_the_programs_clock, []);
+        tokio::time::timeout(Duration::from_secs(10), by_its_own).await.expect("a millisecond passes")
+    }
+
+    #[tokio::test]
+    async fn every_lease_has_lapsed_when_sqlite_is_opened_again() -> Result<()> {
+        let storage = TestStorage::sqlite().await;
+        let daemon = storage.living_daemon().await?;
+        let batch = storage.running(&[2]).await?;
+        let lease = storage.claimed(batch.id, 2, daemon).await?;
+
+        let reopened = storage.place.open(storage.clock.clone()).await?;
+
+        assert_eq!(reopened.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn leases_stay_when_another_replica_opens_postgres() -> Result<()> {
+        let storage = TestStorage::postgres().await;
+        let daemon = storage.living_daemon().await?;
+        let batch = storage.running(&[2]).await?;
+        storage.claimed(batch.id, 2, daemon).await?;
+
+        let other = storage.place.open(storage.clock.clone()).await?;
+
+        assert_eq!(other.lapsed_leases(10).await?, []);
+        Ok(())
+    }
+}

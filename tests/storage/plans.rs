@@ -1,0 +1,260 @@
+//! What is asked often finds its rows by an index, however many there are.
+//!
+//! The statements are taken from the log as the storage sends them, so that these tests see what is really asked.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use batchwright::domain::file::Purpose;
+use batchwright::domain::ids::DaemonId;
+use batchwright::domain::page::Order;
+use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Instrument as _, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+
+use crate::given::{Place, START, TestStorage, after, all, flush};
+
+on_both_databases!(
+    open_lanes_are_found_by_index,
+    lapsed_leases_are_found_by_index,
+    a_heartbeat_finds_its_leases_by_index,
+    a_claim_finds_its_lane_by_index,
+    batches_to_admit_are_found_by_index,
+    batches_to_finish_are_found_by_index,
+    overdue_batches_are_found_by_index,
+    batches_are_listed_by_index,
+    files_are_listed_by_index,
+    a_flush_is_recorded_by_index,
+    the_ledger_is_read_by_index,
+    a_fence_finds_its_leases_by_index,
+);
+
+const TARGET: &str = "sqlx::query";
+const SPAN: &str = "watched";
+
+/// The statements that were logged within each span.
+static LOGGED: Mutex<BTreeMap<u64, Vec<String>>> = Mutex::new(BTreeMap::new());
+
+static LOG: LazyLock<()> = LazyLock::new(|| {
+    tracing::subscriber::set_global_default(Registry::default().with(Statements)).expect("no other log is kept");
+});
+
+struct Statements;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Statements {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target() == TARGET || metadata.name() == SPAN
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let Some(span) = context.event_span(event).filter(|span| span.name() == SPAN) else { return };
+        let mut statement = Statement::default();
+        event.record(&mut statement);
+        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.entry(span.id().into_u64()).or_default().push(statement.text());
+    }
+}
+
+/// A statement as the log has it: its first words, and all of it if it has more.
+#[derive(Default)]
+struct Statement {
+    summary: String,
+    whole: String,
+}
+
+impl Statement {
+    fn text(self) -> String {
+        if self.whole.is_empty() { self.summary } else { self.whole }
+    }
+}
+
+impl Visit for Statement {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "summary" => value.clone_into(&mut self.summary),
+            "db.statement" => value.trim().clone_into(&mut self.whole),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+}
+
+/// The statements that a call of the storage sends, without those around a transaction.
+async fn sent<T>(call: impl Future<Output = Result<T>>) -> Result<Vec<String>> {
+    LazyLock::force(&LOG);
+    let span = tracing::info_span!(SPAN);
+    let id = span.id().expect("it is enabled").into_u64();
+
+    call.instrument(span.clone()).await?;
+
+    // SQLite has threads of its own, which may log a query only after its answer has arrived.
+    let logged = async {
+        loop {
+            let logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            let statements: Vec<String> = logged.into_iter().flatten().filter(|text| has_plan(text)).collect();
+            if !statements.is_empty() {
+                return statements;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    Ok(tokio::time::timeout(Duration::from_secs(10), logged).await.expect("statements are logged"))
+}
+
+fn has_plan(statement: &str) -> bool {
+    ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|verb| statement.starts_with(verb))
+}
+
+/// How a database would run a statement, one step a line.
+async fn plan(place: &Place, statement: &str) -> String {
+    match place {
+        Place::Sqlite(path) => {
+            let options = SqliteConnectOptions::new().filename(path);
+            let mut connection = SqliteConnection::connect_with(&options).await.expect("it was opened before");
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let steps: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(&mut connection).await.expect("it is a statement");
+            steps.into_iter().map(|step| step.3).collect::<Vec<_>>().join("\n")
+        }
+        Place::Postgres(url) => {
+            let mut connection = PgConnection::connect(url).await.expect("it was opened before");
+            let parameters = (1..20).take_while(|no| statement.contains(&format!("${no}"))).count();
+            let values = match parameters {
+                0 => String::new(),
+                _ => format!("({})", vec!["NULL"; parameters].join(", ")),
+            };
+            // In an empty table nothing beats reading all of it, so that is made to look dear.
+            let prepare = format!(
+                "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; PREPARE it AS {statement}"
+            );
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut connection).await.expect("it is a statement");
+            let explain = AssertSqlSafe(format!("EXPLAIN (COSTS OFF) EXECUTE it{values}"));
+            let steps: Vec<String> =
+                sqlx::query_scalar(explain).fetch_all(&mut connection).await.expect("it is prepared");
+            steps.join("\n")
+        }
+    }
+}
+
+/// Checks that no statement reads all of a table, and that one of them uses an index of `indexes`.
+async fn assert_found_by(place: &Place, indexes: &[&str], statements: Vec<String>) {
+    let mut plans = String::new();
+    for statement in statements {
+        let plan = plan(place, &statement).await;
+        let reads_all = |step: &str| match place {
+            Place::Sqlite(_) => step.starts_with("SCAN") && !step.contains("INDEX"),
+            Place::Postgres(_) => step.contains("Seq Scan"),
+        };
+        assert!(!plan.lines().any(reads_all), "{statement}\n\n{plan}");
+        plans.push_str(&plan);
+        plans.push('\n');
+    }
+    assert!(indexes.iter().any(|index| plans.contains(index)), "{plans}");
+}
+
+async fn open_lanes_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.open_lanes(10)).await?;
+
+    assert_found_by(&storage.place, &["lanes_with_work", "batches_to_work_on"], statements).await;
+    Ok(())
+}
+
+async fn lapsed_leases_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.lapsed_leases(10)).await?;
+
+    assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
+    Ok(())
+}
+
+async fn a_heartbeat_finds_its_leases_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.beat(DaemonId::new(), Duration::ZERO)).await?;
+
+    assert_found_by(&storage.place, &["leases_by_daemon"], statements).await;
+    Ok(())
+}
+
+async fn a_claim_finds_its_lane_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+    let lane = storage.open_lane(batch.id).await?;
+
+    let statements = sent(storage.claim(&lane, 1, DaemonId::new())).await?;
+
+    assert_found_by(&storage.place, &["autoindex_lanes", "lanes_pkey"], statements).await;
+    Ok(())
+}
+
+async fn batches_to_admit_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.batches_to_admit(10)).await?;
+
+    assert_found_by(&storage.place, &["batches_to_work_on"], statements).await;
+    Ok(())
+}
+
+async fn batches_to_finish_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.batches_to_finish(10)).await?;
+
+    assert_found_by(&storage.place, &["batches_to_work_on"], statements).await;
+    Ok(())
+}
+
+async fn overdue_batches_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.expire_batches(START, 10)).await?;
+
+    assert_found_by(&storage.place, &["batches_to_work_on"], statements).await;
+    Ok(())
+}
+
+async fn batches_are_listed_by_index(storage: TestStorage) -> Result<()> {
+    for order in [Order::Ascending, Order::Descending] {
+        let statements = sent(storage.batches(&all(order))).await?;
+
+        assert_found_by(&storage.place, &["autoindex_batches", "batches_pkey"], statements).await;
+    }
+    Ok(())
+}
+
+async fn files_are_listed_by_index(storage: TestStorage) -> Result<()> {
+    for order in [Order::Ascending, Order::Descending] {
+        let statements = sent(storage.files(&all(order), Some(Purpose::Batch), START)).await?;
+
+        assert_found_by(&storage.place, &["files_by_age"], statements).await;
+    }
+    Ok(())
+}
+
+async fn a_flush_is_recorded_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+    let lease = storage.claimed(batch.id, 3, DaemonId::new()).await?;
+
+    let statements = sent(storage.record(&flush(&[(&lease, 0..2, 2..3)]), after(1))).await?;
+
+    assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
+    Ok(())
+}
+
+async fn the_ledger_is_read_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+
+    let statements = sent(storage.recorded_rows(batch.id)).await?;
+
+    assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
+    Ok(())
+}
+
+async fn a_fence_finds_its_leases_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+    storage.cancel_batch(batch.id, after(1)).await?;
+
+    let statements = sent(storage.fence(batch.id)).await?;
+
+    assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
+    Ok(())
+}
