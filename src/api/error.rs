@@ -121,6 +121,13 @@ impl ApiError {
         error
     }
 
+    /// 416: the file does not have the range asked for.
+    #[must_use]
+    pub fn no_such_range(length: u64) -> Self {
+        let message = format!("The file has {length} bytes, and none in the range asked for.");
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid_request_error", message)
+    }
+
     /// 500: a fault of this program.
     #[must_use]
     pub fn internal() -> Self {

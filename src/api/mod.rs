@@ -5,6 +5,7 @@
 
 mod batches;
 mod error;
+mod extract;
 mod files;
 mod health;
 mod models;

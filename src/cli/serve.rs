@@ -52,6 +52,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.settings;
     logs::start(&settings.log.log)?;
     let metrics = metrics::start()?;
+    tokio::spawn(metrics::keep_up(metrics.clone()));
     let listen_on = settings.http.listen;
     let service = Service::start(settings, Some(metrics)).await?;
     let listener = listen(listen_on).await?;

@@ -8,6 +8,7 @@ use metrics::{counter, describe_counter, describe_histogram, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
+const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts collecting, and returns what renders the metrics for `GET /metrics`.
 ///
@@ -30,6 +31,14 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_loop_turns_total", "Turns of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Turns that failed");
     Ok(handle)
+}
+
+/// Folds what was measured into its sums, for ever. Without this it would pile up until somebody asks for it.
+pub async fn keep_up(handle: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(KEEP_UP_EVERY).await;
+        handle.run_upkeep();
+    }
 }
 
 /// A file was uploaded.

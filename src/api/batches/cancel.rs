@@ -1,9 +1,10 @@
 //! `POST /v1/batches/{batch_id}/cancel` (contract §8.5). A body, and a content type without one, are ignored.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::{BatchObject, not_found, parse_id};
+use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::batch::BatchStatus;
 
@@ -13,10 +14,7 @@ use crate::domain::batch::BatchStatus;
     (status = 404, body = crate::api::error::ErrorBody),
     (status = 409, description = "It has ended", body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn cancel_batch(
-    State(app): AppState,
-    Path(id): Path<String>,
-) -> Result<Json<BatchObject>, ApiError> {
+pub(in crate::api) async fn cancel_batch(State(app): AppState, Id(id): Id) -> Result<Json<BatchObject>, ApiError> {
     let batch = app.storage.cancel_batch(parse_id(&id)?, app.clock.now()).await?.ok_or_else(|| not_found(&id))?;
     if batch.status.is_terminal() && batch.status != BatchStatus::Cancelled {
         return Err(ApiError::conflict(format!("Cannot cancel a batch with status '{}'.", batch.status)));

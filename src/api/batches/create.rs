@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::BatchObject;
+use crate::api::extract::Whole;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::batch::NewBatch;
 use crate::domain::endpoint::Endpoint;
@@ -32,7 +32,7 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
     headers: HeaderMap,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<BatchObject>, ApiError> {
     let body: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;

@@ -1,9 +1,10 @@
 //! `GET /v1/batches/{batch_id}` (contract §8.4).
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::{BatchObject, not_found, parse_id};
+use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 
 /// Retrieves a batch.
@@ -11,10 +12,7 @@ use crate::api::{ApiError, AppState};
     (status = 200, body = BatchObject),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn get_batch(
-    State(app): AppState,
-    Path(id): Path<String>,
-) -> Result<Json<BatchObject>, ApiError> {
+pub(in crate::api) async fn get_batch(State(app): AppState, Id(id): Id) -> Result<Json<BatchObject>, ApiError> {
     let batch = app.storage.batch(parse_id(&id)?).await?.ok_or_else(|| not_found(&id))?;
     Ok(Json(batch.into()))
 }

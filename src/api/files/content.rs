@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 
 use super::find;
 use super::range::{Asked, asked};
+use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::storage::blobs::FileBytes;
 
@@ -17,11 +18,11 @@ use crate::storage::blobs::FileBytes;
     (status = 200, description = "The bytes", content_type = "application/octet-stream"),
     (status = 206, description = "The bytes of the range asked for", content_type = "application/octet-stream"),
     (status = 404, body = crate::api::error::ErrorBody),
-    (status = 416, description = "The file has no such range")
+    (status = 416, description = "The file has no such range", body = crate::api::error::ErrorBody)
 ))]
 pub(in crate::api) async fn file_content(
     State(app): AppState,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let file = find(&app, &id).await?;
@@ -32,7 +33,7 @@ pub(in crate::api) async fn file_content(
         Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Asked::Unsatisfiable => {
             let none = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
-            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, none).into_response());
+            return Ok((none, ApiError::no_such_range(length)).into_response());
         }
     };
     let mut response = Response::new(Body::from_stream(bytes.stream(&app.blobs, range.clone())));

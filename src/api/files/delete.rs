@@ -1,9 +1,10 @@
 //! `DELETE /v1/files/{file_id}` (contract §4.2).
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::{DeletedFile, find};
+use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 
 /// Deletes a file. A batch that runs it goes on to its end.
@@ -11,10 +12,7 @@ use crate::api::{ApiError, AppState};
     (status = 200, body = DeletedFile),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn delete_file(
-    State(app): AppState,
-    Path(id): Path<String>,
-) -> Result<Json<DeletedFile>, ApiError> {
+pub(in crate::api) async fn delete_file(State(app): AppState, Id(id): Id) -> Result<Json<DeletedFile>, ApiError> {
     let file = find(&app, &id).await?;
     // Two deletions at once: both find it, one deletes it, and for both it is gone.
     app.storage.delete_file(file.id, app.clock.now()).await?;

@@ -1,9 +1,10 @@
 //! `GET /v1/files/{file_id}` (contract §4.1).
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::{FileObject, find};
+use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 
 /// Retrieves a file.
@@ -11,9 +12,6 @@ use crate::api::{ApiError, AppState};
     (status = 200, body = FileObject),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn get_file(
-    State(app): AppState,
-    Path(id): Path<String>,
-) -> Result<Json<FileObject>, ApiError> {
+pub(in crate::api) async fn get_file(State(app): AppState, Id(id): Id) -> Result<Json<FileObject>, ApiError> {
     Ok(Json(find(&app, &id).await?.into()))
 }
