@@ -35,7 +35,7 @@ fmt-check: ## Check the format
 	$(CARGO) fmt --check
 
 doc: ## Build the documentation, warnings denied
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 openapi: ## Write openapi/openapi.json anew
 	$(CARGO) run -- openapi > openapi/openapi.json

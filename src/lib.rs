@@ -1,8 +1,8 @@
 //! batchwright gives any OpenAI-compatible inference server the OpenAI Files and Batch API.
 //!
 //! The crate is the program `batchwright` and, for programs that embed it, its parts: a [`daemon::Daemon`] that runs
-//! rows through a [`processor::RequestProcessor`] of your own, and an [`api::router`] to serve.
-//! `examples/custom_processor.rs` shows both. The modules, in reading order:
+//! rows through a [`processor::RequestProcessor`] of your own, an [`api::router`] to serve, and a [`Service`] that puts
+//! both together. `examples/custom_processor.rs` shows how. The modules, in reading order:
 //!
 //! - [`domain`]: what the words mean, without I/O.
 //! - [`config`](mod@config): settings.
@@ -30,3 +30,6 @@ pub mod telemetry;
 pub mod upstream;
 pub mod verify;
 pub mod wakeup;
+
+pub use cli::Service;
+pub use config::ServeConfig;

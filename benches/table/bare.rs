@@ -46,7 +46,7 @@ pub async fn run(base_url: &str, input: &Path, concurrency: usize) -> Result<()>
         worker??;
     }
     let took: Duration = started.elapsed();
-    let cpu = super::process::cpu_time(std::process::id())? - cpu_before;
+    let cpu = super::process::cpu_time(std::process::id())?.saturating_sub(cpu_before);
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let rows = bodies.len() as f64;
     println!("{} {}", rows / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / rows);

@@ -46,15 +46,15 @@ fn row(what: &str, figure: impl std::fmt::Display, note: impl std::fmt::Display)
 }
 
 /// A batch input file of about 1.1 KB a row.
-pub fn input(rows: u32) -> String {
+fn input(rows: u32) -> String {
     let filler = "The quick brown fox jumps over the lazy dog and then it rests. ".repeat(14);
     let mut input = String::with_capacity(rows as usize * 1150);
     for number in 0..rows {
-        let _ = write!(
+        let _ = writeln!(
             input,
             "{{\"custom_id\":\"request-{number}\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":{{\"model\":\"m\",\
              \"messages\":[{{\"role\":\"system\",\"content\":\"Answer briefly.\"}},{{\"role\":\"user\",\"content\":\"{filler}{number}\"}}],\
-             \"max_tokens\":16}}}}\n"
+             \"max_tokens\":16}}}}"
         );
     }
     input
@@ -78,7 +78,7 @@ async fn intake(directory: &Path) -> Result<()> {
     let file = input(ROWS);
     let bytes = file.len() as u64;
     let mut disk = Vec::new();
-    let server = Process::serve(&directory.join("intake"), "http://127.0.0.1:9/v1", &["--role", "api"]).await?;
+    let server = Process::serve(&directory.join("intake"), "http://127.0.0.1:9/v1", &["--role", "api"])?;
     let client = Client::new(&server.address);
     let mut uploads = Vec::new();
     for _ in 0..5 {
@@ -87,8 +87,9 @@ async fn intake(directory: &Path) -> Result<()> {
         std::fs::write(&path, &file)?;
         std::fs::File::open(&path)?.sync_all()?;
         disk.push(started.elapsed());
+        let copy = file.clone();
         let started = Instant::now();
-        client.upload(file.clone()).await?;
+        client.upload(copy).await?;
         uploads.push(started.elapsed());
     }
     let (upload, disk) = (median(uploads), median(disk));
@@ -102,7 +103,7 @@ async fn intake(directory: &Path) -> Result<()> {
 
 async fn creation(directory: &Path) -> Result<()> {
     let limits = ["--role", "api", "--max-batch-rows", "1000000", "--max-batch-bytes", "4GiB"];
-    let server = Process::serve(&directory.join("creation"), "http://127.0.0.1:9/v1", &limits).await?;
+    let server = Process::serve(&directory.join("creation"), "http://127.0.0.1:9/v1", &limits)?;
     let client = Client::new(&server.address);
     for rows in [1_000, 50_000, 1_000_000] {
         let file = client.upload(input(rows)).await?;
@@ -119,7 +120,7 @@ async fn creation(directory: &Path) -> Result<()> {
 
 async fn first_request(directory: &Path) -> Result<()> {
     let (address, mut arrivals) = client::upstream_that_notes_arrivals().await?;
-    let server = Process::serve(&directory.join("first"), &address, &[]).await?;
+    let server = Process::serve(&directory.join("first"), &address, &[])?;
     let client = Client::new(&server.address);
     let mut times = Vec::new();
     for _ in 0..9 {
@@ -139,10 +140,9 @@ async fn drain(directory: &Path) -> Result<()> {
     let file = input(ROWS);
     let path = directory.join("input.jsonl");
     std::fs::write(&path, &file)?;
-    let upstream = Process::simulate().await?;
+    let upstream = Process::simulate()?;
     let concurrency = CONCURRENCY.to_string();
-    let server =
-        Process::serve(&directory.join("drain"), &upstream.address, &["--max-concurrency", &concurrency]).await?;
+    let server = Process::serve(&directory.join("drain"), &upstream.address, &["--max-concurrency", &concurrency])?;
     let client = Client::new(&server.address);
     let file_id = client.upload(file).await?;
 
@@ -158,7 +158,7 @@ async fn drain(directory: &Path) -> Result<()> {
         let id = client.create_batch(&file_id).await?;
         let (ended, times) = client.wait_for(&id, Duration::from_millis(10)).await?;
         rates.push(f64::from(ROWS) / started.elapsed().as_secs_f64());
-        cpu.push((server.cpu_time()? - cpu_before).as_secs_f64() * 1e6 / f64::from(ROWS));
+        cpu.push(server.cpu_time()?.saturating_sub(cpu_before).as_secs_f64() * 1e6 / f64::from(ROWS));
         reads.extend(times);
         batch = ended;
     }
@@ -204,7 +204,7 @@ async fn drain(directory: &Path) -> Result<()> {
 
 async fn memory(directory: &Path) -> Result<()> {
     let limits = ["--role", "api", "--max-batch-rows", "1000000", "--max-batch-bytes", "4GiB"];
-    let server = Process::serve(&directory.join("memory"), "http://127.0.0.1:9/v1", &limits).await?;
+    let server = Process::serve(&directory.join("memory"), "http://127.0.0.1:9/v1", &limits)?;
     let before = server.peak_memory()?;
     let file = input(1_000_000);
     let bytes = file.len() as u64;

@@ -18,14 +18,14 @@ pub struct Process {
 
 impl Process {
     /// `batchwright serve` on a free port.
-    pub async fn serve(data: &Path, upstream: &str, more: &[&str]) -> Result<Self> {
+    pub fn serve(data: &Path, upstream: &str, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(BATCHWRIGHT);
         command.args(["serve", "--listen", "127.0.0.1:0", "--upstream", upstream, "--data-dir"]).arg(data).args(more);
         Self::start(command)
     }
 
     /// `batchwright simulate` that answers at once.
-    pub async fn simulate() -> Result<Self> {
+    pub fn simulate() -> Result<Self> {
         let mut command = Command::new(BATCHWRIGHT);
         command.args(["simulate", "--listen", "127.0.0.1:0", "--latency", "0ms"]);
         Self::start(command)

@@ -1,7 +1,7 @@
 //! HTTP in, HTTP out: OpenAI's Files and Batch API.
 //!
 //! One file for each operation, named as its handler. Nothing is decided here but how a request is read and how an
-//! answer is written; [`error`] has the one envelope for everything that goes wrong.
+//! answer is written; `error` has the one envelope for everything that goes wrong.
 
 mod batches;
 mod error;

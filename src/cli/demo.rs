@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, Parser};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -93,15 +93,10 @@ impl Files {
 
 /// The settings of `serve`, for the simulated upstream and the demo's directory.
 fn settings(upstream: &str, directory: &Path) -> anyhow::Result<ServeConfig> {
-    #[derive(Parser)]
-    struct Defaults {
-        #[command(flatten)]
-        settings: ServeConfig,
-    }
-    let data = directory.join("data");
-    let arguments: [&std::ffi::OsStr; 5] =
-        ["serve".as_ref(), "--upstream".as_ref(), upstream.as_ref(), "--data-dir".as_ref(), data.as_ref()];
-    Ok(Defaults::try_parse_from(arguments)?.settings)
+    let mut settings = ServeConfig::default();
+    settings.upstream.upstream = Some(upstream.parse()?);
+    settings.storage.data_dir = directory.join("data");
+    Ok(settings)
 }
 
 fn input(rows: u32) -> String {

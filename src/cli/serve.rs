@@ -14,17 +14,18 @@ use clap::Args;
 use metrics_exporter_prometheus::PrometheusHandle;
 use reqwest::header::HeaderValue;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, EnterGuard, Runtime};
 
 use super::shutdown;
 use crate::api::{self, App};
 use crate::config::{ServeConfig, StorageConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{DefaultRequestProcessor, EndpointProcessor};
+use crate::processor::{DefaultRequestProcessor, EndpointProcessor, RequestProcessor};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
 use crate::telemetry::{logs, metrics};
-use crate::upstream::{ReqwestHttpClient, UpstreamSettings};
+use crate::upstream::{HttpClient, ReqwestHttpClient, UpstreamSettings};
 use crate::wakeup::Wakeup;
 
 /// The arguments of `serve`.
@@ -43,6 +44,8 @@ pub struct ServeArgs {
 pub struct Service {
     router: Router,
     daemon: Option<RunningDaemon>,
+    /// The daemon's own threads: a status read does not queue behind thousands of rows.
+    threads: Threads,
     settings: ServeConfig,
     /// Held as long as the service is: one process uses a data directory.
     _lock: Option<File>,
@@ -70,23 +73,51 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Service {
-    /// Opens the storage, starts the daemon and makes the router.
+    /// A service in front of the inference server that the settings name.
     ///
     /// # Errors
     /// What the settings lack, or why the storage cannot be used.
     pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+        let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
+        let processor = EndpointProcessor::new(DefaultRequestProcessor::new(Clock::System));
+        Self::assemble(settings, http.clone(), processor, Some(http), metrics).await
+    }
+
+    /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls.
+    ///
+    /// # Errors
+    /// Why the storage cannot be used.
+    pub async fn embed<H, P>(settings: ServeConfig, http: H, processor: P) -> anyhow::Result<Self>
+    where
+        H: HttpClient,
+        P: RequestProcessor<SqlStorage, H> + 'static,
+    {
+        Self::assemble(settings, http, processor, None, None).await
+    }
+
+    /// Opens the storage, starts the daemon and makes the router.
+    async fn assemble<H, P>(
+        settings: ServeConfig,
+        http: H,
+        processor: P,
+        models: Option<ReqwestHttpClient>,
+        metrics: Option<PrometheusHandle>,
+    ) -> anyhow::Result<Self>
+    where
+        H: HttpClient,
+        P: RequestProcessor<SqlStorage, H> + 'static,
+    {
         let clock = Clock::System;
-        let http = upstream(&settings.upstream, settings.worker.max_concurrency, &clock)?;
         let (storage, blobs, lock) = storage(&settings.storage, &clock).await?;
         let wakeup = Wakeup::new();
-        let mut service = Self { router: Router::new(), daemon: None, settings, _lock: lock };
+        let mut service = Self { router: Router::new(), daemon: None, threads: Threads::new()?, settings, _lock: lock };
         let settings = &service.settings;
         if settings.http.role.runs_rows() {
             let daemon = Daemon {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
-                http: http.clone(),
-                processor: Arc::new(EndpointProcessor::new(DefaultRequestProcessor::new(clock.clone()))),
+                http,
+                processor: Arc::new(processor),
                 should_retry: settings.worker.should_retry(),
                 clock: clock.clone(),
                 wakeup: wakeup.clone(),
@@ -96,6 +127,7 @@ impl Service {
                     limits: settings.limits.batch(),
                 },
             };
+            let _entered = service.threads.enter();
             service.daemon = Some(daemon.start());
         }
         let app = Arc::new(App {
@@ -105,7 +137,7 @@ impl Service {
             wakeup,
             intake: settings.limits.intake(),
             windows: settings.limits.completion_windows.clone(),
-            upstream: Some(http),
+            upstream: models,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),
             metrics,
         });
@@ -147,6 +179,28 @@ impl Service {
             Ok(Ok(served)) => Ok(served?),
             Ok(Err(panicked)) => Err(panicked.into()),
             Err(_) => Ok(()),
+        }
+    }
+}
+
+/// A runtime that may be dropped anywhere, and then ends by itself.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn new() -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread().enable_all().thread_name("batchwright-daemon").build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.0.as_ref().map(Runtime::enter)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
         }
     }
 }

@@ -12,7 +12,7 @@ mod storage;
 mod upstream;
 mod worker;
 
-use clap::Args;
+use clap::{Args, Command, FromArgMatches as _};
 
 pub use file::{ConfigError, layered};
 pub use http::{HttpConfig, Role};
@@ -44,4 +44,12 @@ pub struct ServeConfig {
     #[command(flatten)]
     /// What is logged.
     pub log: LogConfig,
+}
+
+/// The defaults of the flags. Neither the environment nor a file is looked at.
+impl Default for ServeConfig {
+    fn default() -> Self {
+        let matches = Self::augment_args(Command::new("serve")).get_matches_from(["serve"]);
+        Self::from_arg_matches(&matches).expect("every setting has a default or may be absent")
+    }
 }

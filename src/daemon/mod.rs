@@ -1,9 +1,9 @@
 //! The built-in worker: who works, when, and how it stops.
 //!
-//! A row's way: [`claim_loop`] leases a range of a lane, [`lease_run`] reads its rows and starts them as capacity
-//! allows, [`attempt`] runs one through the processor and judges the result, [`recorder`] makes outcomes durable.
-//! Beside it, duties that run on a short timer and whenever something happened: [`admit`], [`expire`], [`finalize`]
-//! and [`heartbeat`].
+//! A row's way: `claim_loop` leases a range of a lane, `lease_run` reads its rows and starts them as capacity
+//! allows, `attempt` runs one through the processor and judges the result, `recorder` makes outcomes durable.
+//! Beside it, duties that run on a short timer and whenever something happened: `admit`, `expire`, `finalize`
+//! and `heartbeat`.
 //!
 //! To stop, the daemon claims and starts nothing more, lets calls in flight end for a grace time, aborts what is left,
 //! records what ended, and gives the rest back.

@@ -20,6 +20,12 @@ pub struct HttpResponse {
 }
 
 impl HttpResponse {
+    /// An answer that did not come over HTTP, for processors that call nothing.
+    #[must_use]
+    pub fn json(status: u16, body: &serde_json::Value) -> Self {
+        Self { status, request_id: None, retry_after: None, body: body.to_string().into() }
+    }
+
     /// Whether the status is one of 200 to 299.
     #[must_use]
     pub fn is_success(&self) -> bool {

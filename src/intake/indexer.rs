@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 
+use bytes::Bytes;
+
 use super::IntakeLimits;
 use super::splitter::{Line, LineSplitter};
 use crate::domain::batch::BatchError;
@@ -13,12 +15,14 @@ use crate::domain::row::{RowError, RowHead, inspect, shown};
 
 /// A file with more models than this is a mistake: each has a lane of its own.
 const MAX_MODELS: usize = 1000;
+/// Bytes of one piece of the index.
+const PIECE: usize = 256 << 10;
 
 /// What was found in a batch input file.
 #[derive(Debug)]
 pub struct Found {
-    /// The row index in dispatch order, as it stands in its blob.
-    pub index: Vec<u8>,
+    /// The row index in dispatch order: the pieces of its blob.
+    pub index: Vec<Bytes>,
     /// The report.
     pub report: Report,
 }
@@ -48,12 +52,11 @@ struct Rows {
     /// The most rows that are indexed.
     limit: u64,
     max_line_bytes: usize,
-    entries: Vec<IndexEntry>,
-    /// The number of each entry's model; empty while there is only one.
-    models_of: Vec<u16>,
-    model_numbers: HashMap<String, u16>,
+    /// The encoded entries of each model, in pieces: a growing whole would be copied again and again.
+    entries: Vec<Vec<Vec<u8>>>,
+    model_numbers: HashMap<String, usize>,
     /// The model of the row before: mostly also that of the next.
-    last_model: u16,
+    last_model: usize,
     /// 128 bits of each `custom_id`, hashed with keys nobody knows: equal ids are found without keeping them.
     seen: HashSet<u128>,
     keys: (RandomState, RandomState),
@@ -72,7 +75,6 @@ impl Indexer {
                 limit: limits.max_rows.min(u64::from(u32::MAX)),
                 max_line_bytes: limits.max_line_bytes,
                 entries: Vec::new(),
-                models_of: Vec::new(),
                 model_numbers: HashMap::new(),
                 last_model: 0,
                 seen: HashSet::new(),
@@ -140,7 +142,7 @@ impl Rows {
             Ok((head, model)) => {
                 let row = u32::try_from(self.report.rows - 1).expect("bounded by max_rows");
                 let length = u32::try_from(text.len()).expect("bounded by max_line_bytes");
-                self.entries.push(IndexEntry { offset, length, row });
+                self.add_entry(model, IndexEntry { offset, length, row });
                 self.count_model(model, number);
                 self.count_url(head.endpoint, number);
             }
@@ -154,39 +156,41 @@ impl Rows {
     }
 
     /// Checks a row against the rows before it, and finds the number of its model.
-    fn place(&mut self, head: &RowHead<'_>) -> Result<u16, RowError> {
+    fn place(&mut self, head: &RowHead<'_>) -> Result<usize, RowError> {
         let hash = u128::from(self.keys.0.hash_one(&*head.custom_id)) << 64
             | u128::from(self.keys.1.hash_one(&*head.custom_id));
         if !self.seen.insert(hash) {
             return Err(RowError::DuplicateCustomId { custom_id: shown(&head.custom_id) });
         }
-        if self.report.models.get(usize::from(self.last_model)).is_some_and(|last| last.model == head.model) {
+        if self.report.models.get(self.last_model).is_some_and(|last| last.model == head.model) {
             return Ok(self.last_model);
         }
         if let Some(&known) = self.model_numbers.get(&*head.model) {
             return Ok(known);
         }
-        let number = self.report.models.len();
-        if number >= MAX_MODELS {
-            return Err(RowError::TooManyModels { number: number + 1, limit: MAX_MODELS });
+        let model = self.report.models.len();
+        if model >= MAX_MODELS {
+            return Err(RowError::TooManyModels { number: model + 1, limit: MAX_MODELS });
         }
-        let model = u16::try_from(number).expect("bounded by MAX_MODELS");
         self.model_numbers.insert(head.model.to_string(), model);
         self.report.models.push(ModelRows { model: head.model.to_string(), rows: 0 });
+        self.entries.push(Vec::new());
         Ok(model)
     }
 
-    fn count_model(&mut self, model: u16, number: u64) {
-        self.report.models[usize::from(model)].rows += 1;
+    fn add_entry(&mut self, model: usize, entry: IndexEntry) {
+        let pieces = &mut self.entries[model];
+        match pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE => piece.extend_from_slice(&entry.encode()),
+            _ => pieces.push(entry.encode().to_vec()),
+        }
+    }
+
+    fn count_model(&mut self, model: usize, number: u64) {
+        self.report.models[model].rows += 1;
         self.last_model = model;
-        if model > 0 && self.models_of.is_empty() {
-            self.models_of = vec![0; self.entries.len() - 1];
-        }
-        if self.report.models.len() > 1 {
-            self.models_of.push(model);
-        }
         if model > 0 && self.report.other_models.len() < MAX_KEPT {
-            self.report.other_models.push((number, usize::from(model)));
+            self.report.other_models.push((number, model));
         }
     }
 
@@ -220,20 +224,8 @@ impl Rows {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
-        // The set of ids is the largest thing here; it goes before the index is laid out.
-        drop(std::mem::take(&mut self.seen));
         self.report.urls = self.urls.into_iter().map(|(_, rows)| rows).collect();
-        if !self.models_of.is_empty() {
-            let mut positions: Vec<u32> =
-                (0..u32::try_from(self.entries.len()).expect("bounded by max_rows")).collect();
-            // Stable: within a model the rows stay in file order.
-            positions.sort_by_key(|&position| self.models_of[position as usize]);
-            self.entries = positions.iter().map(|&position| self.entries[position as usize]).collect();
-        }
-        let mut index = Vec::with_capacity(self.entries.len() * IndexEntry::WIDTH);
-        for entry in &self.entries {
-            index.extend_from_slice(&entry.encode());
-        }
+        let index = self.entries.into_iter().flatten().map(Bytes::from).collect();
         Ok(Found { index, report: self.report })
     }
 }
@@ -257,7 +249,7 @@ mod tests {
     }
 
     fn rows_in_dispatch_order(found: &Found) -> Vec<u32> {
-        IndexEntry::decode(&found.index).map(|entry| entry.row).collect()
+        IndexEntry::decode(&found.index.concat()).map(|entry| entry.row).collect()
     }
 
     #[test]
@@ -272,7 +264,7 @@ mod tests {
         assert_eq!(found.report.other_models, [(2, 1), (5, 1)]);
         assert_eq!(found.report.rows, 4);
         assert_eq!(found.report.urls[0].lines, [1, 2, 4, 5]);
-        let third = IndexEntry::decode(&found.index).nth(1).expect("four entries");
+        let third = IndexEntry::decode(&found.index.concat()).nth(1).expect("four entries");
         let start = usize::try_from(third.offset).unwrap();
         assert_eq!(&file[start..start + third.length as usize], row("c", "x"));
     }

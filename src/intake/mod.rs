@@ -17,7 +17,7 @@ use crate::domain::file::FilePart;
 use crate::storage::blobs::{BlobError, Blobs};
 
 /// Chunks on their way to the indexing thread: what bounds its lead over the disk.
-const CHUNKS_AHEAD: usize = 32;
+const CHUNKS_AHEAD: usize = 8;
 
 /// What an upload must keep to, by configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -126,6 +126,7 @@ mod tests {
         lines
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "an element of what `split` returns")]
     fn line(number: u64, text: &str) -> Result<(u64, String), u64> {
         Ok((number, text.to_owned()))
     }

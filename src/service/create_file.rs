@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use object_store::PutPayload;
+
 use crate::domain::file::{File, Purpose};
 use crate::domain::ids::FileId;
 use crate::domain::time::Timestamp;
@@ -71,7 +73,7 @@ async fn keep(
 ) -> Result<File, CreateFileError> {
     let (indexed, kept_for) = if form.purpose == Purpose::Batch {
         let found = taken.found.ok_or(Refusal::Empty)??;
-        let index = blobs.put(found.index).await?;
+        let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
         (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILES_KEPT)))
     } else {
         (None, form.expires_after)

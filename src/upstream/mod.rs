@@ -33,3 +33,14 @@ pub trait HttpClient: Clone + Send + Sync + 'static {
     /// Posts a request's body, byte for byte, to the upstream's path for its endpoint. Any status is an answer.
     async fn post(&self, request: &RequestData) -> Result<HttpResponse, UpstreamError>;
 }
+
+/// No upstream at all, for processors that call none.
+#[derive(Debug, Clone, Copy)]
+pub struct NoUpstream;
+
+#[async_trait]
+impl HttpClient for NoUpstream {
+    async fn post(&self, _request: &RequestData) -> Result<HttpResponse, UpstreamError> {
+        Err(UpstreamError::Network("none is configured".to_owned()))
+    }
+}

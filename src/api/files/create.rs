@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
+use futures::StreamExt as _;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use super::FileObject;
@@ -34,10 +35,15 @@ pub(in crate::api) async fn create_file(
     })?;
     let texts = ["purpose", "expires_after[anchor]", "expires_after[seconds]", "expires_after"];
     let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
-    let form = Multipart::with_constraints(body.into_data_stream(), boundary, Constraints::new().size_limit(limits));
+    let mut bytes = body.into_data_stream();
+    let form = Multipart::with_constraints(&mut bytes, boundary, Constraints::new().size_limit(limits));
 
     let mut upload = Upload::default();
     let read = upload.read(&app, form).await;
+    if read.is_err() {
+        // A client that is still sending would see a broken connection instead of the answer.
+        drain(bytes, app.intake.max_file_bytes).await;
+    }
     let taken = upload.taken.take();
     let checked = read.and_then(|()| upload.check());
     match (checked, taken) {
@@ -89,14 +95,18 @@ impl Upload {
                     return Err(ApiError::invalid("The form has two parts named 'file'.").at("file"));
                 }
                 Some("file") => self.take(app, field).await?,
-                Some("purpose") => self.purpose = Some(field.text().await.map_err(malformed)?),
+                // What the file was read as depends on it: of two, the first counts.
+                Some("purpose") if self.purpose.is_none() => {
+                    self.purpose = Some(field.text().await.map_err(malformed)?);
+                }
                 Some("expires_after[anchor]") => self.anchor = Some(field.text().await.map_err(malformed)?),
                 Some("expires_after[seconds]") => self.seconds = Some(field.text().await.map_err(malformed)?),
                 Some("expires_after") => {
                     let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and 'expires_after[seconds]'.";
                     return Err(ApiError::invalid(message).at("expires_after"));
                 }
-                _ => drain(field, u64::MAX).await?,
+                // The next turn skips what is left of it.
+                _ => {}
             }
         }
         Ok(())
@@ -113,11 +123,7 @@ impl Upload {
             }
             Err(IntakeError::Stream(error)) => Err(malformed(error)),
             Err(IntakeError::Blob(error)) => Err(error.into()),
-            Err(IntakeError::TooLarge) => {
-                // A client that is still sending would see a broken connection instead of the answer.
-                drain(field, app.intake.max_file_bytes).await?;
-                Err(ApiError::invalid("File is too large."))
-            }
+            Err(IntakeError::TooLarge) => Err(ApiError::invalid("File is too large.")),
         }
     }
 
@@ -151,15 +157,15 @@ impl Upload {
     }
 }
 
-async fn drain(mut field: Field<'_>, at_most: u64) -> Result<(), ApiError> {
+/// Reads on to the end of the body, or until it is no use.
+async fn drain(mut body: BodyDataStream, at_most: u64) {
     let mut drained = 0;
-    while let Some(chunk) = field.chunk().await.map_err(malformed)? {
+    while let Some(Ok(chunk)) = body.next().await {
         drained += chunk.len() as u64;
         if drained > at_most {
             break;
         }
     }
-    Ok(())
 }
 
 fn wrong_purpose(purpose: &str) -> ApiError {

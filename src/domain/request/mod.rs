@@ -1,4 +1,4 @@
-//! A request and its life. The type of a request says where it stands; only [`transitions`] moves it.
+//! A request and its life. The type of a request says where it stands; only `transitions` moves it.
 //!
 //! ```text
 //! Request<Pending> --claim--> Request<Claimed> --process--> Request<Processing> --complete--> Request<Completed>

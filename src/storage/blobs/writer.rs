@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 use super::BlobError;
 use crate::domain::ids::BlobId;
 
-/// Large enough for object stores, which want 5 MiB, and few enough round trips.
-const PIECE: usize = 8 << 20;
+/// The least that object stores take as a piece.
+const PIECE: usize = 5 << 20;
 /// How many pieces are on their way at once: what bounds the memory of one upload.
-const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: usize = 2;
 
 /// A blob being written. Dropping it before [`BlobWriter::finish`] leaves nothing behind.
 pub struct BlobWriter {

@@ -1,6 +1,6 @@
 //! The storage in SQL: one body of statements for SQLite and PostgreSQL.
 //!
-//! Each statement stands beside its only caller. What the two databases do differently is in [`dialect`].
+//! Each statement stands beside its only caller. What the two databases do differently is in `dialect`.
 
 mod batches;
 mod db;

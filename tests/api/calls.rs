@@ -1,0 +1,123 @@
+//! What is sent upstream, and what becomes of an answer that comes.
+
+use std::time::Duration;
+
+use crate::common::builders::{file, line, rows};
+use crate::common::client::text;
+use crate::common::fake_upstream::Reply;
+use crate::common::test_app::TestApp;
+
+const ODD_BODY: &str = concat!(
+    r#"{ "z":1.10,  "model" : "m","n":12345678901234567890,"e":1E+2,"f":-0.0,"a":{"b":[ ]},"#,
+    r#""messages":[{"role":"user","content":"\u00e9\ud83d\ude00 é / \/ \n"}],"u":"\u2028" }"#
+);
+
+#[tokio::test]
+async fn a_body_arrives_byte_for_byte_as_it_was_uploaded() {
+    let app = TestApp::start().await;
+
+    app.run(line("a").body(ODD_BODY).to_string()).await;
+
+    assert_eq!(app.upstream.calls()[0].text(), ODD_BODY);
+}
+
+#[tokio::test]
+async fn each_endpoint_has_its_path_below_the_upstream() {
+    let app = TestApp::start().await;
+
+    for endpoint in ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations", "/v1/images/generations"]
+    {
+        let input = line("a").url(endpoint).body(r#"{"model":"m"}"#).to_string();
+        let mut new = crate::common::client::new_batch(&app.upload(input).await, "24h");
+        new["endpoint"] = endpoint.into();
+        let batch = app.post("/v1/batches", &new).await.ok();
+        app.wait_for(text(&batch["id"]), "completed").await;
+
+        assert_eq!(app.upstream.calls().last().expect("a call").path, endpoint);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_embedded_byte_for_byte() {
+    let app = TestApp::start().await;
+    let answer = r#"{"b":1.10,"n":12345678901234567890, "s":"\u00e9\n","a":[]}"#;
+    app.upstream.reply(move |_| Reply::new(200, answer).header("x-request-id", "upstream-1"));
+
+    let id = app.submit(rows(1)).await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    let line = app.content(text(&batch["output_file_id"])).await.text();
+    let response =
+        format!(r#""response":{{"status_code":200,"request_id":"upstream-1","body":{answer}}},"error":null}}"#);
+    assert!(line.starts_with(r#"{"id":"batch_req_"#), "{line}");
+    assert!(line.ends_with(&format!(r#","custom_id":"row-0",{response}{}"#, "\n")), "{line}");
+}
+
+#[tokio::test]
+async fn a_pretty_printed_answer_becomes_one_line() {
+    let app = TestApp::start().await;
+    app.upstream.reply(|_| Reply::new(200, "{\r\n  \"a\": [\n    1.10,\n\n\t2\n  ]\n}\r\n"));
+
+    let id = app.submit(rows(1)).await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    let text = app.content(text(&batch["output_file_id"])).await.text();
+    assert_eq!(text.lines().count(), 1);
+    assert!(text.contains(r#""body":{"a": [1.10,2]}},"error":null}"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_success_that_is_not_json_is_an_error_line() {
+    let app = TestApp::start().await;
+    app.upstream.reply(|_| Reply::new(200, "<html>It works!</html>"));
+
+    let results = app.run(rows(1)).await;
+
+    assert_eq!(results.error_codes(), ["invalid_upstream_answer"]);
+    assert!(results.errors[0]["response"].is_null(), "{:?}", results.errors);
+    assert_eq!(app.upstream.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn the_key_is_sent_as_a_bearer_token() {
+    let app = TestApp::with(&["--upstream-key", "secret"]).await;
+
+    app.run(rows(1)).await;
+
+    assert_eq!(app.upstream.calls()[0].header("authorization"), "Bearer secret");
+}
+
+#[tokio::test]
+async fn without_a_key_no_credentials_are_sent() {
+    let app = TestApp::start().await;
+
+    app.run(rows(1)).await;
+
+    assert_eq!(app.upstream.calls()[0].header("authorization"), "");
+    assert_eq!(app.upstream.calls()[0].header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn no_more_calls_run_at_once_than_allowed() {
+    let app = TestApp::with(&["--max-concurrency", "4"]).await;
+    app.upstream.reply(|call| {
+        let reply = if call.attempt == 0 && call.is_of("row-7") { Reply::error(500) } else { Reply::ok() };
+        reply.after(Duration::from_millis(5))
+    });
+
+    let results = app.run(rows(100)).await;
+
+    assert_eq!(results.output.len(), 100);
+    assert_eq!(app.upstream.peak(), 4);
+}
+
+#[tokio::test]
+async fn a_row_of_many_megabytes_is_run() {
+    let app = TestApp::start().await;
+    let body = format!(r#"{{"model":"m","messages":["{}"]}}"#, "x".repeat(15 << 20));
+
+    let results = app.run(file([line("a").body(&body), line("b")])).await;
+
+    assert_eq!(results.output_ids(), ["a", "b"]);
+    assert!(app.upstream.calls().iter().any(|call| call.text() == body));
+}

@@ -1,0 +1,16 @@
+//! The service as its clients and its upstream see it, over HTTP.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod batches;
+mod calls;
+mod downloads;
+mod ending;
+mod envelopes;
+mod line_errors;
+mod lines;
+mod operations;
+mod restarts;
+mod retries;
+mod uploads;

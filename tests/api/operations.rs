@@ -1,0 +1,82 @@
+//! What is served beside files and batches.
+
+use serde_json::json;
+
+use crate::common::client::error;
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::test_app::{Stopped, TestApp};
+
+#[tokio::test]
+async fn the_models_are_those_of_the_upstream_as_it_lists_them() {
+    let app = TestApp::with(&["--upstream-key", "secret"]).await;
+    app.upstream.reply(|_| Reply::new(200, "{ \"object\": \"list\",\n \"data\": [{ \"id\": \"m\", \"x\": 1.10 }] }"));
+
+    let answer = app.get("/v1/models").await;
+
+    assert_eq!(answer.text(), "{ \"object\": \"list\",\n \"data\": [{ \"id\": \"m\", \"x\": 1.10 }] }");
+    assert_eq!(answer.header("content-type"), "application/json");
+    let call = &app.upstream.calls()[0];
+    assert_eq!((call.path.as_str(), call.header("authorization")), ("/v1/models", "Bearer secret"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_has_no_models() {
+    let app = Stopped::new(FakeUpstream::down()).start(&[]).await;
+
+    let answer = app.get("/v1/models").await;
+
+    assert_eq!(answer.status, 502);
+    let answer = answer.json();
+    assert_eq!(answer["error"]["type"], "server_error");
+    assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("could not be reached")), "{answer}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_has_no_models() {
+    let app = TestApp::start().await;
+    app.upstream.reply(|_| Reply::error(401));
+
+    let answer = app.get("/v1/models").await;
+
+    let mut expected = error("The upstream answered with status 401.", None, None);
+    expected["error"]["type"] = json!("server_error");
+    assert_eq!((answer.status, answer.json()), (502, expected));
+}
+
+#[tokio::test]
+async fn a_service_that_works_is_alive_and_ready() {
+    let app = TestApp::start().await;
+
+    assert_eq!(app.get("/healthz").await.ok(), json!({ "status": "ok" }));
+    assert_eq!(app.get("/readyz").await.ok(), json!({ "status": "ready" }));
+}
+
+#[tokio::test]
+async fn a_worker_answers_health_checks_and_no_clients() {
+    let app = TestApp::with(&["--role", "worker"]).await;
+
+    assert_eq!(app.get("/healthz").await.ok(), json!({ "status": "ok" }));
+    assert_eq!(app.get("/v1/files").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_served() {
+    let app = TestApp::start().await;
+
+    let document = app.get("/openapi.json").await.ok();
+
+    assert_eq!(document["info"]["title"], "batchwright");
+    let paths = document["paths"].as_object().expect("paths");
+    for path in ["/v1/files", "/v1/files/{file_id}/content", "/v1/batches", "/v1/batches/{batch_id}/cancel"] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+}
+
+#[test]
+fn the_openapi_document_in_the_repository_is_up_to_date() {
+    let kept = include_str!("../../openapi/openapi.json");
+
+    let made = batchwright::api::openapi::document_text();
+
+    assert!(kept == made, "write it anew: cargo run -- openapi > openapi/openapi.json");
+}

@@ -1,0 +1,152 @@
+//! A service that stops, or ends from one moment to the next, and the one that goes on with its data.
+
+use std::time::Duration;
+
+use crate::common::builders::rows;
+use crate::common::eventually::{until, within};
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::test_app::TestApp;
+
+/// How often each row was sent, in the order of their numbers.
+fn times_sent(upstream: &FakeUpstream, count: usize) -> Vec<usize> {
+    let calls = upstream.calls();
+    (0..count).map(|row| calls.iter().filter(|call| call.is_of(&format!("row-{row}"))).count()).collect()
+}
+
+/// The first `recorded` rows are sent no more, every other one once more.
+fn one_more_from(recorded: usize, sent_before: &[usize]) -> Vec<usize> {
+    assert_eq!(sent_before.iter().sum::<usize>(), recorded + 2, "{sent_before:?}");
+    sent_before.iter().enumerate().map(|(row, times)| if row < recorded { *times } else { times + 1 }).collect()
+}
+
+/// Answers the first `count` rows and holds the others.
+fn answer_first(upstream: &FakeUpstream, count: usize) {
+    upstream.reply(move |call| {
+        let is_first = (0..count).any(|row| call.is_of(&format!("row-{row}")));
+        if is_first { Reply::ok() } else { Reply::ok().held() }
+    });
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_without_repeating_what_was_recorded() {
+    let app = TestApp::with(&["--grace", "100ms", "--max-concurrency", "2"]).await;
+    answer_first(&app.upstream, 3);
+    let input = rows(10);
+    let id = app.submit(input.clone()).await;
+    app.wait_for_completed(&id, 3).await;
+    until("two calls to run", || app.upstream.running() == 2).await;
+
+    let stopped = app.stop().await;
+    let sent_before = times_sent(&stopped.upstream, 10);
+    stopped.upstream.release();
+    let app = stopped.start(&["--max-concurrency", "2"]).await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    let verdict = app.verify(&input, &batch).await;
+    assert!(verdict.holds(), "{verdict}");
+    assert_eq!(batch["request_counts"]["completed"], 10);
+    assert_eq!(times_sent(&app.upstream, 10), one_more_from(3, &sent_before));
+}
+
+#[tokio::test]
+async fn answers_that_come_within_the_grace_time_are_kept() {
+    let app = TestApp::with(&["--grace", "60s", "--max-concurrency", "2"]).await;
+    app.upstream.reply(|_| Reply::ok().held());
+    let id = app.submit(rows(5)).await;
+    until("two calls to run", || app.upstream.running() == 2).await;
+
+    let stopping = app.begin_to_stop();
+    stopping.upstream.release();
+    let stopped = stopping.ended().await;
+    let sent_before = times_sent(&stopped.upstream, 5);
+    let app = stopped.start(&[]).await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    assert!(sent_before.iter().sum::<usize>() < 5, "{sent_before:?}");
+    assert_eq!(times_sent(&app.upstream, 5), [1; 5]);
+    assert!(app.verify(&rows(5), &batch).await.holds());
+}
+
+#[tokio::test]
+async fn a_service_that_stops_aborts_what_outlasts_the_grace_time() {
+    let app = TestApp::with(&["--grace", "100ms"]).await;
+    app.upstream.reply(|_| Reply::ok().held());
+    app.submit(rows(3)).await;
+    until("three calls to run", || app.upstream.running() == 3).await;
+
+    let stopped = app.stop().await;
+
+    until("the calls to be aborted", || stopped.upstream.aborted() == 3).await;
+}
+
+#[tokio::test]
+async fn the_lease_of_a_dead_process_is_taken_over_at_once() {
+    let app = TestApp::with(&["--max-concurrency", "2"]).await;
+    answer_first(&app.upstream, 3);
+    let input = rows(10);
+    let id = app.submit(input.clone()).await;
+    app.wait_for_completed(&id, 3).await;
+    until("two calls to run", || app.upstream.running() == 2).await;
+
+    let crashed = app.crash().await;
+    let sent_before = times_sent(&crashed.upstream, 10);
+    let app = crashed.start(&["--max-concurrency", "2"]).await;
+    // Far less than the lifetime of a daemon that says nothing any more.
+    within(Duration::from_secs(5), "rows to be sent again", async || {
+        times_sent(&app.upstream, 10).contains(&2).then_some(())
+    })
+    .await;
+    app.upstream.release();
+    let batch = app.wait_for(&id, "completed").await;
+
+    assert_eq!(times_sent(&app.upstream, 10), one_more_from(3, &sent_before));
+    let verdict = app.verify(&input, &batch).await;
+    assert!(verdict.holds(), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_row_keeps_its_id_over_a_crash() {
+    let app = TestApp::start().await;
+    app.upstream.reply(|_| Reply::ok().held());
+    let id = app.submit(rows(1)).await;
+    until("a call to run", || app.upstream.running() == 1).await;
+
+    let crashed = app.crash().await;
+    crashed.upstream.release();
+    let app = crashed.start(&[]).await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    let line_id = app.results(&batch).await.output[0]["id"].as_str().expect("an id").to_owned();
+    let keys: Vec<String> = app.upstream.calls().iter().map(|call| call.key().to_owned()).collect();
+    assert_eq!(keys, [line_id.clone(), line_id]);
+}
+
+#[tokio::test]
+async fn a_cancel_before_a_crash_is_carried_out_after_it() {
+    let app = TestApp::with(&["--role", "api"]).await;
+    let id = app.submit(rows(3)).await;
+    let app = app.stop().await.start(&["--max-concurrency", "1"]).await;
+    app.upstream.reply(|_| Reply::ok().held());
+    until("a call to run", || app.upstream.running() == 1).await;
+    app.cancel(&id).await.ok();
+
+    let app = app.crash().await.start(&[]).await;
+    let batch = app.wait_for(&id, "cancelled").await;
+
+    assert!(app.verify(&rows(3), &batch).await.holds());
+}
+
+#[tokio::test]
+async fn files_and_batches_outlive_the_process() {
+    let app = TestApp::start().await;
+    let file_id = app.upload(rows(2)).await;
+    let id = app.create_batch(&file_id).await;
+    let before = app.wait_for(&id, "completed").await;
+    let output = app.content(before["output_file_id"].as_str().expect("an id")).await.bytes;
+
+    let app = app.crash().await.start(&[]).await;
+
+    assert_eq!(app.batch(&id).await, before);
+    assert_eq!(app.content(&file_id).await.text(), rows(2));
+    assert_eq!(app.content(before["output_file_id"].as_str().expect("an id")).await.bytes, output);
+}

@@ -1,0 +1,125 @@
+//! The rules of `ARCHITECTURE.md` that a machine can check.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LONGEST_FILE: usize = 600;
+
+/// Which modules a module must not name. `*` is every other module.
+const FORBIDDEN: [(&str, &[&str]); 12] = [
+    ("domain", &["*"]),
+    ("telemetry", &["storage", "upstream", "intake", "processor", "daemon", "service", "api", "cli"]),
+    ("storage", &["intake", "upstream", "processor", "daemon", "service", "api", "cli"]),
+    ("upstream", &["intake", "storage", "processor", "daemon", "service", "api", "cli"]),
+    ("intake", &["upstream", "processor", "daemon", "service", "api", "cli"]),
+    ("processor", &["intake", "daemon", "service", "api", "cli"]),
+    ("service", &["upstream", "processor", "daemon", "api", "cli"]),
+    ("daemon", &["intake", "service", "api", "cli"]),
+    ("api", &["processor", "daemon", "cli"]),
+    ("config", &["storage", "upstream", "daemon", "service", "api", "cli"]),
+    ("simulator", &["storage", "upstream", "intake", "processor", "daemon", "service", "api", "cli"]),
+    ("verify", &["storage", "upstream", "intake", "processor", "daemon", "service", "api", "cli", "simulator"]),
+];
+
+const SQL: [&str; 5] = ["SELECT ", "INSERT INTO ", "DELETE FROM ", "CREATE TABLE ", "ORDER BY "];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every source file: its path below `src`, and its text.
+fn sources() -> Vec<(String, String)> {
+    let src = root().join("src");
+    let mut paths = below(&src);
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).expect("sources are text");
+        (path.strip_prefix(&src).expect("it is below").display().to_string(), text)
+    };
+    let sources: Vec<_> = paths.into_iter().map(read).collect();
+    assert!(sources.len() > 50, "the sources are found");
+    sources
+}
+
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the directory is there");
+    let paths = entries.map(|entry| entry.expect("the directory can be read").path());
+    paths.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
+}
+
+/// The modules that a text names as `crate::…`, alone or in a list.
+fn named_modules(text: &str) -> BTreeSet<&str> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mentions = code.flat_map(|line| line.split("crate::").skip(1));
+    mentions.map(|rest| rest.split(|c| !is_name(c)).next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn every_file_begins_with_its_purpose() {
+    let without: Vec<_> = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).collect();
+
+    assert!(without.is_empty(), "{:?}", without.iter().map(|(path, _)| path).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_file_is_too_long() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= LONGEST_FILE, "{path} has {lines} lines");
+    }
+}
+
+#[test]
+fn imports_are_one_path_each() {
+    for (path, text) in sources() {
+        assert!(!text.contains("crate::{"), "{path} has a list after `crate::`, which the other tests cannot read");
+    }
+}
+
+#[test]
+fn no_module_names_one_above_it() {
+    for (path, text) in sources() {
+        let module = path.split(['/', '.']).next().unwrap_or_default();
+        let Some((_, forbidden)) = FORBIDDEN.iter().find(|(name, _)| *name == module) else { continue };
+        for named in named_modules(&text) {
+            let is_forbidden = forbidden.contains(&named) || forbidden == &["*"] && named != module;
+            assert!(!is_forbidden, "{path} names crate::{named}");
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_program_names_the_command_line() {
+    for (path, text) in sources() {
+        let is_allowed = path.starts_with("cli/") || path == "main.rs" || path == "lib.rs";
+        assert!(is_allowed || !named_modules(&text).contains("cli"), "{path} names crate::cli");
+    }
+}
+
+#[test]
+fn only_the_storage_knows_the_database() {
+    for (path, text) in sources() {
+        assert!(path.starts_with("storage/") || !text.contains("sqlx::"), "{path} uses sqlx");
+    }
+}
+
+#[test]
+fn sql_stands_only_below_storage_sql() {
+    for (path, text) in sources() {
+        let statement = SQL.iter().find(|statement| text.contains(**statement));
+        assert!(path.starts_with("storage/sql/") || statement.is_none(), "{path} has {statement:?}");
+    }
+}
+
+#[test]
+fn both_databases_have_the_same_migrations() {
+    let names = |database: &str| -> BTreeSet<_> {
+        let paths = below(&root().join("migrations").join(database));
+        paths.into_iter().filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect()
+    };
+
+    assert!(!names("sqlite").is_empty());
+    assert_eq!(names("sqlite"), names("postgres"));
+}

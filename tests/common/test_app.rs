@@ -1,0 +1,172 @@
+//! The whole service in this process, on a free port, with a data directory and an upstream of its own.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use batchwright::cli::Service;
+use batchwright::config::ServeConfig;
+use clap::Parser;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::client::Client;
+use super::fake_upstream::FakeUpstream;
+
+/// A running service. It is a [`Client`] of itself.
+pub struct TestApp {
+    client: Client,
+    pub address: SocketAddr,
+    pub upstream: FakeUpstream,
+    directory: TempDir,
+    runtime: OwnRuntime,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+/// A service that was told to stop.
+pub struct Stopping {
+    pub upstream: FakeUpstream,
+    directory: TempDir,
+    runtime: OwnRuntime,
+    serving: JoinHandle<()>,
+}
+
+/// What is left of a service that has ended, and what one needs to start.
+pub struct Stopped {
+    pub upstream: FakeUpstream,
+    directory: TempDir,
+}
+
+/// `serve` as the command line has it, for its defaults.
+#[derive(Parser)]
+struct Serve {
+    #[command(flatten)]
+    settings: ServeConfig,
+}
+
+impl TestApp {
+    /// A service with every setting at its default.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A service with these flags of `serve`.
+    pub async fn with(flags: &[&str]) -> Self {
+        Stopped::new(FakeUpstream::start()).start(flags).await
+    }
+
+    /// Stops the service as SIGTERM does.
+    pub async fn stop(self) -> Stopped {
+        self.begin_to_stop().ended().await
+    }
+
+    /// Tells the service to stop.
+    pub fn begin_to_stop(self) -> Stopping {
+        let Self { upstream, directory, runtime, stop, serving, .. } = self;
+        let _ = stop.send(());
+        Stopping { upstream, directory, runtime, serving }
+    }
+
+    /// Ends the service from one moment to the next, as SIGKILL does.
+    pub async fn crash(self) -> Stopped {
+        self.runtime.end().await;
+        Stopped { upstream: self.upstream, directory: self.directory }
+    }
+
+    /// Every file in the blob store.
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        files_below(&self.directory.path().join("blobs"))
+    }
+}
+
+impl Deref for TestApp {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Stopping {
+    /// Waits for the end.
+    pub async fn ended(self) -> Stopped {
+        self.serving.await.expect("the service stops in order");
+        self.runtime.end().await;
+        Stopped { upstream: self.upstream, directory: self.directory }
+    }
+}
+
+impl Stopped {
+    /// An empty data directory.
+    pub fn new(upstream: FakeUpstream) -> Self {
+        Self { upstream, directory: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// Starts a service with these flags of `serve`.
+    pub async fn start(self, flags: &[&str]) -> TestApp {
+        let mut arguments: Vec<OsString> =
+            vec!["serve".into(), "--data-dir".into(), self.directory.path().into(), "--upstream".into()];
+        arguments.push(format!("http://{}/v1", self.upstream.address).into());
+        arguments.extend(flags.iter().map(OsString::from));
+        let settings = Serve::try_parse_from(arguments).expect("the flags are those of `serve`").settings;
+
+        let runtime = OwnRuntime::new();
+        let starting = runtime.get().spawn(async move {
+            let service = Service::start(settings, None).await.expect("the service starts");
+            (service, TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+        });
+        let (service, listener) = starting.await.expect("the service starts");
+        let address = listener.local_addr().expect("the listener is bound");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = runtime.get().spawn(async move {
+            let told = async {
+                let _ = stopped.await;
+            };
+            service.serve(listener, told).await.expect("the service serves");
+        });
+        let client = Client::new(format!("http://{address}"));
+        let Self { upstream, directory } = self;
+        TestApp { client, address, upstream, directory, runtime, stop, serving }
+    }
+}
+
+/// A service's own runtime, so that it can end from one moment to the next, and always ends with its test.
+struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Self(Some(runtime.expect("a runtime")))
+    }
+
+    fn get(&self) -> &Runtime {
+        self.0.as_ref().expect("it has not ended")
+    }
+
+    /// Ends the runtime and everything in it. What it was doing is dropped where it stands.
+    async fn end(mut self) {
+        let runtime = self.0.take().expect("it has not ended");
+        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+        ended.await.expect("a runtime can be shut down");
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("the directory is there");
+    let paths = entries.map(|entry| entry.expect("the directory can be read").path());
+    paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}

@@ -1,0 +1,100 @@
+//! The other commands: `demo`, `verify`, `openapi`.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::common::builders::rows;
+use crate::common::process::{Process, batchwright, run, said};
+
+#[tokio::test]
+async fn the_demo_ends_with_a_proof() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let demo = directory.path().join("demo").display().to_string();
+
+    let output = run(batchwright(&["demo", "--rows", "200", "--directory", &demo])).await;
+
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("OK: every one of 200 requests has exactly one line"), "{said}");
+}
+
+#[tokio::test]
+async fn the_demo_can_be_run_again_in_its_directory() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let demo = directory.path().display().to_string();
+
+    for _ in 0..2 {
+        let output = run(batchwright(&["demo", "--rows", "20", "--directory", &demo])).await;
+
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+}
+
+/// Runs `verify` on the files of a directory.
+async fn verify(directory: &Path, input: &str, output: &str) -> Output {
+    let path = |name: &str| directory.join(name).display().to_string();
+    run(batchwright(&["verify", "--input", &path(input), "--output", &path(output)])).await
+}
+
+#[tokio::test]
+async fn verify_tells_by_its_exit_code_whether_the_proof_holds() {
+    let simulator = Process::simulate(&["--latency", "0ms"]).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("data").display().to_string();
+    let server = Process::serve(&["--upstream", &format!("{}/v1", simulator.base_url), "--data-dir", &data]).await;
+    let id = server.client().submit(rows(3)).await;
+    let batch = server.client().wait_for(&id, "completed").await;
+    server.client().download(&rows(3), &batch, &directory).await;
+    let results = std::fs::read_to_string(directory.path().join("output")).expect("the output");
+    let without_last = results.split_inclusive('\n').take(2).collect::<String>();
+    std::fs::write(directory.path().join("lost"), &without_last).expect("a file");
+    std::fs::write(directory.path().join("doubled"), results.repeat(2)).expect("a file");
+
+    let holds = verify(directory.path(), "input.jsonl", "output").await;
+    let lost = verify(directory.path(), "input.jsonl", "lost").await;
+    let doubled = verify(directory.path(), "input.jsonl", "doubled").await;
+    let missing = verify(directory.path(), "nowhere.jsonl", "output").await;
+
+    assert_eq!(holds.status.code(), Some(0), "{}", said(&holds));
+    assert!(said(&holds).contains("OK: every one of 3 requests has exactly one line"), "{}", said(&holds));
+    assert_eq!(lost.status.code(), Some(1), "{}", said(&lost));
+    assert!(said(&lost).contains("NOT OK: 1 problem"), "{}", said(&lost));
+    assert_eq!(doubled.status.code(), Some(1), "{}", said(&doubled));
+    assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
+    assert!(said(&missing).contains("nowhere.jsonl"), "{}", said(&missing));
+}
+
+#[tokio::test]
+async fn the_openapi_document_can_be_printed() {
+    let output = run(batchwright(&["openapi"])).await;
+
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stdout).expect("UTF-8"), batchwright::api::openapi::document_text());
+}
+
+#[tokio::test]
+async fn an_unknown_command_is_a_usage_error() {
+    let output = run(batchwright(&["server"])).await;
+
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("serve"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn metrics_are_served_under_their_names() {
+    let simulator = Process::simulate(&["--latency", "0ms"]).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().display().to_string();
+    let server = Process::serve(&["--upstream", &format!("{}/v1", simulator.base_url), "--data-dir", &data]).await;
+    let client = server.client();
+    let id = client.submit(rows(3)).await;
+    client.wait_for(&id, "completed").await;
+
+    let metrics = client.get("/metrics").await.text();
+
+    for line in
+        ["batchwright_files_total 1", "batchwright_batches_created_total 1", "batchwright_lines_recorded_total 3"]
+    {
+        assert!(metrics.lines().any(|metric| metric == line), "{line}\n{metrics}");
+    }
+}

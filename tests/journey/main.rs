@@ -1,0 +1,12 @@
+//! The program from upload to download, as a process of its own, with everything that can happen on the way.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/databases.rs"]
+mod databases;
+
+mod commands;
+mod embedding;
+mod kills;
+mod settings;
+mod whole_batches;

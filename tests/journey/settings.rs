@@ -1,0 +1,149 @@
+//! Settings: where they come from, which one wins, and what is said of one that is wrong.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::common::client::new_batch;
+use crate::common::process::{Process, batchwright, run, said};
+
+const UPSTREAM: [&str; 2] = ["--upstream", "http://127.0.0.1:9/v1"];
+
+fn serve(directory: &Path, flags: &[&str]) -> Command {
+    let data = directory.join("data").display().to_string();
+    batchwright(&[&["serve", "--listen", "127.0.0.1:0", "--data-dir", &data], flags].concat())
+}
+
+/// The completion windows a server offers: those that its refusal of another lists.
+async fn windows(command: Command) -> String {
+    let server = Process::start(command).await;
+    let answer = server.client().post("/v1/batches", &new_batch("file-1", "never")).await;
+    let message = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
+    message.trim_start_matches("Invalid value: 'never'. Supported values are: ").to_owned()
+}
+
+#[tokio::test]
+async fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_default() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "upstream = \"http://127.0.0.1:9/v1\"\ncompletion_windows = [\"3h\", \"5h\"]\n")
+        .expect("a file");
+    let file = file.display().to_string();
+    let command = |flags: &[&str]| serve(directory.path(), flags);
+    let with_environment = |mut command: Command| {
+        command.env("BATCHWRIGHT_COMPLETION_WINDOWS", "2h");
+        command
+    };
+
+    let by_default = windows(command(&UPSTREAM)).await;
+    let by_file = windows(command(&["--config", &file])).await;
+    let by_environment = windows(with_environment(command(&["--config", &file]))).await;
+    let by_flag = windows(with_environment(command(&["--config", &file, "--completion-windows", "1h"]))).await;
+
+    assert_eq!([by_default, by_file, by_environment, by_flag], ["'24h' and '1h'.", "'3h' and '5h'.", "'2h'.", "'1h'."]);
+}
+
+#[tokio::test]
+async fn the_settings_file_may_be_named_in_the_environment() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "completion-windows = \"7h\"\nmax-concurrency = 7\nsingle-model = true\n").expect("a file");
+    let mut command = serve(directory.path(), &UPSTREAM);
+    command.env("BATCHWRIGHT_CONFIG", &file);
+
+    assert_eq!(windows(command).await, "'7h'.");
+}
+
+#[tokio::test]
+async fn an_unknown_key_in_the_settings_file_is_named() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "max_concurency = 7\n").expect("a file");
+
+    let output = run(serve(directory.path(), &["--config", &file.display().to_string()])).await;
+
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(&output);
+    assert!(said.contains("`max_concurency`") && said.contains("settings.toml"), "{said}");
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_is_named_wherever_it_comes_from() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "max-concurrency = 0\n").expect("a file");
+    let by_file = serve(directory.path(), &["--config", &file.display().to_string()]);
+    let by_flag = serve(directory.path(), &["--max-concurrency", "0"]);
+    let mut by_environment = serve(directory.path(), &UPSTREAM);
+    by_environment.env("BATCHWRIGHT_MAX_CONCURRENCY", "0");
+
+    for command in [by_file, by_flag, by_environment] {
+        let output = run(command).await;
+
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said(&output).contains("--max-concurrency"), "{}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_settings_file_that_is_not_there_is_named() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+
+    let output = run(serve(directory.path(), &["--config", "/nowhere/settings.toml"])).await;
+
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("/nowhere/settings.toml"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn serve_without_an_upstream_says_how_to_name_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+
+    let output = run(serve(directory.path(), &[])).await;
+
+    assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
+    assert!(said(&output).contains("--upstream URL"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_is_refused_to_a_second_process() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let first = Process::start(serve(directory.path(), &UPSTREAM)).await;
+
+    let output = run(serve(directory.path(), &UPSTREAM)).await;
+
+    assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
+    let said = said(&output);
+    assert!(said.contains("is in use by another batchwright") && said.contains("--data-dir"), "{said}");
+    assert_eq!(first.client().get("/readyz").await.ok(), json!({ "status": "ready" }));
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+
+    let data = directory.path().display().to_string();
+    let flags = ["serve", "--data-dir", &data, "--listen", &address];
+    let output = run(batchwright(&[&flags[..], &UPSTREAM].concat())).await;
+
+    assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
+    assert!(said(&output).contains(&address) && said(&output).contains("--listen"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn keys_and_passwords_are_not_shown() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut command = serve(directory.path(), &UPSTREAM);
+    command.env("BATCHWRIGHT_UPSTREAM_KEY", "hunter2");
+    let server = Process::start(command).await;
+    let mut help = batchwright(&["serve", "--help"]);
+    help.env("BATCHWRIGHT_UPSTREAM_KEY", "hunter2").env("BATCHWRIGHT_DATABASE_URL", "postgres://u:hunter2@h/d");
+
+    let help = said(&run(help).await);
+
+    assert!(help.contains("--upstream-key") && !help.contains("hunter2"), "{help}");
+    assert!(!server.log().contains("hunter2"), "{}", server.log());
+}
