@@ -1,6 +1,7 @@
 //! One row on its way to an outcome: attempts through the processor, judged, until one counts.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,13 +26,21 @@ pub(super) struct Row {
     pub(super) token: i64,
 }
 
+/// The two ways in which the rows of a lease are called off. Shared by its rows: a token's own clones take a lock.
+pub(super) struct Halts {
+    /// The rows are not to be run here any more.
+    pub(super) lease: CancellationToken,
+    /// The daemon aborts what is left; this cancels `lease` too.
+    pub(super) daemon: CancellationToken,
+}
+
 /// Runs a row until it has an outcome, which is handed to the recorder, or is called off, which leaves it owed.
 pub(super) async fn run<S, H, P>(
     context: &Context<S, H, P>,
     row: &Row,
     mut request: Request<Pending>,
     mut call: OwnedSemaphorePermit,
-    halt: CancellationToken,
+    halts: Arc<Halts>,
 ) where
     S: Storage,
     H: HttpClient,
@@ -41,12 +50,12 @@ pub(super) async fn run<S, H, P>(
     loop {
         let started = context.clock.now();
         let attempt = request.attempt;
-        let ended = attempt_once(context, request.claim(context.id), halt.clone()).await;
+        let ended = attempt_once(context, request.claim(context.id), halts.clone()).await;
         let took = context.clock.now().since(started);
         let reason = match ended {
             Ended::Canceled => return,
             Ended::Completed(answer) => {
-                metrics::attempt_ended("completed", took);
+                metrics::attempt_ended(metrics::Ended::Completed, took);
                 tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
                 let line = line::completed(row.id, &custom_id, &answer);
                 context.outcomes.completed(row, line, answer.usage, call).await;
@@ -56,11 +65,11 @@ pub(super) async fn run<S, H, P>(
             Ended::Failed(failed) => match context.settings.retry.judge(&failed, context.clock.now(), rand::random()) {
                 Verdict::Fail => failed.state.reason,
                 Verdict::RetryAt(at) => {
-                    metrics::attempt_ended("retried", took);
+                    metrics::attempt_ended(metrics::Ended::Retried, took);
                     tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
                     drop(call);
                     request = failed.retry(at);
-                    match next_permit(context, &request, &halt).await {
+                    match next_permit(context, &request, &halts.lease).await {
                         Some(permit) => call = permit,
                         None => return,
                     }
@@ -68,7 +77,7 @@ pub(super) async fn run<S, H, P>(
                 }
             },
         };
-        metrics::attempt_ended("failed", took);
+        metrics::attempt_ended(metrics::Ended::Failed, took);
         tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
         drop(call);
         context.outcomes.failed(row, line::failed(row.id, &custom_id, &reason)).await;
@@ -84,13 +93,13 @@ enum Ended {
     Canceled,
 }
 
-async fn attempt_once<S, H, P>(context: &Context<S, H, P>, request: Request<Claimed>, halt: CancellationToken) -> Ended
+async fn attempt_once<S, H, P>(context: &Context<S, H, P>, request: Request<Claimed>, halts: Arc<Halts>) -> Ended
 where
     S: Storage,
     H: HttpClient,
     P: RequestProcessor<S, H>,
 {
-    let cancellation = cancellation(halt, context.stops.abort.clone());
+    let cancellation = cancellation(halts);
     let should_retry = context.should_retry.clone();
     let work = context.processor.process(request, context.http.clone(), &context.storage, should_retry, cancellation);
     match AssertUnwindSafe(work).catch_unwind().await {
@@ -103,10 +112,10 @@ where
 }
 
 /// Two reasons, one future: a halted lease is the user's doing unless the daemon itself is stopping.
-fn cancellation(halt: CancellationToken, abort: CancellationToken) -> CancellationFuture {
+fn cancellation(halts: Arc<Halts>) -> CancellationFuture {
     Box::pin(async move {
-        halt.cancelled().await;
-        if abort.is_cancelled() { CancellationReason::Shutdown } else { CancellationReason::User }
+        halts.lease.cancelled().await;
+        if halts.daemon.is_cancelled() { CancellationReason::Shutdown } else { CancellationReason::User }
     })
 }
 

@@ -96,7 +96,7 @@ struct Pace {
 
 impl Pace {
     fn new(max_concurrency: usize) -> Self {
-        Self { floor: max_concurrency.max(1) * 2, rows_a_second: 0.0, measured: (Instant::now(), 0) }
+        Self { floor: max_concurrency.max(1) * 4, rows_a_second: 0.0, measured: (Instant::now(), 0) }
     }
 
     fn rows_a_second(&mut self, begun: usize) -> usize {

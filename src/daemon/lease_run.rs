@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt::{self, Row};
+use super::attempt::{self, Halts, Row};
 use super::context::Context;
 use super::rows::{READ_BYTES, RowReader};
 use crate::domain::ids::RequestId;
@@ -39,7 +39,7 @@ where
         not_begun: (lease.last - lease.first) as usize,
         model: lease.model.as_str().into(),
         rows: TaskTracker::new(),
-        halt,
+        halts: Arc::new(Halts { lease: halt, daemon: context.stops.abort.clone() }),
         lease,
         context,
     };
@@ -53,7 +53,7 @@ where
 struct LeaseRun<S, H, P> {
     context: Arc<Context<S, H, P>>,
     lease: Lease,
-    halt: CancellationToken,
+    halts: Arc<Halts>,
     model: Arc<str>,
     rows: TaskTracker,
     not_begun: usize,
@@ -100,13 +100,13 @@ where
         let context = &self.context;
         let permits = tokio::select! {
             biased;
-            () = self.halt.cancelled() => return false,
+            () = self.halts.lease.cancelled() => return false,
             () = context.stops.stopping.cancelled() => return false,
             permits = async { (context.open_rows.clone().acquire_owned().await, context.calls.clone().acquire_owned().await) } => permits,
         };
         let (Ok(open), Ok(call)) = permits else { return false };
         let context = context.clone();
-        let halt = self.halt.clone();
+        let halts = self.halts.clone();
         let row =
             Row { id: RequestId { batch: self.lease.batch_id, row }, lease: self.lease.id, token: self.lease.token };
         context.held.begin_row();
@@ -114,7 +114,7 @@ where
         match self.request(reader, row.id, &line) {
             Ok(request) => {
                 self.rows.spawn(async move {
-                    attempt::run(&context, &row, request, call, halt).await;
+                    attempt::run(&context, &row, request, call, halts).await;
                     drop(open);
                 });
             }

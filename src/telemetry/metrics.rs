@@ -2,9 +2,10 @@
 //!
 //! Labels are small fixed sets, never ids.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
@@ -57,10 +58,28 @@ pub fn batch_ended() {
     counter!("batchwright_batches_ended_total").increment(1);
 }
 
-/// An attempt ended: `completed`, `failed` or `retried`.
-pub fn attempt_ended(how: &'static str, took: Duration) {
-    counter!("batchwright_attempts_total", "ended" => how).increment(1);
-    histogram!(ATTEMPT_SECONDS, "ended" => how).record(took);
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With an answer.
+    Completed,
+    /// For good, without one.
+    Failed,
+    /// To be tried again.
+    Retried,
+}
+
+/// An attempt ended.
+pub fn attempt_ended(how: Ended, took: Duration) {
+    /// Looked up once: this runs for every row.
+    static HANDLES: LazyLock<[(Counter, Histogram); 3]> = LazyLock::new(|| {
+        ["completed", "failed", "retried"].map(|how| {
+            (counter!("batchwright_attempts_total", "ended" => how), histogram!(ATTEMPT_SECONDS, "ended" => how))
+        })
+    });
+    let (attempts, seconds) = &HANDLES[how as usize];
+    attempts.increment(1);
+    seconds.record(took);
 }
 
 /// A commit recorded lines.

@@ -9,7 +9,7 @@ use super::{BlobError, Blobs};
 use crate::domain::file::FilePart;
 
 /// How much one read of a stream asks for, and how many are under way: downloads are bound by these, not by the file.
-const READ: u64 = 1 << 20;
+const READ: u64 = 4 << 20;
 const READS_AHEAD: usize = 2;
 
 /// A file that can be read at any place.
