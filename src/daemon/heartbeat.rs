@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::context::Context;
 use super::duty::Turn;
 use crate::storage::Storage;
@@ -17,5 +19,9 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     let before = context.held.ids();
     let held = context.storage.beat(context.id, LIFETIME).await?;
     context.held.halt_all_but(&before, &held);
+    for stray in context.held.strays(&held, Instant::now()) {
+        tracing::warn!(lease_id = %stray.id, "a lease that nobody runs is given back");
+        context.storage.give_back(stray.id, stray.token).await?;
+    }
     Ok(())
 }

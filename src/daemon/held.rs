@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::{BatchId, LeaseId};
 use crate::domain::lease::Lease;
 use crate::storage::HeldLease;
+
+/// How long a lease may be this daemon's in the database only.
+const STRAY_AFTER: Duration = Duration::from_secs(5);
 
 /// The leases this daemon holds. Written by the claim loop and by the tasks that run leases; read by the heartbeat.
 #[derive(Default)]
@@ -19,6 +24,8 @@ pub(super) struct Held {
     waiting: AtomicUsize,
     /// Rows begun since the daemon started: what the claim loop takes its pace from.
     begun: AtomicUsize,
+    /// Leases that the database has as this daemon's and nobody here runs, and since when. Only the heartbeat uses it.
+    strays: Mutex<HashMap<LeaseId, Instant>>,
     /// Told whenever a row was begun or let go, for a claim loop that waits for room.
     fewer: Notify,
 }
@@ -94,7 +101,43 @@ impl Held {
         }
     }
 
+    /// Of the leases that the database has as this daemon's, those that nobody here has run for a while: the answer to
+    /// a claim or to giving one back was lost. No other daemon takes them while this one lives.
+    pub(super) fn strays(&self, in_database: &[HeldLease], now: Instant) -> Vec<HeldLease> {
+        let leases = self.lock();
+        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown: Vec<HeldLease> =
+            in_database.iter().filter(|lease| !leases.contains_key(&lease.id)).copied().collect();
+        strays.retain(|id, _| unknown.iter().any(|lease| lease.id == *id));
+        // A claim that has just committed is not noted here yet: only what stays unknown is a stray.
+        unknown
+            .into_iter()
+            .filter(|lease| now.duration_since(*strays.entry(lease.id).or_insert(now)) >= STRAY_AFTER)
+            .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Entry>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_nobody_runs_is_a_stray_after_a_while() {
+        let held = Held::default();
+        let run =
+            Lease { id: LeaseId::new(), batch_id: BatchId::new(), model: String::new(), first: 0, last: 1, token: 1 };
+        let lost = HeldLease { id: LeaseId::new(), token: 1, runs: true };
+        held.take(&run, CancellationToken::new());
+        let in_database = [HeldLease { id: run.id, token: 1, runs: true }, lost];
+        let start = Instant::now();
+
+        assert_eq!(held.strays(&in_database, start), []);
+        assert_eq!(held.strays(&in_database, start + STRAY_AFTER), [lost]);
+        assert_eq!(held.strays(&in_database[..1], start + STRAY_AFTER), []);
+        assert_eq!(held.strays(&in_database, start + STRAY_AFTER), []);
     }
 }

@@ -148,7 +148,7 @@ where
         context.held.let_go(self.not_begun);
         context.outcomes.settle().await;
         if let Err(error) = context.storage.give_back(self.lease.id, self.lease.token).await {
-            // It lapses with this daemon's heartbeat, or at the next start.
+            // The heartbeat finds that nobody runs it, and tries again.
             tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
         }
         context.held.end(self.lease.id);

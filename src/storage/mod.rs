@@ -140,6 +140,8 @@ pub trait BatchStore {
 pub struct HeldLease {
     /// The lease.
     pub id: LeaseId,
+    /// The token it is held with.
+    pub token: i64,
     /// Whether its batch is still in progress; if not, its rows are not to be run.
     pub runs: bool,
 }

@@ -53,7 +53,7 @@ async fn only_lapsed(storage: &TestStorage) -> Result<LapsedLease> {
 }
 
 fn held(lease: &Lease, runs: bool) -> HeldLease {
-    HeldLease { id: lease.id, runs }
+    HeldLease { id: lease.id, token: lease.token, runs }
 }
 
 /// Sorts leases by their rows and checks that these are `0..rows`, each once.

@@ -23,7 +23,7 @@ const BEAT: &str = "
     ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until";
 
 const HELD: &str = "
-    SELECT leases.id, batches.status
+    SELECT leases.id, leases.token, batches.status
     FROM leases JOIN batches ON batches.id = leases.batch_id
     WHERE leases.daemon_id = $1";
 
@@ -140,12 +140,16 @@ fn position(stored: i64, table: &'static str, id: Uuid) -> Result<u32> {
 #[async_trait]
 impl LeaseStore for SqlStorage {
     async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Vec<HeldLease>> {
-        let held: Vec<(Uuid, String)> = in_write!(self.db, tx => {
+        let held: Vec<(Uuid, i64, String)> = in_write!(self.db, tx => {
             let now = tx.now(&self.db.clock).await?;
             sqlx::query(BEAT).bind(daemon.0).bind(now.0).bind(now.plus(lifetime).0).execute(&mut *tx).await?;
             End::Commit(sqlx::query_as(HELD).bind(daemon.0).fetch_all(&mut *tx).await?)
         })?;
-        Ok(held.into_iter().map(|(id, status)| HeldLease { id: LeaseId(id), runs: status == "in_progress" }).collect())
+        let lease = |(id, token, status): (Uuid, i64, String)| {
+            let runs = status == "in_progress";
+            HeldLease { id: LeaseId(id), token, runs }
+        };
+        Ok(held.into_iter().map(lease).collect())
     }
 
     async fn open_lanes(&self, limit: u32) -> Result<Vec<OpenLane>> {
