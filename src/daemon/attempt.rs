@@ -4,14 +4,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::queue::{Halts, OpenRow};
 use crate::domain::ids::{LeaseId, RequestId};
 use crate::domain::line;
 use crate::domain::outcome::FailureReason;
-use crate::domain::request::{CancellationReason, Claimed, Pending, Request, RequestCompletionResult};
+use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::retry::Verdict;
 use crate::processor::{CancellationFuture, RequestProcessor};
 use crate::storage::Storage;
@@ -26,63 +25,85 @@ pub(super) struct Row {
     pub(super) token: i64,
 }
 
-/// The two ways in which the rows of a lease are called off. Shared by its rows: a token's own clones take a lock.
-pub(super) struct Halts {
-    /// The rows are not to be run here any more.
-    pub(super) lease: CancellationToken,
-    /// The daemon aborts what is left; this cancels `lease` too.
-    pub(super) daemon: CancellationToken,
-}
-
-/// Runs a row until it has an outcome, which is handed to the recorder, or is called off, which leaves it owed.
-pub(super) async fn run<S, H, P>(
-    context: &Context<S, H, P>,
-    row: &Row,
-    mut request: Request<Pending>,
-    mut call: OwnedSemaphorePermit,
-    halts: Arc<Halts>,
-) where
+/// Takes rows and runs them, one after the other, until the queue is closed.
+pub(super) async fn call_row_after_row<S, H, P>(context: Arc<Context<S, H, P>>)
+where
     S: Storage,
     H: HttpClient,
     P: RequestProcessor<S, H>,
 {
-    let custom_id = request.data.custom_id.clone();
-    loop {
-        let started = context.clock.now();
-        let attempt = request.attempt;
-        let ended = attempt_once(context, request.claim(context.id), halts.clone()).await;
-        let took = context.clock.now().since(started);
-        let reason = match ended {
-            Ended::Canceled => return,
-            Ended::Completed(answer) => {
-                metrics::attempt_ended(metrics::Ended::Completed, took);
-                tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
-                let line = line::completed(row.id, &custom_id, &answer);
-                context.outcomes.completed(row, line, answer.usage, call).await;
-                return;
-            }
-            Ended::GaveUp(reason) => reason,
-            Ended::Failed(failed) => match context.settings.retry.judge(&failed, context.clock.now(), rand::random()) {
-                Verdict::Fail => failed.state.reason,
-                Verdict::RetryAt(at) => {
-                    metrics::attempt_ended(metrics::Ended::Retried, took);
-                    tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
-                    drop(call);
-                    request = failed.retry(at);
-                    match next_permit(context, &request, &halts.lease).await {
-                        Some(permit) => call = permit,
-                        None => return,
-                    }
-                    continue;
-                }
-            },
-        };
-        metrics::attempt_ended(metrics::Ended::Failed, took);
-        tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
-        drop(call);
-        context.outcomes.failed(row, line::failed(row.id, &custom_id, &reason)).await;
-        return;
+    while let Some(mut open) = context.queue.next().await {
+        // Its read may make room for another.
+        open.place = None;
+        let mut next = Some(open);
+        while let Some(open) = next {
+            next = run(&context, open).await;
+        }
     }
+}
+
+/// Runs a row once. Its outcome is handed to the recorder; called off, it stays owed; to be tried again, it waits
+/// elsewhere, or is returned for another attempt if there is no place to wait.
+async fn run<S, H, P>(context: &Context<S, H, P>, open: OpenRow) -> Option<OpenRow>
+where
+    S: Storage,
+    H: HttpClient,
+    P: RequestProcessor<S, H>,
+{
+    let OpenRow { row, request, halts, open, .. } = open;
+    if halts.no_more() {
+        return None;
+    }
+    let custom_id = request.data.custom_id.clone();
+    let started = context.clock.now();
+    let attempt = request.attempt;
+    let ended = attempt_once(context, request.claim(context.id), halts.clone()).await;
+    let took = context.clock.now().since(started);
+    let reason = match ended {
+        Ended::Canceled => return None,
+        Ended::Completed(answer) => {
+            metrics::attempt_ended(metrics::Ended::Completed, took);
+            tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
+            let line = line::completed(row.id, &custom_id, &answer);
+            context.outcomes.completed(row, line, answer.usage).await;
+            return None;
+        }
+        Ended::GaveUp(reason) => reason,
+        Ended::Failed(failed) => match context.settings.retry.judge(&failed, context.clock.now(), rand::random()) {
+            Verdict::Fail => failed.state.reason,
+            Verdict::RetryAt(at) => {
+                metrics::attempt_ended(metrics::Ended::Retried, took);
+                tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
+                return try_again(context, OpenRow { row, request: failed.retry(at), halts, place: None, open }).await;
+            }
+        },
+    };
+    metrics::attempt_ended(metrics::Ended::Failed, took);
+    tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
+    context.outcomes.failed(row, line::failed(row.id, &custom_id, &reason)).await;
+    None
+}
+
+/// Has a row wait until its next attempt is due: beside the callers, which go on with other rows, as long as not too
+/// many wait there. Otherwise the caller waits, which is what keeps it from opening more rows than can be held.
+async fn try_again<S, H, P>(context: &Context<S, H, P>, mut open: OpenRow) -> Option<OpenRow> {
+    let wait = open.request.state.not_before.map(|at| at.since(context.clock.now())).unwrap_or_default();
+    let until_due = async move |open: OpenRow| {
+        tokio::select! {
+            biased;
+            () = open.halts.until_no_more() => None,
+            () = tokio::time::sleep(wait) => Some(open),
+        }
+    };
+    let Ok(place) = context.waiting_places.clone().try_acquire_owned() else { return until_due(open).await };
+    open.place = Some(Arc::new(place));
+    let queue = context.queue.clone();
+    tokio::spawn(async move {
+        if let Some(open) = until_due(open).await {
+            queue.push(vec![open]);
+        }
+    });
+    None
 }
 
 enum Ended {
@@ -115,24 +136,6 @@ where
 fn cancellation(halts: Arc<Halts>) -> CancellationFuture {
     Box::pin(async move {
         halts.lease.cancelled().await;
-        if halts.daemon.is_cancelled() { CancellationReason::Shutdown } else { CancellationReason::User }
+        if halts.abort.is_cancelled() { CancellationReason::Shutdown } else { CancellationReason::User }
     })
-}
-
-/// Waits until the next attempt is due and may run. `None` if the row is to be left.
-async fn next_permit<S, H, P>(
-    context: &Context<S, H, P>,
-    request: &Request<Pending>,
-    halt: &CancellationToken,
-) -> Option<OwnedSemaphorePermit> {
-    let wait = request.state.not_before.map(|at| at.since(context.clock.now())).unwrap_or_default();
-    tokio::select! {
-        biased;
-        () = halt.cancelled() => None,
-        () = context.stops.stopping.cancelled() => None,
-        permit = async {
-            tokio::time::sleep(wait).await;
-            context.calls.clone().acquire_owned().await
-        } => permit.ok(),
-    }
 }

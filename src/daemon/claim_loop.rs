@@ -84,7 +84,7 @@ where
     // A child: the daemon's abort halts every lease.
     let halt = context.stops.abort.child_token();
     context.held.take(&lease, halt.clone());
-    context.tasks.spawn(lease_run::run(context.clone(), lease, halt));
+    context.leases.spawn(lease_run::run(context.clone(), lease, halt));
 }
 
 /// How many rows start in a second, at least as many as may run at once.

@@ -8,7 +8,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Daemon;
 use super::held::Held;
-use super::recorder::Outcomes;
+use super::outcomes::Outcomes;
+use super::queue::Queue;
 use crate::domain::ids::DaemonId;
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
@@ -17,13 +18,13 @@ use crate::processor::ShouldRetry;
 use crate::storage::blobs::Blobs;
 use crate::wakeup::Wakeup;
 
-/// Rows that are begun and not ended, for each call that may run: the others wait for another attempt.
-const OPEN_PER_CALL: usize = 4;
+/// Rows that may wait for another attempt, for each call that may run: what bounds their memory.
+const WAITING_PER_CALL: usize = 3;
 
 /// How a daemon works.
 #[derive(Debug, Clone)]
 pub struct DaemonSettings {
-    /// How many calls may run at once.
+    /// How many calls may run at once, at least 1.
     pub max_concurrency: usize,
     /// When failed requests are tried again.
     pub retry: RetryPolicy,
@@ -54,14 +55,14 @@ pub(super) struct Context<S, H, P> {
     pub(super) wakeup: Wakeup,
     pub(super) settings: DaemonSettings,
     pub(super) stops: Stops,
-    pub(super) outcomes: Outcomes,
+    pub(super) outcomes: Arc<Outcomes>,
     pub(super) held: Arc<Held>,
-    /// One permit for each call that may run.
-    pub(super) calls: Arc<Semaphore>,
-    /// One permit for each row that may be begun: what bounds the memory held by rows that wait for another attempt.
-    pub(super) open_rows: Arc<Semaphore>,
-    /// The tasks that run leases and rows.
-    pub(super) tasks: TaskTracker,
+    /// Rows that were read and wait for a caller.
+    pub(super) queue: Arc<Queue>,
+    /// One permit for each row that may wait for another attempt.
+    pub(super) waiting_places: Arc<Semaphore>,
+    /// The tasks that run leases.
+    pub(super) leases: TaskTracker,
 }
 
 impl<S, H, P> Context<S, H, P> {
@@ -69,10 +70,10 @@ impl<S, H, P> Context<S, H, P> {
         id: DaemonId,
         daemon: Daemon<S, H, P>,
         stops: Stops,
-        outcomes: Outcomes,
-        tasks: TaskTracker,
+        outcomes: Arc<Outcomes>,
+        leases: TaskTracker,
     ) -> Self {
-        let calls = daemon.settings.max_concurrency.max(1);
+        let places = daemon.settings.max_concurrency * WAITING_PER_CALL;
         Self {
             id,
             storage: daemon.storage,
@@ -86,9 +87,9 @@ impl<S, H, P> Context<S, H, P> {
             stops,
             outcomes,
             held: Arc::default(),
-            calls: Arc::new(Semaphore::new(calls)),
-            open_rows: Arc::new(Semaphore::new(calls * OPEN_PER_CALL)),
-            tasks,
+            queue: Arc::new(Queue::new()),
+            waiting_places: Arc::new(Semaphore::new(places)),
+            leases,
         }
     }
 }

@@ -44,10 +44,10 @@ impl Held {
         self.lock().insert(lease.id, Entry { batch: lease.batch_id, rows, halt });
     }
 
-    /// Notes that one row of a lease was begun.
-    pub(super) fn begin_row(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.let_go(1);
+    /// Notes that rows of a lease were begun.
+    pub(super) fn begin_rows(&self, rows: usize) {
+        self.begun.fetch_add(rows, Ordering::Relaxed);
+        self.let_go(rows);
     }
 
     /// Notes that rows of a lease will not be begun here.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt::{self, Halts, Row};
+use super::attempt::Row;
 use super::context::Context;
+use super::queue::{Halts, OpenRow};
 use super::rows::{READ_BYTES, RowReader};
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
@@ -38,8 +40,12 @@ where
     let mut run = LeaseRun {
         not_begun: (lease.last - lease.first) as usize,
         model: lease.model.as_str().into(),
-        rows: TaskTracker::new(),
-        halts: Arc::new(Halts { lease: halt, daemon: context.stops.abort.clone() }),
+        open: TaskTracker::new(),
+        halts: Arc::new(Halts {
+            lease: halt,
+            stopping: context.stops.stopping.clone(),
+            abort: context.stops.abort.clone(),
+        }),
         lease,
         context,
     };
@@ -55,7 +61,8 @@ struct LeaseRun<S, H, P> {
     lease: Lease,
     halts: Arc<Halts>,
     model: Arc<str>,
-    rows: TaskTracker,
+    /// The rows that are with the callers, or wait for one.
+    open: TaskTracker,
     not_begun: usize,
 }
 
@@ -74,11 +81,12 @@ where
         let runs = stream::iter(index::runs(&entries, READ_BYTES));
         let mut reads = runs.map(|run| reader.lines(&entries[run])).buffered(READS_AHEAD);
         while let Some(lines) = reads.try_next().await? {
-            for (row, line) in lines {
-                if !self.start_row(&reader, row, line).await {
-                    return Ok(());
-                }
-            }
+            let place = tokio::select! {
+                biased;
+                () = self.halts.until_no_more() => return Ok(()),
+                place = context.queue.room() => place,
+            };
+            self.open_rows(&reader, lines, &place).await;
         }
         Ok(())
     }
@@ -95,37 +103,29 @@ where
         Ok(entries)
     }
 
-    /// Starts a row once it may run. False if the lease is to be left.
-    async fn start_row(&mut self, reader: &RowReader, row: u32, line: Bytes) -> bool {
-        let context = &self.context;
-        let permits = tokio::select! {
-            biased;
-            () = self.halts.lease.cancelled() => return false,
-            () = context.stops.stopping.cancelled() => return false,
-            permits = async { (context.open_rows.clone().acquire_owned().await, context.calls.clone().acquire_owned().await) } => permits,
-        };
-        let (Ok(open), Ok(call)) = permits else { return false };
-        let context = context.clone();
-        let halts = self.halts.clone();
-        let row =
-            Row { id: RequestId { batch: self.lease.batch_id, row }, lease: self.lease.id, token: self.lease.token };
-        context.held.begin_row();
-        self.not_begun -= 1;
-        match self.request(reader, row.id, &line) {
-            Ok(request) => {
-                self.rows.spawn(async move {
-                    attempt::run(&context, &row, request, call, halts).await;
-                    drop(open);
-                });
-            }
-            Err(error) => {
-                drop(call);
-                let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
-                let line = line::failed(row.id, "", &reason);
-                context.outcomes.failed(&row, line).await;
+    /// Hands the rows of one read to the callers.
+    async fn open_rows(&mut self, reader: &RowReader, lines: Vec<(u32, Bytes)>, place: &Arc<OwnedSemaphorePermit>) {
+        self.context.held.begin_rows(lines.len());
+        self.not_begun -= lines.len();
+        let mut rows = Vec::with_capacity(lines.len());
+        for (row, line) in lines {
+            let id = RequestId { batch: self.lease.batch_id, row };
+            let row = Row { id, lease: self.lease.id, token: self.lease.token };
+            match self.request(reader, id, &line) {
+                Ok(request) => rows.push(OpenRow {
+                    row,
+                    request,
+                    halts: self.halts.clone(),
+                    place: Some(place.clone()),
+                    open: self.open.token(),
+                }),
+                Err(error) => {
+                    let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
+                    self.context.outcomes.failed(row, line::failed(id, "", &reason)).await;
+                }
             }
         }
-        true
+        self.context.queue.push(rows);
     }
 
     fn request(&self, reader: &RowReader, id: RequestId, line: &Bytes) -> serde_json::Result<Request<Pending>> {
@@ -143,8 +143,15 @@ where
     /// every row is recorded nothing is left to give.
     async fn end(self) {
         let context = &self.context;
-        self.rows.close();
-        self.rows.wait().await;
+        self.open.close();
+        tokio::select! {
+            () = self.open.wait() => {}
+            () = self.halts.until_no_more() => {
+                // Those that no caller has taken are left owed; the calls under way end or are aborted.
+                context.queue.leave(self.lease.id);
+                self.open.wait().await;
+            }
+        }
         context.held.let_go(self.not_begun);
         context.outcomes.settle().await;
         if let Err(error) = context.storage.give_back(self.lease.id, self.lease.token).await {

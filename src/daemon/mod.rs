@@ -1,7 +1,7 @@
 //! The built-in worker: who works, when, and how it stops.
 //!
-//! A row's way: `claim_loop` leases a range of a lane, `lease_run` reads its rows and starts them as capacity
-//! allows, `attempt` runs one through the processor and judges the result, `recorder` makes outcomes durable.
+//! A row's way: `claim_loop` leases a range of a lane, `lease_run` reads its rows into the `queue`, as many callers as
+//! calls may run take one after the other and make an `attempt`, `recorder` makes outcomes durable.
 //! Beside it, duties that run on a short timer and whenever something happened: `admit`, `expire`, `finalize`
 //! and `heartbeat`.
 //!
@@ -18,6 +18,8 @@ mod finalize;
 mod heartbeat;
 mod held;
 mod lease_run;
+mod outcomes;
+mod queue;
 mod recorder;
 mod rows;
 mod scheduler;
@@ -31,6 +33,8 @@ use tokio_util::task::TaskTracker;
 use crate::wakeup::Wakeup;
 use context::Context;
 pub use context::DaemonSettings;
+use outcomes::Outcomes;
+use queue::Queue;
 
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
@@ -69,6 +73,8 @@ pub struct Daemon<S, H, P> {
 pub struct RunningDaemon {
     tasks: TaskTracker,
     leases: TaskTracker,
+    queue: Arc<Queue>,
+    outcomes: Arc<Outcomes>,
     recorder: JoinHandle<()>,
     stops: context::Stops,
     liveness: Liveness,
@@ -88,8 +94,8 @@ where
         let (outcomes, recorder) = recorder::start(self.storage.clone(), self.blobs.clone(), self.clock.clone());
         let id = DaemonId::new();
         let leases = TaskTracker::new();
-        let context = Arc::new(Context::new(id, self, stops.clone(), outcomes, leases.clone()));
-        let tasks = TaskTracker::new();
+        let context = Arc::new(Context::new(id, self, stops.clone(), outcomes.clone(), leases.clone()));
+        let (tasks, queue) = (TaskTracker::new(), context.queue.clone());
         let wakeup = &context.wakeup;
         let duty = |name, every| duty::Duty::new(name, every, wakeup, &stops.stopping, &liveness);
 
@@ -103,11 +109,14 @@ where
         let beat = context.clone();
         let heart = duty::Duty::new("heartbeat", heartbeat::EVERY, wakeup, &stops.ended, &liveness);
         tasks.spawn(heart.run(move || heartbeat::tick(beat.clone())));
+        for _ in 0..context.settings.max_concurrency {
+            tasks.spawn(attempt::call_row_after_row(context.clone()));
+        }
         let claims = duty::Duty::new("claim", claim_loop::LOOK_EVERY, wakeup, &stops.stopping, &liveness);
         tasks.spawn(claim_loop::run(context, claims));
 
         tracing::info!(daemon_id = %id, "daemon started");
-        RunningDaemon { tasks, leases, recorder, stops, liveness }
+        RunningDaemon { tasks, leases, queue, outcomes, recorder, stops, liveness }
     }
 }
 
@@ -128,9 +137,10 @@ impl RunningDaemon {
         self.stops.abort.cancel();
         self.leases.wait().await;
         self.stops.ended.cancel();
+        self.queue.close();
         self.tasks.close();
         self.tasks.wait().await;
-        // The last sender went with the tasks, so the recorder ends when it has recorded what it has.
+        self.outcomes.close();
         if self.recorder.await.is_err() {
             tracing::error!("the recorder panicked");
         }

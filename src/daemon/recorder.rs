@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-use super::attempt::Row;
+use super::outcomes::{Outcome, Outcomes};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, LeaseId};
 use crate::domain::time::Clock;
@@ -18,79 +16,16 @@ use crate::storage::{BatchFlush, Flush, Recorded, RecordedPart, Storage};
 use crate::telemetry::chain;
 use crate::telemetry::metrics;
 
-/// How long an outcome waits for others to share its commit.
-const GATHER: Duration = Duration::from_millis(250);
-/// A flush this large goes out at once.
-const FLUSH_BYTES: usize = 8 << 20;
-/// Lines that wait to be recorded, in KiB: what bounds memory when the storage is slower than the upstream.
-const ROOM_KIB: usize = 64 << 10;
-/// Outcomes on their way to the recorder.
-const QUEUE: usize = 4096;
 /// Pauses between attempts to record the same flush.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
 
-enum Message {
-    Outcome(Outcome),
-    /// Record what came before this, then answer.
-    Settle(oneshot::Sender<()>),
-}
-
-struct Outcome {
-    row: Row,
-    is_success: bool,
-    line: Vec<u8>,
-    usage: Usage,
-    /// Given back when the line is durable.
-    _room: OwnedSemaphorePermit,
-}
-
-/// Where outcomes are handed in. Cheap to clone; the recorder ends when the last clone is gone.
-#[derive(Clone)]
-pub(super) struct Outcomes {
-    queue: mpsc::Sender<Message>,
-    room: Arc<Semaphore>,
-}
-
-impl Outcomes {
-    /// Hands in a success. The call's permit is given back as soon as there is room for the line.
-    pub(super) async fn completed(&self, row: &Row, line: Vec<u8>, usage: Usage, call: OwnedSemaphorePermit) {
-        let room = self.room_for(&line).await;
-        drop(call);
-        self.send(Outcome { row: *row, is_success: true, line, usage, _room: room }).await;
-    }
-
-    /// Hands in a failure.
-    pub(super) async fn failed(&self, row: &Row, line: Vec<u8>) {
-        let room = self.room_for(&line).await;
-        self.send(Outcome { row: *row, is_success: false, line, usage: Usage::default(), _room: room }).await;
-    }
-
-    /// Returns when everything that was handed in before is recorded.
-    pub(super) async fn settle(&self) {
-        let (done, settled) = oneshot::channel();
-        if self.queue.send(Message::Settle(done)).await.is_ok() {
-            let _ = settled.await;
-        }
-    }
-
-    async fn room_for(&self, line: &[u8]) -> OwnedSemaphorePermit {
-        let kib = u32::try_from((line.len() / 1024 + 1).min(ROOM_KIB)).expect("bounded");
-        self.room.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed")
-    }
-
-    async fn send(&self, outcome: Outcome) {
-        // The recorder outlives every sender.
-        let _ = self.queue.send(Message::Outcome(outcome)).await;
-    }
-}
-
-/// Starts a recorder. It ends when every [`Outcomes`] is gone and all they handed in is recorded.
-pub(super) fn start<S: Storage>(storage: Arc<S>, blobs: Blobs, clock: Clock) -> (Outcomes, JoinHandle<()>) {
-    let (queue, arriving) = mpsc::channel(QUEUE);
+/// Starts a recorder. It ends when the outcomes are closed and all that was handed in is recorded.
+pub(super) fn start<S: Storage>(storage: Arc<S>, blobs: Blobs, clock: Clock) -> (Arc<Outcomes>, JoinHandle<()>) {
+    let outcomes = Arc::new(Outcomes::new());
     let recorder = Recorder { storage, blobs, clock };
-    let task = tokio::spawn(recorder.run(arriving));
-    (Outcomes { queue, room: Arc::new(Semaphore::new(ROOM_KIB)) }, task)
+    let task = tokio::spawn(recorder.run(outcomes.clone()));
+    (outcomes, task)
 }
 
 struct Recorder<S> {
@@ -100,11 +35,10 @@ struct Recorder<S> {
 }
 
 impl<S: Storage> Recorder<S> {
-    async fn run(self, mut arriving: mpsc::Receiver<Message>) {
-        while let Some(first) = arriving.recv().await {
-            let (outcomes, settling) = gather(first, &mut arriving).await;
-            self.flush(outcomes).await;
-            for done in settling {
+    async fn run(self, handed_in: Arc<Outcomes>) {
+        while let Some(gathered) = handed_in.next().await {
+            self.flush(gathered.outcomes).await;
+            for done in gathered.settling {
                 // Nobody waits any more if the lease's task was dropped.
                 let _ = done.send(());
             }
@@ -192,31 +126,4 @@ impl<S: Storage> Recorder<S> {
             }
         }
     }
-}
-
-/// Collects outcomes until enough wait, the first has waited long enough, or somebody wants to see them settled.
-async fn gather(first: Message, arriving: &mut mpsc::Receiver<Message>) -> (Vec<Outcome>, Vec<oneshot::Sender<()>>) {
-    let mut outcomes = Vec::new();
-    let mut settling = Vec::new();
-    let mut bytes = 0;
-    let deadline = Instant::now() + GATHER;
-    let mut next = Some(first);
-    while let Some(message) = next {
-        match message {
-            Message::Outcome(outcome) => {
-                bytes += outcome.line.len();
-                outcomes.push(outcome);
-            }
-            Message::Settle(done) => settling.push(done),
-        }
-        next = if bytes >= FLUSH_BYTES {
-            None
-        } else if settling.is_empty() {
-            tokio::time::timeout_at(deadline, arriving.recv()).await.ok().flatten()
-        } else {
-            // What is queued already shares the commit; nothing more is waited for.
-            arriving.try_recv().ok()
-        };
-    }
-    (outcomes, settling)
 }

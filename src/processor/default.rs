@@ -22,6 +22,32 @@ impl DefaultRequestProcessor {
     pub fn new(clock: Clock) -> Self {
         Self { clock }
     }
+
+    /// The one call of a request.
+    pub(super) async fn call(
+        &self,
+        request: Request<Claimed>,
+        http: impl HttpClient,
+        should_retry: ShouldRetry,
+        cancellation: CancellationFuture,
+    ) -> RequestCompletionResult {
+        let claimed = info_span!(
+            target: "batchwright_state",
+            "batchwright.state.claimed",
+            otel.name = "batchwright.state.claimed",
+            request_id = %request.data.id,
+            daemon_id = %request.state.daemon_id,
+        );
+        let processing = claimed.in_scope(|| request.process(self.clock.now()));
+        let span = info_span!(
+            target: "batchwright_state",
+            "batchwright.state.processing",
+            otel.name = "batchwright.state.processing",
+            request_id = %processing.data.id,
+            retry_attempt = processing.attempt,
+        );
+        fire(processing, http, should_retry, cancellation).instrument(span).await
+    }
 }
 
 #[async_trait]
@@ -38,22 +64,7 @@ where
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> Result<RequestCompletionResult, ProcessorError> {
-        let claimed = info_span!(
-            target: "batchwright_state",
-            "batchwright.state.claimed",
-            otel.name = "batchwright.state.claimed",
-            request_id = %request.data.id,
-            daemon_id = %request.state.daemon_id,
-        );
-        let processing = claimed.in_scope(|| request.process(self.clock.now()));
-        let span = info_span!(
-            target: "batchwright_state",
-            "batchwright.state.processing",
-            otel.name = "batchwright.state.processing",
-            request_id = %processing.data.id,
-            retry_attempt = processing.attempt,
-        );
-        Ok(fire(processing, http, should_retry, cancellation).instrument(span).await)
+        Ok(self.call(request, http, should_retry, cancellation).await)
     }
 }
 

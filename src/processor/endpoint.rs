@@ -32,7 +32,7 @@ where
         &self,
         request: Request<Claimed>,
         http: H,
-        storage: &S,
+        _storage: &S,
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> Result<RequestCompletionResult, ProcessorError> {
@@ -44,7 +44,7 @@ where
             | Endpoint::Moderations
             | Endpoint::ImagesGenerations
             | Endpoint::ImagesEdits
-            | Endpoint::Videos => self.single.process(request, http, storage, should_retry, cancellation).await,
+            | Endpoint::Videos => Ok(self.single.call(request, http, should_retry, cancellation).await),
         }
     }
 }

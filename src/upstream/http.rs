@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, Url};
@@ -38,6 +37,7 @@ pub struct UpstreamSettings {
 pub struct ReqwestHttpClient {
     client: Client,
     paths: Arc<Paths>,
+    timeout: Duration,
     clock: Clock,
 }
 
@@ -63,7 +63,6 @@ impl ReqwestHttpClient {
             .default_headers(headers)
             .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(settings.timeout)
             .pool_max_idle_per_host(settings.max_idle)
             // A redirect is an answer like any other: following it could send the key elsewhere.
             .redirect(reqwest::redirect::Policy::none())
@@ -74,7 +73,12 @@ impl ReqwestHttpClient {
             url
         };
         let endpoints = Endpoint::ALL.map(|endpoint| below(endpoint.path_below_v1()));
-        Ok(Self { client, paths: Arc::new(Paths { models: below("models"), endpoints }), clock })
+        Ok(Self {
+            client,
+            paths: Arc::new(Paths { models: below("models"), endpoints }),
+            timeout: settings.timeout,
+            clock,
+        })
     }
 
     /// The upstream's list of models, as it answers it.
@@ -83,6 +87,11 @@ impl ReqwestHttpClient {
     }
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
+        let timed_out = || UpstreamError::Timeout(format!("it had {}", humantime::format_duration(self.timeout)));
+        tokio::time::timeout(self.timeout, self.answer(request)).await.map_err(|_| timed_out())?
+    }
+
+    async fn answer(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
         let response = self.client.execute(request).await.map_err(why)?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let asked = (header("retry-after-ms"), header(RETRY_AFTER.as_str()));
@@ -96,7 +105,6 @@ impl ReqwestHttpClient {
     }
 }
 
-#[async_trait]
 impl HttpClient for ReqwestHttpClient {
     async fn post(&self, request: &RequestData) -> Result<HttpResponse, UpstreamError> {
         let mut call = Request::new(Method::POST, self.paths.endpoints[request.endpoint as usize].clone());

@@ -3,8 +3,6 @@
 mod http;
 mod retry_after;
 
-use async_trait::async_trait;
-
 pub use http::{ReqwestHttpClient, UpstreamSettings};
 
 use crate::domain::outcome::HttpResponse;
@@ -28,17 +26,15 @@ pub enum UpstreamError {
 }
 
 /// Sends requests to an upstream. Cheap to clone; dropping the future of a call aborts it.
-#[async_trait]
 pub trait HttpClient: Clone + Send + Sync + 'static {
     /// Posts a request's body, byte for byte, to the upstream's path for its endpoint. Any status is an answer.
-    async fn post(&self, request: &RequestData) -> Result<HttpResponse, UpstreamError>;
+    fn post(&self, request: &RequestData) -> impl Future<Output = Result<HttpResponse, UpstreamError>> + Send;
 }
 
 /// No upstream at all, for processors that call none.
 #[derive(Debug, Clone, Copy)]
 pub struct NoUpstream;
 
-#[async_trait]
 impl HttpClient for NoUpstream {
     async fn post(&self, _request: &RequestData) -> Result<HttpResponse, UpstreamError> {
         Err(UpstreamError::Network("none is configured".to_owned()))
