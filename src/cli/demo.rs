@@ -126,7 +126,7 @@ impl Client {
         let file = Part::bytes(std::fs::read(input)?).file_name("input.jsonl");
         let form = Form::new().text("purpose", "batch").part("file", file);
         let file = answer(self.http.post(self.url("files")).multipart(form)).await?;
-        println!("Uploaded {rows} requests from {} as {}.", input.display(), file["id"]);
+        println!("Uploaded {rows} requests from {} as {}.", input.display(), text(&file["id"]));
 
         let new =
             json!({ "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
@@ -144,7 +144,11 @@ impl Client {
         }
         let rate = bar.per_sec();
         bar.finish();
-        println!("The batch is {} after {:.1} s ({rate:.0} requests/s).", batch["status"], bar.elapsed().as_secs_f64());
+        println!(
+            "The batch is {} after {:.1} s ({rate:.0} requests/s).",
+            text(&batch["status"]),
+            bar.elapsed().as_secs_f64()
+        );
         ensure!(batch["status"] == "completed", "the batch did not complete: {batch}");
         Ok(batch)
     }
@@ -203,4 +207,9 @@ and in Python:
   batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
   print(client.batches.retrieve(batch.id).status)"#
     )
+}
+
+/// A member that is text, without quotes.
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
