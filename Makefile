@@ -43,7 +43,7 @@ openapi: ## Write openapi/openapi.json anew
 bench: ## Measure everything and print one table
 	$(CARGO) bench --bench table
 
-deny: ## Check licences and duplicate crates (needs cargo-deny)
-	$(CARGO) deny check
+deny: ## Check licences, duplicate crates and sources (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
 
 ci: fmt-check lint doc test ## What runs on every change
