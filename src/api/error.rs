@@ -150,6 +150,14 @@ impl ApiError {
         error
     }
 
+    /// 503: the service stops; another one, or the same after its restart, takes the request.
+    #[must_use]
+    pub fn stopping() -> Self {
+        let mut error = Self::unavailable();
+        "The server is stopping and takes no more uploads. Please try again.".clone_into(&mut error.object.message);
+        error
+    }
+
     /// Names the parameter at fault.
     #[must_use]
     pub fn at(mut self, param: &str) -> Self {

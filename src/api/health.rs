@@ -22,6 +22,9 @@ pub(super) async fn healthz() -> Response {
 ))]
 pub(super) async fn readyz(State(app): AppState) -> Response {
     let mut problems = Vec::new();
+    if app.stopping.is_cancelled() {
+        problems.push("the service is stopping".to_owned());
+    }
     if let Err(error) = app.storage.check().await {
         problems.push(chain(&error));
     }

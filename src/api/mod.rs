@@ -16,6 +16,7 @@ mod router;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use error::{ApiError, ErrorObject};
 pub use router::{health_router, router};
@@ -47,6 +48,8 @@ pub struct App {
     pub upstream: Option<ReqwestHttpClient>,
     /// The loops of the daemon in this process, if there is one.
     pub liveness: Option<Liveness>,
+    /// Cancelled when the service is told to stop: it takes no more uploads, and still answers everything else.
+    pub stopping: CancellationToken,
     /// What renders the metrics, if they are collected.
     pub metrics: Option<PrometheusHandle>,
 }

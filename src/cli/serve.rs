@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
@@ -15,6 +16,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use reqwest::header::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, EnterGuard, Runtime};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::shutdown;
 use crate::api::{self, App};
@@ -27,6 +30,9 @@ use crate::storage::sql::{Db, SqlStorage};
 use crate::telemetry::{logs, metrics};
 use crate::upstream::{HttpClient, ReqwestHttpClient, UpstreamSettings};
 use crate::wakeup::Wakeup;
+
+/// How long answers may take that are not through when everything else is.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
@@ -44,6 +50,7 @@ pub struct ServeArgs {
 pub struct Service {
     router: Router,
     daemon: Option<RunningDaemon>,
+    stopping: CancellationToken,
     /// The daemon's own threads: a status read does not queue behind thousands of rows.
     threads: Threads,
     settings: ServeConfig,
@@ -110,7 +117,14 @@ impl Service {
         let clock = Clock::System;
         let (storage, blobs, lock) = storage(&settings.storage, &clock).await?;
         let wakeup = Wakeup::new();
-        let mut service = Self { router: Router::new(), daemon: None, threads: Threads::new()?, settings, _lock: lock };
+        let mut service = Self {
+            router: Router::new(),
+            daemon: None,
+            stopping: CancellationToken::new(),
+            threads: Threads::new()?,
+            settings,
+            _lock: lock,
+        };
         let settings = &service.settings;
         if settings.http.role.runs_rows() {
             let daemon = Daemon {
@@ -139,13 +153,15 @@ impl Service {
             windows: settings.limits.completion_windows.clone(),
             upstream: models,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),
+            stopping: service.stopping.clone(),
             metrics,
         });
         service.router = if settings.http.role.serves_api() { api::router(app) } else { api::health_router(app) };
         Ok(service)
     }
 
-    /// Serves until `stop` resolves, then stops the daemon in its own time.
+    /// Serves until `stop` resolves. Then the daemon stops in its own time, while clients still have their answers, and
+    /// only uploads are turned away.
     ///
     /// # Errors
     /// Why connections can no longer be accepted.
@@ -154,28 +170,25 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let (told, until_told) = tokio::sync::oneshot::channel();
         let listener = listener.tap_io(|connection| {
             // Answers are small and clients wait for them: no delay for fuller packets.
             if let Err(error) = connection.set_nodelay(true) {
                 tracing::debug!(%error, "a connection keeps its delay");
             }
         });
-        let serving = axum::serve(listener, self.router).with_graceful_shutdown(async move {
-            stop.await;
-            let _ = told.send(());
-        });
+        let daemon_ended = CancellationToken::new();
+        let serving = axum::serve(listener, self.router).with_graceful_shutdown(daemon_ended.clone().cancelled_owned());
         let serving = tokio::spawn(serving.into_future());
-        let _ = until_told.await;
+        stop.await;
+        self.stopping.cancel();
         let grace = self.settings.http.grace;
-        let daemon = async {
-            if let Some(daemon) = self.daemon {
-                daemon.stop(grace).await;
-            }
-        };
-        // Requests under way have the same time as calls in flight.
-        let ((), served) = tokio::join!(daemon, tokio::time::timeout(grace, serving));
-        match served {
+        let deadline = Instant::now() + grace;
+        if let Some(daemon) = self.daemon {
+            daemon.stop(grace).await;
+        }
+        daemon_ended.cancel();
+        // Requests under way have the same time as calls in flight, and a moment for their last bytes.
+        match tokio::time::timeout_at(deadline.max(Instant::now() + LAST_BYTES), serving).await {
             Ok(Ok(served)) => Ok(served?),
             Ok(Err(panicked)) => Err(panicked.into()),
             Err(_) => Ok(()),

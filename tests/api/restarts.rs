@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::builders::rows;
-use crate::common::eventually::{until, within};
+use crate::common::eventually::{eventually, until, within};
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::test_app::TestApp;
 
@@ -65,6 +65,28 @@ async fn answers_that_come_within_the_grace_time_are_kept() {
     assert!(sent_before.iter().sum::<usize>() < 5, "{sent_before:?}");
     assert_eq!(times_sent(&app.upstream, 5), [1; 5]);
     assert!(app.verify(&rows(5), &batch).await.holds());
+}
+
+#[tokio::test]
+async fn a_service_that_stops_turns_uploads_away_and_answers_all_else() {
+    let app = TestApp::with(&["--grace", "60s"]).await;
+    app.upstream.reply(|_| Reply::ok().held());
+    let id = app.submit(rows(1)).await;
+    until("the call to run", || app.upstream.running() == 1).await;
+
+    let stopping = app.begin_to_stop();
+    let upload = eventually("uploads to be turned away", async || {
+        let answer = stopping.client.try_upload(rows(1)).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+
+    assert_eq!(upload.status, 503);
+    assert_eq!(upload.headers["retry-after"], "1");
+    assert_eq!(stopping.client.get("/readyz").await.status, 503);
+    assert_eq!(stopping.client.get(&format!("/v1/batches/{id}")).await.status, 200);
+    stopping.upstream.release();
+    stopping.ended().await;
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub struct TestApp {
 
 /// A service that was told to stop.
 pub struct Stopping {
+    /// What still answers.
+    pub client: Client,
     pub upstream: FakeUpstream,
     directory: TempDir,
     runtime: OwnRuntime,
@@ -68,9 +70,9 @@ impl TestApp {
 
     /// Tells the service to stop.
     pub fn begin_to_stop(self) -> Stopping {
-        let Self { upstream, directory, runtime, stop, serving, .. } = self;
+        let Self { client, upstream, directory, runtime, stop, serving, .. } = self;
         let _ = stop.send(());
-        Stopping { upstream, directory, runtime, serving }
+        Stopping { client, upstream, directory, runtime, serving }
     }
 
     /// Ends the service from one moment to the next, as SIGKILL does.

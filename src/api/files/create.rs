@@ -22,13 +22,18 @@ const KEPT_SECONDS: (i64, i64) = (3600, 2_592_000);
 /// Uploads a file.
 #[utoipa::path(post, path = "/v1/files", tag = "files",
     request_body(content = inline(FileUpload), content_type = "multipart/form-data"),
-    responses((status = 200, body = FileObject), (status = 400, body = crate::api::error::ErrorBody))
+    responses((status = 200, body = FileObject), (status = 400, body = crate::api::error::ErrorBody),
+        (status = 503, body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_file(
     State(app): AppState,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FileObject>, ApiError> {
+    if app.stopping.is_cancelled() {
+        drain(body.into_data_stream(), app.intake.max_file_bytes).await;
+        return Err(ApiError::stopping());
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(content_type).map_err(|_| {
         ApiError::invalid("The request must be a multipart/form-data form with the parts 'file' and 'purpose'.")
