@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod demo;
+mod migrate;
 mod serve;
 mod shutdown;
 
@@ -13,7 +14,7 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand
 pub use demo::DemoArgs;
 pub use serve::{ServeArgs, Service};
 
-use crate::config::layered;
+use crate::config::{StorageConfig, layered};
 use crate::simulator::{self, Simulator, SimulatorArgs};
 use crate::telemetry::logs;
 use crate::verify::{VerifyArgs, verify};
@@ -30,6 +31,8 @@ struct Cli {
 enum Action {
     /// Serve the API and run batches against an inference server.
     Serve(Box<ServeArgs>),
+    /// Bring the database up to date and end. `serve` does it too, when it starts.
+    Migrate(StorageConfig),
     /// Stand in for an inference server, for trying things out and for tests.
     Simulate(SimulatorArgs),
     /// Show everything at work: a server, a simulated upstream and one batch from upload to proof.
@@ -69,12 +72,14 @@ fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
     })
 }
 
-/// The command with the environment and the settings file under the flags of `serve`.
+/// The command with the environment and the settings file under the flags of those that have settings.
 fn command(arguments: &[OsString]) -> Result<Command, crate::config::ConfigError> {
     let mut command = Cli::command();
-    let at = arguments.iter().position(|argument| argument == "serve");
-    if let Some(serve) = command.find_subcommand_mut("serve") {
-        *serve = layered(serve.clone(), at.map_or(&[], |at| &arguments[at..]))?;
+    for name in ["serve", "migrate"] {
+        let at = arguments.iter().position(|argument| argument == name);
+        if let Some(found) = command.find_subcommand_mut(name) {
+            *found = layered(found.clone(), at.map_or(&[], |at| &arguments[at..]))?;
+        }
     }
     Ok(command)
 }
@@ -93,6 +98,7 @@ pub fn serve_command() -> Command {
 fn execute(action: Action) -> anyhow::Result<ExitCode> {
     match action {
         Action::Serve(args) => block_on(serve::run(*args)),
+        Action::Migrate(config) => block_on(migrate::run(config)),
         Action::Demo(args) => block_on(demo::run(args)),
         Action::Simulate(args) => block_on(simulate(args)),
         Action::Verify(args) => {

@@ -249,31 +249,41 @@ fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow:
 
 async fn storage(config: &StorageConfig, clock: &Clock) -> anyhow::Result<(Arc<SqlStorage>, Blobs, Option<File>)> {
     let directory = &config.data_dir;
-    let uses_directory = config.database_url.is_none() || config.blob_url.is_none();
-    if uses_directory {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("the data directory {} cannot be made", directory.display()))?;
+    if config.database_url.is_none() || config.blob_url.is_none() {
+        make(directory)?;
         tracing::info!(directory = %directory.canonicalize()?.display(), "data directory");
     }
-    let (db, lock) = match &config.database_url {
-        None => {
-            let lock = lock(directory)?;
-            (Db::open_sqlite(&directory.join("batchwright.db"), clock.clone()).await?, Some(lock))
-        }
-        Some(url) => {
-            let url = url.reveal();
-            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-                bail!("--database-url must start with postgres://; leave it out for the embedded database");
-            }
-            (Db::open_postgres(url, clock.clone()).await.context("--database-url cannot be used")?, None)
-        }
-    };
+    let (db, lock) = database(config, clock).await?;
     let blobs = match &config.blob_url {
         Some(url) => Blobs::at_url(url)?,
         None => Blobs::local(&directory.join("blobs"))?,
     };
     let storage = SqlStorage::open(db).await.context("the database cannot be used")?;
     Ok((Arc::new(storage), blobs, lock))
+}
+
+fn make(directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("the data directory {} cannot be made", directory.display()))
+}
+
+/// Opens the database the settings name, and locks the data directory if it is there.
+pub(super) async fn database(config: &StorageConfig, clock: &Clock) -> anyhow::Result<(Db, Option<File>)> {
+    let directory = &config.data_dir;
+    match &config.database_url {
+        None => {
+            make(directory)?;
+            let lock = lock(directory)?;
+            Ok((Db::open_sqlite(&directory.join("batchwright.db"), clock.clone()).await?, Some(lock)))
+        }
+        Some(url) => {
+            let url = url.reveal();
+            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+                bail!("--database-url must start with postgres://; leave it out for the embedded database");
+            }
+            Ok((Db::open_postgres(url, clock.clone()).await.context("--database-url cannot be used")?, None))
+        }
+    }
 }
 
 /// SQLite is embedded: a second process on the same directory would run the same rows.

@@ -68,7 +68,8 @@ pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, Conf
 /// Finds `--config` before the arguments are parsed in earnest: what it names decides what the defaults are.
 fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok()?;
-    matches.get_one::<PathBuf>("config").cloned()
+    // An error: the command has no such flag.
+    matches.try_get_one::<PathBuf>("config").ok()?.cloned()
 }
 
 fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> {

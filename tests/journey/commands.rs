@@ -1,10 +1,13 @@
-//! The other commands: `demo`, `verify`, `openapi`.
+//! The other commands: `demo`, `migrate`, `verify`, `openapi`.
 
 use std::path::Path;
 use std::process::Output;
 
+use sqlx::{Connection as _, PgConnection};
+
 use crate::common::builders::rows;
 use crate::common::process::{Process, batchwright, run, said};
+use crate::databases::postgres_url;
 
 #[tokio::test]
 async fn the_demo_ends_with_a_proof() {
@@ -28,6 +31,23 @@ async fn the_demo_can_be_run_again_in_its_directory() {
 
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     }
+}
+
+#[tokio::test]
+async fn migrate_brings_a_database_up_to_date_and_ends() {
+    let url = postgres_url().await;
+
+    // Twice: the second has nothing to do.
+    for _ in 0..2 {
+        let output = run(batchwright(&["migrate", "--database-url", &url])).await;
+
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+
+    let mut database = PgConnection::connect(&url).await.expect("the database answers");
+    let batches: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM batches").fetch_one(&mut database).await.expect("there is the table");
+    assert_eq!(batches, 0);
 }
 
 /// Runs `verify` on the files of a directory.

@@ -1,0 +1,16 @@
+//! `batchwright migrate`: the schema alone, for whoever wants it done before the first replica of a new version starts.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::serve::database;
+use crate::config::StorageConfig;
+use crate::domain::time::Clock;
+
+pub(super) async fn run(config: StorageConfig) -> anyhow::Result<ExitCode> {
+    let (db, _lock) = database(&config, &Clock::System).await?;
+    db.migrate().await.context("the database cannot be used")?;
+    println!("The database is up to date.");
+    Ok(ExitCode::SUCCESS)
+}
