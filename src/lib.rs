@@ -21,6 +21,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod domain;
+#[cfg(feature = "failpoints")]
+mod fault;
 pub mod intake;
 pub mod processor;
 pub mod service;

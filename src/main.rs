@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Without the feature there are no points, and this does nothing.
+    let _failpoints = fail::FailScenario::setup();
     let arguments: Vec<_> = std::env::args_os().collect();
     batchwright::cli::run(&arguments)
 }

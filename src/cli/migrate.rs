@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::serve::database;
+use super::opened::database;
 use crate::config::StorageConfig;
 use crate::domain::time::Clock;
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +19,23 @@ use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::opened::{self, Opened};
 use super::shutdown;
 use crate::api::{self, App};
-use crate::config::{ServeConfig, StorageConfig, UpstreamConfig};
+use crate::config::{ServeConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{DefaultRequestProcessor, EndpointProcessor, RequestProcessor};
-use crate::storage::blobs::Blobs;
-use crate::storage::sql::{Db, SqlStorage};
+use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
 use crate::upstream::{HttpClient, ReqwestHttpClient, UpstreamSettings};
 use crate::wakeup::Wakeup;
 
 /// How long answers may take that are not through when everything else is.
 const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// How often one of the blob store's directories is swept: all of them every two hours or so.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
@@ -115,7 +118,7 @@ impl Service {
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
         let clock = Clock::System;
-        let (storage, blobs, lock) = storage(&settings.storage, &clock).await?;
+        let Opened { storage, blobs, lock } = opened::open(&settings.storage, &clock).await?;
         let wakeup = Wakeup::new();
         let mut service = Self {
             router: Router::new(),
@@ -137,12 +140,18 @@ impl Service {
                 wakeup: wakeup.clone(),
                 settings: DaemonSettings {
                     max_concurrency: settings.worker.max_concurrency as usize,
+                    global_max_concurrency: settings.worker.global_max_concurrency.map(|limit| limit as usize),
+                    lease: settings.worker.lease,
+                    sweep_every: SWEEP_EVERY,
                     retry: settings.worker.retry_policy(),
                     limits: settings.limits.batch(),
                 },
             };
             let _entered = service.threads.enter();
             service.daemon = Some(daemon.start());
+            // It ends with the threads: a hint may come at any time, and none may come.
+            let (hints, woken) = (storage.clone(), wakeup.clone());
+            tokio::spawn(async move { hints.relay_hints(&woken).await });
         }
         let app = Arc::new(App {
             storage,
@@ -245,56 +254,4 @@ fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow:
     tracing::info!(upstream = %base_url, concurrency, "upstream");
     let settings = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
     ReqwestHttpClient::new(&settings, clock.clone()).context("the HTTP client cannot be set up")
-}
-
-async fn storage(config: &StorageConfig, clock: &Clock) -> anyhow::Result<(Arc<SqlStorage>, Blobs, Option<File>)> {
-    let directory = &config.data_dir;
-    if config.database_url.is_none() || config.blob_url.is_none() {
-        make(directory)?;
-        tracing::info!(directory = %directory.canonicalize()?.display(), "data directory");
-    }
-    let (db, lock) = database(config, clock).await?;
-    let blobs = match &config.blob_url {
-        Some(url) => Blobs::at_url(url)?,
-        None => Blobs::local(&directory.join("blobs"))?,
-    };
-    let storage = SqlStorage::open(db).await.context("the database cannot be used")?;
-    Ok((Arc::new(storage), blobs, lock))
-}
-
-fn make(directory: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(directory)
-        .with_context(|| format!("the data directory {} cannot be made", directory.display()))
-}
-
-/// Opens the database the settings name, and locks the data directory if it is there.
-pub(super) async fn database(config: &StorageConfig, clock: &Clock) -> anyhow::Result<(Db, Option<File>)> {
-    let directory = &config.data_dir;
-    match &config.database_url {
-        None => {
-            make(directory)?;
-            let lock = lock(directory)?;
-            Ok((Db::open_sqlite(&directory.join("batchwright.db"), clock.clone()).await?, Some(lock)))
-        }
-        Some(url) => {
-            let url = url.reveal();
-            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-                bail!("--database-url must start with postgres://; leave it out for the embedded database");
-            }
-            Ok((Db::open_postgres(url, clock.clone()).await.context("--database-url cannot be used")?, None))
-        }
-    }
-}
-
-/// SQLite is embedded: a second process on the same directory would run the same rows.
-fn lock(directory: &Path) -> anyhow::Result<File> {
-    let path = directory.join("lock");
-    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => bail!(
-            "the data directory {} is in use by another batchwright; stop it, or give another directory with --data-dir",
-            directory.display()
-        ),
-    }
 }

@@ -13,11 +13,17 @@ pub struct StorageConfig {
     #[arg(long, value_name = "DIRECTORY", default_value = "./batchwright-data")]
     pub data_dir: PathBuf,
 
-    /// Database to use instead of the embedded one, such as `postgres://user:password@host/database`.
+    /// Database to use instead of the embedded one, such as `postgres://user:password@host/database`. Any number of
+    /// replicas can use it; they need a `--blob-url` that they share too.
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
-    /// Where to keep files instead of the data directory, such as `file:///a/shared/directory`.
+    /// Connections to the PostgreSQL database that this process may have at once, beside one that listens.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_connections: u32,
+
+    /// Where to keep files instead of the data directory: `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `az://container/prefix`, or `file:///a/directory` that every replica sees.
     #[arg(long, value_name = "URL")]
     pub blob_url: Option<String>,
 }

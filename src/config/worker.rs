@@ -16,6 +16,16 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_concurrency: u32,
 
+    /// Calls to the inference server that all workers together may run at once. Each living worker has an even share of
+    /// it, but never more than its own `--max-concurrency`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub global_max_concurrency: Option<u32>,
+
+    /// How long a worker may be out of the database's reach before others take over what it was running. Lower it for
+    /// faster takeovers; raise it if the database or the network is often slow.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
+    pub lease: Duration,
+
     /// Attempts after the first, for failures that may pass: network errors, timeouts, and the statuses 408, 425, 429
     /// and 500 to 599.
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -44,4 +54,10 @@ impl WorkerConfig {
             matches!(response.status, 408 | 425 | 429 | 500..=599) || further.contains(&response.status)
         })
     }
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_secs(2)..=Duration::from_secs(3600);
+    if allowed.contains(&lease) { Ok(lease) } else { Err("a lease may be 2s to 1h long".to_owned()) }
 }

@@ -25,20 +25,38 @@ pub(super) struct Row {
     pub(super) token: i64,
 }
 
-/// Takes rows and runs them, one after the other, until the queue is closed.
-pub(super) async fn call_row_after_row<S, H, P>(context: Arc<Context<S, H, P>>)
+/// Takes rows and runs them, one after the other, until the queue is closed. `caller` is the number of the caller,
+/// counted from 0: those above the limit pause.
+pub(super) async fn call_row_after_row<S, H, P>(context: Arc<Context<S, H, P>>, caller: usize)
 where
     S: Storage,
     H: HttpClient,
     P: RequestProcessor<S, H>,
 {
-    while let Some(mut open) = context.queue.next().await {
+    while let Some(mut open) = next_row(&context, caller).await {
         // Its read may make room for another.
         open.place = None;
         let mut next = Some(open);
         while let Some(open) = next {
             next = run(&context, open).await;
         }
+    }
+}
+
+async fn next_row<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Option<OpenRow> {
+    loop {
+        if context.limit.now() <= caller {
+            tokio::select! {
+                () = context.stops.ended.cancelled() => return None,
+                () = context.limit.until_above(caller) => {}
+            }
+        }
+        let open = context.queue.next().await?;
+        if context.limit.now() > caller {
+            return Some(open);
+        }
+        // The limit was lowered while this caller waited for a row: the row is another's.
+        context.queue.put_back(open);
     }
 }
 
@@ -51,6 +69,12 @@ where
     P: RequestProcessor<S, H>,
 {
     let OpenRow { row, request, halts, open, .. } = open;
+    if !context.lifeline.holds() {
+        tokio::select! {
+            () = halts.until_no_more() => return None,
+            () = context.lifeline.until_it_holds() => {}
+        }
+    }
     if halts.no_more() {
         return None;
     }

@@ -14,7 +14,7 @@ use crate::storage::{Result, Storage};
 use crate::upstream::HttpClient;
 
 /// How often to look for work that nobody announced: lanes of other replicas' batches, and leases of dead daemons.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lanes looked at for one claim. Which of more there are is decided by deadline.
 const LANES: u32 = 256;
 /// No lease is larger: what a crash makes others wait for is bounded.
@@ -27,14 +27,19 @@ where
     H: HttpClient,
     P: RequestProcessor<S, H> + 'static,
 {
-    let mut pace = Pace::new(context.settings.max_concurrency);
+    let mut pace = Pace::new();
     let mut looked_for_lapsed = None;
     loop {
-        let rows = pace.rows_a_second(context.held.begun());
+        let rows = pace.rows_a_second(context.held.begun(), context.limit.now());
+        let ready = async {
+            context.held.until_fewer_wait_than(rows / 2 + 1).await;
+            context.limit.until_above(0).await;
+            context.lifeline.until_it_holds().await;
+        };
         tokio::select! {
             biased;
             () = duty.stop().cancelled() => return,
-            () = context.held.until_fewer_wait_than(rows / 2 + 1) => {}
+            () = ready => {}
         }
         let look_for_lapsed = looked_for_lapsed.is_none_or(|at: Instant| at.elapsed() >= LOOK_EVERY);
         if look_for_lapsed {
@@ -89,17 +94,16 @@ where
 
 /// How many rows start in a second, at least as many as may run at once.
 struct Pace {
-    floor: usize,
     rows_a_second: f64,
     measured: (Instant, usize),
 }
 
 impl Pace {
-    fn new(max_concurrency: usize) -> Self {
-        Self { floor: max_concurrency.max(1) * 4, rows_a_second: 0.0, measured: (Instant::now(), 0) }
+    fn new() -> Self {
+        Self { rows_a_second: 0.0, measured: (Instant::now(), 0) }
     }
 
-    fn rows_a_second(&mut self, begun: usize) -> usize {
+    fn rows_a_second(&mut self, begun: usize, limit: usize) -> usize {
         const WINDOW: Duration = Duration::from_millis(100);
         let (since, before) = self.measured;
         let elapsed = since.elapsed();
@@ -111,6 +115,6 @@ impl Pace {
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and not negative")]
         let pace = self.rows_a_second as usize;
-        pace.max(self.floor)
+        pace.max(limit.max(1) * 4)
     }
 }

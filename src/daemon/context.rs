@@ -1,15 +1,20 @@
 //! What the daemon's loops share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Daemon;
+use super::compact::Recordings;
 use super::held::Held;
+use super::lifeline::Lifeline;
+use super::limit::Limit;
 use super::outcomes::Outcomes;
 use super::queue::Queue;
+use super::sweep::Broom;
 use crate::domain::ids::DaemonId;
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
@@ -26,6 +31,12 @@ const WAITING_PER_CALL: usize = 3;
 pub struct DaemonSettings {
     /// How many calls may run at once, at least 1.
     pub max_concurrency: usize,
+    /// How many calls all living daemons together may have under way; shared evenly among them.
+    pub global_max_concurrency: Option<usize>,
+    /// How long the daemon's leases are its own after a heartbeat. Others take them over when it is out of reach longer.
+    pub lease: Duration,
+    /// How often the next of the blob store's 256 directories is looked through for orphans.
+    pub sweep_every: Duration,
     /// When failed requests are tried again.
     pub retry: RetryPolicy,
     /// What a batch must keep to.
@@ -57,6 +68,12 @@ pub(super) struct Context<S, H, P> {
     pub(super) stops: Stops,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) held: Arc<Held>,
+    pub(super) lifeline: Lifeline,
+    pub(super) limit: Limit,
+    pub(super) recordings: Arc<Recordings>,
+    pub(super) broom: Broom,
+    /// For whoever runs a row of a suspect lease: one at a time, so that a death has one cause.
+    pub(super) alone: Semaphore,
     /// Rows that were read and wait for a caller.
     pub(super) queue: Arc<Queue>,
     /// One permit for each row that may wait for another attempt.
@@ -71,8 +88,10 @@ impl<S, H, P> Context<S, H, P> {
         daemon: Daemon<S, H, P>,
         stops: Stops,
         outcomes: Arc<Outcomes>,
+        recordings: Arc<Recordings>,
         leases: TaskTracker,
     ) -> Self {
+        let limit = Limit::new(daemon.settings.max_concurrency, daemon.settings.global_max_concurrency.is_some());
         let places = daemon.settings.max_concurrency * WAITING_PER_CALL;
         Self {
             id,
@@ -87,6 +106,11 @@ impl<S, H, P> Context<S, H, P> {
             stops,
             outcomes,
             held: Arc::default(),
+            lifeline: Lifeline::new(),
+            limit,
+            recordings,
+            broom: Broom::new(),
+            alone: Semaphore::new(1),
             queue: Arc::new(Queue::new()),
             waiting_places: Arc::new(Semaphore::new(places)),
             leases,

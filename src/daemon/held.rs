@@ -101,6 +101,11 @@ impl Held {
         }
     }
 
+    /// Halts every lease: its rows are for others to run.
+    pub(super) fn halt_all(&self) {
+        self.lock().values().for_each(|entry| entry.halt.cancel());
+    }
+
     /// Of the leases that the database has as this daemon's, those that nobody here has run for a while: the answer to
     /// a claim or to giving one back was lost. No other daemon takes them while this one lives.
     pub(super) fn strays(&self, in_database: &[HeldLease], now: Instant) -> Vec<HeldLease> {
@@ -128,8 +133,15 @@ mod tests {
     #[test]
     fn a_lease_that_nobody_runs_is_a_stray_after_a_while() {
         let held = Held::default();
-        let run =
-            Lease { id: LeaseId::new(), batch_id: BatchId::new(), model: String::new(), first: 0, last: 1, token: 1 };
+        let run = Lease {
+            id: LeaseId::new(),
+            batch_id: BatchId::new(),
+            model: String::new(),
+            first: 0,
+            last: 1,
+            token: 1,
+            deaths: 0,
+        };
         let lost = HeldLease { id: LeaseId::new(), token: 1, runs: true };
         held.take(&run, CancellationToken::new());
         let in_database = [HeldLease { id: run.id, token: 1, runs: true }, lost];

@@ -27,6 +27,8 @@ use crate::upstream::HttpClient;
 
 /// How long a lease whose rows cannot be read is kept before others may try.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+/// How often a row may be under way alone when its daemon dies.
+const TRIES_ALONE: u32 = 3;
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
@@ -78,7 +80,15 @@ where
         let input = input.ok_or("the batch's input file is not in the database")?;
         let reader = RowReader::new(context.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
-        let runs = stream::iter(index::runs(&entries, READ_BYTES));
+        // What killed a holder was among the rows it had begun, and so is among the first.
+        let alone = if self.lease.is_suspect() { entries.len().min(context.settings.max_concurrency) } else { 0 };
+        for entry in &entries[..alone] {
+            if !self.run_alone(&reader, entry).await? {
+                return Ok(());
+            }
+        }
+        let entries = &entries[alone..];
+        let runs = stream::iter(index::runs(entries, READ_BYTES));
         let mut reads = runs.map(|run| reader.lines(&entries[run])).buffered(READS_AHEAD);
         while let Some(lines) = reads.try_next().await? {
             let place = tokio::select! {
@@ -89,6 +99,47 @@ where
             self.open_rows(&reader, lines, &place).await;
         }
         Ok(())
+    }
+
+    /// Runs one row of a suspect lease and has it recorded, while no other of a suspect lease runs. One that has been
+    /// under way so when its daemon died, several times, is failed. False if the lease is not to be run any more.
+    async fn run_alone(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, ProcessorError> {
+        let context = self.context.clone();
+        let _alone = tokio::select! {
+            biased;
+            () = self.halts.until_no_more() => return Ok(false),
+            alone = context.alone.acquire() => alone,
+        };
+        let lines = reader.lines(std::slice::from_ref(entry)).await?;
+        let Some(tries) = context.storage.try_alone(self.lease.id, self.lease.token).await? else { return Ok(false) };
+        if tries > TRIES_ALONE {
+            self.fail_as_deadly(lines).await;
+        } else {
+            tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row of a suspect lease runs alone");
+            let place = context.queue.room().await;
+            self.open_rows(reader, lines, &place).await;
+        }
+        self.open.close();
+        tokio::select! {
+            () = self.open.wait() => {}
+            () = self.halts.until_no_more() => return Ok(false),
+        }
+        self.open.reopen();
+        context.outcomes.settle().await;
+        Ok(true)
+    }
+
+    async fn fail_as_deadly(&mut self, lines: Vec<(u32, Bytes)>) {
+        self.context.held.begin_rows(lines.len());
+        self.not_begun -= lines.len();
+        for (row, line) in lines {
+            let id = RequestId { batch: self.lease.batch_id, row };
+            tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
+            let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
+            let line = line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(TRIES_ALONE));
+            let row = Row { id, lease: self.lease.id, token: self.lease.token };
+            self.context.outcomes.failed(row, line).await;
+        }
     }
 
     /// The rows of the lease without an entry in the ledger. Only a lease that somebody held before can have others.

@@ -2,8 +2,8 @@
 //!
 //! A row's way: `claim_loop` leases a range of a lane, `lease_run` reads its rows into the `queue`, as many callers as
 //! calls may run take one after the other and make an `attempt`, `recorder` makes outcomes durable.
-//! Beside it, duties that run on a short timer and whenever something happened: `admit`, `expire`, `finalize`
-//! and `heartbeat`.
+//! Beside it, duties that run on a short timer and whenever something happened: `admit`, `expire`, `finalize` and
+//! `heartbeat`; and those that keep the house: `compact`, `retain` and `sweep`.
 //!
 //! To stop, the daemon claims and starts nothing more, lets calls in flight end for a grace time, aborts what is left,
 //! records what ended, and gives the rest back.
@@ -11,6 +11,7 @@
 mod admit;
 mod attempt;
 mod claim_loop;
+mod compact;
 mod context;
 mod duty;
 mod expire;
@@ -18,11 +19,15 @@ mod finalize;
 mod heartbeat;
 mod held;
 mod lease_run;
+mod lifeline;
+mod limit;
 mod outcomes;
 mod queue;
 mod recorder;
+mod retain;
 mod rows;
 mod scheduler;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +36,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::wakeup::Wakeup;
+use compact::Recordings;
 use context::Context;
 pub use context::DaemonSettings;
 use outcomes::Outcomes;
@@ -41,13 +47,15 @@ use crate::domain::time::Clock;
 use crate::processor::{RequestProcessor, ShouldRetry};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
-use crate::telemetry::Liveness;
+use crate::telemetry::{Liveness, chain};
 use crate::upstream::HttpClient;
 
 /// How often each duty runs when nothing happens.
 const ADMIT_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const FINISH_EVERY: Duration = Duration::from_secs(1);
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
+const RETAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// What a daemon works with.
 pub struct Daemon<S, H, P> {
@@ -91,10 +99,17 @@ where
     pub fn start(self) -> RunningDaemon {
         let stops = context::Stops::default();
         let liveness = Liveness::default();
-        let (outcomes, recorder) = recorder::start(self.storage.clone(), self.blobs.clone(), self.clock.clone());
+        let recordings = Arc::new(Recordings::default());
+        let (outcomes, recorder) = recorder::start(
+            self.storage.clone(),
+            self.blobs.clone(),
+            self.clock.clone(),
+            recordings.clone(),
+            stops.clone(),
+        );
         let id = DaemonId::new();
         let leases = TaskTracker::new();
-        let context = Arc::new(Context::new(id, self, stops.clone(), outcomes.clone(), leases.clone()));
+        let context = Arc::new(Context::new(id, self, stops.clone(), outcomes.clone(), recordings, leases.clone()));
         let (tasks, queue) = (TaskTracker::new(), context.queue.clone());
         let wakeup = &context.wakeup;
         let duty = |name, every| duty::Duty::new(name, every, wakeup, &stops.stopping, &liveness);
@@ -105,12 +120,29 @@ where
         tasks.spawn(duty("expire", EXPIRE_EVERY).run(move || expire::tick(expire.clone())));
         let finish = context.clone();
         tasks.spawn(duty("finalize", FINISH_EVERY).run(move || finalize::tick(finish.clone())));
+        // These have nothing to do with what happens meanwhile.
+        let quiet = Wakeup::new();
+        let chore = |name, every| duty::Duty::new(name, every, &quiet, &stops.stopping, &liveness);
+        let compact = context.clone();
+        tasks.spawn(chore("compact", COMPACT_EVERY).run(move || compact::tick(compact.clone())));
+        let retain = context.clone();
+        tasks.spawn(chore("retain", RETAIN_EVERY).run(move || retain::tick(retain.clone())));
+        let sweep = context.clone();
+        tasks.spawn(chore("sweep", context.settings.sweep_every).run(move || sweep::tick(sweep.clone())));
         // The heart beats until the last lease is given back, not only until the daemon is told to stop.
         let beat = context.clone();
         let heart = duty::Duty::new("heartbeat", heartbeat::EVERY, wakeup, &stops.ended, &liveness);
-        tasks.spawn(heart.run(move || heartbeat::tick(beat.clone())));
-        for _ in 0..context.settings.max_concurrency {
-            tasks.spawn(attempt::call_row_after_row(context.clone()));
+        tasks.spawn(async move {
+            heart.run(|| heartbeat::tick(beat.clone())).await;
+            if let Err(error) = beat.storage.leave(beat.id).await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the others learn only from its silence that this daemon has stopped"
+                );
+            }
+        });
+        for caller in 0..context.settings.max_concurrency {
+            tasks.spawn(attempt::call_row_after_row(context.clone(), caller));
         }
         let claims = duty::Duty::new("claim", claim_loop::LOOK_EVERY, wakeup, &stops.stopping, &liveness);
         tasks.spawn(claim_loop::run(context, claims));

@@ -71,7 +71,13 @@ impl Outcomes {
     /// Returns when everything that was handed in before is recorded.
     pub(super) async fn settle(&self) {
         let (done, settled) = oneshot::channel();
-        self.lock().settling.push(done);
+        {
+            let mut gathered = self.lock();
+            if gathered.closed {
+                return;
+            }
+            gathered.settling.push(done);
+        }
         self.changed.notify_one();
         // An error means that the recorder has panicked: what it had is lost, and its rows are owed.
         let _ = settled.await;
@@ -81,6 +87,11 @@ impl Outcomes {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
+    }
+
+    /// The recorder is gone: nobody waits for it any more, and what it has not recorded is owed.
+    pub(super) fn abandon(&self) {
+        *self.lock() = Gathered { closed: true, ..Gathered::default() };
     }
 
     /// What is to be recorded next, once enough has gathered, the first outcome has waited long enough, or somebody
@@ -106,6 +117,9 @@ impl Outcomes {
         let kib = u32::try_from((line.len() / 1024 + 1).min(ROOM_KIB)).expect("bounded");
         let room = self.room.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed");
         let mut gathered = self.lock();
+        if gathered.closed {
+            return;
+        }
         let is_first = gathered.is_empty();
         gathered.bytes += line.len();
         gathered.outcomes.push(Outcome { row, is_success, line, usage, _room: room });
@@ -118,5 +132,24 @@ impl Outcomes {
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_recorder_that_is_gone() {
+        let outcomes = Outcomes::new();
+        let mut waiting = Box::pin(outcomes.settle());
+        assert!(waiting.as_mut().now_or_never().is_none(), "the recorder has not settled");
+
+        outcomes.abandon();
+
+        assert!(waiting.now_or_never().is_some(), "who waited already");
+        assert!(outcomes.settle().now_or_never().is_some(), "and who comes later");
     }
 }

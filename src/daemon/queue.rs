@@ -88,6 +88,15 @@ impl Queue {
         }
     }
 
+    /// Puts a row back that was taken last, for the next caller.
+    pub(super) fn put_back(&self, row: OpenRow) {
+        let mut queue = self.lock();
+        if !row.halts.no_more() {
+            queue.push_front(row);
+            self.filled.add_permits(1);
+        }
+    }
+
     /// Takes the rows of a halted lease out.
     pub(super) fn leave(&self, lease: LeaseId) {
         self.lock().retain(|row| row.row.lease != lease);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::compact::Recordings;
+use super::context::Stops;
 use super::outcomes::{Outcome, Outcomes};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, LeaseId};
@@ -21,22 +23,45 @@ const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
 
 /// Starts a recorder. It ends when the outcomes are closed and all that was handed in is recorded.
-pub(super) fn start<S: Storage>(storage: Arc<S>, blobs: Blobs, clock: Clock) -> (Arc<Outcomes>, JoinHandle<()>) {
+pub(super) fn start<S: Storage>(
+    storage: Arc<S>,
+    blobs: Blobs,
+    clock: Clock,
+    recordings: Arc<Recordings>,
+    stops: Stops,
+) -> (Arc<Outcomes>, JoinHandle<()>) {
     let outcomes = Arc::new(Outcomes::new());
-    let recorder = Recorder { storage, blobs, clock };
-    let task = tokio::spawn(recorder.run(outcomes.clone()));
+    let recorder = Recorder { storage, blobs, clock, recordings };
+    let gone = Gone { outcomes: outcomes.clone(), stops };
+    let task = tokio::spawn(recorder.run(gone));
     (outcomes, task)
+}
+
+/// What follows when the recorder is gone. If it has panicked, leases must not wait for it, and rows whose lines nobody
+/// records must not be run: the daemon stops, and `/readyz` says that its loops do not turn.
+struct Gone {
+    outcomes: Arc<Outcomes>,
+    stops: Stops,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.outcomes.abandon();
+        self.stops.stopping.cancel();
+        self.stops.abort.cancel();
+    }
 }
 
 struct Recorder<S> {
     storage: Arc<S>,
     blobs: Blobs,
     clock: Clock,
+    recordings: Arc<Recordings>,
 }
 
 impl<S: Storage> Recorder<S> {
-    async fn run(self, handed_in: Arc<Outcomes>) {
-        while let Some(gathered) = handed_in.next().await {
+    async fn run(self, gone: Gone) {
+        while let Some(gathered) = gone.outcomes.next().await {
             self.flush(gathered.outcomes).await;
             for done in gathered.settling {
                 // Nobody waits any more if the lease's task was dropped.
@@ -53,6 +78,7 @@ impl<S: Storage> Recorder<S> {
             match recorded {
                 Recorded::Applied => {
                     metrics::flush_recorded(outcomes.len());
+                    flush.batches.keys().for_each(|batch| self.recordings.note(*batch));
                     return;
                 }
                 Recorded::LostLeases(lost) => {

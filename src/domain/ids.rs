@@ -96,6 +96,14 @@ impl fmt::Display for BatchId {
     }
 }
 
+impl BlobId {
+    /// Reads the printed form; `None` for anything this program never prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self).filter(|id| id.to_string() == text)
+    }
+}
+
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.simple().fmt(f)

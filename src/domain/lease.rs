@@ -1,6 +1,6 @@
 //! Lanes and leases: ranges of rows, and who may run them.
 
-use super::ids::{BatchId, DaemonId, LeaseId};
+use super::ids::{BatchId, LeaseId};
 use super::time::Timestamp;
 
 /// A lane that has rows nobody has claimed: the rows of one batch that go to one model.
@@ -44,6 +44,17 @@ pub struct Lease {
     pub last: u32,
     /// The fencing token: 1 for the first holder, one more for each that follows.
     pub token: i64,
+    /// Holders that died since anything was recorded under it.
+    pub deaths: u32,
+}
+
+impl Lease {
+    /// Whether one of its rows may have killed those who held it: its rows are then run one by one.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        const DEATHS: u32 = 3;
+        self.deaths >= DEATHS
+    }
 }
 
 /// A lease whose daemon is gone, or that its daemon gave back.
@@ -55,11 +66,37 @@ pub struct LapsedLease {
     pub token: i64,
 }
 
-/// How a daemon shows that it lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heartbeat {
-    /// The daemon.
-    pub daemon_id: DaemonId,
-    /// Until when its leases are its own, by the database's clock.
-    pub alive_until: Timestamp,
+/// A daemon's place among those that live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// How many of them come before it.
+    pub rank: u32,
+    /// How many there are, this one included.
+    pub of: u32,
+}
+
+impl Place {
+    /// This daemon's share of a limit that holds for all of them. The shares add up to the limit.
+    #[must_use]
+    pub fn share_of(self, limit: usize) -> usize {
+        let (rank, of) = (self.rank as usize, self.of.max(1) as usize);
+        limit / of + usize::from(rank < limit % of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_limit_and_differ_by_one_at_most() {
+        for of in 1..9 {
+            for limit in 0..40 {
+                let shares: Vec<usize> = (0..of).map(|rank| Place { rank, of }.share_of(limit)).collect();
+
+                assert_eq!(shares.iter().sum::<usize>(), limit);
+                assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");
+            }
+        }
+    }
 }

@@ -39,6 +39,10 @@ pub fn failed(id: RequestId, custom_id: &str, reason: &FailureReason) -> Vec<u8>
         | FailureReason::InvalidAnswer(message)
         | FailureReason::InvalidRow(message)
         | FailureReason::Processor(message) => with_error(id, custom_id, reason.code(), message),
+        FailureReason::WorkerDied(times) => {
+            let message = format!("The worker died each of {times} times that it ran this request alone.");
+            with_error(id, custom_id, reason.code(), &message)
+        }
     }
 }
 

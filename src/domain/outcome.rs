@@ -50,6 +50,8 @@ pub enum FailureReason {
     InvalidRow(String),
     /// The processor gave up or panicked.
     Processor(String),
+    /// The process that ran the row died, so many times, while it ran no other that may have been the cause.
+    WorkerDied(u32),
 }
 
 impl FailureReason {
@@ -58,9 +60,11 @@ impl FailureReason {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::RetriableHttpStatus(_) | Self::Network(_) | Self::Timeout(_) => true,
-            Self::NonRetriableHttpStatus(_) | Self::InvalidAnswer(_) | Self::InvalidRow(_) | Self::Processor(_) => {
-                false
-            }
+            Self::NonRetriableHttpStatus(_)
+            | Self::InvalidAnswer(_)
+            | Self::InvalidRow(_)
+            | Self::Processor(_)
+            | Self::WorkerDied(_) => false,
         }
     }
 
@@ -83,6 +87,7 @@ impl FailureReason {
             Self::InvalidAnswer(_) => "invalid_upstream_answer",
             Self::InvalidRow(_) => "invalid_row",
             Self::Processor(_) => "processor_error",
+            Self::WorkerDied(_) => "worker_died",
         }
     }
 }

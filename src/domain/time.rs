@@ -22,6 +22,12 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// The time `duration` before this.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// How long from `earlier` until this time; zero if it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -36,6 +42,8 @@ pub enum Clock {
     System,
     /// A clock that moves only when it is told to, for tests.
     Manual(Arc<AtomicI64>),
+    /// The machine's clock, so many milliseconds ahead of it, for tests.
+    Ahead(i64),
 }
 
 impl Clock {
@@ -55,6 +63,7 @@ impl Clock {
                 Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
             Self::Manual(now) => Timestamp(now.load(Ordering::Relaxed)),
+            Self::Ahead(millis) => Timestamp(Self::System.now().0.saturating_add(*millis)),
         }
     }
 

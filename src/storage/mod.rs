@@ -16,7 +16,7 @@ use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
-use crate::domain::lease::{LapsedLease, Lease, OpenLane};
+use crate::domain::lease::{LapsedLease, Lease, OpenLane, Place};
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::{NewLane, Report};
 use crate::domain::time::Timestamp;
@@ -146,6 +146,15 @@ pub struct HeldLease {
     pub runs: bool,
 }
 
+/// What a heartbeat finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The leases that are the daemon's own.
+    pub leases: Vec<HeldLease>,
+    /// Its place among the daemons that live.
+    pub place: Place,
+}
+
 /// What is needed to run rows of a batch.
 #[derive(Debug, Clone)]
 pub struct BatchInput {
@@ -160,8 +169,11 @@ pub struct BatchInput {
 /// Lanes, leases and daemons: who runs what. Times are those of the database's clock.
 #[async_trait]
 pub trait LeaseStore {
-    /// Says that a daemon lives for another `lifetime`, and returns the leases that are its own.
-    async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Vec<HeldLease>>;
+    /// Says that a daemon lives for another `lifetime`, and returns which leases are its own.
+    async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Beat>;
+
+    /// Says that a daemon works no more. What it still holds can be taken over at once.
+    async fn leave(&self, daemon: DaemonId) -> Result<()>;
 
     /// Lanes of batches in progress with unclaimed rows, oldest deadline first.
     async fn open_lanes(&self, limit: u32) -> Result<Vec<OpenLane>>;
@@ -179,6 +191,10 @@ pub trait LeaseStore {
 
     /// Gives a lease back, for others to take over at once. Nothing happens if it is lost already.
     async fn give_back(&self, id: LeaseId, token: i64) -> Result<()>;
+
+    /// Notes that the first owed row of a lease is about to run alone, and returns how often it has, this time included.
+    /// Recording it sets the count back. `None` if the lease is lost.
+    async fn try_alone(&self, id: LeaseId, token: i64) -> Result<Option<u32>>;
 
     /// What is needed to run the rows of a batch; `None` if the batch or its input is not there.
     async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
@@ -255,9 +271,48 @@ pub trait Ledger {
     async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool>;
 }
 
+/// A part, and how it came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TieredPart {
+    /// Its number within the file; they rise, with gaps where parts were merged.
+    pub no: i64,
+    /// The bytes.
+    pub part: FilePart,
+    /// 0 as recorded; one more than the parts that were merged into it.
+    pub tier: i64,
+}
+
+/// Keeping files in few parts, and letting go of what nobody can see any more. Everything here works in bounded steps
+/// and may be done by several replicas at once.
+#[async_trait]
+pub trait Upkeep {
+    /// The parts of a file in order, with their tiers.
+    async fn tiered_parts(&self, id: FileId) -> Result<Vec<TieredPart>>;
+
+    /// Replaces neighbouring parts of a file by one with the same bytes, and retires their blobs. False, and nothing is
+    /// done, if the parts are not there any more as they were.
+    async fn merge_parts(&self, id: FileId, parts: &[TieredPart], merged: FilePart, now: Timestamp) -> Result<bool>;
+
+    /// Forgets up to `limit` files that were deleted or have expired an hour ago or longer, and retires their blobs.
+    /// Those that a batch still runs are left for later. Returns how many were looked at.
+    async fn retire_files(&self, now: Timestamp, limit: u32) -> Result<u32>;
+
+    /// Retired blobs that nobody can be reading any more.
+    async fn retired_blobs(&self, now: Timestamp, limit: u32) -> Result<Vec<BlobId>>;
+
+    /// Forgets retired blobs, which are gone from the blob store.
+    async fn forget_blobs(&self, blobs: &[BlobId]) -> Result<()>;
+
+    /// Those of `blobs` that nothing refers to and that were not retired.
+    async fn orphans(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>>;
+}
+
 /// All that the program keeps in its database.
 #[async_trait]
-pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + Send + Sync + 'static {
+pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + Upkeep + Send + Sync + 'static {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;
+
+    /// The id of the blob store that belongs to this database: `candidate`, unless it has one already.
+    async fn blob_store_id(&self, candidate: BlobId) -> Result<BlobId>;
 }

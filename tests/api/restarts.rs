@@ -105,23 +105,24 @@ async fn a_service_that_stops_aborts_what_outlasts_the_grace_time() {
 async fn the_lease_of_a_dead_process_is_taken_over_at_once() {
     let app = TestApp::with(&["--max-concurrency", "2"]).await;
     answer_first(&app.upstream, 3);
-    let input = rows(10);
+    // As many as one lease has: which of two goes on first is nobody's business.
+    let input = rows(8);
     let id = app.submit(input.clone()).await;
     app.wait_for_completed(&id, 3).await;
     until("two calls to run", || app.upstream.running() == 2).await;
 
     let crashed = app.crash().await;
-    let sent_before = times_sent(&crashed.upstream, 10);
+    let sent_before = times_sent(&crashed.upstream, 8);
     let app = crashed.start(&["--max-concurrency", "2"]).await;
     // Far less than the lifetime of a daemon that says nothing any more.
     within(Duration::from_secs(5), "rows to be sent again", async || {
-        times_sent(&app.upstream, 10).contains(&2).then_some(())
+        times_sent(&app.upstream, 8).contains(&2).then_some(())
     })
     .await;
     app.upstream.release();
     let batch = app.wait_for(&id, "completed").await;
 
-    assert_eq!(times_sent(&app.upstream, 10), one_more_from(3, &sent_before));
+    assert_eq!(times_sent(&app.upstream, 8), one_more_from(3, &sent_before));
     let verdict = app.verify(&input, &batch).await;
     assert!(verdict.holds(), "{verdict}");
 }

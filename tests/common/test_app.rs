@@ -81,9 +81,12 @@ impl TestApp {
         Stopped { upstream: self.upstream, directory: self.directory }
     }
 
-    /// Every file in the blob store.
+    /// Every blob in the blob store.
     pub fn blobs(&self) -> Vec<PathBuf> {
-        files_below(&self.directory.path().join("blobs"))
+        let mut blobs = files_below(&self.directory.path().join("blobs"));
+        // The mark that the store belongs to its database is none.
+        blobs.retain(|path| !path.components().any(|folder| folder.as_os_str() == "deployment"));
+        blobs
     }
 }
 

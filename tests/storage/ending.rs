@@ -98,7 +98,7 @@ async fn a_fence_does_not_wait_for_other_batches(storage: TestStorage) -> Result
 
     assert!(storage.fence(batch.id).await?.is_some());
 
-    let mine: Vec<_> = storage.beat(daemon, Duration::from_hours(1)).await?.iter().map(|held| held.id).collect();
+    let mine: Vec<_> = storage.beat(daemon, Duration::from_hours(1)).await?.leases.iter().map(|held| held.id).collect();
     assert_eq!(mine, [lease.id]);
     assert_eq!(storage.open_lane(other.id).await?.next, 1);
     Ok(())

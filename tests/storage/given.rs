@@ -61,7 +61,7 @@ impl Place {
     pub async fn open(&self, clock: Clock) -> Result<SqlStorage> {
         let db = match self {
             Self::Sqlite(path) => Db::open_sqlite(path, clock).await?,
-            Self::Postgres(url) => Db::open_postgres(url, clock).await?,
+            Self::Postgres(url) => Db::open_postgres(url, 16, clock).await?,
         };
         SqlStorage::open(db).await
     }

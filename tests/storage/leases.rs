@@ -74,7 +74,8 @@ async fn a_claim_moves_the_cursor(storage: TestStorage) -> Result<()> {
 
     let lease = storage.claim(&lane, 4, DaemonId::new()).await?.expect("nobody else claims");
 
-    let expected = Lease { id: lease.id, batch_id: batch.id, model: "model-0".to_owned(), first: 0, last: 4, token: 1 };
+    let expected =
+        Lease { id: lease.id, batch_id: batch.id, model: "model-0".to_owned(), first: 0, last: 4, token: 1, deaths: 0 };
     assert_eq!(lease, expected);
     let moved = storage.open_lane(batch.id).await?;
     assert_eq!((moved.next, moved.last), (4, 10));
@@ -215,7 +216,7 @@ async fn a_lease_that_was_given_back_has_lapsed(storage: TestStorage) -> Result<
     storage.give_back(given_back.id, given_back.token).await?;
 
     assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: given_back.id, token: 1 }]);
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&kept, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&kept, true)]);
     Ok(())
 }
 
@@ -229,7 +230,7 @@ async fn a_lease_given_back_with_an_old_token_stays(storage: TestStorage) -> Res
     storage.give_back(old.id, old.token).await?;
 
     assert_eq!(storage.lapsed_leases(10).await?, []);
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&taken, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&taken, true)]);
     Ok(())
 }
 
@@ -240,7 +241,7 @@ async fn a_daemon_that_beats_again_keeps_its_leases(storage: TestStorage) -> Res
     storage.let_die(daemon).await?;
     let lapsed = only_lapsed(&storage).await?;
 
-    let mine = storage.beat(daemon, Duration::from_hours(1)).await?;
+    let mine = storage.beat(daemon, Duration::from_hours(1)).await?.leases;
 
     assert_eq!(mine, [held(&lease, true)]);
     assert_eq!(storage.lapsed_leases(10).await?, []);
@@ -277,7 +278,7 @@ async fn whoever_takes_a_lease_over_has_its_rows_under_a_higher_token(storage: T
 
     let taken = storage.take_over(only_lapsed(&storage).await?, daemon).await?;
 
-    assert_eq!(taken, Some(Lease { token: 2, ..old }));
+    assert_eq!(taken, Some(Lease { token: 2, deaths: 1, ..old }));
     assert_eq!(storage.lapsed_leases(10).await?, []);
     Ok(())
 }
@@ -304,7 +305,7 @@ async fn a_lease_of_a_living_daemon_is_not_taken_over(storage: TestStorage) -> R
     let taken = storage.take_over(LapsedLease { id: lease.id, token: lease.token }, DaemonId::new()).await?;
 
     assert_eq!(taken, None);
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&lease, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&lease, true)]);
     Ok(())
 }
 
@@ -330,8 +331,8 @@ async fn a_heartbeat_returns_the_daemons_own_leases(storage: TestStorage) -> Res
     let done = storage.claimed(batch.id, 2, daemon).await?;
     assert_eq!(storage.record(&flush(&[(&done, 4..6, 0..0)]), after(1)).await?, Recorded::Applied);
 
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?, [held(&first, true)]);
-    assert_eq!(storage.beat(other, Duration::from_hours(1)).await?, [held(&others, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&first, true)]);
+    assert_eq!(storage.beat(other, Duration::from_hours(1)).await?.leases, [held(&others, true)]);
     Ok(())
 }
 
@@ -346,7 +347,7 @@ async fn a_heartbeat_tells_which_batches_still_run(storage: TestStorage) -> Resu
     let goes_on = storage.running(&[2]).await?;
     let running = storage.claimed(goes_on.id, 2, daemon).await?;
 
-    let mut leases = storage.beat(daemon, Duration::from_hours(1)).await?;
+    let mut leases = storage.beat(daemon, Duration::from_hours(1)).await?.leases;
 
     leases.sort_by_key(|lease| lease.id);
     assert_eq!(leases, [held(&closing, false), held(&stopping, false), held(&running, true)]);
@@ -360,7 +361,7 @@ async fn a_heartbeat_leaves_out_leases_that_were_taken_over(storage: TestStorage
     storage.let_die(slow).await?;
     storage.take_over(only_lapsed(&storage).await?, DaemonId::new()).await?.expect("nobody else takes it");
 
-    assert_eq!(storage.beat(slow, Duration::from_hours(1)).await?, []);
+    assert_eq!(storage.beat(slow, Duration::from_hours(1)).await?.leases, []);
     Ok(())
 }
 

@@ -185,7 +185,7 @@ impl<'a> Case<'a> {
         self.check_files().await?;
         // Their leases are gone with the batch; they must not live on into the next case.
         for daemon in &self.daemons {
-            assert_eq!(self.storage.beat(daemon.id, Duration::ZERO).await?, []);
+            assert_eq!(self.storage.beat(daemon.id, Duration::ZERO).await?.leases, []);
         }
         Ok(())
     }
@@ -263,7 +263,7 @@ impl<'a> Case<'a> {
     /// Learns which leases are its own, drops the others, and gives back those of a batch that does not run.
     async fn beat(&mut self, who: usize) -> Result<()> {
         let daemon = &mut self.daemons[who];
-        let mine = self.storage.beat(daemon.id, Duration::from_hours(1)).await?;
+        let mine = self.storage.beat(daemon.id, Duration::from_hours(1)).await?.leases;
         daemon.held.retain(|id, _| mine.iter().any(|held| held.id == *id));
         for held in mine.into_iter().filter(|held| !held.runs) {
             // One it knows nothing of was claimed or taken over by nobody else.

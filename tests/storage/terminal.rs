@@ -100,8 +100,15 @@ async fn a_failed_batch_never_changes(storage: TestStorage) -> Result<()> {
     let batch = storage.batch_in(BatchStatus::Failed).await?;
     // It never had a lane or a lease.
     let lane = OpenLane { batch_id: batch.id, no: 0, next: 0, last: 3, expires_at: batch.expires_at };
-    let lease =
-        Lease { id: LeaseId::new(), batch_id: batch.id, model: "model-0".to_owned(), first: 0, last: 3, token: 1 };
+    let lease = Lease {
+        id: LeaseId::new(),
+        batch_id: batch.id,
+        model: "model-0".to_owned(),
+        first: 0,
+        last: 3,
+        token: 1,
+        deaths: 0,
+    };
 
     assert_never_changes(&storage, batch.id, lane, lease).await
 }

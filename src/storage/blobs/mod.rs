@@ -1,14 +1,16 @@
 //! The blob store: immutable objects under fresh ids.
 
 mod file_bytes;
+mod open;
 mod writer;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
+use futures::{Stream, TryStreamExt as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 
@@ -16,6 +18,7 @@ pub use file_bytes::FileBytes;
 pub use writer::BlobWriter;
 
 use crate::domain::ids::BlobId;
+use crate::domain::time::Timestamp;
 
 /// Why the blob store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +27,19 @@ pub enum BlobError {
     #[error("the blob store failed")]
     Store(#[from] object_store::Error),
     /// The url names no store this program can use.
-    #[error("--blob-url {0} is not supported: use file:///a/shared/directory, or leave it out for --data-dir")]
+    #[error(
+        "--blob-url {0} is not supported: use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \
+         file:///a/shared/directory"
+    )]
     UnknownUrl(String),
+    /// What the store's client needs to know is missing or wrong.
+    #[error("--blob-url {url} cannot be used with what the environment says of it")]
+    Settings {
+        /// The url.
+        url: String,
+        /// Why.
+        source: object_store::Error,
+    },
     /// The directory of a local store cannot be made.
     #[error("the blob directory {path} cannot be made")]
     Directory {
@@ -34,36 +48,26 @@ pub enum BlobError {
         /// Why.
         source: std::io::Error,
     },
+    /// What a writer that died left behind cannot be removed.
+    #[error("an unfinished blob cannot be removed")]
+    Unfinished(#[source] std::io::Error),
 }
 
 /// A blob store. Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    /// Of a local store.
+    directory: Option<PathBuf>,
 }
 
 impl Blobs {
-    /// A store in a local directory, which is made if it is not there. What is written is synced to disk.
-    pub fn local(directory: &Path) -> Result<Self, BlobError> {
-        std::fs::create_dir_all(directory)
-            .map_err(|source| BlobError::Directory { path: directory.display().to_string(), source })?;
-        let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
-    }
-
-    /// The store a `--blob-url` names.
-    pub fn at_url(url: &str) -> Result<Self, BlobError> {
-        let parsed = url::Url::parse(url).map_err(|_| BlobError::UnknownUrl(url.to_owned()))?;
-        match parsed.to_file_path() {
-            Ok(directory) if parsed.scheme() == "file" => Self::local(&directory),
-            _ => Err(BlobError::UnknownUrl(url.to_owned())),
-        }
-    }
-
     /// Keeps `bytes` as a blob. They are durable when this returns.
     pub async fn put(&self, bytes: impl Into<PutPayload>) -> Result<BlobId, BlobError> {
         let id = BlobId::new();
+        fail::fail_point!("blob.put", |what| Err(fault(what)));
         self.store.put(&path(id), bytes.into()).await?;
+        fail::fail_point!("blob.written", |what| Err(fault(what)));
         Ok(id)
     }
 
@@ -75,12 +79,61 @@ impl Blobs {
 
     /// Reads a range of a blob.
     pub async fn read(&self, id: BlobId, range: Range<u64>) -> Result<Bytes, BlobError> {
+        fail::fail_point!("blob.read", |what| Err(fault(what)));
         Ok(self.store.get_range(&path(id), range).await?)
     }
 
-    /// Removes a blob that nothing refers to.
+    /// Removes a blob that nothing refers to. One that is not there is removed already.
     pub async fn delete(&self, id: BlobId) -> Result<(), BlobError> {
-        Ok(self.store.delete(&path(id)).await?)
+        match self.store.delete(&path(id)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The blobs of one of the store's 256 directories that were written before a time.
+    pub fn older_than(&self, directory: u8, before: Timestamp) -> impl Stream<Item = Result<BlobId, BlobError>> {
+        let old = move |object: &object_store::ObjectMeta| object.last_modified.timestamp_millis() < before.0;
+        let objects = self.store.list(Some(&ObjectPath::from(format!("{directory:02x}"))));
+        let id = move |object: object_store::ObjectMeta| {
+            object.location.filename().filter(|_| old(&object)).and_then(BlobId::parse)
+        };
+        objects.map_err(BlobError::from).try_filter_map(move |object| std::future::ready(Ok(id(object))))
+    }
+
+    /// Removes what writers of a local store left in one of its directories when they died, at least `age` ago. Other
+    /// stores hide it, and have their own rules for it.
+    pub async fn remove_unfinished(&self, directory: u8, age: Duration) -> Result<(), BlobError> {
+        let Some(root) = &self.directory else { return Ok(()) };
+        let directory = root.join(format!("{directory:02x}"));
+        let removed = tokio::task::spawn_blocking(move || remove_unfinished(&directory, age)).await;
+        removed.expect("removing files does not panic").map_err(BlobError::Unfinished)
+    }
+
+    /// Marks the store as one that belongs to a deployment.
+    pub async fn mark(&self, id: BlobId) -> Result<(), BlobError> {
+        self.store.put(&marker(id), PutPayload::new()).await?;
+        Ok(())
+    }
+
+    /// Takes such a mark away.
+    pub async fn unmark(&self, id: BlobId) -> Result<(), BlobError> {
+        Ok(self.store.delete(&marker(id)).await?)
+    }
+
+    /// Whether the store is a directory of this machine's file systems.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Whether the store has been marked so.
+    pub async fn is_marked(&self, id: BlobId) -> Result<bool, BlobError> {
+        match self.store.head(&marker(id)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether the store answers.
@@ -96,4 +149,35 @@ impl Blobs {
 fn path(id: BlobId) -> ObjectPath {
     let name = id.to_string();
     ObjectPath::from_iter([&name[name.len() - 2..], name.as_str()])
+}
+
+fn marker(id: BlobId) -> ObjectPath {
+    ObjectPath::from_iter(["deployment", id.to_string().as_str()])
+}
+
+/// A local store writes to `name#1` and renames it when it is whole.
+#[expect(clippy::disallowed_methods, reason = "compared with the file system's own times")]
+fn remove_unfinished(directory: &std::path::Path, age: Duration) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let modified = entry.metadata()?.modified()?;
+        let is_old = SystemTime::now().duration_since(modified).is_ok_and(|since| since > age);
+        if is_old && entry.file_name().as_encoded_bytes().contains(&b'#') {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+#[expect(clippy::needless_pass_by_value, reason = "the shape that fail points give")]
+fn fault(what: Option<String>) -> BlobError {
+    BlobError::Store(object_store::Error::Generic {
+        store: "test",
+        source: Box::new(crate::fault::act(what.as_deref())),
+    })
 }

@@ -51,10 +51,12 @@ impl BlobWriter {
         while let Some(sent) = self.in_flight.join_next().await {
             sent.expect("a piece is sent without panic")?;
         }
+        fail::fail_point!("blob.put", |what| Err(super::fault(what)));
         if let Some(upload) = &mut self.upload {
             upload.complete().await?;
         }
         self.upload = None;
+        fail::fail_point!("blob.written", |what| Err(super::fault(what)));
         Ok(self.id)
     }
 

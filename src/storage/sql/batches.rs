@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::dialect::{Announce as _, query, query_as, query_scalar};
 use super::files::json;
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, Milestones, NewBatch};
@@ -160,7 +161,7 @@ const TO_FINISH: &str = concat!(
 impl BatchStore for SqlStorage {
     async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch> {
         let row: Option<BatchRow> = in_write!(self.db, tx => {
-            let created = sqlx::query_as(CREATE)
+            let created = query_as(CREATE)
                 .bind(BatchId::new().0)
                 .bind(&new.input_file_id)
                 .bind(new.endpoint.as_str())
@@ -174,20 +175,21 @@ impl BatchStore for SqlStorage {
                 .bind(&new.idempotency_key)
                 .fetch_optional(&mut *tx)
                 .await?;
+            tx.announce().await?;
             End::Commit(created)
         })?;
         let row: BatchRow = match row {
             Some(row) => row,
-            None => on_reader!(self.db, pool => {
-                Ok(sqlx::query_as(BY_KEY).bind(&new.idempotency_key).fetch_one(pool).await?)
+            None => on_reader!(self.db, conn => {
+                Ok(query_as(BY_KEY).bind(&new.idempotency_key).fetch_one(&mut *conn).await?)
             })?,
         };
         row.try_into()
     }
 
     async fn batch(&self, id: BatchId) -> Result<Option<Batch>> {
-        let row: Option<BatchRow> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(BATCH).bind(id.0).fetch_optional(pool).await?)
+        let row: Option<BatchRow> = on_reader!(self.db, conn => {
+            Ok(query_as(BATCH).bind(id.0).fetch_optional(&mut *conn).await?)
         })?;
         row.map(Batch::try_from).transpose()
     }
@@ -198,18 +200,18 @@ impl BatchStore for SqlStorage {
             Order::Ascending => (OLDER_FIRST, Uuid::nil()),
         };
         if let Some(after) = page.after {
-            let exists: Option<Uuid> = on_reader!(self.db, pool => {
-                Ok(sqlx::query_scalar(EXISTS).bind(after.0).fetch_optional(pool).await?)
+            let exists: Option<Uuid> = on_reader!(self.db, conn => {
+                Ok(query_scalar(EXISTS).bind(after.0).fetch_optional(&mut *conn).await?)
             })?;
             if exists.is_none() {
                 return Ok(Page::empty());
             }
         }
-        let rows: Vec<BatchRow> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(statement)
+        let rows: Vec<BatchRow> = on_reader!(self.db, conn => {
+            Ok(query_as(statement)
                 .bind(page.after.map_or(start, |after| after.0))
                 .bind(i64::from(page.limit) + 1)
-                .fetch_all(pool)
+                .fetch_all(&mut *conn)
                 .await?)
         })?;
         Ok(Page::cut(read_all(rows)?, page.limit))
@@ -217,15 +219,16 @@ impl BatchStore for SqlStorage {
 
     async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
         let row: Option<BatchRow> = in_write!(self.db, tx => {
-            sqlx::query(CANCEL).bind(id.0).bind(now.0).execute(&mut *tx).await?;
-            End::Commit(sqlx::query_as(BATCH).bind(id.0).fetch_optional(&mut *tx).await?)
+            query(CANCEL).bind(id.0).bind(now.0).execute(&mut *tx).await?;
+            tx.announce().await?;
+            End::Commit(query_as(BATCH).bind(id.0).fetch_optional(&mut *tx).await?)
         })?;
         row.map(Batch::try_from).transpose()
     }
 
     async fn batches_to_admit(&self, limit: u32) -> Result<Vec<Batch>> {
-        let rows = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(TO_ADMIT).bind(i64::from(limit)).fetch_all(pool).await?)
+        let rows = on_reader!(self.db, conn => {
+            Ok(query_as(TO_ADMIT).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
         read_all(rows)
     }
@@ -237,7 +240,7 @@ impl BatchStore for SqlStorage {
             _ => None,
         };
         in_write!(self.db, tx => {
-            let admitted = sqlx::query(ADMIT)
+            let admitted = query(ADMIT)
                 .bind(id.0)
                 .bind(now.0)
                 .bind(to_i64(total))
@@ -247,7 +250,7 @@ impl BatchStore for SqlStorage {
                 .rows_affected() == 1;
             if admitted {
                 for (no, lane) in (0_i64..).zip(lanes) {
-                    sqlx::query(OPEN_LANE)
+                    query(OPEN_LANE)
                         .bind(id.0)
                         .bind(no)
                         .bind(&lane.model)
@@ -256,6 +259,7 @@ impl BatchStore for SqlStorage {
                         .execute(&mut *tx)
                         .await?;
                 }
+                tx.announce().await?;
             }
             End::Commit(admitted)
         })
@@ -264,7 +268,7 @@ impl BatchStore for SqlStorage {
     async fn refuse_batch(&self, id: BatchId, errors: &[BatchError], now: Timestamp) -> Result<bool> {
         let errors = json(&errors);
         in_write!(self.db, tx => {
-            let refused = sqlx::query(REFUSE).bind(id.0).bind(now.0).bind(&errors).execute(&mut *tx).await?;
+            let refused = query(REFUSE).bind(id.0).bind(now.0).bind(&errors).execute(&mut *tx).await?;
             End::Commit(refused.rows_affected() == 1)
         })
     }
@@ -272,20 +276,20 @@ impl BatchStore for SqlStorage {
     async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64> {
         in_write!(self.db, tx => {
             let mut overdue: Vec<Uuid> =
-                sqlx::query_scalar(OVERDUE).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+                query_scalar(OVERDUE).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
             // Locked one by one in the order of their ids, as the ledger does, so that neither waits for the other.
             overdue.sort_unstable();
             let mut expired = 0;
             for id in overdue {
-                expired += sqlx::query(EXPIRE).bind(id).bind(now.0).execute(&mut *tx).await?.rows_affected();
+                expired += query(EXPIRE).bind(id).bind(now.0).execute(&mut *tx).await?.rows_affected();
             }
             End::Commit(expired)
         })
     }
 
     async fn batches_to_finish(&self, limit: u32) -> Result<Vec<Batch>> {
-        let rows = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(TO_FINISH).bind(i64::from(limit)).fetch_all(pool).await?)
+        let rows = on_reader!(self.db, conn => {
+            Ok(query_as(TO_FINISH).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
         read_all(rows)
     }

@@ -1,24 +1,42 @@
 //! The pools, and how one body of SQL is compiled for each.
 //!
 //! [`on_reader!`] and [`in_write!`] expand their body once for SQLite and once for PostgreSQL, with native types and
-//! no generics. Both put a bound on how long a caller waits.
+//! no generics. Both put a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no
+//! state in its session, so that a pooler may give every transaction another.
 
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{Connection as _, PgPool, Postgres, SqlitePool, Transaction};
 
 use crate::domain::time::Clock;
 use crate::storage::{Result, StorageError};
 
-/// How long any call of the storage may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long any call of the storage may take, once it has a connection.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a call waits for a connection: for one that is free, and for the database to take a new one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite has one writer; readers do not wait for it.
 const SQLITE_READERS: u32 = 4;
-const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// Bounds on what the server does for a transaction, so that what its client has given up does not go on there. The
+/// second frees the locks of a client that stands still in the middle, long before its leases lapse.
+macro_rules! bounded {
+    ($begin:literal) => {
+        concat!($begin, "; SET LOCAL statement_timeout = 10000; SET LOCAL idle_in_transaction_session_timeout = 5000")
+    };
+}
+
+pub(super) const BEGIN_READ: &str = bounded!("BEGIN READ ONLY");
+pub(super) const BEGIN_WRITE: &str = bounded!("BEGIN");
+
+/// A connection that has been idle for so long is tested before it is used, and given up if it does not answer.
+const TESTED_AFTER: Duration = Duration::from_secs(1);
+const TEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A database.
 pub struct Db {
@@ -48,34 +66,160 @@ impl Db {
         Ok(Self { pools: Pools::Sqlite { writer, reader }, clock })
     }
 
-    /// Connects to the PostgreSQL database at `url`.
-    pub async fn open_postgres(url: &str, clock: Clock) -> Result<Self> {
+    /// Connects to the PostgreSQL database at `url`, over at most `connections` connections.
+    pub async fn open_postgres(url: &str, connections: u32, clock: Clock) -> Result<Self> {
         let options: PgConnectOptions = url.parse().map_err(StorageError::Unavailable)?;
+        // No float is ever read, and poolers refuse startup parameters that they do not know.
+        let options = options.extra_float_digits(None).statement_cache_capacity(0);
         let pool = PgPoolOptions::new()
-            .acquire_timeout(CALL_TIMEOUT)
-            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .max_connections(connections)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TESTED_AFTER {
+                        return Ok(true);
+                    }
+                    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+                })
+            })
             .connect_with(options)
             .await?;
         Ok(Self { pools: Pools::Postgres(pool), clock })
     }
+}
 
-    /// Waits for a call, but not for ever.
-    pub(super) async fn timed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StorageError::Timeout(CALL_TIMEOUT)))
+/// Waits for a call, but not for ever.
+pub(super) async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StorageError::Timeout(CALL_TIMEOUT)))
+}
+
+/// A PostgreSQL connection lent to one call. It goes back to the pool when the call has ended; if the call was given up,
+/// the connection is closed, because nobody knows whether it will ever answer.
+pub(super) struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    pub(super) async fn from(pool: &PgPool) -> Result<Self> {
+        Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    pub(super) async fn begin(&mut self, statement: &'static str) -> Result<Transaction<'_, Postgres>> {
+        let connection = self.0.as_mut().expect("it is taken only at the end");
+        Ok(connection.begin_with(statement).await?)
+    }
+
+    /// Gives the connection back, unless the call has run out of time.
+    pub(super) fn end<T>(mut self, result: &Result<T>) {
+        if matches!(result, Err(StorageError::Timeout(_))) {
+            return;
+        }
+        if let Some(mut connection) = self.0.take() {
+            // The pool tests what comes back, and rolls back what was left open, for as long as that takes.
+            tokio::spawn(tokio::time::timeout(TEST_TIMEOUT, connection.return_to_pool()));
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
     }
 }
 
 impl From<sqlx::Error> for StorageError {
     fn from(error: sqlx::Error) -> Self {
-        match error {
+        match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
+            | sqlx::Error::BeginFailed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
-            error => Self::Internal(error),
+            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| passes(&code)) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Internal(error),
         }
     }
+}
+
+/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, out of memory or disk.
+/// PostgreSQL's classes: connections, rollbacks by the server (deadlocks), resources, operator's doing, system.
+fn passes(code: &str) -> bool {
+    matches!(code, "5" | "6" | "7" | "10" | "13")
+        || ["08", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+}
+
+/// Runs a body on a connection that only reads: `on_reader!(self.db, conn => …)`.
+macro_rules! on_reader {
+    ($db:expr, $conn:ident => $body:expr) => {
+        match &$db.pools {
+            $crate::storage::sql::db::Pools::Sqlite { reader, .. } => {
+                $crate::storage::sql::db::timed(async {
+                    let mut $conn = reader.acquire().await?;
+                    $body
+                })
+                .await
+            }
+            $crate::storage::sql::db::Pools::Postgres(pool) => {
+                let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
+                let result = $crate::storage::sql::db::timed(async {
+                    let mut $conn = lent.begin($crate::storage::sql::db::BEGIN_READ).await?;
+                    $body
+                })
+                .await;
+                lent.end(&result);
+                result
+            }
+        }
+    };
+}
+
+/// Runs a body in a transaction: `in_write!(self.db, tx => …)`. The body ends in an [`End`]; an error rolls back.
+macro_rules! in_write {
+    ($db:expr, $tx:ident => $body:expr) => {
+        match &$db.pools {
+            $crate::storage::sql::db::Pools::Sqlite { writer, .. } => {
+                $crate::storage::sql::db::timed(async {
+                    // IMMEDIATE takes the write lock at once; a lock taken later, on the way, could fail.
+                    let mut $tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+                    $crate::storage::sql::db::end_with!($tx, $body)
+                })
+                .await
+            }
+            $crate::storage::sql::db::Pools::Postgres(pool) => {
+                let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
+                let result = $crate::storage::sql::db::timed(async {
+                    let mut $tx = lent.begin($crate::storage::sql::db::BEGIN_WRITE).await?;
+                    $crate::storage::sql::db::end_with!($tx, $body)
+                })
+                .await;
+                lent.end(&result);
+                result
+            }
+        }
+    };
+}
+
+macro_rules! end_with {
+    ($tx:ident, $body:expr) => {{
+        fail::fail_point!("transaction.begun", |what| Err($crate::storage::sql::db::fault(what)));
+        match $body {
+            $crate::storage::sql::db::End::Commit(value) => {
+                fail::fail_point!("commit.sent", |what| Err($crate::storage::sql::db::fault(what)));
+                $tx.commit().await?;
+                // An error here is a commit whose answer was lost.
+                fail::fail_point!("commit.answered", |what| Err($crate::storage::sql::db::fault(what)));
+                Ok(value)
+            }
+            $crate::storage::sql::db::End::Rollback(value) => {
+                $tx.rollback().await?;
+                Ok(value)
+            }
+        }
+    }};
 }
 
 /// What becomes of a write transaction.
@@ -84,52 +228,10 @@ pub(super) enum End<T> {
     Rollback(T),
 }
 
-/// Runs a body on a connection that only reads: `on_reader!(self.db, pool => …)`.
-macro_rules! on_reader {
-    ($db:expr, $pool:ident => $body:expr) => {
-        $db.timed(async {
-            match &$db.pools {
-                $crate::storage::sql::db::Pools::Sqlite { reader: $pool, .. } => $body,
-                $crate::storage::sql::db::Pools::Postgres($pool) => $body,
-            }
-        })
-        .await
-    };
-}
-
-/// Runs a body in a transaction: `in_write!(self.db, tx => …)`. The body ends in an [`End`]; an error rolls back.
-macro_rules! in_write {
-    ($db:expr, $tx:ident => $body:expr) => {
-        $db.timed(async {
-            match &$db.pools {
-                // IMMEDIATE takes the write lock at once; a lock taken later, on the way, could fail.
-                $crate::storage::sql::db::Pools::Sqlite { writer, .. } => {
-                    let mut $tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-                    $crate::storage::sql::db::end_with!($tx, $body)
-                }
-                $crate::storage::sql::db::Pools::Postgres(pool) => {
-                    let mut $tx = pool.begin().await?;
-                    $crate::storage::sql::db::end_with!($tx, $body)
-                }
-            }
-        })
-        .await
-    };
-}
-
-macro_rules! end_with {
-    ($tx:ident, $body:expr) => {
-        match $body {
-            $crate::storage::sql::db::End::Commit(value) => {
-                $tx.commit().await?;
-                Ok(value)
-            }
-            $crate::storage::sql::db::End::Rollback(value) => {
-                $tx.rollback().await?;
-                Ok(value)
-            }
-        }
-    };
+#[cfg(feature = "failpoints")]
+#[expect(clippy::needless_pass_by_value, reason = "the shape that fail points give")]
+pub(super) fn fault(what: Option<String>) -> StorageError {
+    StorageError::Unavailable(sqlx::Error::Io(crate::fault::act(what.as_deref())))
 }
 
 pub(super) use {end_with, in_write, on_reader};

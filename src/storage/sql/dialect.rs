@@ -1,6 +1,8 @@
 //! The few things the two databases do differently.
 
-use sqlx::{PgConnection, SqliteConnection};
+use sqlx::database::HasStatementCache;
+use sqlx::query::{Query, QueryAs, QueryScalar};
+use sqlx::{Database, FromRow, PgConnection, Postgres, Sqlite, SqliteConnection};
 
 use crate::domain::time::{Clock, Timestamp};
 use crate::storage::Result;
@@ -21,6 +23,62 @@ impl DatabaseClock for PgConnection {
     /// `clock_timestamp`, not `now`: the latter stands still within a transaction.
     async fn now(&mut self, _clock: &Clock) -> Result<Timestamp> {
         const NOW: &str = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::BIGINT";
-        Ok(Timestamp(sqlx::query_scalar(NOW).fetch_one(self).await?))
+        Ok(Timestamp(query_scalar(NOW).fetch_one(self).await?))
     }
+}
+
+/// A hint to the other replicas that there is something to do, sent when the transaction commits.
+pub(super) trait Announce {
+    async fn announce(&mut self) -> Result<()>;
+}
+
+impl Announce for SqliteConnection {
+    /// There are no other replicas.
+    async fn announce(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Announce for PgConnection {
+    async fn announce(&mut self) -> Result<()> {
+        query("NOTIFY batchwright").execute(self).await?;
+        Ok(())
+    }
+}
+
+/// Whether a connection keeps its statements prepared.
+pub(super) trait Prepares: Database + HasStatementCache {
+    const KEPT: bool;
+}
+
+impl Prepares for Sqlite {
+    const KEPT: bool = true;
+}
+
+impl Prepares for Postgres {
+    /// A prepared statement is state of a session, and behind a pooler the next transaction may have another session.
+    const KEPT: bool = false;
+}
+
+/// As `sqlx::query`.
+pub(super) fn query<'q, D: Prepares>(statement: &'static str) -> Query<'q, D, D::Arguments> {
+    sqlx::query(statement).persistent(D::KEPT)
+}
+
+/// As `sqlx::query_as`.
+pub(super) fn query_as<'q, D, O>(statement: &'static str) -> QueryAs<'q, D, O, D::Arguments>
+where
+    D: Prepares,
+    O: for<'r> FromRow<'r, D::Row>,
+{
+    sqlx::query_as(statement).persistent(D::KEPT)
+}
+
+/// As `sqlx::query_scalar`.
+pub(super) fn query_scalar<'q, D, O>(statement: &'static str) -> QueryScalar<'q, D, O, D::Arguments>
+where
+    D: Prepares,
+    (O,): for<'r> FromRow<'r, D::Row>,
+{
+    sqlx::query_scalar(statement).persistent(D::KEPT)
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::dialect::{query, query_as, query_scalar};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
@@ -50,8 +51,8 @@ impl TryFrom<FileRow> for File {
 }
 
 pub(super) const INSERT_FILE: &str = "
-    INSERT INTO files (id, purpose, filename, bytes, created_at, expires_at, index_blob, report)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    INSERT INTO files (id, purpose, filename, bytes, created_at, expires_at, retired_at, index_blob, report)
+    VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8)";
 
 pub(super) const INSERT_PART: &str = "
     INSERT INTO file_parts (file_id, no, blob, bytes, rows)
@@ -81,7 +82,7 @@ const OLDER_FIRST: &str = concat!(
 const PARTS: &str = "SELECT blob, bytes FROM file_parts WHERE file_id = $1 ORDER BY no";
 const REPORT: &str = "SELECT report FROM files WHERE id = $1";
 
-const DELETE: &str = concat!("UPDATE files SET deleted_at = $2 WHERE id = $1 AND ", visible_at!("$2"));
+const DELETE: &str = concat!("UPDATE files SET deleted_at = $2, retired_at = $2 WHERE id = $1 AND ", visible_at!("$2"));
 
 #[async_trait]
 impl FileStore for SqlStorage {
@@ -89,7 +90,7 @@ impl FileStore for SqlStorage {
         let file = &new.file;
         let report = new.indexed.as_ref().map(|indexed| json(&indexed.report));
         in_write!(self.db, tx => {
-            sqlx::query(INSERT_FILE)
+            query(INSERT_FILE)
                 .bind(file.id.0)
                 .bind(file.purpose.as_str())
                 .bind(&file.filename)
@@ -101,7 +102,7 @@ impl FileStore for SqlStorage {
                 .execute(&mut *tx)
                 .await?;
             for (no, part) in (0_i64..).zip(&new.parts) {
-                sqlx::query(INSERT_PART)
+                query(INSERT_PART)
                     .bind(file.id.0)
                     .bind(no)
                     .bind(part.blob.0)
@@ -115,8 +116,8 @@ impl FileStore for SqlStorage {
     }
 
     async fn file(&self, id: FileId, now: Timestamp) -> Result<Option<File>> {
-        let row: Option<FileRow> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(FILE).bind(id.0).bind(now.0).fetch_optional(pool).await?)
+        let row: Option<FileRow> = on_reader!(self.db, conn => {
+            Ok(query_as(FILE).bind(id.0).bind(now.0).fetch_optional(&mut *conn).await?)
         })?;
         row.map(File::try_from).transpose()
     }
@@ -127,14 +128,14 @@ impl FileStore for SqlStorage {
             Order::Descending => NEWER_FIRST,
             Order::Ascending => OLDER_FIRST,
         };
-        let rows: Vec<FileRow> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(statement)
+        let rows: Vec<FileRow> = on_reader!(self.db, conn => {
+            Ok(query_as(statement)
                 .bind(created_at)
                 .bind(id)
                 .bind(purpose.map(Purpose::as_str))
                 .bind(now.0)
                 .bind(i64::from(page.limit) + 1)
-                .fetch_all(pool)
+                .fetch_all(&mut *conn)
                 .await?)
         })?;
         let files = rows.into_iter().map(File::try_from).collect::<Result<_>>()?;
@@ -142,15 +143,15 @@ impl FileStore for SqlStorage {
     }
 
     async fn file_parts(&self, id: FileId) -> Result<Vec<FilePart>> {
-        let rows: Vec<(Uuid, i64)> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(PARTS).bind(id.0).fetch_all(pool).await?)
+        let rows: Vec<(Uuid, i64)> = on_reader!(self.db, conn => {
+            Ok(query_as(PARTS).bind(id.0).fetch_all(&mut *conn).await?)
         })?;
         Ok(rows.into_iter().map(|(blob, bytes)| FilePart { blob: BlobId(blob), bytes: to_u64(bytes) }).collect())
     }
 
     async fn file_report(&self, id: FileId) -> Result<Option<Report>> {
-        let report: Option<Option<String>> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_scalar(REPORT).bind(id.0).fetch_optional(pool).await?)
+        let report: Option<Option<String>> = on_reader!(self.db, conn => {
+            Ok(query_scalar(REPORT).bind(id.0).fetch_optional(&mut *conn).await?)
         })?;
         let parsed = report.flatten().map(|text| serde_json::from_str(&text));
         parsed.transpose().map_err(|_| corrupt("files", "report", id))
@@ -158,7 +159,7 @@ impl FileStore for SqlStorage {
 
     async fn delete_file(&self, id: FileId, now: Timestamp) -> Result<bool> {
         in_write!(self.db, tx => {
-            let deleted = sqlx::query(DELETE).bind(id.0).bind(now.0).execute(&mut *tx).await?.rows_affected();
+            let deleted = query(DELETE).bind(id.0).bind(now.0).execute(&mut *tx).await?.rows_affected();
             End::Commit(deleted == 1)
         })
     }
@@ -171,8 +172,8 @@ impl SqlStorage {
             None if page.order == Order::Descending => Ok(Some((i64::MAX, Uuid::max()))),
             None => Ok(Some((i64::MIN, Uuid::nil()))),
             Some(after) => {
-                let created_at: Option<i64> = on_reader!(self.db, pool => {
-                    Ok(sqlx::query_scalar(CREATED_AT).bind(after.0).fetch_optional(pool).await?)
+                let created_at: Option<i64> = on_reader!(self.db, conn => {
+                    Ok(query_scalar(CREATED_AT).bind(after.0).fetch_optional(&mut *conn).await?)
                 })?;
                 Ok(created_at.map(|at| (at, after.0)))
             }

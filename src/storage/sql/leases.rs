@@ -8,19 +8,30 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::dialect::DatabaseClock as _;
+use super::dialect::{Announce as _, DatabaseClock as _, query, query_as, query_scalar};
 use super::{End, SqlStorage, corrupt, in_write, on_reader};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
-use crate::domain::lease::{LapsedLease, Lease, OpenLane};
+use crate::domain::lease::{LapsedLease, Lease, OpenLane, Place};
 use crate::domain::time::Timestamp;
-use crate::storage::{BatchInput, FileStore as _, HeldLease, LeaseStore, Result, StorageError};
+use crate::storage::{BatchInput, Beat, FileStore as _, HeldLease, LeaseStore, Result, StorageError};
 
 const BEAT: &str = "
     INSERT INTO daemons (id, started_at, alive_until)
     VALUES ($1, $2, $3)
     ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until";
+
+// Long after its leases have lapsed: only to keep the table small.
+const FORGET_DAEMONS: &str = "DELETE FROM daemons WHERE alive_until < $1";
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+const PLACE: &str = "
+    SELECT COUNT(*) FILTER (WHERE id < $2), COUNT(*)
+    FROM daemons
+    WHERE alive_until > $1";
+
+const LEAVE: &str = "DELETE FROM daemons WHERE id = $1";
 
 const HELD: &str = "
     SELECT leases.id, leases.token, batches.status
@@ -72,14 +83,16 @@ const LAPSED: &str = concat!(
 // holder is either in what it reads, or refused.
 const TAKE_OVER: &str = concat!(
     "UPDATE leases
-     SET token = token + 1, daemon_id = $3
+     SET token = token + 1, deaths = deaths + CASE WHEN daemon_id IS NULL THEN 0 ELSE 1 END, daemon_id = $3
      WHERE id = $1 AND token = $2 AND ",
     lapsed_at!("$4"),
     "
-     RETURNING id, batch_id, model, first, last, token"
+     RETURNING id, batch_id, model, first, last, token, deaths"
 );
 
 const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL WHERE id = $1 AND token = $2";
+
+const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
 const INPUT: &str = "SELECT endpoint, input_file_id FROM batches WHERE id = $1";
 const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob IS NOT NULL";
@@ -101,6 +114,7 @@ struct LeaseRow {
     first: i64,
     last: i64,
     token: i64,
+    deaths: i64,
 }
 
 impl TryFrom<LaneRow> for OpenLane {
@@ -128,6 +142,7 @@ impl TryFrom<LeaseRow> for Lease {
             first: position(row.first, "leases", row.id)?,
             last: position(row.last, "leases", row.id)?,
             token: row.token,
+            deaths: u32::try_from(row.deaths).unwrap_or(u32::MAX),
         })
     }
 }
@@ -139,22 +154,33 @@ fn position(stored: i64, table: &'static str, id: Uuid) -> Result<u32> {
 
 #[async_trait]
 impl LeaseStore for SqlStorage {
-    async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Vec<HeldLease>> {
-        let held: Vec<(Uuid, i64, String)> = in_write!(self.db, tx => {
+    async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Beat> {
+        let (held, place): (Vec<(Uuid, i64, String)>, (i64, i64)) = in_write!(self.db, tx => {
             let now = tx.now(&self.db.clock).await?;
-            sqlx::query(BEAT).bind(daemon.0).bind(now.0).bind(now.plus(lifetime).0).execute(&mut *tx).await?;
-            End::Commit(sqlx::query_as(HELD).bind(daemon.0).fetch_all(&mut *tx).await?)
+            query(BEAT).bind(daemon.0).bind(now.0).bind(now.plus(lifetime).0).execute(&mut *tx).await?;
+            query(FORGET_DAEMONS).bind(now.minus(FORGOTTEN_AFTER).0).execute(&mut *tx).await?;
+            let held = query_as(HELD).bind(daemon.0).fetch_all(&mut *tx).await?;
+            End::Commit((held, query_as(PLACE).bind(now.0).bind(daemon.0).fetch_one(&mut *tx).await?))
         })?;
         let lease = |(id, token, status): (Uuid, i64, String)| {
             let runs = status == "in_progress";
             HeldLease { id: LeaseId(id), token, runs }
         };
-        Ok(held.into_iter().map(lease).collect())
+        let few = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
+        let place = Place { rank: few(place.0), of: few(place.1) };
+        Ok(Beat { leases: held.into_iter().map(lease).collect(), place })
+    }
+
+    async fn leave(&self, daemon: DaemonId) -> Result<()> {
+        in_write!(self.db, tx => {
+            query(LEAVE).bind(daemon.0).execute(&mut *tx).await?;
+            End::Commit(())
+        })
     }
 
     async fn open_lanes(&self, limit: u32) -> Result<Vec<OpenLane>> {
-        let rows: Vec<LaneRow> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(OPEN_LANES).bind(i64::from(limit)).fetch_all(pool).await?)
+        let rows: Vec<LaneRow> = on_reader!(self.db, conn => {
+            Ok(query_as(OPEN_LANES).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
         rows.into_iter().map(OpenLane::try_from).collect()
     }
@@ -162,7 +188,7 @@ impl LeaseStore for SqlStorage {
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>> {
         let id = LeaseId::new();
         let model: Option<String> = in_write!(self.db, tx => {
-            let model: Option<String> = sqlx::query_scalar(MOVE_CURSOR)
+            let model: Option<String> = query_scalar(MOVE_CURSOR)
                 .bind(lane.batch_id.0)
                 .bind(i64::from(lane.no))
                 .bind(i64::from(lane.next))
@@ -170,7 +196,7 @@ impl LeaseStore for SqlStorage {
                 .fetch_optional(&mut *tx)
                 .await?;
             if let Some(model) = &model {
-                sqlx::query(LEASE)
+                query(LEASE)
                     .bind(id.0)
                     .bind(lane.batch_id.0)
                     .bind(model)
@@ -184,13 +210,21 @@ impl LeaseStore for SqlStorage {
             End::Commit(model)
         })?;
         let first = lane.next;
-        Ok(model.map(|model| Lease { id, batch_id: lane.batch_id, model, first, last: first + rows, token: 1 }))
+        Ok(model.map(|model| Lease {
+            id,
+            batch_id: lane.batch_id,
+            model,
+            first,
+            last: first + rows,
+            token: 1,
+            deaths: 0,
+        }))
     }
 
     async fn lapsed_leases(&self, limit: u32) -> Result<Vec<LapsedLease>> {
-        let rows: Vec<(Uuid, i64)> = on_reader!(self.db, pool => {
-            let now = pool.acquire().await?.now(&self.db.clock).await?;
-            Ok(sqlx::query_as(LAPSED).bind(now.0).bind(i64::from(limit)).fetch_all(pool).await?)
+        let rows: Vec<(Uuid, i64)> = on_reader!(self.db, conn => {
+            let now = conn.now(&self.db.clock).await?;
+            Ok(query_as(LAPSED).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
         Ok(rows.into_iter().map(|(id, token)| LapsedLease { id: LeaseId(id), token }).collect())
     }
@@ -198,7 +232,7 @@ impl LeaseStore for SqlStorage {
     async fn take_over(&self, lapsed: LapsedLease, daemon: DaemonId) -> Result<Option<Lease>> {
         let row: Option<LeaseRow> = in_write!(self.db, tx => {
             let now = tx.now(&self.db.clock).await?;
-            let taken = sqlx::query_as(TAKE_OVER)
+            let taken = query_as(TAKE_OVER)
                 .bind(lapsed.id.0)
                 .bind(lapsed.token)
                 .bind(daemon.0)
@@ -212,19 +246,29 @@ impl LeaseStore for SqlStorage {
 
     async fn give_back(&self, id: LeaseId, token: i64) -> Result<()> {
         in_write!(self.db, tx => {
-            sqlx::query(GIVE_BACK).bind(id.0).bind(token).execute(&mut *tx).await?;
+            let given = query(GIVE_BACK).bind(id.0).bind(token).execute(&mut *tx).await?;
+            if given.rows_affected() > 0 {
+                tx.announce().await?;
+            }
             End::Commit(())
         })
     }
 
+    async fn try_alone(&self, id: LeaseId, token: i64) -> Result<Option<u32>> {
+        let tries: Option<i64> = in_write!(self.db, tx => {
+            End::Commit(query_scalar(TRY_ALONE).bind(id.0).bind(token).fetch_optional(&mut *tx).await?)
+        })?;
+        Ok(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX)))
+    }
+
     async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {
-        let batch: Option<(String, String)> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_as(INPUT).bind(id.0).fetch_optional(pool).await?)
+        let batch: Option<(String, String)> = on_reader!(self.db, conn => {
+            Ok(query_as(INPUT).bind(id.0).fetch_optional(&mut *conn).await?)
         })?;
         let Some((endpoint, input_file)) = batch else { return Ok(None) };
         let Some(file) = FileId::parse(&input_file) else { return Ok(None) };
-        let index: Option<Uuid> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_scalar(INDEX).bind(file.0).fetch_optional(pool).await?)
+        let index: Option<Uuid> = on_reader!(self.db, conn => {
+            Ok(query_scalar(INDEX).bind(file.0).fetch_optional(&mut *conn).await?)
         })?;
         let Some(index) = index else { return Ok(None) };
         let endpoint = Endpoint::parse(&endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
-use super::dialect::DatabaseClock as _;
+use super::dialect::{DatabaseClock as _, query, query_as, query_scalar};
 use super::files::{INSERT_FILE, INSERT_PART};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::batch::{BatchStatus, Counts};
@@ -16,7 +16,11 @@ use crate::domain::ids::{BatchId, BlobId};
 use crate::domain::time::Timestamp;
 use crate::storage::{Ending, Flush, Ledger, Recorded, RecordedPart, Result};
 
-const IS_RECORDED: &str = "SELECT 1 FROM file_parts WHERE blob = $1";
+// A part may have been merged into another since it was recorded.
+const IS_RECORDED: &str = "
+    SELECT 1 FROM file_parts WHERE blob = $1
+    UNION ALL
+    SELECT 1 FROM retired_blobs WHERE blob = $1";
 
 const COUNT: &str = "
     UPDATE batches
@@ -28,7 +32,13 @@ const COUNT: &str = "
     RETURNING output_file_id, output_parts, error_file_id, error_parts";
 
 // The fence: no row without the current token, no recording without the row.
-const PAY_OFF: &str = "UPDATE leases SET owed = owed - $3 WHERE id = $1 AND token = $2 RETURNING owed";
+// What is recorded shows that the lease is none that kills whoever holds it. Of one whose rows run one by one it shows
+// that of a single row, so it stays suspect.
+const PAY_OFF: &str = "
+    UPDATE leases
+    SET owed = owed - $3, deaths = CASE WHEN tries > 0 THEN deaths ELSE 0 END, tries = 0
+    WHERE id = $1 AND token = $2
+    RETURNING owed";
 const DROP_PAID: &str = "DELETE FROM leases WHERE id = $1 AND owed <= 0";
 
 // The counters tell that the last row is recorded: each row is counted once, in the transaction that records it.
@@ -84,14 +94,14 @@ impl Ledger for SqlStorage {
         let Some(first_blob) = flush.first_blob() else { return Ok(Recorded::Applied) };
         in_write!(self.db, tx => {
             // A commit whose answer was lost: all of a flush is recorded, or nothing of it.
-            let known: Option<i32> = sqlx::query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?;
+            let known: Option<i32> = query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?;
             if known.is_some() {
                 End::Rollback(Recorded::Applied)
             } else {
                 let mut lost = Vec::new();
                 for (batch_id, batch) in &flush.batches {
                     let count = |part: &Option<RecordedPart>| to_i64(part.as_ref().map_or(0, |part| part.rows.len()));
-                    let files: Option<Files> = sqlx::query_as(COUNT)
+                    let files: Option<Files> = query_as(COUNT)
                         .bind(batch_id.0)
                         .bind(count(&batch.output))
                         .bind(count(&batch.error))
@@ -109,7 +119,7 @@ impl Ledger for SqlStorage {
                         continue;
                     };
                     for (lease, (token, rows)) in &batch.leases {
-                        let owed: Option<i64> = sqlx::query_scalar(PAY_OFF)
+                        let owed: Option<i64> = query_scalar(PAY_OFF)
                             .bind(lease.0)
                             .bind(token)
                             .bind(i64::from(*rows))
@@ -118,7 +128,7 @@ impl Ledger for SqlStorage {
                         match owed {
                             None => lost.push(*lease),
                             Some(owed) if owed <= 0 => {
-                                sqlx::query(DROP_PAID).bind(lease.0).execute(&mut *tx).await?;
+                                query(DROP_PAID).bind(lease.0).execute(&mut *tx).await?;
                             }
                             Some(_) => {}
                         }
@@ -129,7 +139,7 @@ impl Ledger for SqlStorage {
                     ];
                     for (part, file_id, parts) in parts {
                         if let Some(part) = part {
-                            sqlx::query(INSERT_PART)
+                            query(INSERT_PART)
                                 .bind(file_id)
                                 .bind(parts - 1)
                                 .bind(part.part.blob.0)
@@ -139,7 +149,7 @@ impl Ledger for SqlStorage {
                                 .await?;
                         }
                     }
-                    sqlx::query(ALL_RECORDED).bind(batch_id.0).bind(now.0).execute(&mut *tx).await?;
+                    query(ALL_RECORDED).bind(batch_id.0).bind(now.0).execute(&mut *tx).await?;
                 }
                 if lost.is_empty() { End::Commit(Recorded::Applied) } else { End::Rollback(Recorded::LostLeases(lost)) }
             }
@@ -147,27 +157,27 @@ impl Ledger for SqlStorage {
     }
 
     async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap> {
-        let parts: Vec<Option<Vec<u8>>> = on_reader!(self.db, pool => {
-            Ok(sqlx::query_scalar(RECORDED_ROWS).bind(id.0).fetch_all(pool).await?)
+        let parts: Vec<Option<Vec<u8>>> = on_reader!(self.db, conn => {
+            Ok(query_scalar(RECORDED_ROWS).bind(id.0).fetch_all(&mut *conn).await?)
         })?;
         let mut recorded = RoaringBitmap::new();
         for rows in parts.into_iter().flatten() {
-            recorded |= RoaringBitmap::deserialize_from(&rows[..]).map_err(|_| corrupt("file_parts", "rows", id))?;
+            recorded |= decode(&rows).ok_or_else(|| corrupt("file_parts", "rows", id))?;
         }
         Ok(recorded)
     }
 
     async fn fence(&self, id: BatchId) -> Result<Option<Counts>> {
         let counts: Option<(i64, i64, i64)> = in_write!(self.db, tx => {
-            let counts = sqlx::query_as(LOCK_ENDING).bind(id.0).fetch_optional(&mut *tx).await?;
+            let counts = query_as(LOCK_ENDING).bind(id.0).fetch_optional(&mut *tx).await?;
             if counts.is_some() {
-                sqlx::query(CLOSE_LANES).bind(id.0).execute(&mut *tx).await?;
+                query(CLOSE_LANES).bind(id.0).execute(&mut *tx).await?;
             }
             let now = tx.now(&self.db.clock).await?;
-            let live: i64 = sqlx::query_scalar(LIVE_LEASES).bind(id.0).bind(now.0).fetch_one(&mut *tx).await?;
+            let live: i64 = query_scalar(LIVE_LEASES).bind(id.0).bind(now.0).fetch_one(&mut *tx).await?;
             if live == 0 {
                 if counts.is_some() {
-                    sqlx::query(DROP_LEASES).bind(id.0).execute(&mut *tx).await?;
+                    query(DROP_LEASES).bind(id.0).execute(&mut *tx).await?;
                 }
                 End::Commit(counts)
             } else {
@@ -184,7 +194,7 @@ impl Ledger for SqlStorage {
     async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool> {
         let to = ending.status();
         in_write!(self.db, tx => {
-            let files: Option<Files> = sqlx::query_as(END)
+            let files: Option<Files> = query_as(END)
                 .bind(ending.id.0)
                 .bind(ending.from.as_str())
                 .bind(to.as_str())
@@ -194,7 +204,7 @@ impl Ledger for SqlStorage {
                 .await?;
             if let Some(files) = &files {
                 if let Some(part) = &ending.never_ran {
-                    sqlx::query(INSERT_PART)
+                    query(INSERT_PART)
                         .bind(files.error_file_id)
                         .bind(files.error_parts - 1)
                         .bind(part.part.blob.0)
@@ -211,8 +221,8 @@ impl Ledger for SqlStorage {
                     if parts == 0 {
                         continue;
                     }
-                    let bytes: i64 = sqlx::query_scalar(SIZE).bind(file_id).fetch_one(&mut *tx).await?;
-                    sqlx::query(INSERT_FILE)
+                    let bytes: i64 = query_scalar(SIZE).bind(file_id).fetch_one(&mut *tx).await?;
+                    query(INSERT_FILE)
                         .bind(file_id)
                         .bind(Purpose::BatchOutput.as_str())
                         .bind(format!("{}_{kind}.jsonl", ending.id))
@@ -251,8 +261,14 @@ impl Ending {
     }
 }
 
-fn encode(rows: &RoaringBitmap) -> Vec<u8> {
+/// Row numbers as they are stored.
+pub(super) fn encode(rows: &RoaringBitmap) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(rows.serialized_size());
     rows.serialize_into(&mut bytes).expect("a Vec takes all");
     bytes
+}
+
+/// Row numbers as they were stored; `None` for what this program never stored.
+pub(super) fn decode(stored: &[u8]) -> Option<RoaringBitmap> {
+    RoaringBitmap::deserialize_from(stored).ok()
 }

@@ -1,19 +1,39 @@
 //! Bringing a database's schema up to date, and refusing one from the future.
 
+use std::sync::LazyLock;
+
+use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::db::{Db, Pools};
 use crate::storage::{Result, StorageError};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    // Its own lock belongs to a session, and a pooler may hand the session on.
+    migrator.set_locking(false);
+    migrator
+});
+
+/// All migrations run in one transaction, which holds this lock: replicas that start together wait for each other. The
+/// migrator's statements have names, which must not meet those of somebody who had the session before.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7526110349024617); DEALLOCATE ALL";
+const UNLOCK: &str = "DEALLOCATE ALL";
 
 impl Db {
-    /// Runs the migrations that have not run. Replicas that start together wait for each other.
+    /// Runs the migrations that have not run.
     pub async fn migrate(&self) -> Result<()> {
         let result = match &self.pools {
             Pools::Sqlite { writer, .. } => SQLITE.run(writer).await,
-            Pools::Postgres(pool) => POSTGRES.run(pool).await,
+            Pools::Postgres(pool) => {
+                let mut tx = pool.begin().await?;
+                let migrated = migrate_locked(&mut tx).await;
+                if migrated.is_ok() {
+                    tx.commit().await?;
+                }
+                migrated
+            }
         };
         result.map_err(|error| match error {
             MigrateError::VersionMissing(found) => {
@@ -22,4 +42,11 @@ impl Db {
             error => StorageError::Migration(error),
         })
     }
+}
+
+async fn migrate_locked(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    sqlx::raw_sql(LOCK).execute(&mut *connection).await?;
+    POSTGRES.run_direct(None, &mut *connection, false).await?;
+    sqlx::raw_sql(UNLOCK).execute(&mut *connection).await?;
+    Ok(())
 }

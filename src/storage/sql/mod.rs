@@ -6,15 +6,20 @@ mod batches;
 mod db;
 mod dialect;
 mod files;
+mod hints;
 mod leases;
 mod ledger;
 mod migrate;
+mod upkeep;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 pub use db::Db;
 use db::{End, Pools, in_write, on_reader};
+use dialect::{query, query_scalar};
 
+use crate::domain::ids::BlobId;
 use crate::storage::{Result, Storage, StorageError};
 
 /// A database with the schema this program knows.
@@ -29,19 +34,33 @@ impl SqlStorage {
     pub async fn open(db: Db) -> Result<Self> {
         db.migrate().await?;
         if let Pools::Sqlite { writer, .. } = &db.pools {
-            sqlx::query("DELETE FROM daemons").execute(writer).await?;
+            query("DELETE FROM daemons").execute(writer).await?;
         }
         Ok(Self { db })
     }
 }
 
+const SET_BLOB_STORE: &str = "
+    INSERT INTO deployment (only_row, blob_store_id)
+    VALUES (1, $1)
+    ON CONFLICT (only_row) DO NOTHING";
+const BLOB_STORE: &str = "SELECT blob_store_id FROM deployment";
+
 #[async_trait]
 impl Storage for SqlStorage {
     async fn check(&self) -> Result<()> {
-        on_reader!(self.db, pool => {
-            sqlx::query("SELECT 1").execute(pool).await?;
+        on_reader!(self.db, conn => {
+            query("SELECT 1").execute(&mut *conn).await?;
             Ok(())
         })
+    }
+
+    async fn blob_store_id(&self, candidate: BlobId) -> Result<BlobId> {
+        let id: Uuid = in_write!(self.db, tx => {
+            query(SET_BLOB_STORE).bind(candidate.0).execute(&mut *tx).await?;
+            End::Commit(query_scalar(BLOB_STORE).fetch_one(&mut *tx).await?)
+        })?;
+        Ok(BlobId(id))
     }
 }
 

@@ -1,0 +1,132 @@
+//! Merging small parts: a slow batch makes thousands of them, and a file of many parts is slow to read.
+//!
+//! In tiers, as log-structured stores do it: so many neighbours of one tier become one of the next, whose bytes are
+//! theirs end to end. A byte is written again once for each tier.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::TryStreamExt as _;
+
+use super::context::Context;
+use super::duty::Turn;
+use crate::domain::file::FilePart;
+use crate::domain::ids::{BatchId, FileId};
+use crate::storage::blobs::{BlobError, FileBytes};
+use crate::storage::{Storage, TieredPart};
+
+/// How many neighbours become one. A file has fewer than this many parts of each tier, and of a million that were
+/// recorded seven tiers.
+const MERGED: usize = 8;
+/// What is this large is not made larger.
+const LARGE: u64 = 256 << 20;
+
+/// How often each batch was recorded since its files were looked at. Written by the recorder.
+#[derive(Default)]
+pub(super) struct Recordings(Mutex<HashMap<BatchId, usize>>);
+
+impl Recordings {
+    /// Notes that lines of a batch were recorded.
+    pub(super) fn note(&self, batch: BatchId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(batch).or_default() += 1;
+    }
+
+    /// The batches whose files may have parts to merge. They are not returned again until there are more.
+    fn due(&self) -> Vec<BatchId> {
+        let mut recordings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recordings.extract_if(|_, times| *times >= MERGED).map(|(batch, _)| batch).collect()
+    }
+}
+
+/// Merges what this daemon has recorded in too many parts.
+pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Turn {
+    for batch in context.recordings.due() {
+        let Some(batch) = context.storage.batch(batch).await? else { continue };
+        for file in [batch.output_file_id, batch.error_file_id] {
+            tokio::select! {
+                // What is half merged is nothing.
+                () = context.stops.stopping.cancelled() => return Ok(()),
+                merged = merge_all(&context, file) => merged?,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn merge_all<S: Storage, H, P>(context: &Context<S, H, P>, file: FileId) -> Turn {
+    loop {
+        let parts = context.storage.tiered_parts(file).await?;
+        let Some(range) = next_merge(&parts) else { return Ok(()) };
+        let parts = &parts[range];
+        let merged = write_merged(context, parts).await?;
+        if !context.storage.merge_parts(file, parts, merged, context.clock.now()).await? {
+            // Another daemon has merged them.
+            context.blobs.delete(merged.blob).await?;
+            return Ok(());
+        }
+        tracing::debug!(file_id = %file, parts = parts.len(), bytes = merged.bytes, "parts merged");
+    }
+}
+
+/// The first neighbours of one tier that are many enough to become one.
+fn next_merge(parts: &[TieredPart]) -> Option<Range<usize>> {
+    let are_due = |window: &[TieredPart]| {
+        let is_one_tier = window.iter().all(|part| part.tier == window[0].tier);
+        is_one_tier && window.iter().map(|part| part.part.bytes).sum::<u64>() <= LARGE
+    };
+    let first = parts.windows(MERGED).position(are_due)?;
+    Some(first..first + MERGED)
+}
+
+async fn write_merged<S, H, P>(context: &Context<S, H, P>, parts: &[TieredPart]) -> Result<FilePart, BlobError> {
+    let bytes = FileBytes::new(parts.iter().map(|part| part.part).collect());
+    let mut writer = context.blobs.writer().await?;
+    let mut stream = std::pin::pin!(bytes.stream(&context.blobs, 0..bytes.len()));
+    while let Some(piece) = stream.try_next().await? {
+        writer.write(piece).await?;
+    }
+    Ok(FilePart { blob: writer.finish().await?, bytes: bytes.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::BlobId;
+
+    fn parts(tiers: &[i64]) -> Vec<TieredPart> {
+        let part = |(no, tier)| TieredPart { no, part: FilePart { blob: BlobId::new(), bytes: 10 }, tier };
+        (0..).zip(tiers.iter().copied()).map(part).collect()
+    }
+
+    #[test]
+    fn a_file_never_has_many_parts() {
+        let mut file = Vec::new();
+        let mut most = 0;
+        for no in 0..100_000 {
+            file.push(TieredPart { no, part: FilePart { blob: BlobId::new(), bytes: 10 }, tier: 0 });
+            while let Some(range) = next_merge(&file) {
+                let merged = TieredPart { tier: file[range.start].tier + 1, ..file[range.start] };
+                file.splice(range, [merged]);
+            }
+            most = most.max(file.len());
+        }
+
+        assert!(most < 50, "{most} parts");
+    }
+
+    #[test]
+    fn only_neighbours_of_one_tier_are_merged() {
+        assert_eq!(next_merge(&parts(&[0; 7])), None);
+        assert_eq!(next_merge(&parts(&[0, 0, 0, 0, 1, 0, 0, 0, 0])), None);
+        assert_eq!(next_merge(&parts(&[2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0])), Some(3..11));
+    }
+
+    #[test]
+    fn what_is_large_stays_as_it_is() {
+        let mut file = parts(&[1; 8]);
+        file[3].part.bytes = LARGE;
+
+        assert_eq!(next_merge(&file), None);
+    }
+}
