@@ -150,6 +150,13 @@ impl ApiError {
         error
     }
 
+    /// 507: nothing more can be kept until somebody makes room.
+    #[must_use]
+    pub fn storage_full() -> Self {
+        let message = "The server's disk is full. Please try again once its operator has made room.".to_owned();
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message)
+    }
+
     /// 503: the service stops; another one, or the same after its restart, takes the request.
     #[must_use]
     pub fn stopping() -> Self {
@@ -189,6 +196,7 @@ impl From<StorageError> for ApiError {
         tracing::error!(error = chain(&error), "the storage failed");
         match error {
             StorageError::Timeout(_) | StorageError::Unavailable(_) => Self::unavailable(),
+            StorageError::Full(_) => Self::storage_full(),
             StorageError::Corrupt { .. }
             | StorageError::TooNew { .. }
             | StorageError::Migration(_)
@@ -200,7 +208,10 @@ impl From<StorageError> for ApiError {
 impl From<BlobError> for ApiError {
     fn from(error: BlobError) -> Self {
         tracing::error!(error = chain(&error), "the blob store failed");
-        Self::unavailable()
+        match error {
+            BlobError::Full(_) => Self::storage_full(),
+            _ => Self::unavailable(),
+        }
     }
 }
 

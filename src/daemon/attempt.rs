@@ -79,6 +79,13 @@ where
         return None;
     }
     let custom_id = request.data.custom_id.clone();
+    #[cfg(feature = "failpoints")]
+    if custom_id == "deadly" {
+        fail::fail_point!("attempt.of-deadly-row", |what| {
+            crate::fault::act(what.as_deref());
+            None
+        });
+    }
     let started = context.clock.now();
     let attempt = request.attempt;
     let ended = attempt_once(context, request.claim(context.id), halts.clone()).await;

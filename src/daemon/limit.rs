@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::telemetry::metrics;
+
 /// A larger share is taken only after it has been this daemon's for so long: by then the others know of theirs.
 const SETTLED: Duration = Duration::from_millis(2500);
 
@@ -21,8 +23,9 @@ pub(super) struct Limit {
 impl Limit {
     /// A limit of `most` at any time; if it is `shared`, of none until the daemon knows its share.
     pub(super) fn new(most: usize, shared: bool) -> Self {
-        let now = AtomicUsize::new(if shared { 0 } else { most });
-        Self { now, most, growing_since: Mutex::default(), raised: Notify::new() }
+        let now = if shared { 0 } else { most };
+        metrics::concurrency_limited_to(now);
+        Self { now: AtomicUsize::new(now), most, growing_since: Mutex::default(), raised: Notify::new() }
     }
 
     pub(super) fn now(&self) -> usize {
@@ -38,6 +41,7 @@ impl Limit {
         }
         *growing_since = None;
         let before = self.now.swap(share, Relaxed);
+        metrics::concurrency_limited_to(share);
         if share > before {
             self.raised.notify_waiters();
         }

@@ -34,6 +34,9 @@ pub enum StorageError {
     /// The database cannot be reached. Asking again later can help.
     #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
+    /// The database's disk is full. Asking again helps once there is room.
+    #[error("the database's disk is full: make room, and work goes on by itself")]
+    Full(#[source] sqlx::Error),
     /// A row that no version of this program wrote.
     #[error("{table}.{column} of {id} cannot be read")]
     Corrupt {

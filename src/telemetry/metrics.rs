@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
@@ -29,6 +29,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_lines_recorded_total", "Lines recorded in output and error files");
     describe_counter!("batchwright_flushes_total", "Commits that recorded lines");
     describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
+    describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
     describe_counter!("batchwright_loop_turns_total", "Turns of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Turns that failed");
     Ok(handle)
@@ -91,6 +92,12 @@ pub fn flush_recorded(lines: usize) {
 /// Lines could not be recorded and are tried again.
 pub fn flush_failed() {
     counter!("batchwright_flush_errors_total").increment(1);
+}
+
+/// How many calls the daemon may have under way from now on.
+pub fn concurrency_limited_to(calls: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
+    gauge!("batchwright_concurrency_limit").set(calls as f64);
 }
 
 /// A loop of the daemon turned.

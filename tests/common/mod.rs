@@ -7,5 +7,6 @@ pub mod client;
 pub mod eventually;
 pub mod fake_upstream;
 pub mod process;
+pub mod proxy;
 pub mod raw_http;
 pub mod test_app;

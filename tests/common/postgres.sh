@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A throw-away PostgreSQL server: prints its URL once it answers, and lives until the standard input ends, which is when
-# whoever started it ends, however that came about. Nothing of it is kept.
+# whoever started it ends, however that came about. Nothing of it is kept. `stop` and `start` on the standard input take
+# it away without a word to anybody, and bring it back; each is answered by a line.
 set -euo pipefail
 
 # An interrupt from the terminal reaches this script too; the end of the input is what counts.
@@ -44,8 +45,14 @@ for _ in {1..20}; do
     # Without the script's input and output, which would outlive it in the server.
     if as_owner "$bin/pg_ctl" start --pgdata="$dir/data" --log="$dir/server.log" --options="$options" --wait --silent </dev/null >/dev/null 2>&1; then
         echo "postgres://postgres@127.0.0.1:$port/postgres"
-        exec >/dev/null 2>&1
-        cat
+        exec 2>/dev/null
+        while read -r order; do
+            case $order in
+            stop) as_owner "$bin/pg_ctl" stop --pgdata="$dir/data" --mode=immediate --silent ;;
+            start) as_owner "$bin/pg_ctl" start --pgdata="$dir/data" --log="$dir/server.log" --options="$options" --wait --silent ;;
+            esac </dev/null >/dev/null
+            echo "$order: done"
+        done
         exit 0
     fi
 done

@@ -36,7 +36,12 @@ pub fn said(output: &Output) -> String {
 
 impl Process {
     /// Starts a command that listens, and returns when it does.
-    pub async fn start(mut command: Command) -> Self {
+    pub async fn start(command: Command) -> Self {
+        Self::try_start(command).await.unwrap_or_else(|log| panic!("the program ended:\n{log}"))
+    }
+
+    /// Starts a command that listens, and returns when it does, or with its log if it ends before.
+    pub async fn try_start(mut command: Command) -> Result<Self, String> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program can be run");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().expect("it is piped")).lines(), log.clone());
@@ -47,15 +52,16 @@ impl Process {
             }
         });
         let mut process = Self { child, log, base_url: String::new() };
-        process.base_url = eventually("the program to listen", async || {
+        let listening = eventually("the program to listen", async || {
             let log = process.log();
-            let ended = process.child.try_wait().expect("a child can be waited for");
-            assert!(ended.is_none(), "the program ended:\n{log}");
+            if !process.is_running() {
+                return Some(Err(log));
+            }
             let address = log.split("address=http://").nth(1).and_then(|rest| rest.split("/v1").next());
-            address.map(|address| format!("http://{address}"))
-        })
-        .await;
-        process
+            address.map(|address| Ok(format!("http://{address}")))
+        });
+        process.base_url = listening.await?;
+        Ok(process)
     }
 
     /// Starts `simulate` on a free port.
@@ -92,10 +98,20 @@ impl Process {
         self.child.wait().expect("a killed process ends");
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+    }
+
     /// Asks it to stop, and waits until it has.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+        self.signal("TERM");
         let mut ended = None;
         until("the program to stop", || {
             ended = self.child.try_wait().expect("a child can be waited for");

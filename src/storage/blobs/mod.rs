@@ -4,6 +4,7 @@ mod file_bytes;
 mod open;
 mod writer;
 
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,10 @@ use crate::domain::time::Timestamp;
 pub enum BlobError {
     /// The store refused, or cannot be reached.
     #[error("the blob store failed")]
-    Store(#[from] object_store::Error),
+    Store(#[source] object_store::Error),
+    /// The disk of a local store is full. Asking again helps once there is room.
+    #[error("the blob store's disk is full: make room, and work goes on by itself")]
+    Full(#[source] object_store::Error),
     /// The url names no store this program can use.
     #[error(
         "--blob-url {0} is not supported: use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \
@@ -46,11 +50,24 @@ pub enum BlobError {
         /// The directory.
         path: String,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// What a writer that died left behind cannot be removed.
     #[error("an unfinished blob cannot be removed")]
-    Unfinished(#[source] std::io::Error),
+    Unfinished(#[source] io::Error),
+}
+
+impl From<object_store::Error> for BlobError {
+    fn from(error: object_store::Error) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(at) = cause {
+            if at.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::StorageFull) {
+                return Self::Full(error);
+            }
+            cause = at.source();
+        }
+        Self::Store(error)
+    }
 }
 
 /// A blob store. Cheap to clone.
@@ -157,9 +174,9 @@ fn marker(id: BlobId) -> ObjectPath {
 
 /// A local store writes to `name#1` and renames it when it is whole.
 #[expect(clippy::disallowed_methods, reason = "compared with the file system's own times")]
-fn remove_unfinished(directory: &std::path::Path, age: Duration) -> std::io::Result<()> {
+fn remove_unfinished(directory: &std::path::Path, age: Duration) -> io::Result<()> {
     let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {

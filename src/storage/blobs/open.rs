@@ -15,10 +15,13 @@ use url::Url;
 use super::{BlobError, Blobs};
 
 /// How long a store may take for one request: a piece of a few MiB at most.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Failures that pass are tried again here for so long; after that it is for the caller to say what is to become of it.
-const RETRIED_FOR: Duration = Duration::from_secs(20);
+/// An idle connection may have broken in silence, which a request would find out only by its timeout.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Failures that pass are tried again here for so long, a timeout among them; after that it is for the caller to say
+/// what is to become of it.
+const RETRIED_FOR: Duration = Duration::from_secs(60);
 
 impl Blobs {
     /// A store in a local directory, which is made if it is not there. What is written is synced to disk.
@@ -71,7 +74,11 @@ fn shared(store: object_store::Result<impl ObjectStore>) -> object_store::Result
 
 fn client_options() -> ClientOptions {
     // Plain HTTP for stores in the same rack; only an endpoint that says so is spoken to like that.
-    ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_allow_http(true)
+    ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_pool_idle_timeout(IDLE_TIMEOUT)
+        .with_allow_http(true)
 }
 
 fn retries() -> RetryConfig {

@@ -137,6 +137,7 @@ impl From<sqlx::Error> for StorageError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::BeginFailed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| is_full(&code)) => Self::Full(error),
             sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| passes(&code)) => {
                 Self::Unavailable(error)
             }
@@ -145,10 +146,15 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
-/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, out of memory or disk.
+/// SQLite's `SQLITE_FULL`, PostgreSQL's `disk_full`.
+fn is_full(code: &str) -> bool {
+    matches!(code, "13" | "53100")
+}
+
+/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O.
 /// PostgreSQL's classes: connections, rollbacks by the server (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
-    matches!(code, "5" | "6" | "7" | "10" | "13")
+    matches!(code, "5" | "6" | "7" | "10")
         || ["08", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 

@@ -1,0 +1,25 @@
+//! Many replicas, and everything that can happen to them: the long series of `make chaos`, and a short version of each.
+//!
+//! Each ends with the proof from the downloaded files, and with the counters compared to the ledger. How long a series
+//! is comes from the environment: `CHAOS_KILLS=100 CHAOS_ROWS=50000`.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/databases.rs"]
+mod databases;
+#[path = "../common/s3.rs"]
+mod s3;
+
+mod clocks;
+mod cluster;
+mod deadly_rows;
+mod disk_full;
+mod faults;
+mod hints;
+mod kills;
+mod outages;
+mod poolers;
+mod races;
+mod shares;
+mod stage;
+mod upkeep;
