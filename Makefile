@@ -5,7 +5,7 @@ CARGO ?= cargo
 # Tests make the program fail at chosen points; a build without the feature has no such points.
 TESTED := --features failpoints
 
-.PHONY: help demo test test-rust test-sdk postgres lint fmt fmt-check doc openapi bench deny ci
+.PHONY: help demo test test-rust test-sdk chaos postgres lint fmt fmt-check doc openapi bench deny ci
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -15,6 +15,24 @@ demo: ## Show everything at work
 
 test: postgres test-rust test-sdk ## All tests, on both databases, with the official SDKs
 
+# How long each series is. A short version of each is among the tests.
+KILLS ?= 100
+ROWS ?= 50000
+ROUNDS ?= 10
+STEP ?= 1
+RESTARTS ?= 6
+CUT_SECONDS ?= 60
+RACES ?= 300
+WINDOWS ?= 60
+CASES ?= 3000
+SEED ?= 1
+
+chaos: postgres ## The long series of kills, faults, outages and races: KILLS=100 ROWS=50000 …
+	CHAOS_KILLS=$(KILLS) CHAOS_ROWS=$(ROWS) CHAOS_ROUNDS=$(ROUNDS) CHAOS_STEP=$(STEP) CHAOS_RESTARTS=$(RESTARTS) \
+	CHAOS_CUT_SECONDS=$(CUT_SECONDS) CHAOS_RACES=$(RACES) CHAOS_WINDOWS=$(WINDOWS) CHAOS_SEED=$(SEED) CHAOS_PATIENCE=20m \
+	$(CARGO) test $(TESTED) --test replicas -- --nocapture --test-threads 2
+	MODEL_CASES=$(CASES) $(CARGO) test $(TESTED) --test storage model -- --nocapture
+
 test-rust: ## Unit, storage, API and journey tests
 	$(CARGO) test $(TESTED)
 
@@ -22,10 +40,11 @@ test-sdk: ## The official Python and Node SDKs against a running server
 	$(CARGO) build $(TESTED)
 	tests/sdk/run.sh
 
-postgres: ## Install PostgreSQL's server programs where they are missing (Debian)
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] || { echo "install the postgresql package, or run this as root"; exit 1; }; \
-	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql; }
+postgres: ## Install PostgreSQL's server programs and pgbouncer where they are missing (Debian)
+	@{ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; } \
+	  && command -v pgbouncer >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] || { echo "install the packages postgresql and pgbouncer, or run this as root"; exit 1; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql pgbouncer; }
 
 lint: ## Clippy, warnings denied
 	$(CARGO) clippy -- -D warnings

@@ -35,7 +35,7 @@ impl<'a> Phoenix<'a> {
         if self.process.as_mut().is_none_or(|process| !process.is_running()) {
             self.crashes += 1;
             let process = self.stage.serve_at(&self.address, &["--lease", "2s"]).await;
-            self.address = process.base_url.trim_start_matches("http://").to_owned();
+            process.base_url.trim_start_matches("http://").clone_into(&mut self.address);
             self.process = Some(process);
         }
         self.process.as_ref().expect("it was started").client()

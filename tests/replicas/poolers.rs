@@ -20,17 +20,18 @@ impl Pooler {
         let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
         let mut settings = String::from("[databases]\n");
         let server = url.port().expect("it has a port");
-        writeln!(settings, "* = host=127.0.0.1 port={server}\n[pgbouncer]\npool_mode = transaction").expect("a String");
+        writeln!(settings, "* = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\npool_mode = transaction")
+            .expect("a String");
         // Fewer sessions than there are connections, so that they really change hands.
         writeln!(settings, "listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\ndefault_pool_size = 3")
             .expect("a String");
         writeln!(settings, "unix_socket_dir =\nmax_client_conn = 200").expect("a String");
         let file = directory.join("pgbouncer.ini");
-        std::fs::write(&file, settings.replace("auth_type = any", "auth_type = any\nauth_file =")).expect("a file");
+        std::fs::write(&file, settings).expect("a file");
         Command::new("chmod").args(["-R", "a+rX"]).arg(directory).status().expect("there is chmod");
         let mut pooler = Command::new("pgbouncer");
         let pooler = pooler.arg("-q").args(["-u", "postgres"]).arg(&file).stdin(Stdio::null()).stderr(Stdio::null());
-        let pooler = pooler.spawn().expect("pgbouncer is installed: `make pgbouncer` does it on Debian");
+        let pooler = pooler.spawn().expect("pgbouncer is installed: `make postgres` does it on Debian");
         url.set_port(Some(port)).expect("it has a host");
         let through = String::from(url);
         eventually("the pooler to listen", async || std::net::TcpStream::connect(("127.0.0.1", port)).ok()).await;
@@ -64,6 +65,9 @@ async fn replicas_work_behind_a_transaction_pooler() {
 
     for log in [a.log(), b.log(), c.log()] {
         assert!(!log.contains("ERROR"), "{log}");
+    }
+    for log in [a.log(), b.log()] {
+        assert!(log.contains("behind a pooler"), "{log}");
     }
     stage.prove_all(&client, &input, &batches, vec![a, b]).await;
 }

@@ -2,6 +2,7 @@
 
 use crate::common::builders::rows;
 use crate::common::eventually::eventually;
+use crate::common::process::Process;
 use crate::stage::{Stage, number};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +23,7 @@ async fn living_workers_share_the_limit_and_a_leavers_share_goes_to_the_others()
     let mut third = stage.serve(&flags).await;
     // The newcomers wait until the first knows of them, so the sum is never above the limit.
     eventually("three workers to have their share", async || {
-        let shares = [&first, &second, &third].map(|worker| worker.client());
+        let shares = [&first, &second, &third].map(Process::client);
         let mut running = Vec::new();
         for worker in shares {
             let metrics = worker.get("/metrics").await.text();

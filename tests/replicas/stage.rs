@@ -1,14 +1,21 @@
 //! What the replicas work on, and the proof that nothing was lost or doubled.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::config::ServeConfig;
+use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
 use batchwright::domain::ids::BatchId;
 use batchwright::domain::time::Clock;
+use batchwright::processor::{DefaultRequestProcessor, EndpointProcessor};
+use batchwright::storage::blobs::Blobs;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
+use batchwright::upstream::{ReqwestHttpClient, UpstreamSettings};
 use batchwright::verify::Verdict;
+use batchwright::wakeup::Wakeup;
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
@@ -111,6 +118,40 @@ impl Stage {
 
     pub async fn serve_at(&self, address: &str, flags: &[&str]) -> Process {
         Process::start(self.command_at(address, flags)).await
+    }
+
+    /// A worker in this process, on its own clock, and what it works on.
+    pub async fn daemon(&self, clock: Clock, sweep_every: Duration) -> RunningDaemon {
+        let upstream = UpstreamSettings {
+            base_url: format!("{}/v1", self.simulator.base_url).parse().expect("a URL"),
+            key: None,
+            timeout: Duration::from_secs(60),
+            max_idle: 16,
+        };
+        let config = ServeConfig::default();
+        Daemon {
+            storage: Arc::new(self.storage().await),
+            blobs: self.blobs(),
+            http: ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain"),
+            processor: Arc::new(EndpointProcessor::new(DefaultRequestProcessor::new(clock.clone()))),
+            should_retry: config.worker.should_retry(),
+            clock,
+            wakeup: Wakeup::new(),
+            settings: DaemonSettings {
+                max_concurrency: 16,
+                global_max_concurrency: None,
+                lease: Duration::from_secs(2),
+                sweep_every,
+                retry: config.worker.retry_policy(),
+                limits: config.limits.batch(),
+            },
+        }
+        .start()
+    }
+
+    /// The blob store, if it is a directory.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::local(&self.directory.path().join("blobs")).expect("the directory is there")
     }
 
     /// The counters of the upstream, once it has nothing in flight.

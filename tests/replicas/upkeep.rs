@@ -1,1 +1,127 @@
-//! x
+//! Space is given back: orphans, files that nobody can see any more, and the many small parts of a slow batch.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use batchwright::domain::ids::{BatchId, BlobId};
+use batchwright::domain::time::Clock;
+use batchwright::storage::blobs::Blobs;
+use batchwright::storage::{BatchStore as _, Upkeep as _};
+
+use crate::common::builders::rows;
+use crate::common::eventually::{eventually, until};
+use crate::stage::Stage;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SWEEP: Duration = Duration::from_millis(1);
+
+/// Every file below the blob directory but the mark.
+fn blobs(stage: &Stage) -> Vec<PathBuf> {
+    let directory = |path: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).expect("the directory is there");
+        entries.map(|entry| entry.expect("it can be read").path()).collect()
+    };
+    let folders = directory(&stage.directory.path().join("blobs"));
+    folders.iter().filter(|path| !path.ends_with("deployment")).flat_map(|path| directory(path)).collect()
+}
+
+fn path_of(stage: &Stage, blob: BlobId) -> PathBuf {
+    let name = blob.to_string();
+    stage.directory.path().join("blobs").join(&name[name.len() - 2..]).join(name)
+}
+
+/// Makes a file two days old.
+#[expect(clippy::disallowed_methods, reason = "the file system's own times")]
+fn age(path: &Path) {
+    let two_days_ago = std::time::SystemTime::now() - 48 * HOUR;
+    File::options().write(true).open(path).expect("it is there").set_modified(two_days_ago).expect("it can be set");
+}
+
+async fn put(blobs: &Blobs) -> BlobId {
+    blobs.put("lost").await.expect("the store takes it")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_orphans_are_swept_and_nothing_else() {
+    let stage = Stage::postgres(&[]).await;
+    let api = stage.serve(&["--role", "api"]).await;
+    let file = api.client().upload(rows(5)).await;
+    let kept = blobs(&stage);
+    for path in &kept {
+        age(path);
+    }
+    let young = path_of(&stage, put(&stage.blobs()).await);
+    let orphan = path_of(&stage, put(&stage.blobs()).await);
+    let unfinished = orphan.with_file_name("half#1");
+    std::fs::write(&unfinished, "ha").expect("it can be written");
+    age(&orphan);
+    age(&unfinished);
+
+    let daemon = stage.daemon(Clock::System, SWEEP).await;
+    until("orphans to be swept", || !orphan.exists() && !unfinished.exists()).await;
+    // Once around, so that every directory was looked at.
+    let last = path_of(&stage, put(&stage.blobs()).await);
+    age(&last);
+    until("all directories to be swept", || !last.exists()).await;
+    daemon.stop(Duration::ZERO).await;
+
+    assert!(young.exists(), "somebody may be about to refer to it");
+    assert!(kept.iter().all(|path| path.exists()), "what is referred to stays");
+    assert_eq!(api.client().content(&file).await.text(), rows(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_file_is_removed_after_an_hour_and_the_input_of_a_batch_after_its_end() {
+    let stage = Stage::postgres(&["--latency", "60s"]).await;
+    let server = stage.serve(&["--max-concurrency", "4"]).await;
+    let client = server.client();
+    let input = client.upload(rows(20)).await;
+    let id = client.create_batch(&input).await;
+    client.wait_for_status(&id, "in_progress").await;
+    let pinned = blobs(&stage);
+    let other = client.upload(rows(3)).await;
+    assert_eq!(blobs(&stage).len(), pinned.len() + 2);
+    for file in [&input, &other] {
+        client.delete(&format!("/v1/files/{file}")).await.ok();
+    }
+
+    // Two hours on, by the clock of whoever gives back space.
+    let daemon = stage.daemon(Clock::Ahead(2 * 3_600_000), HOUR).await;
+    until("the deleted file to be removed", || blobs(&stage).len() == pinned.len()).await;
+    daemon.stop(Duration::ZERO).await;
+    assert!(pinned.iter().all(|path| path.exists()), "a batch runs it");
+    client.cancel(&id).await.ok();
+    let batch = client.wait_for(&id, "cancelled").await;
+    assert!(client.verify(&rows(20), &batch).await.holds());
+    let daemon = stage.daemon(Clock::Ahead(4 * 3_600_000), HOUR).await;
+    until("the input to be removed", || pinned.iter().all(|path| !path.exists())).await;
+    daemon.stop(Duration::ZERO).await;
+
+    assert!(client.verify(&rows(20), &batch).await.holds(), "the results stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_batch_ends_in_few_parts() {
+    let stage = Stage::sqlite(&["--latency", "20ms"]).await;
+    let server = stage.serve(&["--max-concurrency", "2"]).await;
+    let client = server.client();
+    let input = rows(1_000);
+    let id = client.submit(input.clone()).await;
+
+    let batch = client.wait_for(&id, "completed").await;
+    let flushes = eventually("the flushes to be counted", async || {
+        let metrics = client.get("/metrics").await.text();
+        metrics.lines().find_map(|line| line.strip_prefix("batchwright_flushes_total ")?.parse::<usize>().ok())
+    })
+    .await;
+
+    stage.prove(&client, &input, &batch, vec![server]).await;
+    let storage = stage.storage().await;
+    let kept = storage.batch(BatchId::parse(&id).expect("an id")).await.expect("it can be read").expect("it is there");
+    let parts = storage.tiered_parts(kept.output_file_id).await.expect("they can be read");
+    println!("{flushes} flushes, {} parts", parts.len());
+    assert!(flushes > 24, "{flushes} flushes are too few to show anything");
+    assert!(parts.len() <= flushes / 8 + 7 + 8, "{parts:?}");
+    assert!(parts.iter().any(|part| part.tier > 0), "{parts:?}");
+}
