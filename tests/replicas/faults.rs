@@ -12,6 +12,8 @@ use crate::stage::{Stage, setting};
 
 const POINTS: [&str; 5] = ["blob.put", "blob.written", "transaction.begun", "commit.sent", "commit.answered"];
 const ROWS: usize = 300;
+/// Enough for a dozen flushes: it is beyond chance that none of them fails.
+const FAILING_ROWS: usize = 6_000;
 
 /// A server that may crash at any time, and is then started again, without points at which it fails.
 struct Phoenix<'a> {
@@ -126,7 +128,7 @@ async fn on_postgres_a_crash_at_any_point_of_a_write_loses_nothing() {
 }
 
 async fn fail_often(stage: Stage) {
-    let input = rows(2_000);
+    let input = rows(FAILING_ROWS);
     let failpoints = POINTS.map(|point| format!("{point}=12%return(error)")).join(";");
     // The first calls are those that open the storage, without which nothing starts.
     stage.serve(&[]).await.terminate().await;
@@ -149,15 +151,15 @@ async fn fail_often(stage: Stage) {
     assert!(log.contains("outcomes could not be"), "some flush has failed and was repeated");
     stage.prove(&client, &input, &batch, server.process.into_iter().collect()).await;
     // Nothing was doubled upstream either: what is recorded again is what was answered before.
-    assert_eq!(stage.sent().await, (2_000, 0));
+    assert_eq!(stage.sent().await, (FAILING_ROWS as u64, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_errors_and_lost_answers_everywhere_are_survived() {
-    fail_often(Stage::sqlite(&["--latency", "5ms"]).await).await;
+    fail_often(Stage::sqlite(&["--latency", "100ms"]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_errors_and_lost_answers_everywhere_are_survived() {
-    fail_often(Stage::postgres(&["--latency", "5ms"]).await).await;
+    fail_often(Stage::postgres(&["--latency", "100ms"]).await).await;
 }

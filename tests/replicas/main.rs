@@ -21,5 +21,6 @@ mod outages;
 mod poolers;
 mod races;
 mod shares;
+mod shutdown;
 mod stage;
 mod upkeep;

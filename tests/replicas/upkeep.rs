@@ -4,10 +4,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::domain::ids::{BatchId, BlobId};
+use batchwright::domain;
+use batchwright::domain::file::{FilePart, Purpose};
+use batchwright::domain::ids::{BatchId, BlobId, FileId};
 use batchwright::domain::time::Clock;
-use batchwright::storage::blobs::Blobs;
-use batchwright::storage::{BatchStore as _, Upkeep as _};
+use batchwright::storage::blobs::{Blobs, FileBytes};
+use batchwright::storage::{BatchStore as _, FileStore as _, NewFile, Upkeep as _};
 
 use crate::common::builders::rows;
 use crate::common::eventually::{eventually, until};
@@ -124,4 +126,47 @@ async fn a_slow_batch_ends_in_few_parts() {
     assert!(flushes > 24, "{flushes} flushes are too few to show anything");
     assert!(parts.len() <= flushes / 8 + 7 + 8, "{parts:?}");
     assert!(parts.iter().any(|part| part.tier > 0), "{parts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_when_its_parts_are_merged_and_gone() {
+    const PARTS: usize = 24;
+    let stage = Stage::postgres(&[]).await;
+    let api = stage.serve(&["--role", "api"]).await;
+    let (storage, store) = (stage.storage().await, stage.blobs());
+    let mut parts = Vec::new();
+    for part in 0..PARTS {
+        let bytes = vec![b'a' + u8::try_from(part).expect("few"); 3 << 20];
+        parts.push(FilePart { bytes: bytes.len() as u64, blob: store.put(bytes).await.expect("the store takes it") });
+    }
+    let file = domain::file::File {
+        id: FileId::new(),
+        purpose: Purpose::BatchOutput,
+        filename: "large.jsonl".to_owned(),
+        bytes: parts.iter().map(|part| part.bytes).sum(),
+        created_at: Clock::System.now(),
+        expires_at: None,
+    };
+    let new = NewFile { file: file.clone(), parts, indexed: None };
+    storage.create_file(&new).await.expect("it can be kept");
+
+    let path = format!("/v1/files/{}/content", file.id);
+    let mut download = api.client().request(reqwest::Method::GET, &path).send().await.expect("the server answers");
+    let mut read = download.chunk().await.expect("it can be read").expect("there is a first piece").to_vec();
+    // More than the sockets between hold: the server cannot have read these yet.
+    let last = storage.tiered_parts(file.id).await.expect("they can be read").split_off(PARTS - 8);
+    let old = FileBytes::new(last.iter().map(|part| part.part).collect());
+    let bytes = old.read(&store, 0..old.len()).await.expect("they are there");
+    let merged = FilePart { bytes: old.len(), blob: store.put(bytes).await.expect("the store takes it") };
+    let now = Clock::System.now();
+    assert!(storage.merge_parts(file.id, &last, merged, now).await.expect("the database answers"));
+    for part in &last {
+        store.delete(part.part.blob).await.expect("it can be removed");
+    }
+    while let Some(piece) = download.chunk().await.expect("the download goes on") {
+        read.extend_from_slice(&piece);
+    }
+
+    assert_eq!(read.len() as u64, file.bytes);
+    assert!(read.chunks(3 << 20).zip(b'a'..).all(|(part, byte)| part.iter().all(|read| *read == byte)));
 }

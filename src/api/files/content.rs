@@ -1,17 +1,23 @@
 //! `GET /v1/files/{file_id}/content` (contract §4.3).
 
 use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+
 use super::find;
 use super::range::{Asked, asked};
 use crate::api::extract::Id;
-use crate::api::{ApiError, AppState};
-use crate::storage::blobs::FileBytes;
+use crate::api::{ApiError, App, AppState};
+use crate::domain::ids::FileId;
+use crate::storage::StorageError;
+use crate::storage::blobs::{BlobError, FileBytes};
 
 /// Downloads a file, or the part of it that a `Range` header asks for.
 #[utoipa::path(get, path = "/v1/files/{file_id}/content", tag = "files", params(("file_id" = String, Path,)), responses(
@@ -36,7 +42,7 @@ pub(in crate::api) async fn file_content(
             return Ok((none, ApiError::no_such_range(length)).into_response());
         }
     };
-    let mut response = Response::new(Body::from_stream(bytes.stream(&app.blobs, range.clone())));
+    let mut response = Response::new(Body::from_stream(stream(app.clone(), file.id, bytes, range.clone())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -48,6 +54,41 @@ pub(in crate::api) async fn file_content(
         headers.insert(header::CONTENT_RANGE, HeaderValue::try_from(text).expect("digits"));
     }
     Ok(response)
+}
+
+/// The bytes of a range, in order. Parts may be merged while they are read, and blobs that were replaced go after an hour:
+/// whoever reads for longer looks where the same bytes are now.
+fn stream(
+    app: Arc<App>,
+    id: FileId,
+    bytes: FileBytes,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes, ReadError>> {
+    let pieces = bytes.stream(&app.blobs, range.clone()).boxed();
+    stream::try_unfold((pieces, range, app), move |(mut pieces, mut range, app)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let mut next = pieces.try_next().await;
+        if next.as_ref().is_err_and(BlobError::is_gone) {
+            let moved = FileBytes::new(app.storage.file_parts(id).await?);
+            pieces = moved.stream(&app.blobs, range.clone()).boxed();
+            next = pieces.try_next().await;
+        }
+        Ok(next?.map(|piece| {
+            range.start += piece.len() as u64;
+            (piece, (pieces, range, app))
+        }))
+    })
+}
+
+/// Why a download breaks off. Its client sees that it is shorter than it was to be.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 /// `attachment; filename="…"`, and `filename*` (RFC 6266) for a name that is not plain ASCII.

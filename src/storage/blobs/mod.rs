@@ -57,6 +57,14 @@ pub enum BlobError {
     Unfinished(#[source] io::Error),
 }
 
+impl BlobError {
+    /// Whether there is no such blob, or no such range of it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
+    }
+}
+
 impl From<object_store::Error> for BlobError {
     fn from(error: object_store::Error) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
