@@ -7,7 +7,7 @@ use crate::stage::{Stage, number};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn living_workers_share_the_limit_and_a_leavers_share_goes_to_the_others() {
-    let stage = Stage::postgres(&["--latency", "200ms"]).await;
+    let stage = Stage::postgres(&["--latency", "1s"]).await;
     let flags = ["--global-max-concurrency", "31", "--max-concurrency", "100", "--lease", "2s"];
     let first = stage.serve(&flags).await;
     let client = first.client();
@@ -15,7 +15,8 @@ async fn living_workers_share_the_limit_and_a_leavers_share_goes_to_the_others()
     let all_in_flight = async |what: &str| {
         eventually(what, async || (in_flight().await == 31).then_some(())).await;
     };
-    let input = rows(2_600);
+    // More than run before it is called off.
+    let input = rows(5_000);
     let id = client.submit(input.clone()).await;
 
     all_in_flight("one worker to use all of it").await;
@@ -37,7 +38,8 @@ async fn living_workers_share_the_limit_and_a_leavers_share_goes_to_the_others()
     all_in_flight("three workers to use all of it").await;
     third.terminate().await;
     all_in_flight("two workers to use all of it").await;
-    let batch = client.wait_for(&id, "completed").await;
+    client.cancel(&id).await.ok();
+    let batch = client.wait_for(&id, "cancelled").await;
 
     assert_eq!(number(&stage.upstream().await["peak_in_flight"]), 31);
     stage.prove(&client, &input, &batch, vec![second]).await;
