@@ -10,12 +10,13 @@ use batchwright::domain::file::{File, FilePart, Purpose};
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId};
 use batchwright::domain::lease::{Lease, OpenLane};
 use batchwright::domain::page::{Order, PageRequest};
-use batchwright::domain::report::NewLane;
+use batchwright::domain::report::{NewLane, Report};
 use batchwright::domain::time::{Clock, Timestamp};
 use batchwright::domain::usage::Usage;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{
-    BatchStore as _, Ending, Flush, LeaseStore as _, Ledger as _, NewFile, Recorded, RecordedPart, Result,
+    BatchStore as _, Ending, Flush, Indexed, LeaseStore as _, Ledger as _, NewFile, Recorded, RecordedPart, Result,
+    TieredPart,
 };
 use roaring::RoaringBitmap;
 use tempfile::TempDir;
@@ -121,10 +122,15 @@ impl TestStorage {
 
     /// A batch of three rows in `status`. Others in progress may lose their window over it.
     pub async fn batch_in(&self, status: BatchStatus) -> Result<Batch> {
-        let id = match status {
-            BatchStatus::Validating | BatchStatus::Failed => self.validating().await?.id,
-            _ => self.running(&[3]).await?.id,
-        };
+        self.made_in(status, &new_batch()).await
+    }
+
+    /// The same of a batch that is made as `new` says.
+    pub async fn made_in(&self, status: BatchStatus, new: &NewBatch) -> Result<Batch> {
+        let id = self.create_batch(new, START).await?.id;
+        if !matches!(status, BatchStatus::Validating | BatchStatus::Failed) {
+            assert!(self.admit_batch(id, &lanes(&[3]), START).await?);
+        }
         match status {
             BatchStatus::Validating | BatchStatus::InProgress => {}
             BatchStatus::Failed => assert!(self.refuse_batch(id, &[], after(1)).await?),
@@ -184,6 +190,17 @@ pub fn new_file(purpose: Purpose, created_at: Timestamp) -> NewFile {
     let file =
         File { id: FileId::new(), purpose, filename: "rows.jsonl".to_owned(), bytes: 30, created_at, expires_at: None };
     NewFile { file, parts: vec![part(10), part(20)], indexed: None }
+}
+
+/// A file that a batch can run.
+pub fn indexed_file() -> NewFile {
+    let indexed = Indexed { index: BlobId::new(), report: Report::default() };
+    NewFile { indexed: Some(indexed), ..new_file(Purpose::Batch, START) }
+}
+
+/// What parts become when they are merged.
+pub fn merged(parts: &[TieredPart]) -> FilePart {
+    part(parts.iter().map(|part| part.part.bytes).sum())
 }
 
 pub fn new_batch() -> NewBatch {

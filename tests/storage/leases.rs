@@ -5,15 +5,14 @@ use std::time::Duration;
 use batchwright::domain::batch::NewBatch;
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::Purpose;
-use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId};
+use batchwright::domain::ids::{DaemonId, FileId, LeaseId};
 use batchwright::domain::lease::{LapsedLease, Lease};
-use batchwright::domain::report::Report;
 use batchwright::storage::{
-    BatchStore as _, FileStore as _, HeldLease, Indexed, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
+    BatchStore as _, FileStore as _, HeldLease, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
 };
 use futures::future::join_all;
 
-use crate::given::{START, TestStorage, after, flush, lanes, new_batch, new_file};
+use crate::given::{START, TestStorage, after, flush, indexed_file, lanes, new_batch, new_file};
 
 on_both_databases!(
     a_claim_moves_the_cursor,
@@ -367,8 +366,7 @@ async fn a_heartbeat_leaves_out_leases_that_were_taken_over(storage: TestStorage
 
 /// A file that a batch can run, and a batch of it.
 async fn batch_of_a_file(storage: &TestStorage) -> Result<(NewFile, NewBatch)> {
-    let indexed = Indexed { index: BlobId::new(), report: Report::default() };
-    let file = NewFile { indexed: Some(indexed), ..new_file(Purpose::Batch, START) };
+    let file = indexed_file();
     storage.create_file(&file).await?;
     let batch = NewBatch { input_file_id: file.file.id.to_string(), endpoint: Endpoint::Embeddings, ..new_batch() };
     Ok((file, batch))

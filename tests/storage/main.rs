@@ -27,11 +27,14 @@ macro_rules! on_both_databases {
 
 mod batches;
 mod cancelling;
+mod daemons;
 mod ending;
 mod files;
 mod leases;
 mod ledger;
+mod merging;
 mod model;
 mod plans;
 mod schema;
 mod terminal;
+mod upkeep;
