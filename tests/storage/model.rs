@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use batchwright::domain::batch::{Batch, Counts};
-use batchwright::domain::ids::{BatchId, DaemonId, LeaseId};
+use batchwright::domain::file::FilePart;
+use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
 use batchwright::domain::lease::{Lease, OpenLane};
 use batchwright::storage::{
-    BatchFlush, BatchStore as _, Ending, FileStore as _, Flush, LeaseStore as _, Ledger as _, Recorded, Result,
+    BatchFlush, BatchStore as _, Beat, Ending, FileStore as _, Flush, LeaseStore as _, Ledger as _, Recorded, Result,
+    TieredPart, Upkeep as _,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::given::{ERROR_LINE, OUTPUT_LINE, TestStorage, USAGE_OF_A_ROW, WINDOW, add_row, after, ending};
+use crate::given::{ERROR_LINE, OUTPUT_LINE, TestStorage, USAGE_OF_A_ROW, WINDOW, add_row, after, ending, merged};
 
 #[tokio::test]
 async fn on_sqlite_every_row_has_its_line_exactly_once() -> Result<()> {
@@ -69,6 +71,8 @@ struct Daemon {
     ended: Vec<Ended>,
     /// The lane it saw last, which others may have moved since.
     lane: Option<OpenLane>,
+    /// The parts of a file it saw last, which others may have merged since.
+    parts: Option<(FileId, Vec<TieredPart>)>,
     /// A flush whose answer it has not seen.
     unanswered: Option<Flush>,
     crashed: bool,
@@ -81,6 +85,7 @@ impl Daemon {
             held: BTreeMap::new(),
             ended: Vec::new(),
             lane: None,
+            parts: None,
             unanswered: None,
             crashed: false,
         }
@@ -100,6 +105,9 @@ enum Event {
     RecordAgain,
     GiveBack,
     Crash,
+    Leave,
+    TryAlone,
+    Merge,
     Cancel,
     WindowCloses,
     Finish,
@@ -107,7 +115,7 @@ enum Event {
 
 impl Event {
     /// Each event and how often it comes, compared with the others.
-    const WEIGHTS: [(Self, u32); 13] = [
+    const WEIGHTS: [(Self, u32); 16] = [
         (Self::Look, 10),
         (Self::Claim, 12),
         (Self::TakeOver, 12),
@@ -118,6 +126,9 @@ impl Event {
         (Self::RecordAgain, 4),
         (Self::GiveBack, 3),
         (Self::Crash, 3),
+        (Self::Leave, 2),
+        (Self::TryAlone, 6),
+        (Self::Merge, 10),
         (Self::Cancel, 1),
         (Self::WindowCloses, 1),
         (Self::Finish, 8),
@@ -135,12 +146,28 @@ impl Event {
     }
 }
 
+/// A lease as it must be in the database.
+struct Known {
+    token: i64,
+    owed: u32,
+    given_back: bool,
+    deaths: u32,
+    tries: u32,
+}
+
 struct Case<'a> {
     storage: &'a TestStorage,
     random: StdRng,
     id: BatchId,
     rows: u32,
     daemons: Vec<Daemon>,
+    /// The ids of those that live.
+    living: BTreeSet<DaemonId>,
+    leases: BTreeMap<LeaseId, Known>,
+    /// What each merged blob was made of.
+    sources: BTreeMap<BlobId, Vec<FilePart>>,
+    /// The parts of the output and the error file as they were recorded, in the order in which they were first seen.
+    seen: [Vec<FilePart>; 2],
     /// The rows whose outcomes the storage said it has, and whether each completed: the ledger as it must be.
     recorded: BTreeMap<u32, bool>,
     /// The rows that got their line because they never ran.
@@ -163,6 +190,10 @@ impl<'a> Case<'a> {
             id,
             rows: lanes.iter().sum(),
             daemons: (0..3).map(|_| Daemon::new()).collect(),
+            living: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            seen: [Vec::new(), Vec::new()],
             recorded: BTreeMap::new(),
             never_ran: BTreeSet::new(),
             end: None,
@@ -201,7 +232,7 @@ impl<'a> Case<'a> {
             Event::Claim => self.claim(who).await,
             Event::TakeOver => self.take_over(who).await,
             Event::Beat => self.beat(who).await,
-            Event::Stall => self.storage.let_die(self.daemons[who].id).await,
+            Event::Stall => self.let_die(who).await,
             Event::CallEnds => {
                 self.call_ends(who);
                 Ok(())
@@ -213,6 +244,9 @@ impl<'a> Case<'a> {
                 self.daemons[who].crashed = true;
                 Ok(())
             }
+            Event::Leave => self.leave(who).await,
+            Event::TryAlone => self.try_alone(who).await,
+            Event::Merge => self.merge(who).await,
             Event::Cancel => self.storage.cancel_batch(self.id, after(1)).await.map(drop),
             Event::WindowCloses => self.storage.expire_batches(after(0).plus(WINDOW), 10).await.map(drop),
             Event::Finish => self.finish().await,
@@ -221,9 +255,25 @@ impl<'a> Case<'a> {
 
     /// Nothing of a crashed daemon is left but its leases, until its time has run out.
     async fn restart(&mut self, who: usize) -> Result<()> {
-        self.storage.let_die(self.daemons[who].id).await?;
+        self.let_die(who).await?;
         self.daemons[who] = Daemon::new();
         self.beat(who).await
+    }
+
+    async fn let_die(&mut self, who: usize) -> Result<()> {
+        self.living.remove(&self.daemons[who].id);
+        self.storage.let_die(self.daemons[who].id).await
+    }
+
+    /// A daemon says that it works no more; another starts in its place, or its last calls and flushes come late.
+    async fn leave(&mut self, who: usize) -> Result<()> {
+        self.storage.leave(self.daemons[who].id).await?;
+        self.living.remove(&self.daemons[who].id);
+        if self.random.random_bool(0.5) {
+            self.daemons[who] = Daemon::new();
+            self.beat(who).await?;
+        }
+        Ok(())
     }
 
     async fn look(&mut self, who: usize) -> Result<()> {
@@ -240,6 +290,8 @@ impl<'a> Case<'a> {
         let Some(lane) = daemon.lane.take() else { return Ok(()) };
         let rows = self.random.random_range(1..=5).min(lane.waiting());
         if let Some(lease) = self.storage.claim(&lane, rows, daemon.id).await? {
+            let known = Known { token: lease.token, owed: rows, given_back: false, deaths: 0, tries: 0 };
+            self.leases.insert(lease.id, known);
             daemon.held.insert(lease.id, (lease.clone(), (lease.first..lease.last).collect()));
         }
         Ok(())
@@ -256,6 +308,11 @@ impl<'a> Case<'a> {
         let recorded = self.storage.recorded_rows(self.id).await?;
         let owed: BTreeSet<u32> = (lease.first..lease.last).filter(|row| !recorded.contains(*row)).collect();
         assert!(!owed.is_empty(), "a lease goes with its last row");
+        let known = self.leases.get_mut(&lease.id).expect("only what was claimed is a lease");
+        known.token += 1;
+        known.deaths += u32::from(!known.given_back);
+        known.given_back = false;
+        assert_eq!((lease.token, lease.deaths), (known.token, known.deaths));
         daemon.held.insert(lease.id, (lease, owed));
         Ok(())
     }
@@ -263,13 +320,40 @@ impl<'a> Case<'a> {
     /// Learns which leases are its own, drops the others, and gives back those of a batch that does not run.
     async fn beat(&mut self, who: usize) -> Result<()> {
         let daemon = &mut self.daemons[who];
-        let mine = self.storage.beat(daemon.id, Duration::from_hours(1)).await?.leases;
+        let Beat { leases: mine, place } = self.storage.beat(daemon.id, Duration::from_hours(1)).await?;
+        self.living.insert(daemon.id);
+        let rank = self.living.range(..daemon.id).count();
+        assert_eq!((place.rank as usize, place.of as usize), (rank, self.living.len()));
         daemon.held.retain(|id, _| mine.iter().any(|held| held.id == *id));
         for held in mine.into_iter().filter(|held| !held.runs) {
             // One it knows nothing of was claimed or taken over by nobody else.
-            let (lease, _) = daemon.held.remove(&held.id).expect("it holds what the database says it holds");
-            self.storage.give_back(lease.id, lease.token).await?;
+            let (lease, _) = self.daemons[who].held.remove(&held.id).expect("it holds what the database says it holds");
+            self.hand_back(&lease).await?;
         }
+        Ok(())
+    }
+
+    async fn hand_back(&mut self, lease: &Lease) -> Result<()> {
+        if let Some(known) = self.leases.get_mut(&lease.id).filter(|known| known.token == lease.token) {
+            known.given_back = true;
+        }
+        self.storage.give_back(lease.id, lease.token).await
+    }
+
+    /// A row of a lease is about to run alone, if the lease is still its holder's.
+    async fn try_alone(&mut self, who: usize) -> Result<()> {
+        let held = &self.daemons[who].held;
+        if held.is_empty() {
+            return Ok(());
+        }
+        let no = self.random.random_range(0..held.len());
+        let (lease, _) = held.values().nth(no).expect("it was counted");
+        let known = self.leases.get_mut(&lease.id).filter(|known| known.token == lease.token);
+        let expected = known.map(|known| {
+            known.tries += 1;
+            known.tries
+        });
+        assert_eq!(self.storage.try_alone(lease.id, lease.token).await?, expected);
         Ok(())
     }
 
@@ -300,6 +384,7 @@ impl<'a> Case<'a> {
                         let known = self.recorded.insert(row.row, row.completed);
                         assert_eq!(known, None, "row {} was recorded twice", row.row);
                     }
+                    self.pay_off(&flush);
                     let daemon = &mut self.daemons[who];
                     match self.random.random_range(0..10) {
                         0..3 => daemon.unanswered = Some(flush),
@@ -317,6 +402,17 @@ impl<'a> Case<'a> {
             }
         }
         Ok(())
+    }
+
+    fn pay_off(&mut self, flush: &Flush) {
+        for (id, (token, rows)) in &flush.batches[&self.id].leases {
+            let known = self.leases.get_mut(id).expect("rows of a lease that is gone are not recorded");
+            assert_eq!(known.token, *token, "rows of an old holder are not recorded");
+            known.owed -= rows;
+            known.deaths = if known.tries > 0 { known.deaths } else { 0 };
+            known.tries = 0;
+        }
+        self.leases.retain(|_, known| known.owed > 0);
     }
 
     fn flush(&self, ended: &[Ended]) -> Flush {
@@ -344,7 +440,37 @@ impl<'a> Case<'a> {
     /// Gives a lease back, maybe with outcomes under it that are not recorded.
     async fn give_back(&mut self, who: usize) -> Result<()> {
         if let Some((_, (lease, _))) = self.daemons[who].held.pop_first() {
-            self.storage.give_back(lease.id, lease.token).await?;
+            self.hand_back(&lease).await?;
+        }
+        Ok(())
+    }
+
+    /// Merges neighbouring parts of one of the files, maybe of those that were there when the daemon last looked.
+    async fn merge(&mut self, who: usize) -> Result<()> {
+        let batch = self.storage.now(self.id).await?;
+        let file = if self.random.random_bool(0.7) { batch.output_file_id } else { batch.error_file_id };
+        let looked_up = (file, self.storage.tiered_parts(file).await?);
+        let (file, parts) = match self.daemons[who].parts.take() {
+            Some(stale) if self.random.random_bool(0.5) => stale,
+            _ => looked_up.clone(),
+        };
+        if self.random.random_bool(0.5) {
+            self.daemons[who].parts = Some(looked_up);
+        }
+        if parts.len() < 2 {
+            return Ok(());
+        }
+        let length = self.random.random_range(2..=parts.len().min(4));
+        let first = self.random.random_range(0..=parts.len() - length);
+        let parts = &parts[first..first + length];
+
+        let now_there = self.storage.tiered_parts(file).await?;
+        let to = merged(parts);
+        let is_merged = self.storage.merge_parts(file, parts, to, after(3)).await?;
+
+        assert_eq!(is_merged, parts.iter().all(|part| now_there.contains(part)));
+        if is_merged {
+            self.sources.insert(to.blob, parts.iter().map(|part| part.part).collect());
         }
         Ok(())
     }
@@ -354,6 +480,7 @@ impl<'a> Case<'a> {
         let Some(batch) = self.storage.batches_to_finish(1).await?.pop() else { return Ok(()) };
         assert_eq!(batch.id, self.id);
         let Some(counts) = self.storage.fence(batch.id).await? else { return Ok(()) };
+        self.leases.clear();
         let recorded = self.storage.recorded_rows(batch.id).await?;
         let owed: BTreeSet<u32> = (0..self.rows).filter(|row| !recorded.contains(*row)).collect();
         assert_eq!(counts.owed(), owed.len() as u64);
@@ -379,7 +506,7 @@ impl<'a> Case<'a> {
     }
 
     /// The ledger and the counters are what the storage said it recorded, and what has ended stays as it is.
-    async fn check(&self) -> Result<()> {
+    async fn check(&mut self) -> Result<()> {
         let batch = self.storage.now(self.id).await?;
         let completed = self.recorded.values().filter(|completed| **completed).count() as u64;
         let failed = self.recorded.len() as u64 - completed;
@@ -390,7 +517,28 @@ impl<'a> Case<'a> {
         if let Some(end) = &self.end {
             assert_eq!(batch, *end);
         }
+        let errors = failed + self.never_ran.len() as u64;
+        self.check_bytes(0, batch.output_file_id, completed * OUTPUT_LINE).await?;
+        self.check_bytes(1, batch.error_file_id, errors * ERROR_LINE).await
+    }
+
+    /// A file has the bytes of its lines, and those that could be seen before are where they were.
+    async fn check_bytes(&mut self, no: usize, id: FileId, expected: u64) -> Result<()> {
+        let parts = self.storage.file_parts(id).await?;
+        let apart: Vec<FilePart> = parts.iter().flat_map(|part| self.taken_apart(*part)).collect();
+        assert!(apart.starts_with(&self.seen[no]), "{apart:?} does not go on from {:?}", self.seen[no]);
+        assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), expected);
+        assert_eq!(apart.iter().map(|part| part.bytes).sum::<u64>(), expected);
+        self.seen[no] = apart;
         Ok(())
+    }
+
+    /// The parts that were recorded of what they were merged into.
+    fn taken_apart(&self, part: FilePart) -> Vec<FilePart> {
+        match self.sources.get(&part.blob) {
+            Some(source) => source.iter().flat_map(|part| self.taken_apart(*part)).collect(),
+            None => vec![part],
+        }
     }
 
     /// Each row has a line in one of the two files, and the files have no other lines.
@@ -406,6 +554,8 @@ impl<'a> Case<'a> {
             lines += file.map_or(0, |file| file.bytes / line);
         }
         assert_eq!(lines, u64::from(self.rows));
+        let retired: Vec<BlobId> = self.sources.values().flatten().map(|part| part.blob).collect();
+        assert_eq!(self.storage.orphans(&retired).await?, []);
         let covered: BTreeSet<u32> = self.recorded.keys().chain(&self.never_ran).copied().collect();
         assert_eq!(covered, (0..self.rows).collect());
         Ok(())

@@ -8,10 +8,11 @@ use std::future::Future;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use batchwright::domain::batch::NewBatch;
 use batchwright::domain::file::Purpose;
-use batchwright::domain::ids::DaemonId;
+use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId};
 use batchwright::domain::page::Order;
-use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result};
+use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, Upkeep as _};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tracing::field::{Field, Visit};
@@ -19,7 +20,7 @@ use tracing::{Event, Instrument as _, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::given::{Place, START, TestStorage, after, all, flush};
+use crate::given::{Place, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
 
 on_both_databases!(
     open_lanes_are_found_by_index,
@@ -34,6 +35,14 @@ on_both_databases!(
     a_flush_is_recorded_by_index,
     the_ledger_is_read_by_index,
     a_fence_finds_its_leases_by_index,
+    daemons_that_live_are_found_by_index,
+    a_daemon_that_leaves_is_found_by_index,
+    a_trial_finds_its_lease_by_index,
+    the_parts_of_a_file_are_found_by_index,
+    parts_are_merged_by_index,
+    files_to_forget_are_found_by_index,
+    retired_blobs_are_found_by_index,
+    orphans_are_told_apart_by_index,
 );
 
 const TARGET: &str = "sqlx::query";
@@ -256,5 +265,78 @@ async fn a_fence_finds_its_leases_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.fence(batch.id)).await?;
 
     assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
+    Ok(())
+}
+
+async fn daemons_that_live_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.beat(DaemonId::new(), Duration::ZERO)).await?;
+
+    assert_found_by(&storage.place, &["daemons_by_life"], statements).await;
+    Ok(())
+}
+
+async fn a_daemon_that_leaves_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.leave(DaemonId::new())).await?;
+
+    assert_found_by(&storage.place, &["autoindex_daemons", "daemons_pkey"], statements).await;
+    Ok(())
+}
+
+async fn a_trial_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.try_alone(LeaseId::new(), 1)).await?;
+
+    assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
+    Ok(())
+}
+
+async fn the_parts_of_a_file_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.tiered_parts(FileId::new())).await?;
+
+    assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
+    Ok(())
+}
+
+async fn parts_are_merged_by_index(storage: TestStorage) -> Result<()> {
+    let file = indexed_file();
+    storage.create_file(&file).await?;
+    let parts = storage.tiered_parts(file.file.id).await?;
+
+    let statements = sent(storage.merge_parts(file.file.id, &parts, merged(&parts), after(1))).await?;
+
+    // The one for unique blobs.
+    assert_found_by(&storage.place, &["autoindex_file_parts_1", "file_parts_blob_key"], statements).await;
+    Ok(())
+}
+
+async fn files_to_forget_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let [forgotten, kept] = [indexed_file(), indexed_file()];
+    for file in [&forgotten, &kept] {
+        storage.create_file(file).await?;
+        storage.delete_file(file.file.id, START).await?;
+    }
+    let batch = NewBatch { input_file_id: kept.file.id.to_string(), ..new_batch() };
+    storage.create_batch(&batch, START).await?;
+
+    let statements = sent(storage.retire_files(after(7200), 10)).await?;
+
+    for index in ["files_to_retire", "batches_by_input"] {
+        assert_found_by(&storage.place, &[index], statements.clone()).await;
+    }
+    Ok(())
+}
+
+async fn retired_blobs_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.retired_blobs(START, 10)).await?;
+    assert_found_by(&storage.place, &["retired_blobs_by_age"], statements).await;
+
+    let statements = sent(storage.forget_blobs(&[BlobId::new()])).await?;
+    assert_found_by(&storage.place, &["autoindex_retired_blobs", "retired_blobs_pkey"], statements).await;
+    Ok(())
+}
+
+async fn orphans_are_told_apart_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.orphans(&[BlobId::new()])).await?;
+
+    assert_found_by(&storage.place, &["files_by_index_blob"], statements).await;
     Ok(())
 }
