@@ -27,7 +27,8 @@ const INSERT_MERGED: &str = "
     VALUES ($1, $2, $3, $4, $5, $6)";
 const RETIRE_BLOB: &str = "INSERT INTO retired_blobs (blob, delete_after) VALUES ($1, $2)";
 
-const TO_RETIRE: &str = "SELECT id FROM files WHERE retired_at <= $1 ORDER BY retired_at LIMIT $2";
+// By id among those of an age: two replicas that lock the same files in different orders would wait for each other.
+const TO_RETIRE: &str = "SELECT id FROM files WHERE retired_at <= $1 ORDER BY retired_at, id LIMIT $2";
 const IS_PINNED: &str = "
     SELECT 1
     FROM batches
