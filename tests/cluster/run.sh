@@ -7,7 +7,8 @@
 #
 # The programs are taken from $CARGO_TARGET_DIR/debug, or target/debug: `make cluster` builds them.
 set -euo pipefail
-# Each process has a group of its own: an interrupt from the terminal reaches this script only, which stops them in order.
+# Each process has a group of its own: an interrupt from the terminal reaches this script only, which stops them in
+# order.
 set -m
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -142,7 +143,8 @@ call() { curl --fail --silent --show-error --max-time 60 "$@"; }
 field() { grep -o "\"$1\": *\"[^\"]*\"" | head -n 1 | cut -d '"' -f 4; }
 
 for ((row = 0; row < rows; row++)); do
-    echo '{"custom_id":"row-'$row'","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"'$row'"}]}}'
+    body='{"model":"m","messages":[{"role":"user","content":"'$row'"}]}'
+    echo '{"custom_id":"row-'$row'","method":"POST","url":"/v1/chat/completions","body":'"$body"'}'
 done >input.jsonl
 
 file=$(call "$base/files" -F purpose=batch -F file=@input.jsonl | field id)
@@ -151,7 +153,8 @@ batch=$(call "$base/batches" -H 'Content-Type: application/json' \
 echo "$rows rows uploaded as $file, and run as $batch"
 
 deadline=$((SECONDS + 120))
-until call "$base/batches/$batch" >batch.json && [[ $(field status <batch.json) =~ ^(completed|failed|expired|cancelled)$ ]]; do
+ended='^(completed|failed|expired|cancelled)$'
+until call "$base/batches/$batch" >batch.json && [[ $(field status <batch.json) =~ $ended ]]; do
     ((SECONDS < deadline)) || fail "the batch is not through: $(cat batch.json)"
     sleep 0.2
 done
