@@ -86,7 +86,7 @@ doc: ## Build the documentation, warnings denied
 openapi: ## Write openapi/openapi.json anew
 	$(CARGO) run -- openapi > openapi/openapi.json
 
-bench: ## Measure everything and print one table
+bench: postgres ## Measure everything and print one table
 	$(CARGO) bench --bench table
 
 deny: ## Check licences, duplicate crates and sources (needs cargo-deny)

@@ -1,11 +1,15 @@
 //! `make bench`: every figure of the README's table, measured in one run with the release build.
 //!
 //! Ratios are what to compare: the bare loop, the disk and the server share one machine and one moment. Everything
-//! talks to 127.0.0.1 only, is bounded in count, and ends by itself.
+//! talks to 127.0.0.1 only, is bounded in count, and ends by itself. `cargo bench --bench table -- scale` measures the
+//! bookkeeping alone.
 
 mod bare;
 mod client;
+#[path = "../../tests/common/databases.rs"]
+mod databases;
 mod process;
+mod scale;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,17 +32,25 @@ fn main() -> Result<()> {
         return runtime.block_on(bare::run(&arguments[at + 1], Path::new(&arguments[at + 2]), CONCURRENCY as usize));
     }
     let directory = tempfile::tempdir()?;
+    if arguments.iter().any(|argument| argument == "scale") {
+        head();
+        return runtime.block_on(scale::scale(directory.path()));
+    }
     runtime.block_on(table(directory.path()))
 }
 
 async fn table(directory: &Path) -> Result<()> {
-    println!("{:<58} {:>14}   note", "measured", "figure");
+    head();
     intake(directory).await?;
     creation(directory).await?;
     first_request(directory).await?;
     drain(directory).await?;
     memory(directory).await?;
-    Ok(())
+    scale::scale(directory).await
+}
+
+fn head() {
+    println!("{:<58} {:>14}   note", "measured", "figure");
 }
 
 fn row(what: &str, figure: impl std::fmt::Display, note: impl std::fmt::Display) {

@@ -1,0 +1,174 @@
+//! What the bookkeeping costs with ten million rows pending, beside the same with a hundred thousand: nothing may depend
+//! on how many there are.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use batchwright::domain::batch::{NewBatch, Window};
+use batchwright::domain::endpoint::Endpoint;
+use batchwright::domain::ids::{BatchId, DaemonId, FileId};
+use batchwright::domain::report::NewLane;
+use batchwright::domain::time::Clock;
+use batchwright::storage::sql::{Db, SqlStorage};
+use batchwright::storage::{BatchStore as _, LeaseStore as _};
+use sqlx::Connection as _;
+
+use crate::databases::postgres_url;
+use crate::{Result, millis, row};
+
+const BATCHES: usize = 500;
+const FEW_ROWS: u32 = 200;
+const MANY_ROWS: u32 = 20_000;
+/// Lanes looked at for one claim, as the daemon does it.
+const LANES: u32 = 256;
+/// Little enough that no lane is used up.
+const ROWS_OF_A_CLAIM: u32 = 10;
+const READS: usize = 1_000;
+const BEATS: usize = 300;
+
+pub async fn scale(directory: &Path) -> Result<()> {
+    let at = |name| Place::Sqlite(directory.join(name));
+    compare("SQLite", at("few.db"), at("many.db")).await?;
+    compare("PostgreSQL", Place::Postgres(postgres_url().await), Place::Postgres(postgres_url().await)).await
+}
+
+enum Place {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl Place {
+    async fn open(&self) -> Result<SqlStorage> {
+        let db = match self {
+            Self::Sqlite(path) => Db::open_sqlite(path, Clock::System).await?,
+            Self::Postgres(url) => Db::open_postgres(url, 16, Clock::System).await?,
+        };
+        Ok(SqlStorage::open(db).await?)
+    }
+
+    /// How many bytes the database takes, with its log if that is part of it.
+    async fn size(&self) -> Result<u64> {
+        match self {
+            Self::Sqlite(path) => {
+                let log = path.with_extension("db-wal");
+                Ok(path.metadata()?.len() + log.metadata().map_or(0, |log| log.len()))
+            }
+            Self::Postgres(url) => {
+                let mut connection = sqlx::PgConnection::connect(url).await?;
+                let size: i64 = sqlx::query_scalar("SELECT pg_database_size(current_database())")
+                    .fetch_one(&mut connection)
+                    .await?;
+                Ok(u64::try_from(size)?)
+            }
+        }
+    }
+}
+
+/// Batches in progress, and a daemon that claims of them.
+struct Side {
+    place: Place,
+    storage: SqlStorage,
+    batches: Vec<BatchId>,
+    daemon: DaemonId,
+    claims: Vec<Duration>,
+    reads: Vec<Duration>,
+    beats: Vec<Duration>,
+}
+
+impl Side {
+    async fn new(place: Place, rows: u32) -> Result<Self> {
+        let storage = place.open().await?;
+        let mut batches = Vec::new();
+        for _ in 0..BATCHES {
+            let now = Clock::System.now();
+            let batch = storage.create_batch(&new_batch(), now).await?;
+            let lane = NewLane { model: "m".to_owned(), first: 0, last: rows };
+            storage.admit_batch(batch.id, &[lane], now).await?;
+            batches.push(batch.id);
+        }
+        let (claims, reads, beats) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { place, storage, batches, daemon: DaemonId::new(), claims, reads, beats })
+    }
+
+    async fn beat(&mut self, leases: usize) -> Result<()> {
+        let started = Instant::now();
+        let beat = self.storage.beat(self.daemon, Duration::from_mins(10)).await?;
+        self.beats.push(started.elapsed());
+        (beat.leases.len() == leases).then_some(()).ok_or("a lease is missing".into())
+    }
+
+    async fn claim(&mut self, no: usize) -> Result<()> {
+        let started = Instant::now();
+        let lanes = self.storage.open_lanes(LANES).await?;
+        let claimed = self.storage.claim(&lanes[no % lanes.len()], ROWS_OF_A_CLAIM, self.daemon).await?;
+        self.claims.push(started.elapsed());
+        claimed.map(drop).ok_or("nobody else claims".into())
+    }
+
+    async fn read(&mut self, no: usize) -> Result<()> {
+        let started = Instant::now();
+        let batch = self.storage.batch(self.batches[no % self.batches.len()]).await?;
+        self.reads.push(started.elapsed());
+        batch.map(drop).ok_or("a batch is missing".into())
+    }
+}
+
+fn new_batch() -> NewBatch {
+    NewBatch {
+        input_file_id: FileId::new().to_string(),
+        endpoint: Endpoint::ChatCompletions,
+        window: Window { text: "24h".to_owned(), length: Duration::from_hours(24) },
+        metadata: None,
+        output_expires_after: None,
+        idempotency_key: None,
+    }
+}
+
+async fn compare(database: &str, few: Place, many: Place) -> Result<()> {
+    let mut few = Side::new(few, FEW_ROWS).await?;
+    let mut many = Side::new(many, MANY_ROWS).await?;
+    // In turns, so that both have the same machine.
+    for side in [&mut few, &mut many] {
+        side.beat(0).await?;
+        side.beats.clear();
+    }
+    for no in 0..BATCHES {
+        few.claim(no).await?;
+        many.claim(no).await?;
+    }
+    for no in 0..READS {
+        few.read(no).await?;
+        many.read(no).await?;
+    }
+    for _ in 0..BEATS {
+        few.beat(BATCHES).await?;
+        many.beat(BATCHES).await?;
+    }
+    let claims = (&mut few.claims, &mut many.claims);
+    times(&format!("claim among {BATCHES} batches, p99 ({database})"), claims.0, claims.1);
+    times(&format!("status read, p99 ({database})"), &mut few.reads, &mut many.reads);
+    times(&format!("heartbeat with {BATCHES} leases, p99 ({database})"), &mut few.beats, &mut many.beats);
+    let (few, many) = (few.place.size().await?, many.place.size().await?);
+    let kilobytes = |bytes: u64| format!("{} kB", bytes / 1000);
+    compared(&format!("size of the database ({database})"), &kilobytes(few), &kilobytes(many), ratio(few, many));
+    Ok(())
+}
+
+fn times(what: &str, few: &mut [Duration], many: &mut [Duration]) {
+    let p99 = |times: &mut [Duration]| {
+        times.sort();
+        times[times.len() * 99 / 100]
+    };
+    let (few, many) = (p99(few), p99(many));
+    compared(what, &millis(few), &millis(many), many.as_secs_f64() / few.as_secs_f64());
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn ratio(few: u64, many: u64) -> f64 {
+    many as f64 / few as f64
+}
+
+fn compared(what: &str, few: &str, many: &str, ratio: f64) {
+    let rows = |rows_of_a_batch: u32| BATCHES * rows_of_a_batch as usize;
+    row(what, many, format!("{} rows pending; with {}: {few}; {ratio:.2} times", rows(MANY_ROWS), rows(FEW_ROWS)));
+}
