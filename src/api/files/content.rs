@@ -42,7 +42,7 @@ pub(in crate::api) async fn file_content(
             return Ok((none, ApiError::no_such_range(length)).into_response());
         }
     };
-    let mut response = Response::new(Body::from_stream(stream(app.clone(), file.id, bytes, range.clone())));
+    let mut response = Response::new(Body::from_stream(stream(app.clone(), file.id, &bytes, range.clone())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -61,9 +61,9 @@ pub(in crate::api) async fn file_content(
 fn stream(
     app: Arc<App>,
     id: FileId,
-    bytes: FileBytes,
+    bytes: &FileBytes,
     range: Range<u64>,
-) -> impl Stream<Item = Result<Bytes, ReadError>> {
+) -> impl Stream<Item = Result<Bytes, ReadError>> + use<> {
     let pieces = bytes.stream(&app.blobs, range.clone()).boxed();
     stream::try_unfold((pieces, range, app), move |(mut pieces, mut range, app)| async move {
         if range.is_empty() {

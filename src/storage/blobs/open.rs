@@ -4,21 +4,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
 use super::{BlobError, Blobs};
 
-/// How long a store may take for one request: a piece of a few MiB at most.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An idle connection may have broken in silence, which a request would find out only by its timeout.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is not left to the environment, as proxies and certificates are.
+const CLIENT: [(ClientConfigKey, &str); 4] = [
+    // For one request: a piece of a few MiB at most.
+    (ClientConfigKey::Timeout, "20s"),
+    (ClientConfigKey::ConnectTimeout, "5s"),
+    // An idle connection may have broken in silence, which a request would find out only by its timeout.
+    (ClientConfigKey::PoolIdleTimeout, "10s"),
+    // Plain HTTP for stores in the same rack; only an endpoint that says so is spoken to like that.
+    (ClientConfigKey::AllowHttp, "true"),
+];
 /// Failures that pass are tried again here for so long, a timeout among them; after that it is for the caller to say
 /// what is to become of it.
 const RETRIED_FOR: Duration = Duration::from_secs(60);
@@ -40,27 +45,25 @@ impl Blobs {
         let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| unknown())?;
         let store = match scheme {
             ObjectStoreScheme::Local => return Self::local(&parsed.to_file_path().map_err(|()| unknown())?),
-            ObjectStoreScheme::AmazonS3 => shared(
-                AmazonS3Builder::from_env()
-                    .with_url(url)
-                    .with_client_options(client_options())
-                    .with_retry(retries())
-                    .build(),
-            ),
-            ObjectStoreScheme::GoogleCloudStorage => shared(
-                GoogleCloudStorageBuilder::from_env()
-                    .with_url(url)
-                    .with_client_options(client_options())
-                    .with_retry(retries())
-                    .build(),
-            ),
-            ObjectStoreScheme::MicrosoftAzure => shared(
-                MicrosoftAzureBuilder::from_env()
-                    .with_url(url)
-                    .with_client_options(client_options())
-                    .with_retry(retries())
-                    .build(),
-            ),
+            ObjectStoreScheme::AmazonS3 => {
+                let from_env = AmazonS3Builder::from_env().with_url(url).with_retry(retries());
+                let set =
+                    |store: AmazonS3Builder, (key, value)| store.with_config(AmazonS3ConfigKey::Client(key), value);
+                shared(CLIENT.into_iter().fold(from_env, set).build())
+            }
+            ObjectStoreScheme::GoogleCloudStorage => {
+                let from_env = GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retries());
+                let set = |store: GoogleCloudStorageBuilder, (key, value)| {
+                    store.with_config(GoogleConfigKey::Client(key), value)
+                };
+                shared(CLIENT.into_iter().fold(from_env, set).build())
+            }
+            ObjectStoreScheme::MicrosoftAzure => {
+                let from_env = MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retries());
+                let set =
+                    |store: MicrosoftAzureBuilder, (key, value)| store.with_config(AzureConfigKey::Client(key), value);
+                shared(CLIENT.into_iter().fold(from_env, set).build())
+            }
             _ => return Err(unknown()),
         };
         let store = store.map_err(|source| BlobError::Settings { url: url.to_owned(), source })?;
@@ -70,15 +73,6 @@ impl Blobs {
 
 fn shared(store: object_store::Result<impl ObjectStore>) -> object_store::Result<Arc<dyn ObjectStore>> {
     Ok(Arc::new(store?))
-}
-
-fn client_options() -> ClientOptions {
-    // Plain HTTP for stores in the same rack; only an endpoint that says so is spoken to like that.
-    ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_pool_idle_timeout(IDLE_TIMEOUT)
-        .with_allow_http(true)
 }
 
 fn retries() -> RetryConfig {
