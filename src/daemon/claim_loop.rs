@@ -40,6 +40,11 @@ where
             biased;
             () = duty.stop().cancelled() => return,
             () = ready => {}
+            // Nothing is wrong with a loop that waits for room.
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                duty.report(Ok(()));
+                continue;
+            }
         }
         let look_for_lapsed = looked_for_lapsed.is_none_or(|at: Instant| at.elapsed() >= LOOK_EVERY);
         if look_for_lapsed {

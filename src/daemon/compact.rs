@@ -22,6 +22,9 @@ const MERGED: usize = 8;
 /// What is this large is not made larger.
 const LARGE: u64 = 256 << 20;
 
+/// Batches that are counted at once.
+const KNOWN: usize = 10_000;
+
 /// How often each batch was recorded since its files were looked at. Written by the recorder.
 #[derive(Default)]
 pub(super) struct Recordings(Mutex<HashMap<BatchId, usize>>);
@@ -29,7 +32,12 @@ pub(super) struct Recordings(Mutex<HashMap<BatchId, usize>>);
 impl Recordings {
     /// Notes that lines of a batch were recorded.
     pub(super) fn note(&self, batch: BatchId) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(batch).or_default() += 1;
+        let mut recordings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most batches end with fewer than would be merged: forgetting how many costs a few parts more.
+        if recordings.len() >= KNOWN {
+            recordings.clear();
+        }
+        *recordings.entry(batch).or_default() += 1;
     }
 
     /// The batches whose files may have parts to merge. They are not returned again until there are more.

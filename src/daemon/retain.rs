@@ -11,11 +11,16 @@ use crate::storage::Storage;
 
 /// Files forgotten and blobs removed in one step.
 const STEP: u32 = 100;
+/// Steps in one turn; the rest waits for the next.
+const STEPS: usize = 100;
 const DELETES_AT_ONCE: usize = 8;
 
-/// Goes on step by step until nothing is left whose time has come, or the daemon stops.
+/// Goes on step by step until nothing is left whose time has come, or the turn is over.
 pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Turn {
-    while !context.stops.stopping.is_cancelled() {
+    for _ in 0..STEPS {
+        if context.stops.stopping.is_cancelled() {
+            break;
+        }
         let now = context.clock.now();
         let files = context.storage.retire_files(now, STEP).await?;
         let blobs = context.storage.retired_blobs(now, STEP).await?;
@@ -26,7 +31,7 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
             context.storage.forget_blobs(&blobs).await?;
         }
         if files < STEP && blobs.len() < STEP as usize {
-            return Ok(());
+            break;
         }
     }
     Ok(())

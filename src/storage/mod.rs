@@ -196,7 +196,7 @@ pub trait LeaseStore {
     async fn give_back(&self, id: LeaseId, token: i64) -> Result<()>;
 
     /// Notes that the first owed row of a lease is about to run alone, and returns how often it has, this time included.
-    /// Recording it sets the count back. `None` if the lease is lost.
+    /// Recording it, or giving the lease back, sets the count back. `None` if the lease is lost.
     async fn try_alone(&self, id: LeaseId, token: i64) -> Result<Option<u32>>;
 
     /// What is needed to run the rows of a batch; `None` if the batch or its input is not there.

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The spans of single requests are shown only when asked for by name: `info,batchwright_state=info`. What PostgreSQL
 /// notices of a migration that has nothing to do is no news.
-const ALWAYS: &str = "batchwright_state=off,sqlx::postgres::notice=warn";
+const ALWAYS: &str = "batchwright_state=off,sqlx=warn";
 
 /// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`.
 ///

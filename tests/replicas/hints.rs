@@ -12,7 +12,8 @@ async fn a_batch_made_on_one_replica_starts_on_another_within_a_second_and_a_can
     let api = stage.serve(&["--role", "api"]).await;
     let workers = vec![stage.serve(&["--role", "worker"]).await, stage.serve(&["--role", "worker"]).await];
     let client = api.client();
-    let input = rows(2_000);
+    // More than one worker takes while its calls hang.
+    let input = rows(8_000);
     let file = client.upload(input.clone()).await;
     let in_flight = async |what: &str, holds: fn(u64) -> bool| {
         let since = Instant::now();

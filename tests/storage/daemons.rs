@@ -25,6 +25,7 @@ on_both_databases!(
     a_row_that_was_recorded_alone_leaves_the_lease_suspect,
     each_trial_alone_is_counted_whoever_makes_it,
     what_is_recorded_sets_the_trials_back,
+    a_holder_that_gives_back_has_not_died_of_the_row_it_tried,
     a_lease_that_is_lost_is_not_tried,
 );
 
@@ -232,6 +233,17 @@ async fn what_is_recorded_sets_the_trials_back(storage: TestStorage) -> Result<(
     record_row(&storage, &lease, 0).await?;
 
     assert_eq!(storage.try_alone(lease.id, lease.token).await?, Some(1));
+    Ok(())
+}
+
+async fn a_holder_that_gives_back_has_not_died_of_the_row_it_tried(storage: TestStorage) -> Result<()> {
+    let lease = dead_lease(&storage, 5).await?;
+    storage.try_alone(lease.id, lease.token).await?;
+
+    storage.give_back(lease.id, lease.token).await?;
+    let next = after_deaths(&storage, &lease, 1).await?;
+
+    assert_eq!(storage.try_alone(next.id, next.token).await?, Some(1));
     Ok(())
 }
 

@@ -336,6 +336,7 @@ impl<'a> Case<'a> {
     async fn hand_back(&mut self, lease: &Lease) -> Result<()> {
         if let Some(known) = self.leases.get_mut(&lease.id).filter(|known| known.token == lease.token) {
             known.given_back = true;
+            known.tries = 0;
         }
         self.storage.give_back(lease.id, lease.token).await
     }

@@ -23,7 +23,8 @@ const KEPT_SECONDS: (i64, i64) = (3600, 2_592_000);
 #[utoipa::path(post, path = "/v1/files", tag = "files",
     request_body(content = inline(FileUpload), content_type = "multipart/form-data"),
     responses((status = 200, body = FileObject), (status = 400, body = crate::api::error::ErrorBody),
-        (status = 503, body = crate::api::error::ErrorBody))
+        (status = 503, body = crate::api::error::ErrorBody),
+        (status = 507, description = "The disk is full", body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_file(
     State(app): AppState,

@@ -90,7 +90,8 @@ const TAKE_OVER: &str = concat!(
      RETURNING id, batch_id, model, first, last, token, deaths"
 );
 
-const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL WHERE id = $1 AND token = $2";
+// Whoever gives a lease back has not died of the row that was alone.
+const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id = $1 AND token = $2";
 
 const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
