@@ -1,13 +1,19 @@
 //! Whether the program lives, whether it can work, and its metrics.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::AppState;
 use crate::telemetry::chain;
+
+/// Whoever asks whether the program can work wants to know soon, also when something hangs.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Answers as long as the process does.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "The process lives")))]
@@ -25,11 +31,14 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     if app.stopping.is_cancelled() {
         problems.push("the service is stopping".to_owned());
     }
-    if let Err(error) = app.storage.check().await {
-        problems.push(chain(&error));
+    let (database, blobs) = tokio::join!(timeout(PATIENCE, app.storage.check()), timeout(PATIENCE, app.blobs.check()));
+    match database {
+        Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
+        Err(_) => problems.push("the database does not answer".to_owned()),
     }
-    if let Err(error) = app.blobs.check().await {
-        problems.push(chain(&error));
+    match blobs {
+        Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
+        Err(_) => problems.push("the blob store does not answer".to_owned()),
     }
     let stuck = app.liveness.as_ref().map(crate::telemetry::Liveness::stuck).unwrap_or_default();
     problems.extend(stuck.iter().map(|name| format!("the {name} loop does not turn")));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,6 +58,7 @@ pub(super) struct Stops {
 /// What the daemon's loops share.
 pub(super) struct Context<S, H, P> {
     pub(super) id: DaemonId,
+    pub(super) started: Instant,
     pub(super) storage: Arc<S>,
     pub(super) blobs: Blobs,
     pub(super) http: H,
@@ -95,6 +97,7 @@ impl<S, H, P> Context<S, H, P> {
         let places = daemon.settings.max_concurrency * WAITING_PER_CALL;
         Self {
             id,
+            started: Instant::now(),
             storage: daemon.storage,
             blobs: daemon.blobs,
             http: daemon.http,

@@ -29,6 +29,8 @@ use crate::upstream::HttpClient;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// How often a row may be under way alone when its daemon dies.
 const TRIES_ALONE: u32 = 3;
+/// A daemon that something else kills as soon as it has started never gets to try a row, so that the row is not blamed.
+const ALIVE_BEFORE_TRIAL: Duration = Duration::from_secs(2);
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
@@ -110,6 +112,11 @@ where
             () = self.halts.until_no_more() => return Ok(false),
             alone = context.alone.acquire() => alone,
         };
+        tokio::select! {
+            biased;
+            () = self.halts.until_no_more() => return Ok(false),
+            () = tokio::time::sleep_until(context.started + ALIVE_BEFORE_TRIAL) => {}
+        }
         let lines = reader.lines(std::slice::from_ref(entry)).await?;
         let Some(tries) = context.storage.try_alone(self.lease.id, self.lease.token).await? else { return Ok(false) };
         if tries > TRIES_ALONE {

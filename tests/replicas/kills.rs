@@ -55,6 +55,7 @@ async fn kill_again_and_again(stage: Stage, kills: u64, row_count: u64) {
     let (sent, repeats) = stage.sent().await;
     println!("seed {seed}: {killed} kills; {unrecorded} rows were unrecorded at one, {repeats} were sent again");
     assert_eq!(killed, kills, "the batch was over too soon");
+    assert_eq!(batch["request_counts"]["completed"], row_count, "no row is blamed for the kills");
     assert_eq!(sent, row_count, "each row has one idempotency key, however often it is sent");
     assert!(repeats <= unrecorded, "{repeats} rows were sent again, {unrecorded} were unrecorded");
     stage.prove(&client, &input, &batch, vec![server]).await;
