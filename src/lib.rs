@@ -10,7 +10,7 @@
 //! - [`storage`]: metadata in SQL, bytes in a blob store.
 //! - [`intake`]: an upload becomes a blob, a row index and a report.
 //! - [`service`]: actions that need more than one storage call.
-//! - [`upstream`], [`processor`]: one row, one or more calls.
+//! - [`upstream`], [`tools`], [`processor`]: one row, one or more calls.
 //! - [`daemon`]: claims rows, runs them, records what became of them.
 //! - [`api`]: HTTP in, HTTP out.
 //! - [`simulator`], [`verify`]: a stand-in for an inference server, and the proof that nothing was lost or doubled.
@@ -29,6 +29,7 @@ pub mod service;
 pub mod simulator;
 pub mod storage;
 pub mod telemetry;
+pub mod tools;
 pub mod upstream;
 pub mod verify;
 pub mod wakeup;

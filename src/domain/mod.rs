@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod page;
 pub mod report;
 pub mod request;
+pub mod response;
 pub mod retry;
 pub mod row;
 pub mod time;

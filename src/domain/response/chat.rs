@@ -1,0 +1,1 @@
+//! Asking through the Chat Completions API what was asked of the Responses API.

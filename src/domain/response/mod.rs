@@ -1,0 +1,9 @@
+//! What a row for `/v1/responses` is made of when it takes more than one call: turns of the model, calls of tools, the
+//! steps that are kept of both, and the response that comes of them.
+
+pub mod chat;
+mod fields;
+mod turn;
+
+pub use fields::Fields;
+pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};

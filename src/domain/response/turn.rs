@@ -1,0 +1,79 @@
+//! What a model answers to one call, whichever API it was asked through.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::domain::usage::Usage;
+
+/// A model's answer to one call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Turn {
+    /// The model that answered, as it names itself.
+    pub model: String,
+    /// When it answered, in seconds since the Unix epoch.
+    pub created_at: i64,
+    /// How it ended.
+    pub end: TurnEnd,
+    /// Output items as the Responses API has them, in order.
+    pub output: Vec<Box<RawValue>>,
+    /// Tokens used; `None` if the upstream does not say.
+    pub usage: Option<TokenUsage>,
+}
+
+/// How a model's answer ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnEnd {
+    /// By itself.
+    Completed,
+    /// Cut off: `incomplete_details`.
+    Incomplete(Box<RawValue>),
+    /// The upstream says that it failed: `error`.
+    Failed(Box<RawValue>),
+}
+
+/// Tokens used, with every detail a response shows (contract §10.6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUsage {
+    /// What a batch counts too.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// Those of the prompt's tokens that were written to a cache.
+    pub cache_write_tokens: u64,
+}
+
+impl TokenUsage {
+    /// Adds `other` to this, each count capped rather than wrapped.
+    pub fn add(&mut self, other: Self) {
+        self.usage.add(other.usage);
+        self.cache_write_tokens = self.cache_write_tokens.saturating_add(other.cache_write_tokens);
+    }
+}
+
+/// A member of a request that the upstream's API has no counterpart for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unsupported {
+    /// Where it stands in the body, such as `tools[1]`.
+    pub param: String,
+    /// What to do about it.
+    pub message: String,
+}
+
+/// Ids for the output items of one model call: the same ones however often it is made.
+#[derive(Debug, Clone)]
+pub struct ItemIds(String);
+
+impl ItemIds {
+    /// Ids that contain `unique`, which names a call among all calls.
+    #[must_use]
+    pub fn new(unique: String) -> Self {
+        Self(unique)
+    }
+
+    /// The id of the item at position `index`. `kind` is its prefix, such as `msg` or `fc`.
+    #[must_use]
+    pub fn id(&self, kind: &str, index: usize) -> String {
+        format!("{kind}_{}_{index}", self.0)
+    }
+}

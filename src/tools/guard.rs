@@ -1,0 +1,1 @@
+//! Which addresses a URL that came with a row may lead to.

@@ -1,0 +1,4 @@
+//! Tools that a model may call and this program runs.
+
+mod guard;
+mod mcp;
