@@ -88,7 +88,8 @@ where
     }
     let started = context.clock.now();
     let attempt = request.attempt;
-    let ended = attempt_once(context, request.claim(context.id), halts.clone()).await;
+    let claimed = Claimed { daemon_id: context.id, lease: row.lease, token: row.token };
+    let ended = attempt_once(context, request.claim(claimed), halts.clone()).await;
     let took = context.clock.now().since(started);
     let reason = match ended {
         Ended::Canceled => return None,

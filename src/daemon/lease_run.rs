@@ -194,6 +194,7 @@ where
             endpoint: reader.input().endpoint,
             model: self.model.clone(),
             body: line.slice_ref(call.body.get().as_bytes()),
+            metadata: reader.input().metadata.clone(),
         }))
     }
 

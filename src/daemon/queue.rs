@@ -145,6 +145,7 @@ mod tests {
                 endpoint: Endpoint::ChatCompletions,
                 model: "m".into(),
                 body: Bytes::new(),
+                metadata: Arc::default(),
             };
             OpenRow {
                 row: Row { id, lease: self.lease, token: 1 },

@@ -134,6 +134,14 @@ pub struct RequestId {
     pub row: u32,
 }
 
+impl RequestId {
+    /// The id of the response made for the row: `resp_`, the 32 hexadecimal digits of its batch, and 8 of its number.
+    #[must_use]
+    pub fn response_id(self) -> String {
+        format!("resp_{}{:08x}", self.batch.0.simple(), self.row)
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The low 96 bits of a UUIDv7 hold all of its random part; the rest is a clock reading.

@@ -34,10 +34,17 @@ pub fn failed(id: RequestId, custom_id: &str, reason: &FailureReason) -> Vec<u8>
                 with_response(id, custom_id, response, &wrapped(response))
             }
         }
+        FailureReason::SchemaInvalid(response, message) => {
+            let mut line = start(id, custom_id, response.body.len() + message.len() + 192);
+            push_response(&mut line, id, response, &response.body);
+            push_error(&mut line, reason.code(), message);
+            line
+        }
         FailureReason::Network(message)
         | FailureReason::Timeout(message)
         | FailureReason::InvalidAnswer(message)
         | FailureReason::InvalidRow(message)
+        | FailureReason::Unsupported(message)
         | FailureReason::Processor(message) => with_error(id, custom_id, reason.code(), message),
         FailureReason::WorkerDied(times) => {
             let message = format!("The worker died each of {times} times that it ran this request alone.");
@@ -67,25 +74,35 @@ pub fn never_ran(id: RequestId, custom_id: &str, why: NeverRan) -> Vec<u8> {
 
 fn with_response(id: RequestId, custom_id: &str, response: &HttpResponse, body: &[u8]) -> Vec<u8> {
     let mut line = start(id, custom_id, body.len() + 192);
-    write!(line, r#""response":{{"status_code":{},"request_id":"#, response.status).expect("a Vec takes all");
-    match &response.request_id {
-        Some(request_id) => push_text(&mut line, request_id),
-        None => write!(line, r#""{id}""#).expect("a Vec takes all"),
-    }
-    line.extend_from_slice(br#","body":"#);
-    push_on_one_line(&mut line, body);
-    line.extend_from_slice(b"},\"error\":null}\n");
+    push_response(&mut line, id, response, body);
+    line.extend_from_slice(b"\"error\":null}\n");
     line
 }
 
 fn with_error(id: RequestId, custom_id: &str, code: &str, message: &str) -> Vec<u8> {
     let mut line = start(id, custom_id, message.len() + 160);
-    line.extend_from_slice(br#""response":null,"error":{"code":"#);
-    push_text(&mut line, code);
-    line.extend_from_slice(br#","message":"#);
-    push_text(&mut line, message);
-    line.extend_from_slice(b"}}\n");
+    line.extend_from_slice(br#""response":null,"#);
+    push_error(&mut line, code, message);
     line
+}
+
+fn push_response(line: &mut Vec<u8>, id: RequestId, response: &HttpResponse, body: &[u8]) {
+    write!(line, r#""response":{{"status_code":{},"request_id":"#, response.status).expect("a Vec takes all");
+    match &response.request_id {
+        Some(request_id) => push_text(line, request_id),
+        None => write!(line, r#""{id}""#).expect("a Vec takes all"),
+    }
+    line.extend_from_slice(br#","body":"#);
+    push_on_one_line(line, body);
+    line.extend_from_slice(b"},");
+}
+
+fn push_error(line: &mut Vec<u8>, code: &str, message: &str) {
+    line.extend_from_slice(br#""error":{"code":"#);
+    push_text(line, code);
+    line.extend_from_slice(br#","message":"#);
+    push_text(line, message);
+    line.extend_from_slice(b"}}\n");
 }
 
 fn start(id: RequestId, custom_id: &str, rest: usize) -> Vec<u8> {

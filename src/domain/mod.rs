@@ -16,5 +16,6 @@ pub mod request;
 pub mod response;
 pub mod retry;
 pub mod row;
+pub mod schema;
 pub mod time;
 pub mod usage;

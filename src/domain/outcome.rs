@@ -48,6 +48,11 @@ pub enum FailureReason {
     InvalidAnswer(String),
     /// The row could not be made into a request.
     InvalidRow(String),
+    /// The row asks for what the upstream, or this program as it is set up, has not.
+    Unsupported(String),
+    /// The answer does not match the schema it must match, however often it was asked for: the last one, and what is
+    /// wrong with it.
+    SchemaInvalid(HttpResponse, String),
     /// The processor gave up or panicked.
     Processor(String),
     /// The process that ran the row died, so many times, while it ran no other that may have been the cause.
@@ -63,6 +68,8 @@ impl FailureReason {
             Self::NonRetriableHttpStatus(_)
             | Self::InvalidAnswer(_)
             | Self::InvalidRow(_)
+            | Self::Unsupported(_)
+            | Self::SchemaInvalid(..)
             | Self::Processor(_)
             | Self::WorkerDied(_) => false,
         }
@@ -86,6 +93,8 @@ impl FailureReason {
             Self::Timeout(_) => "request_timeout",
             Self::InvalidAnswer(_) => "invalid_upstream_answer",
             Self::InvalidRow(_) => "invalid_row",
+            Self::Unsupported(_) => "unsupported",
+            Self::SchemaInvalid(..) => "schema_invalid",
             Self::Processor(_) => "processor_error",
             Self::WorkerDied(_) => "worker_died",
         }

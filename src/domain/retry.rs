@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
     use crate::domain::outcome::HttpResponse;
-    use crate::domain::request::tests::pending;
+    use crate::domain::request::tests::{claimed, pending};
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -71,7 +71,7 @@ mod tests {
     fn judged(attempt: u32, reason: FailureReason, jitter: f64) -> Verdict {
         let mut request = pending();
         request.attempt = attempt;
-        let failed = request.claim(crate::domain::ids::DaemonId::new()).process(NOW).fail(reason);
+        let failed = request.claim(claimed()).process(NOW).fail(reason);
         policy().judge(&failed, NOW, jitter)
     }
 

@@ -4,11 +4,10 @@ use async_trait::async_trait;
 use tracing::{Instrument as _, info_span};
 
 use super::{CancellationFuture, ProcessorError, RequestProcessor, ShouldRetry};
-use crate::domain::outcome::FailureReason;
 use crate::domain::request::{Claimed, Processing, Request, RequestCompletionResult};
 use crate::domain::time::Clock;
 use crate::storage::Storage;
-use crate::upstream::{HttpClient, UpstreamError};
+use crate::upstream::{Call, HttpClient};
 
 /// Posts the body as it is and takes the answer as it comes.
 #[derive(Debug, Clone)]
@@ -75,19 +74,11 @@ async fn fire(
     cancellation: CancellationFuture,
 ) -> RequestCompletionResult {
     let answer = tokio::select! {
-        answer = http.post(&request.data) => answer,
+        answer = http.post(Call::from(&request.data)) => answer,
         reason = cancellation => return RequestCompletionResult::Canceled(request.cancel(reason)),
     };
     match answer {
         Ok(response) => request.complete(response, &*should_retry),
-        Err(error) => {
-            let text = error.to_string();
-            let reason = match error {
-                UpstreamError::Timeout(_) => FailureReason::Timeout(text),
-                UpstreamError::Network(_) => FailureReason::Network(text),
-                UpstreamError::TooLarge { .. } => FailureReason::InvalidAnswer(text),
-            };
-            RequestCompletionResult::Failed(request.fail(reason))
-        }
+        Err(error) => RequestCompletionResult::Failed(request.fail(error.into())),
     }
 }

@@ -6,7 +6,8 @@
 pub mod blobs;
 pub mod sql;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,10 +16,11 @@ use roaring::RoaringBitmap;
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::{File, FilePart, Purpose};
-use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
+use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId, RequestId};
 use crate::domain::lease::{LapsedLease, Lease, OpenLane, Place};
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::{NewLane, Report};
+use crate::domain::response::Step;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
 
@@ -167,6 +169,8 @@ pub struct BatchInput {
     pub index: BlobId,
     /// The parts of the input file.
     pub parts: Vec<FilePart>,
+    /// The batch's metadata.
+    pub metadata: Arc<BTreeMap<String, String>>,
 }
 
 /// Lanes, leases and daemons: who runs what. Times are those of the database's clock.
@@ -310,9 +314,39 @@ pub trait Upkeep {
     async fn orphans(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>>;
 }
 
+/// A step as it stands, written by whoever holds the lease of its row.
+#[derive(Debug, Clone)]
+pub struct StepWrite {
+    /// The row.
+    pub row: RequestId,
+    /// The lease the row is run under.
+    pub lease: LeaseId,
+    /// The token it is held with.
+    pub token: i64,
+    /// The step.
+    pub step: Step,
+}
+
+/// The steps of rows that take more than one call.
+#[async_trait]
+pub trait StepStore {
+    /// Keeps steps as they stand, in their order and in one transaction. A step that has ended stays as it is. Returns
+    /// the leases that are not held any more: nothing is kept in their name.
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseId>>;
+
+    /// The steps of a row, in the order in which they were begun.
+    async fn steps(&self, row: RequestId) -> Result<Vec<Step>>;
+
+    /// Forgets the steps of up to `rows` rows of a batch that ended at `ended_before` or earlier. Returns how many
+    /// steps there were; none if there is no such batch.
+    async fn forget_steps(&self, ended_before: Timestamp, rows: u32) -> Result<u64>;
+}
+
 /// All that the program keeps in its database.
 #[async_trait]
-pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + Upkeep + Send + Sync + 'static {
+pub trait Storage:
+    FileStore + BatchStore + LeaseStore + Ledger + StepStore + Upkeep + Send + Sync + 'static
+{
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;
 

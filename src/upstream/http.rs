@@ -7,10 +7,9 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, Url};
 
-use super::{HttpClient, UpstreamError, retry_after};
+use super::{Call, HttpClient, UpstreamError, retry_after};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
-use crate::domain::request::RequestData;
 use crate::domain::time::Clock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,12 +105,12 @@ impl ReqwestHttpClient {
 }
 
 impl HttpClient for ReqwestHttpClient {
-    async fn post(&self, request: &RequestData) -> Result<HttpResponse, UpstreamError> {
-        let mut call = Request::new(Method::POST, self.paths.endpoints[request.endpoint as usize].clone());
-        let id = HeaderValue::from_str(&request.id.to_string()).expect("ids are ASCII letters and digits");
-        call.headers_mut().insert(IDEMPOTENCY_KEY.clone(), id);
-        *call.body_mut() = Some(request.body.clone().into());
-        self.send(call).await
+    async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
+        let mut request = Request::new(Method::POST, self.paths.endpoints[call.endpoint as usize].clone());
+        let key = HeaderValue::try_from(call.key).expect("keys are ASCII letters and digits");
+        request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
+        *request.body_mut() = Some(call.body.into());
+        self.send(request).await
     }
 }
 

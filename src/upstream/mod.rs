@@ -5,7 +5,10 @@ mod retry_after;
 
 pub use http::{ReqwestHttpClient, UpstreamSettings};
 
-use crate::domain::outcome::HttpResponse;
+use bytes::Bytes;
+
+use crate::domain::endpoint::Endpoint;
+use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::request::RequestData;
 
 /// Why there is no answer.
@@ -25,10 +28,39 @@ pub enum UpstreamError {
     },
 }
 
+/// One call: what is sent where.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// What tells the upstream that two calls are one: `Idempotency-Key`.
+    pub key: String,
+    /// The body, sent byte for byte.
+    pub body: Bytes,
+}
+
+impl From<&RequestData> for Call {
+    /// The one call of a request that takes no more.
+    fn from(request: &RequestData) -> Self {
+        Self { endpoint: request.endpoint, key: request.id.to_string(), body: request.body.clone() }
+    }
+}
+
+impl From<UpstreamError> for FailureReason {
+    fn from(error: UpstreamError) -> Self {
+        let text = error.to_string();
+        match error {
+            UpstreamError::Timeout(_) => Self::Timeout(text),
+            UpstreamError::Network(_) => Self::Network(text),
+            UpstreamError::TooLarge { .. } => Self::InvalidAnswer(text),
+        }
+    }
+}
+
 /// Sends requests to an upstream. Cheap to clone; dropping the future of a call aborts it.
 pub trait HttpClient: Clone + Send + Sync + 'static {
-    /// Posts a request's body, byte for byte, to the upstream's path for its endpoint. Any status is an answer.
-    fn post(&self, request: &RequestData) -> impl Future<Output = Result<HttpResponse, UpstreamError>> + Send;
+    /// Posts a body to the upstream's path for its endpoint. Any status is an answer.
+    fn post(&self, call: Call) -> impl Future<Output = Result<HttpResponse, UpstreamError>> + Send;
 }
 
 /// No upstream at all, for processors that call none.
@@ -36,7 +68,7 @@ pub trait HttpClient: Clone + Send + Sync + 'static {
 pub struct NoUpstream;
 
 impl HttpClient for NoUpstream {
-    async fn post(&self, _request: &RequestData) -> Result<HttpResponse, UpstreamError> {
+    async fn post(&self, _call: Call) -> Result<HttpResponse, UpstreamError> {
         Err(UpstreamError::Network("none is configured".to_owned()))
     }
 }

@@ -12,6 +12,7 @@
 mod states;
 mod transitions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub struct RequestData {
     pub model: Arc<str>,
     /// The request body, byte for byte as uploaded.
     pub body: Bytes,
+    /// The metadata of the row's batch.
+    pub metadata: Arc<BTreeMap<String, String>>,
 }
 
 /// How a processor's work on a request ended.

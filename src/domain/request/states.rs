@@ -1,6 +1,6 @@
 //! The states of a request, each with what is known only in it.
 
-use crate::domain::ids::DaemonId;
+use crate::domain::ids::{DaemonId, LeaseId};
 use crate::domain::outcome::{Answer, FailureReason};
 use crate::domain::time::Timestamp;
 
@@ -22,6 +22,10 @@ pub struct Pending {
 pub struct Claimed {
     /// The daemon.
     pub daemon_id: DaemonId,
+    /// The lease that it runs the request under.
+    pub lease: LeaseId,
+    /// The token it holds the lease with: above 1, others have held it before.
+    pub token: i64,
 }
 
 /// On the wire.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::domain::ids::{BatchId, DaemonId};
+use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::time::Timestamp;
 
@@ -14,11 +14,16 @@ pub(in crate::domain) fn pending() -> Request<Pending> {
         endpoint: Endpoint::ChatCompletions,
         model: "m".into(),
         body: Bytes::from_static(b"{}"),
+        metadata: Arc::default(),
     })
 }
 
+pub(in crate::domain) fn claimed() -> Claimed {
+    Claimed { daemon_id: DaemonId::new(), lease: LeaseId::new(), token: 1 }
+}
+
 fn processing() -> Request<Processing> {
-    pending().claim(DaemonId::new()).process(Timestamp(5))
+    pending().claim(claimed()).process(Timestamp(5))
 }
 
 fn response(status: u16, body: &'static str) -> HttpResponse {
@@ -58,13 +63,13 @@ fn an_answer_leads_where_its_status_and_body_say() {
 fn every_move_keeps_what_is_sent() {
     let data = pending().data;
     let start = || Request::new(data.clone());
-    let daemon = DaemonId::new();
+    let daemon = claimed;
 
-    assert_eq!(start().claim(daemon).data, data);
-    assert_eq!(start().claim(daemon).unclaim(), start());
-    assert_eq!(start().claim(daemon).process(Timestamp(1)).data, data);
-    assert_eq!(start().claim(daemon).process(Timestamp(1)).cancel(CancellationReason::User).data, data);
-    assert_eq!(start().claim(daemon).process(Timestamp(1)).fail(FailureReason::Network(String::new())).data, data);
+    assert_eq!(start().claim(daemon()).data, data);
+    assert_eq!(start().claim(daemon()).unclaim(), start());
+    assert_eq!(start().claim(daemon()).process(Timestamp(1)).data, data);
+    assert_eq!(start().claim(daemon()).process(Timestamp(1)).cancel(CancellationReason::User).data, data);
+    assert_eq!(start().claim(daemon()).process(Timestamp(1)).fail(FailureReason::Network(String::new())).data, data);
 }
 
 #[test]
@@ -76,5 +81,5 @@ fn only_a_retry_counts_an_attempt() {
 
     assert_eq!(again.attempt, 1);
     assert_eq!(again.state.not_before, Some(Timestamp(99)));
-    assert_eq!(again.claim(DaemonId::new()).unclaim().attempt, 1);
+    assert_eq!(again.claim(claimed()).unclaim().attempt, 1);
 }

@@ -4,7 +4,6 @@ use super::{
     Canceled, CancellationReason, Claimed, Completed, Failed, Pending, Processing, Request, RequestCompletionResult,
     RequestData, RequestState,
 };
-use crate::domain::ids::DaemonId;
 use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 use crate::domain::time::Timestamp;
 
@@ -23,8 +22,8 @@ impl Request<Pending> {
 
     /// A daemon takes the request.
     #[must_use]
-    pub fn claim(self, daemon_id: DaemonId) -> Request<Claimed> {
-        self.into_state(Claimed { daemon_id })
+    pub fn claim(self, by: Claimed) -> Request<Claimed> {
+        self.into_state(by)
     }
 }
 
@@ -62,6 +61,12 @@ impl Request<Processing> {
             Ok(answer) => RequestCompletionResult::Completed(self.into_state(Completed { answer })),
             Err(message) => RequestCompletionResult::Failed(self.fail(FailureReason::InvalidAnswer(message))),
         }
+    }
+
+    /// A call of many has ended well, so that the attempts at the next are counted anew.
+    #[must_use]
+    pub fn progress(self) -> Self {
+        Self { attempt: 0, ..self }
     }
 
     /// The call ended without a usable answer.

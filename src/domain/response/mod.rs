@@ -1,9 +1,17 @@
 //! What a row for `/v1/responses` is made of when it takes more than one call: turns of the model, calls of tools, the
 //! steps that are kept of both, and the response that comes of them.
 
+mod assemble;
 pub mod chat;
+mod conversation;
+mod decide;
 mod fields;
+mod step;
 mod turn;
 
+pub use assemble::{Assembly, McpFunction, McpList};
+pub use conversation::{Opening, input_items};
+pub use decide::{End, Limit, Limits, Next, Rules, Served, Spent, decide_next};
 pub use fields::Fields;
+pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
 pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};

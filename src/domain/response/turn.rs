@@ -1,8 +1,10 @@
 //! What a model answers to one call, whichever API it was asked through.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::{StepPath, ToolCall};
+use crate::domain::ids::RequestId;
 use crate::domain::usage::Usage;
 
 /// A model's answer to one call.
@@ -18,6 +20,66 @@ pub struct Turn {
     pub output: Vec<Box<RawValue>>,
     /// Tokens used; `None` if the upstream does not say.
     pub usage: Option<TokenUsage>,
+}
+
+impl Turn {
+    /// The functions the model asks for, in order. The number of a call is its position among them.
+    #[must_use]
+    pub fn calls(&self) -> Vec<ToolCall> {
+        self.items().filter_map(|(_, call)| call).map(|(_, call)| call).collect()
+    }
+
+    /// The output items in order, those that ask for a function with its number and what they ask.
+    pub fn items(&self) -> impl Iterator<Item = (&RawValue, Option<(u32, ToolCall)>)> {
+        self.output.iter().scan(0, |calls, item| {
+            let call = Item::of(item).into_call().map(|call| (*calls, call));
+            *calls += u32::from(call.is_some());
+            Some((&**item, call))
+        })
+    }
+
+    /// The text of the answer.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.output.iter().flat_map(|item| Item::of(item).content).map(|part| part.text).collect()
+    }
+}
+
+/// What is read of an output item.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Item {
+    r#type: String,
+    call_id: String,
+    name: String,
+    arguments: String,
+    #[serde(deserialize_with = "texts")]
+    content: Vec<Part>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Part {
+    r#type: String,
+    text: String,
+}
+
+impl Item {
+    /// An item of an unknown shape is neither a call nor text.
+    fn of(item: &RawValue) -> Self {
+        serde_json::from_str(item.get()).unwrap_or_default()
+    }
+
+    fn into_call(self) -> Option<ToolCall> {
+        let Self { call_id, name, arguments, .. } = self;
+        (self.r#type == "function_call").then_some(ToolCall { call_id, name, arguments })
+    }
+}
+
+/// The text parts of a content; what else there is has no text.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Part>, D::Error> {
+    let parts = Option::<Vec<Part>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(parts.into_iter().filter(|part| part.r#type == "output_text").collect())
 }
 
 /// How a model's answer ended.
@@ -69,6 +131,14 @@ impl ItemIds {
     #[must_use]
     pub fn new(unique: String) -> Self {
         Self(unique)
+    }
+
+    /// The ids of the step of a row that stands at `path`.
+    #[must_use]
+    pub fn of_step(row: RequestId, path: &StepPath) -> Self {
+        let digits = row.to_string().replace("batch_req_", "");
+        let steps = path.to_string().replace('.', "_");
+        Self(if steps.is_empty() { digits } else { format!("{digits}_{steps}") })
     }
 
     /// The id of the item at position `index`. `kind` is its prefix, such as `msg` or `fc`.

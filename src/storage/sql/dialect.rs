@@ -3,6 +3,7 @@
 use sqlx::database::HasStatementCache;
 use sqlx::query::{Query, QueryAs, QueryScalar};
 use sqlx::{Database, FromRow, PgConnection, Postgres, Sqlite, SqliteConnection};
+use uuid::Uuid;
 
 use crate::domain::time::{Clock, Timestamp};
 use crate::storage::Result;
@@ -43,6 +44,29 @@ impl Announce for PgConnection {
     async fn announce(&mut self) -> Result<()> {
         query("NOTIFY batchwright").execute(self).await?;
         Ok(())
+    }
+}
+
+/// Holding a lease while something is written in its name.
+pub(super) trait Locks {
+    /// Whether the lease is held with this token, which then stays so until the transaction ends.
+    async fn lock_lease(&mut self, id: Uuid, token: i64) -> Result<bool>;
+}
+
+impl Locks for SqliteConnection {
+    /// There is one writer, and this is it.
+    async fn lock_lease(&mut self, id: Uuid, token: i64) -> Result<bool> {
+        const HELD: &str = "SELECT 1 FROM leases WHERE id = $1 AND token = $2";
+        let held: Option<i32> = query_scalar(HELD).bind(id).bind(token).fetch_optional(self).await?;
+        Ok(held.is_some())
+    }
+}
+
+impl Locks for PgConnection {
+    async fn lock_lease(&mut self, id: Uuid, token: i64) -> Result<bool> {
+        const HELD: &str = "SELECT 1 FROM leases WHERE id = $1 AND token = $2 FOR UPDATE";
+        let held: Option<i32> = query_scalar(HELD).bind(id).bind(token).fetch_optional(self).await?;
+        Ok(held.is_some())
     }
 }
 

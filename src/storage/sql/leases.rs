@@ -3,6 +3,8 @@
 //! A lease is live while its daemon is: a heartbeat is one update of the daemon's row, however many leases it has, and
 //! never waits for a transaction that records rows.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -95,7 +97,7 @@ const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id 
 
 const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
-const INPUT: &str = "SELECT endpoint, input_file_id FROM batches WHERE id = $1";
+const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
 const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob IS NOT NULL";
 
 #[derive(sqlx::FromRow)]
@@ -263,10 +265,10 @@ impl LeaseStore for SqlStorage {
     }
 
     async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {
-        let batch: Option<(String, String)> = on_reader!(self.db, conn => {
+        let batch: Option<(String, String, Option<String>)> = on_reader!(self.db, conn => {
             Ok(query_as(INPUT).bind(id.0).fetch_optional(&mut *conn).await?)
         })?;
-        let Some((endpoint, input_file)) = batch else { return Ok(None) };
+        let Some((endpoint, input_file, metadata)) = batch else { return Ok(None) };
         let Some(file) = FileId::parse(&input_file) else { return Ok(None) };
         let index: Option<Uuid> = on_reader!(self.db, conn => {
             Ok(query_scalar(INDEX).bind(file.0).fetch_optional(&mut *conn).await?)
@@ -274,6 +276,8 @@ impl LeaseStore for SqlStorage {
         let Some(index) = index else { return Ok(None) };
         let endpoint = Endpoint::parse(&endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;
         let parts: Vec<FilePart> = self.file_parts(file).await?;
-        Ok(Some(BatchInput { endpoint, index: BlobId(index), parts }))
+        let metadata = metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
+        let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
+        Ok(Some(BatchInput { endpoint, index: BlobId(index), parts, metadata }))
     }
 }

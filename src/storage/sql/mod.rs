@@ -10,6 +10,7 @@ mod hints;
 mod leases;
 mod ledger;
 mod migrate;
+mod steps;
 mod upkeep;
 
 use async_trait::async_trait;

@@ -1,0 +1,243 @@
+//! The response object that comes of a row's steps (contract §10.6).
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use super::conversation::turns_of;
+use super::{End, Fields, ItemIds, Limit, Step, StepPath, TokenUsage, ToolCall, ToolOutput, Turn, TurnEnd};
+use crate::domain::ids::RequestId;
+use crate::domain::time::Timestamp;
+
+/// A tool of an MCP server behind a function that the model knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct McpFunction {
+    /// The server.
+    pub label: String,
+    /// The tool, as the server names it.
+    pub tool: String,
+    /// Whether it is called only once somebody has approved.
+    pub needs_approval: bool,
+}
+
+/// The tools that an MCP server offered a row.
+#[derive(Debug, Clone)]
+pub struct McpList {
+    /// The server.
+    pub label: String,
+    /// The tools, each as an `mcp_list_tools` item has it.
+    pub tools: Vec<Box<RawValue>>,
+}
+
+/// What a response is put together from.
+pub struct Assembly<'a> {
+    /// The row.
+    pub row: RequestId,
+    /// The row's body as uploaded.
+    pub body: &'a Fields,
+    /// What MCP servers offered, in the order of the row's tools.
+    pub lists: &'a [McpList],
+    /// Which functions are tools of MCP servers.
+    pub mcp: &'a dyn Fn(&str) -> Option<McpFunction>,
+    /// Every step of the row.
+    pub steps: &'a [Step],
+    /// How the row ended.
+    pub end: &'a End,
+    /// When.
+    pub ended_at: Timestamp,
+}
+
+impl Assembly<'_> {
+    /// The response.
+    #[must_use]
+    pub fn response(&self) -> Fields {
+        let root = StepPath::root();
+        let turns: Vec<_> = turns_of(&root, self.steps).collect();
+        let last = turns.last().map(|(_, turn)| *turn);
+        let (status, error, incomplete) = self.status(last);
+        let ended_at = self.ended_at.0 / 1000;
+
+        let mut response = Fields::default();
+        let mut echo = |name: &str, default: Value| match self.body.raw(name) {
+            Some(value) => response.set(name, value),
+            None => response.set(name, &default),
+        };
+        echo("id", Value::Null);
+        echo("object", json!("response"));
+        for (name, default) in ECHOED {
+            echo(name, default());
+        }
+        response.set("id", &self.row.response_id());
+        response.set("object", "response");
+        response.set("created_at", &turns.first().map_or(ended_at, |(_, turn)| turn.created_at));
+        response.set("status", status);
+        response.set("completed_at", &(status == "completed").then_some(ended_at));
+        response.set("error", &error);
+        response.set("incomplete_details", &incomplete);
+        if let Some(turn) = last {
+            response.set("model", &turn.model);
+        }
+        response.set("tools", &self.tools());
+        response.set("output", &self.output(&turns));
+        response.set("usage", &usage(self.steps));
+        response
+    }
+
+    fn status(&self, last: Option<&Turn>) -> (&'static str, Option<Box<RawValue>>, Option<Box<RawValue>>) {
+        match (self.end, last.map(|turn| &turn.end)) {
+            (End::Reached(limit), _) => ("incomplete", None, Some(raw(&details(*limit)))),
+            (End::CutOff, Some(TurnEnd::Incomplete(details))) => ("incomplete", None, Some(details.clone())),
+            (End::Failed, Some(TurnEnd::Failed(error))) => ("failed", Some(error.clone()), None),
+            _ => ("completed", None, None),
+        }
+    }
+
+    /// The row's tools, without what is secret in them.
+    fn tools(&self) -> Vec<Fields> {
+        let mut tools: Vec<Fields> = self.body.get("tools").ok().flatten().unwrap_or_default();
+        for tool in &mut tools {
+            tool.remove("headers");
+            tool.remove("authorization");
+            if tool.get::<String>("type").ok().flatten().as_deref() == Some("function") {
+                for absent in ["parameters", "strict"].into_iter().filter(|name| tool.raw(name).is_none()).collect::<Vec<_>>() {
+                    tool.set(absent, &Value::Null);
+                }
+            }
+        }
+        tools
+    }
+
+    /// What the MCP servers offered, then turn by turn what the model said and the tools answered. An answer that the
+    /// model was asked to correct is left out.
+    fn output(&self, turns: &[(&Step, &Turn)]) -> Vec<Box<RawValue>> {
+        let ids = ItemIds::of_step(self.row, &StepPath::root());
+        let mut output: Vec<_> = (0..)
+            .zip(self.lists)
+            .map(|(no, McpList { label, tools })| {
+                let id = ids.id("mcpl", no);
+                raw(&json!({ "id": id, "type": "mcp_list_tools", "server_label": label, "tools": tools, "error": null }))
+            })
+            .collect();
+        for (position, (step, turn)) in turns.iter().enumerate() {
+            if turn.calls().is_empty() && position + 1 < turns.len() {
+                continue;
+            }
+            let mut answers = Vec::new();
+            for (item, call) in turn.items() {
+                let Some((no, call)) = call else {
+                    output.push(item.to_owned());
+                    continue;
+                };
+                let path = step.path.child(no);
+                let answer = self.steps.iter().find(|step| step.path == path).and_then(Step::output);
+                let ids = ItemIds::of_step(self.row, &path);
+                if let Some(function) = (self.mcp)(&call.name) {
+                    output.push(mcp_item(&function, &call, answer, &ids));
+                    continue;
+                }
+                output.push(item.to_owned());
+                if let Some(answer) = answer {
+                    answers.push(raw(&json!({
+                        "id": ids.id("fco", 0), "type": "function_call_output", "status": "completed",
+                        "call_id": call.call_id, "output": answer.output,
+                    })));
+                }
+            }
+            output.append(&mut answers);
+        }
+        output
+    }
+}
+
+/// A member of a response that repeats the request's, and what it is if the request has none.
+type Echoed = (&'static str, fn() -> Value);
+
+/// In the order in which a response shows them; those that are `null` here are set to what they are.
+const ECHOED: [Echoed; 29] = [
+    ("created_at", || Value::Null),
+    ("status", || Value::Null),
+    ("completed_at", || Value::Null),
+    ("background", || json!(false)),
+    ("error", || Value::Null),
+    ("incomplete_details", || Value::Null),
+    ("instructions", || Value::Null),
+    ("max_output_tokens", || Value::Null),
+    ("max_tool_calls", || Value::Null),
+    ("model", || json!("")),
+    ("output", || json!([])),
+    ("parallel_tool_calls", || json!(true)),
+    ("previous_response_id", || Value::Null),
+    ("prompt_cache_key", || Value::Null),
+    ("prompt_cache_retention", || Value::Null),
+    ("reasoning", || json!({ "effort": null, "summary": null })),
+    ("safety_identifier", || Value::Null),
+    ("service_tier", || Value::Null),
+    ("store", || json!(true)),
+    ("temperature", || json!(1.0)),
+    ("text", || json!({ "format": { "type": "text" } })),
+    ("tool_choice", || json!("auto")),
+    ("tools", || json!([])),
+    ("top_logprobs", || json!(0)),
+    ("top_p", || json!(1.0)),
+    ("truncation", || json!("disabled")),
+    ("usage", || Value::Null),
+    ("user", || Value::Null),
+    ("metadata", || json!({})),
+];
+
+/// A limit as `incomplete_details`. Of OpenAI's reasons only one is a limit of this kind; clients that know those and no
+/// other find no reason for the others.
+fn details(limit: Limit) -> Value {
+    match limit {
+        Limit::OutputTokens => json!({ "reason": "max_output_tokens" }),
+        limit => json!({
+            "limit": limit.as_str(),
+            "message": format!("The response was ended by the limit '{}'.", limit.as_str()),
+        }),
+    }
+}
+
+fn mcp_item(function: &McpFunction, call: &ToolCall, answer: Option<&ToolOutput>, ids: &ItemIds) -> Box<RawValue> {
+    let McpFunction { label, tool, needs_approval } = function;
+    if *needs_approval {
+        return raw(&json!({
+            "id": ids.id("mcpr", 0), "type": "mcp_approval_request",
+            "server_label": label, "name": tool, "arguments": call.arguments,
+        }));
+    }
+    let error = answer.filter(|answer| answer.is_error).map(|answer| {
+        json!({
+            "type": "mcp_tool_execution_error", "content": [{ "type": "text", "text": answer.output }],
+        })
+    });
+    let status = match answer {
+        Some(answer) if answer.is_error => "failed",
+        Some(_) => "completed",
+        None => "incomplete",
+    };
+    raw(&json!({
+        "id": ids.id("mcp", 0), "type": "mcp_call", "status": status, "approval_request_id": null,
+        "server_label": label, "name": tool, "arguments": call.arguments,
+        "output": answer.filter(|answer| !answer.is_error).map(|answer| &answer.output), "error": error,
+    }))
+}
+
+/// The tokens of all calls of models, agents' own among them; null if no upstream says.
+fn usage(steps: &[Step]) -> Value {
+    let mut sum: Option<TokenUsage> = None;
+    for usage in steps.iter().filter_map(|step| step.turn()?.usage) {
+        sum.get_or_insert_default().add(usage);
+    }
+    let Some(TokenUsage { usage, cache_write_tokens }) = sum else { return Value::Null };
+    json!({
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": { "cached_tokens": usage.cached_tokens, "cache_write_tokens": cache_write_tokens },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": { "reasoning_tokens": usage.reasoning_tokens },
+        "total_tokens": usage.total_tokens,
+    })
+}
+
+fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
+    to_raw_value(value).expect("the value has a form in JSON")
+}

@@ -1,0 +1,133 @@
+//! What the model of a scope is asked: the request it began with, and all that was said since.
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Fields, Limits, Spent, Step, StepPath, StepState, Turn};
+
+/// A function call's output as an item of a conversation.
+#[derive(Serialize)]
+struct CallOutput<'a> {
+    r#type: &'static str,
+    call_id: &'a str,
+    output: &'a str,
+}
+
+#[derive(Serialize)]
+struct UserMessage<'a> {
+    role: &'static str,
+    content: &'a str,
+}
+
+/// The items of an `input`: those of an array, or the one message that a string stands for.
+///
+/// # Errors
+/// If it is neither.
+pub fn input_items(input: Option<&RawValue>) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
+    let Some(input) = input else { return Ok(Vec::new()) };
+    if input.get().starts_with('"') {
+        let content: String = serde_json::from_str(input.get())?;
+        return Ok(vec![raw(&UserMessage { role: "user", content: &content })]);
+    }
+    serde_json::from_str(input.get())
+}
+
+/// What a scope began with.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The request, its tools written out as what the upstream can run or pass on. Without `input`, if what it began
+    /// with is more than that.
+    pub request: Fields,
+    /// The conversation it began with.
+    pub input: Vec<Box<RawValue>>,
+}
+
+impl Opening {
+    /// The request for the next call of the scope's model. `check` says what is wrong with an answer that the model is
+    /// asked to correct.
+    #[must_use]
+    pub fn next_request(
+        &self,
+        scope: &StepPath,
+        steps: &[Step],
+        limits: &Limits,
+        check: &dyn Fn(&Turn) -> Result<(), String>,
+    ) -> Fields {
+        let mut request = self.request.clone();
+        let mut input = self.input.clone();
+        let said = input.len();
+        let mut has_called = false;
+        for (step, turn) in turns_of(scope, steps) {
+            input.extend(turn.output.iter().cloned());
+            let calls = turn.calls();
+            if calls.is_empty()
+                && let Err(wrong) = check(turn)
+            {
+                input.push(raw(&UserMessage { role: "user", content: &correction(&wrong) }));
+            }
+            has_called |= !calls.is_empty();
+            for (no, call) in (0..).zip(&calls) {
+                let path = step.path.child(no);
+                let answered = steps.iter().find(|step| step.path == path).and_then(Step::output);
+                if let Some(answer) = answered {
+                    let output = CallOutput {
+                        r#type: "function_call_output",
+                        call_id: &call.call_id,
+                        output: &answer.output,
+                    };
+                    input.push(raw(&output));
+                }
+            }
+        }
+        if input.len() > said || request.raw("input").is_none() {
+            request.set("input", &input);
+        }
+        if has_called && let Some(choice) = request.raw("tool_choice").and_then(unforced) {
+            request.set("tool_choice", &choice);
+        }
+        if input.len() > said
+            && *scope == StepPath::root()
+            && let Some(most) = limits.output_tokens
+        {
+            request.set("max_output_tokens", &most.saturating_sub(Spent::of(steps).output_tokens));
+        }
+        request
+    }
+}
+
+/// The turns of a scope that have ended, in their order.
+pub(super) fn turns_of<'a>(scope: &'a StepPath, steps: &'a [Step]) -> impl Iterator<Item = (&'a Step, &'a Turn)> {
+    let mut own: Vec<_> = steps
+        .iter()
+        .filter(|step| step.state == StepState::Completed && step.path.parent().as_ref() == Some(scope))
+        .filter_map(|step| Some((step, step.turn()?)))
+        .collect();
+    own.sort_by_key(|(step, _)| step.path.no());
+    own.into_iter()
+}
+
+/// What is said to a model whose answer has not the form it must have.
+#[must_use]
+pub fn correction(wrong: &str) -> String {
+    format!(
+        "Your last answer does not match the JSON schema it must match: {wrong}. Answer again, with JSON that matches \
+         the schema and nothing else."
+    )
+}
+
+/// The choice that does not force a call, if this one does. A forced call is forced once: otherwise the model could
+/// never answer.
+fn unforced(choice: &RawValue) -> Option<Box<RawValue>> {
+    let Ok(mut object) = Fields::read(choice.get().as_bytes()) else {
+        return (choice.get() == "\"required\"").then(|| raw("auto"));
+    };
+    if object.get::<String>("type").ok().flatten().as_deref() != Some("allowed_tools") {
+        return Some(raw("auto"));
+    }
+    object.set("mode", "auto");
+    Some(raw(&object))
+}
+
+fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
+    to_raw_value(value).expect("the value has a form in JSON")
+}

@@ -1,0 +1,236 @@
+//! What a row does next, by the steps it has behind it. Pure: a row that is resumed decides as it would have.
+
+use std::time::Duration;
+
+use super::conversation::turns_of;
+use super::{Step, StepPath, ToolCall, Turn, TurnEnd};
+
+/// The least number of tokens it makes sense to ask a model for.
+const FEWEST_TOKENS: u64 = 16;
+
+/// What the steps of one row must keep to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls of the model, in each scope.
+    pub iterations: u32,
+    /// How deep agents may call agents.
+    pub depth: u32,
+    /// Calls of tools, agents' own among them.
+    pub tool_calls: u32,
+    /// How long its calls may take together; those that run side by side count once.
+    pub time: Duration,
+    /// Tokens of all calls of models; unlimited if unset.
+    pub tokens: Option<u64>,
+    /// Tokens of the answers of the row's own model; unlimited if unset.
+    pub output_tokens: Option<u64>,
+    /// Bytes of the outputs of tools.
+    pub tool_output_bytes: u64,
+}
+
+/// A limit that ended a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Calls of the model.
+    Iterations,
+    /// Agents within agents.
+    Depth,
+    /// Calls of tools.
+    ToolCalls,
+    /// Time.
+    Time,
+    /// Tokens of all calls.
+    Tokens,
+    /// `max_output_tokens` of the row.
+    OutputTokens,
+    /// Bytes that tools said.
+    ToolOutput,
+}
+
+impl Limit {
+    /// The limit's name in a response.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Iterations => "max_iterations",
+            Self::Depth => "max_depth",
+            Self::ToolCalls => "max_tool_calls",
+            Self::Time => "max_time",
+            Self::Tokens => "max_tokens",
+            Self::OutputTokens => "max_output_tokens",
+            Self::ToolOutput => "max_tool_output",
+        }
+    }
+}
+
+/// Who runs a function that a model asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// This program.
+    Here,
+    /// This program, once somebody has approved.
+    AfterApproval,
+    /// The client.
+    Elsewhere,
+}
+
+/// By what it is decided.
+pub struct Rules<'a> {
+    /// The bounds.
+    pub limits: &'a Limits,
+    /// Who runs a function, by its name.
+    pub served: &'a dyn Fn(&str) -> Served,
+    /// What is wrong with an answer that must have a certain form.
+    pub check: &'a dyn Fn(&Turn) -> Result<(), String>,
+    /// How often the model is asked again for an answer in that form.
+    pub corrections: u32,
+}
+
+/// What a row does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Calls the model.
+    CallModel,
+    /// Calls these tools side by side, each with its number among the calls of its turn.
+    CallTools(Vec<(u32, ToolCall)>),
+    /// Nothing.
+    End(End),
+}
+
+/// How a scope ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The model has answered, or asks for what is not done here.
+    Completed,
+    /// The model was cut off.
+    CutOff,
+    /// A limit is reached.
+    Reached(Limit),
+    /// The upstream says that it failed.
+    Failed,
+    /// The answer has not the form it must have, however often it was asked for: what is wrong with the last one.
+    Invalid(String),
+}
+
+/// What the steps of a row have used up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Tools that were called.
+    pub tool_calls: u32,
+    /// Tokens of all calls.
+    pub tokens: u64,
+    /// Tokens of the answers of the row's own model.
+    pub output_tokens: u64,
+    /// Bytes that tools said.
+    pub tool_output_bytes: u64,
+    /// How long the row's calls took, those side by side counted once.
+    pub time: Duration,
+}
+
+impl Spent {
+    /// Adds up the steps that have ended.
+    #[must_use]
+    pub fn of(steps: &[Step]) -> Self {
+        let mut spent = Self::default();
+        let root = StepPath::root();
+        for step in steps {
+            let is_own = step.path.parent().as_ref() == Some(&root);
+            if let Some(usage) = step.turn().and_then(|turn| turn.usage) {
+                spent.tokens = spent.tokens.saturating_add(usage.usage.total_tokens);
+                spent.output_tokens += if is_own { usage.usage.output_tokens } else { 0 };
+            }
+            if let Some(output) = step.output() {
+                spent.tool_calls += 1;
+                spent.tool_output_bytes += output.output.len() as u64;
+            }
+            if is_own {
+                let tools = steps.iter().filter(|tool| tool.path.parent().as_ref() == Some(&step.path));
+                spent.time += took(step) + tools.map(took).max().unwrap_or_default();
+            }
+        }
+        spent
+    }
+
+    fn reached(&self, limits: &Limits) -> Option<Limit> {
+        let tokens_left = limits.output_tokens.map(|most| most.saturating_sub(self.output_tokens));
+        if tokens_left.is_some_and(|left| left < FEWEST_TOKENS) && self.output_tokens > 0 {
+            Some(Limit::OutputTokens)
+        } else if limits.tokens.is_some_and(|most| self.tokens >= most) {
+            Some(Limit::Tokens)
+        } else if self.tool_output_bytes > limits.tool_output_bytes {
+            Some(Limit::ToolOutput)
+        } else if self.time >= limits.time {
+            Some(Limit::Time)
+        } else {
+            None
+        }
+    }
+}
+
+fn took(step: &Step) -> Duration {
+    step.ended_at.map(|at| at.since(step.started_at)).unwrap_or_default()
+}
+
+/// What the scope of a row does next, by all steps of the row.
+///
+/// | the scope's last turn | what follows |
+/// |---|---|
+/// | none yet | the model is called |
+/// | failed, or cut off | the end |
+/// | asks for no function, and has the form it must have | the end |
+/// | has not that form | the model is called again, `corrections` times at most |
+/// | asks for functions that are served here and not called yet | those are called |
+/// | asks for functions of which some are not served here, or not without approval | the end, with those unanswered |
+/// | all it asked for is answered | the model is called |
+///
+/// Before the model or a tool is called, every limit is looked at.
+#[must_use]
+pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next {
+    let turns: Vec<(&Step, &Turn)> = turns_of(scope, steps).collect();
+    let spent = Spent::of(steps);
+    let call_model = || {
+        let limits = rules.limits;
+        let too_many = (turns.len() >= limits.iterations as usize).then_some(Limit::Iterations);
+        match too_many.or_else(|| spent.reached(limits)) {
+            Some(limit) => Next::End(End::Reached(limit)),
+            None => Next::CallModel,
+        }
+    };
+    let Some((step, turn)) = turns.last() else { return call_model() };
+    match turn.end {
+        TurnEnd::Completed => {}
+        TurnEnd::Incomplete(_) => return Next::End(End::CutOff),
+        TurnEnd::Failed(_) => return Next::End(End::Failed),
+    }
+    let calls = turn.calls();
+    if calls.is_empty() {
+        let earlier = turns.iter().filter(|(_, turn)| turn.calls().is_empty()).count() - 1;
+        return match (rules.check)(turn) {
+            Ok(()) => Next::End(End::Completed),
+            Err(_) if earlier < rules.corrections as usize => call_model(),
+            Err(wrong) => Next::End(End::Invalid(wrong)),
+        };
+    }
+    let is_answered = |no: u32| {
+        let path = step.path.child(no);
+        steps.iter().any(|step| step.path == path && step.output().is_some())
+    };
+    let served = |call: &ToolCall| (rules.served)(&call.name);
+    let all_here = calls.iter().all(|call| served(call) == Served::Here);
+    let waiting: Vec<(u32, ToolCall)> =
+        (0..).zip(calls).filter(|(no, call)| served(call) == Served::Here && !is_answered(*no)).collect();
+    if waiting.is_empty() {
+        return if all_here { call_model() } else { Next::End(End::Completed) };
+    }
+    let would_be = spent.tool_calls as usize + waiting.len();
+    if would_be > rules.limits.tool_calls as usize {
+        return Next::End(End::Reached(Limit::ToolCalls));
+    }
+    match spent.reached(rules.limits) {
+        Some(limit) => Next::End(End::Reached(limit)),
+        None => Next::CallTools(waiting),
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,242 @@
+//! Steps: the calls a row is made of, and how each stands.
+//!
+//! A path says where a step stands, and so which step it is, however often it is made: `2` is the third call of the
+//! model, `2.0` the first tool that this call asked for, and, if that tool is an agent, `2.0.0` the agent's first call of
+//! its own model. The idempotency key of a call follows from it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Turn;
+use crate::domain::time::Timestamp;
+
+/// Where a step stands among the steps of its row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
+pub struct StepPath(Vec<u32>);
+
+impl StepPath {
+    /// The scope of the row itself: the parent of its model's calls.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The step that is number `no` below this one.
+    #[must_use]
+    pub fn child(&self, no: u32) -> Self {
+        let mut path = self.0.clone();
+        path.push(no);
+        Self(path)
+    }
+
+    /// The step this one is part of; `None` for the root, the root for the row's own model calls.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let (_, above) = self.0.split_last()?;
+        Some(Self(above.to_vec()))
+    }
+
+    /// The position of the step among its siblings.
+    #[must_use]
+    pub fn no(&self) -> u32 {
+        self.0.last().copied().unwrap_or_default()
+    }
+
+    /// How deep agents are nested in this scope: 0 for the row itself.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        u32::try_from(self.0.len() / 2).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the step calls the model: its own siblings do, and the calls below them do not.
+    #[must_use]
+    pub fn is_model_call(&self) -> bool {
+        self.0.len() % 2 == 1
+    }
+
+    /// Reads the printed form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        text.split('.').map(|no| no.parse().ok()).collect::<Option<Vec<u32>>>().map(Self)
+    }
+}
+
+impl fmt::Display for StepPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, no) in self.0.iter().enumerate() {
+            let dot = if position == 0 { "" } else { "." };
+            write!(f, "{dot}{no}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<StepPath> for String {
+    fn from(path: StepPath) -> Self {
+        path.to_string()
+    }
+}
+
+/// A tool the model asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// What its output is paired by.
+    #[serde(skip)]
+    pub call_id: String,
+    /// The function, by the name the model knows.
+    pub name: String,
+    /// The arguments as the model wrote them: JSON, if it kept to it.
+    pub arguments: String,
+}
+
+/// What came of a tool call. A failure is an output that the model sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolOutput {
+    /// What the tool said, or why it did not.
+    pub output: String,
+    /// Whether it failed.
+    pub is_error: bool,
+}
+
+/// What a step does, and what came of it if it has ended well.
+#[derive(Debug, Clone)]
+pub enum StepBody {
+    /// A call of the model.
+    ModelCall(Option<Turn>),
+    /// A call of a tool.
+    ToolCall(ToolCall, Option<ToolOutput>),
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// It was begun. Nothing has come of it yet, or of its last attempt.
+    InProgress,
+    /// It has ended, and is never made again.
+    Completed,
+    /// It has failed for good.
+    Failed,
+}
+
+impl StepState {
+    /// The state as it is kept and shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads the kept form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::InProgress, Self::Completed, Self::Failed].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// One call that a row is made of.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The order in which the steps of the row were begun, counted from 0.
+    pub seq: u32,
+    /// Which step it is.
+    pub path: StepPath,
+    /// What it does.
+    pub body: StepBody,
+    /// How it stands.
+    pub state: StepState,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// Why its last attempt failed.
+    pub error: Option<String>,
+    /// When it was begun last.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Step {
+    /// The turn of a model call that has ended.
+    #[must_use]
+    pub fn turn(&self) -> Option<&Turn> {
+        match &self.body {
+            StepBody::ModelCall(turn) => turn.as_ref(),
+            StepBody::ToolCall(..) => None,
+        }
+    }
+
+    /// The output of a tool call that has ended.
+    #[must_use]
+    pub fn output(&self) -> Option<&ToolOutput> {
+        match &self.body {
+            StepBody::ToolCall(_, output) => output.as_ref(),
+            StepBody::ModelCall(_) => None,
+        }
+    }
+
+    /// What the step was asked, as JSON: the call of a tool. That of a model follows from the row and the steps before.
+    #[must_use]
+    pub fn request_json(&self) -> Option<String> {
+        match &self.body {
+            StepBody::ToolCall(call, _) => Some(serde_json::to_string(call).expect("texts are JSON")),
+            StepBody::ModelCall(_) => None,
+        }
+    }
+
+    /// What came of the step, as JSON.
+    #[must_use]
+    pub fn response_json(&self) -> Option<String> {
+        match &self.body {
+            StepBody::ModelCall(turn) => {
+                turn.as_ref().map(|turn| serde_json::to_string(turn).expect("it came from JSON"))
+            }
+            StepBody::ToolCall(_, output) => {
+                output.as_ref().map(|output| serde_json::to_string(output).expect("texts are JSON"))
+            }
+        }
+    }
+}
+
+impl StepBody {
+    /// Puts together what was kept of a step; `None` if it is not what this program keeps.
+    #[must_use]
+    pub fn of_kept(call_id: Option<String>, request: Option<&str>, response: Option<&str>) -> Option<Self> {
+        fn read<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Option<Option<T>> {
+            json.map(serde_json::from_str).transpose().ok()
+        }
+        match call_id {
+            None => Some(Self::ModelCall(read(response)?)),
+            Some(call_id) => {
+                let call: ToolCall = read(request)??;
+                Some(Self::ToolCall(ToolCall { call_id, ..call }, read(response)?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_where_a_step_stands() {
+        let model = StepPath::root().child(2);
+        let tool = model.child(0);
+        let agents_model = tool.child(11);
+
+        assert_eq!(agents_model.to_string(), "2.0.11");
+        assert_eq!(StepPath::parse("2.0.11"), Some(agents_model.clone()));
+        assert_eq!(StepPath::parse("2..1"), None);
+        assert_eq!(agents_model.parent(), Some(tool.clone()));
+        assert_eq!(model.parent(), Some(StepPath::root()));
+        assert_eq!(StepPath::root().parent(), None);
+        assert_eq!([model.is_model_call(), tool.is_model_call(), agents_model.is_model_call()], [true, false, true]);
+        assert_eq!([StepPath::root().depth(), tool.depth(), agents_model.child(0).depth()], [0, 1, 2]);
+        assert_eq!(agents_model.no(), 11);
+    }
+}

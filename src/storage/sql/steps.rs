@@ -1,0 +1,141 @@
+//! The steps of rows that take more than one call.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::dialect::{Locks as _, query, query_as, query_scalar};
+use super::{End, SqlStorage, corrupt, in_write, on_reader};
+use crate::domain::ids::{LeaseId, RequestId};
+use crate::domain::response::{Step, StepBody, StepPath, StepState};
+use crate::domain::time::Timestamp;
+use crate::storage::{Result, StepStore, StepWrite, StorageError};
+
+// What has ended stays as it is.
+const WRITE: &str = "
+    INSERT INTO response_steps
+        (batch_id, row, seq, path, call_id, state, attempts, request, response, error, started_at, ended_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    ON CONFLICT (batch_id, row, seq) DO UPDATE
+    SET state = excluded.state, attempts = excluded.attempts, response = excluded.response, error = excluded.error,
+        started_at = excluded.started_at, ended_at = excluded.ended_at
+    WHERE response_steps.state = 'in_progress'";
+
+const OF_ROW: &str = "
+    SELECT seq, path, call_id, state, attempts, request, response, error, started_at, ended_at
+    FROM response_steps
+    WHERE batch_id = $1 AND row = $2
+    ORDER BY seq";
+
+// The batches that have steps, found one after the other by their ids: few, however many steps there are.
+const ENDED_WITH_STEPS: &str = "
+    WITH RECURSIVE kept (batch_id) AS (
+        SELECT (SELECT batch_id FROM response_steps ORDER BY batch_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT next.batch_id FROM response_steps AS next
+            WHERE next.batch_id > kept.batch_id ORDER BY next.batch_id LIMIT 1
+        )
+        FROM kept
+        WHERE kept.batch_id IS NOT NULL
+    )
+    SELECT batches.id
+    FROM kept JOIN batches ON batches.id = kept.batch_id
+    WHERE COALESCE(batches.completed_at, batches.expired_at, batches.cancelled_at) <= $1
+    LIMIT 1";
+
+// The steps of the first rows, as many rows as are given.
+const FORGET: &str = "
+    DELETE FROM response_steps
+    WHERE batch_id = $1 AND row <= (
+        SELECT MAX(first.row)
+        FROM (SELECT DISTINCT row FROM response_steps WHERE batch_id = $1 ORDER BY row LIMIT $2) AS first
+    )";
+
+#[derive(sqlx::FromRow)]
+struct StepRow {
+    seq: i64,
+    path: String,
+    call_id: Option<String>,
+    state: String,
+    attempts: i64,
+    request: Option<String>,
+    response: Option<String>,
+    error: Option<String>,
+    started_at: i64,
+    ended_at: Option<i64>,
+}
+
+impl StepRow {
+    fn read(self) -> Option<Step> {
+        Some(Step {
+            seq: u32::try_from(self.seq).ok()?,
+            path: StepPath::parse(&self.path)?,
+            body: StepBody::of_kept(self.call_id, self.request.as_deref(), self.response.as_deref())?,
+            state: StepState::parse(&self.state)?,
+            attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
+            error: self.error,
+            started_at: Timestamp(self.started_at),
+            ended_at: self.ended_at.map(Timestamp),
+        })
+    }
+}
+
+#[async_trait]
+impl StepStore for SqlStorage {
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseId>> {
+        let tokens: BTreeMap<LeaseId, i64> = writes.iter().map(|write| (write.lease, write.token)).collect();
+        in_write!(self.db, tx => {
+            let mut lost = BTreeSet::new();
+            for (lease, token) in &tokens {
+                if !tx.lock_lease(lease.0, *token).await? {
+                    lost.insert(*lease);
+                }
+            }
+            for write in writes.iter().filter(|write| !lost.contains(&write.lease)) {
+                let step = &write.step;
+                let call_id = match &step.body {
+                    StepBody::ModelCall(_) => None,
+                    StepBody::ToolCall(call, _) => Some(&call.call_id),
+                };
+                query(WRITE)
+                    .bind(write.row.batch.0)
+                    .bind(i64::from(write.row.row))
+                    .bind(i64::from(step.seq))
+                    .bind(step.path.to_string())
+                    .bind(call_id)
+                    .bind(step.state.as_str())
+                    .bind(i64::from(step.attempts))
+                    .bind(step.request_json())
+                    .bind(step.response_json())
+                    .bind(&step.error)
+                    .bind(step.started_at.0)
+                    .bind(step.ended_at.map(|at| at.0))
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            End::Commit(lost)
+        })
+    }
+
+    async fn steps(&self, row: RequestId) -> Result<Vec<Step>> {
+        let rows: Vec<StepRow> = on_reader!(self.db, conn => {
+            Ok(query_as(OF_ROW).bind(row.batch.0).bind(i64::from(row.row)).fetch_all(&mut *conn).await?)
+        })?;
+        let unreadable = || -> StorageError { corrupt("response_steps", "step", row) };
+        rows.into_iter().map(|row| row.read().ok_or_else(unreadable)).collect()
+    }
+
+    async fn forget_steps(&self, ended_before: Timestamp, rows: u32) -> Result<u64> {
+        in_write!(self.db, tx => {
+            let batch: Option<Uuid> =
+                query_scalar(ENDED_WITH_STEPS).bind(ended_before.0).fetch_optional(&mut *tx).await?;
+            let forgotten = match batch {
+                Some(batch) => query(FORGET).bind(batch).bind(i64::from(rows)).execute(&mut *tx).await?.rows_affected(),
+                None => 0,
+            };
+            End::Commit(forgotten)
+        })
+    }
+}
