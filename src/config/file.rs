@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
 
+use super::tools::SECTIONS;
+
 /// What is wrong with a settings file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -77,7 +79,7 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> 
     let text =
         std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
     let table: toml::Table = text.parse().map_err(|source| ConfigError::NotToml { path: path.clone(), source })?;
-    for (key, value) in table {
+    for (key, value) in table.into_iter().filter(|(key, _)| !SECTIONS.contains(&key.as_str())) {
         let long = key.replace('_', "-");
         let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());
         let Some(id) = id.filter(|id| id != "config") else { return Err(ConfigError::Unknown { path, key }) };

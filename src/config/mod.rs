@@ -7,8 +7,10 @@ mod file;
 mod http;
 mod limits;
 mod log;
+mod responses;
 mod secret;
 mod storage;
+mod tools;
 mod upstream;
 mod worker;
 
@@ -18,8 +20,10 @@ pub use file::{ConfigError, layered};
 pub use http::{HttpConfig, Role};
 pub use limits::LimitsConfig;
 pub use log::LogConfig;
+pub use responses::{Dialect, ResponsesConfig};
 pub use secret::Secret;
 pub use storage::StorageConfig;
+pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub use upstream::UpstreamConfig;
 pub use worker::WorkerConfig;
 
@@ -38,6 +42,9 @@ pub struct ServeConfig {
     #[command(flatten)]
     /// How rows are run.
     pub worker: WorkerConfig,
+    #[command(flatten)]
+    /// How rows for `/v1/responses` are run.
+    pub responses: ResponsesConfig,
     #[command(flatten)]
     /// What files and batches must keep to.
     pub limits: LimitsConfig,

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// A key, or a URL with a password in it. Not shown by `Debug`.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
@@ -12,6 +14,24 @@ impl Secret {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// The text with each `${NAME}` replaced by the environment variable of that name.
+    ///
+    /// # Errors
+    /// Which variable is not set.
+    pub fn with_environment(&self) -> Result<Self, String> {
+        let mut text = String::new();
+        let mut rest = self.0.as_str();
+        while let Some(start) = rest.find("${") {
+            let Some(length) = rest[start..].find('}') else { break };
+            let name = &rest[start + 2..start + length];
+            text.push_str(&rest[..start]);
+            text.push_str(&std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?);
+            rest = &rest[start + length + 1..];
+        }
+        text.push_str(rest);
+        Ok(Self(text))
     }
 }
 

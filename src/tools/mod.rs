@@ -1,4 +1,16 @@
 //! Tools that a model may call and this program runs.
+//!
+//! The [`Catalog`] has those of the settings file; a row's [`Toolset`] those that the row asks for. A tool's failure is
+//! an output that the model sees.
 
+mod catalog;
+mod error;
 mod guard;
+mod http;
 mod mcp;
+mod toolset;
+
+pub use catalog::{Agent, Catalog};
+pub use error::ToolError;
+pub use http::{HttpTool, HttpToolSettings};
+pub use toolset::{Function, NoToolset, Toolset};

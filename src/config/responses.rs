@@ -1,0 +1,91 @@
+//! How rows for `/v1/responses` are run.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+
+use super::ToolsConfig;
+use crate::domain::response::Limits;
+
+/// How rows for `/v1/responses` are run.
+#[derive(Args, Debug, Clone)]
+pub struct ResponsesConfig {
+    /// Whether the inference server has `/v1/responses` itself (`native`) or only `/v1/chat/completions` (`chat`), to
+    /// which rows are then translated. `auto` finds out with the first row.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub upstream_responses: Dialect,
+
+    /// Calls of the model that one response may take, as long as it goes on to ask for tools.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_iterations: u32,
+
+    /// How deep agents may call agents.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub max_depth: u32,
+
+    /// Calls of tools that one response may make, those of agents among them. A row's own `max_tool_calls` can only lower it.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_tool_calls: u32,
+
+    /// How long the calls of one response may take together; what waits for a retry is not counted.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub max_response_time: Duration,
+
+    /// Tokens that all calls of one response may use together.
+    #[arg(long, value_name = "N")]
+    pub max_response_tokens: Option<u64>,
+
+    /// Size that the outputs of tools may have in one response.
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    pub max_tool_output: ByteSize,
+
+    /// Hosts of MCP servers that rows may name by `server_url`, such as `mcp.example.com`, `*.example.com` or
+    /// `mcp.example.com:8443`. Private addresses are refused all the same, unless the entry is such an address itself.
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub mcp_allowed_hosts: Vec<String>,
+
+    /// Check answers against the JSON schema that their rows ask for, and have the model correct those that do not match.
+    /// A batch can say so for itself, with `"ensure_schema": "true"` or `"false"` in its metadata.
+    #[arg(long)]
+    pub ensure_schema: bool,
+
+    /// How often the model is asked to correct an answer that does not match.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub schema_retries: u32,
+
+    /// How long the steps of rows can be looked at after their batch has ended.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+    pub steps_retention: Duration,
+
+    /// What the settings file says of tools.
+    #[arg(skip)]
+    pub tools: ToolsConfig,
+}
+
+/// The API through which an upstream is asked for responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dialect {
+    /// `/v1/responses`, unless the upstream turns out not to have it.
+    Auto,
+    /// `/v1/responses`.
+    Native,
+    /// `/v1/chat/completions`.
+    Chat,
+}
+
+impl ResponsesConfig {
+    /// What the steps of a row must keep to, as far as the row does not ask for less.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            iterations: self.max_iterations,
+            depth: self.max_depth,
+            tool_calls: self.max_tool_calls,
+            time: self.max_response_time,
+            tokens: self.max_response_tokens,
+            output_tokens: None,
+            tool_output_bytes: self.max_tool_output.as_u64(),
+        }
+    }
+}

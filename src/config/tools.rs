@@ -1,0 +1,158 @@
+//! Tools that models may call and this program runs: the tables of the settings file.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigError, Secret};
+
+/// Everything the settings file says of tools.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ToolsConfig {
+    /// `[[tools]]`: functions behind a URL.
+    pub tools: Vec<HttpToolConfig>,
+    /// `[[mcp_servers]]`.
+    pub mcp_servers: Vec<McpServerConfig>,
+    /// `[[agents]]`: functions that are models with tools of their own.
+    pub agents: Vec<AgentConfig>,
+}
+
+/// The tables of a settings file that are no flags.
+pub(super) const SECTIONS: [&str; 3] = ["tools", "mcp_servers", "agents"];
+
+/// `[[tools]]`: a function that is called by posting its arguments to a URL.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpToolConfig {
+    /// The function's name, by which rows ask for it.
+    pub name: String,
+    /// What the model is told of it, unless the row says something else.
+    #[serde(default)]
+    pub description: String,
+    /// The JSON schema of its arguments; any object if absent.
+    #[serde(default = "any_object")]
+    pub parameters: toml::Value,
+    /// Where the arguments are posted.
+    #[serde(deserialize_with = "parsed")]
+    pub url: url::Url,
+    /// Headers to send. `${NAME}` stands for the environment variable of that name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// How long one call may take.
+    #[serde(default = "half_a_minute", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Calls that may be under way at once in this process.
+    #[serde(default = "sixteen")]
+    pub max_concurrency: u32,
+    /// Calls after the first, for failures that may pass.
+    #[serde(default = "two")]
+    pub retries: u32,
+    /// Bytes one output may have.
+    #[serde(default = "quarter_mib", deserialize_with = "parsed")]
+    pub max_output_bytes: ByteSize,
+    /// Whether the same arguments have the same output for as long as the process runs.
+    #[serde(default)]
+    pub cache: bool,
+}
+
+/// `[[mcp_servers]]`: a server of tools, over streamable HTTP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct McpServerConfig {
+    /// The `server_label` by which rows ask for it.
+    pub label: String,
+    /// Where it is.
+    #[serde(deserialize_with = "parsed")]
+    pub url: url::Url,
+    /// Headers to send. `${NAME}` stands for the environment variable of that name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// The tools that rows may use; all if absent.
+    #[serde(default)]
+    pub allowed_tools: Option<Vec<String>>,
+    /// How long one call may take.
+    #[serde(default = "one_minute", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Bytes one output may have.
+    #[serde(default = "quarter_mib", deserialize_with = "parsed")]
+    pub max_output_bytes: ByteSize,
+}
+
+/// `[[agents]]`: a function that is answered by a model, which may call tools of its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The function's name, by which rows and other agents ask for it.
+    pub name: String,
+    /// What the model that calls it is told of it, unless the row says something else.
+    #[serde(default)]
+    pub description: String,
+    /// The JSON schema of its arguments; by default an object with a text `input`.
+    #[serde(default)]
+    pub parameters: Option<toml::Value>,
+    /// The agent's model.
+    pub model: String,
+    /// The agent's instructions.
+    pub instructions: String,
+    /// Names of tools and agents that it may call.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// Labels of MCP servers whose tools it may call.
+    #[serde(default)]
+    pub mcp_servers: Vec<String>,
+}
+
+impl ToolsConfig {
+    /// Reads the tables of a settings file.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let not_toml = |source| ConfigError::NotToml { path: path.to_owned(), source };
+        let mut table: toml::Table = text.parse().map_err(not_toml)?;
+        table.retain(|key, _| SECTIONS.contains(&key.as_str()));
+        table.try_into().map_err(not_toml)
+    }
+}
+
+fn any_object() -> toml::Value {
+    toml::Value::Table(toml::Table::from_iter([("type".to_owned(), "object".into())]))
+}
+
+fn half_a_minute() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn one_minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn sixteen() -> u32 {
+    16
+}
+
+fn two() -> u32 {
+    2
+}
+
+fn quarter_mib() -> ByteSize {
+    ByteSize::kib(256)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+/// A value as it is written on a command line.
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,223 @@
+//! The tools of the settings file, checked and ready to be called.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::guard::trusting_client;
+use super::hosts::AllowedHosts;
+use super::http::{HttpTool, HttpToolSettings};
+use super::mcp::{McpClient, McpServer};
+use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, Secret, ToolsConfig};
+use crate::domain::schema::Schema;
+
+/// Bounds of MCP servers that come with rows.
+const ROW_SERVER_TIMEOUT: Duration = Duration::from_secs(60);
+const ROW_SERVER_OUTPUT: usize = 256 << 10;
+
+/// Every tool that rows can ask for by its name or label.
+#[derive(Default)]
+pub struct Catalog {
+    functions: HashMap<String, Entry>,
+    servers: HashMap<String, Arc<McpClient>>,
+    allowed_hosts: AllowedHosts,
+}
+
+/// A function that is served here.
+pub(super) struct Entry {
+    pub(super) served: Served,
+    pub(super) description: String,
+    pub(super) parameters: Box<RawValue>,
+}
+
+/// Who answers a function.
+#[derive(Clone)]
+pub(super) enum Served {
+    Http(Arc<HttpTool>),
+    Agent(Arc<Agent>),
+}
+
+/// A function that is answered by a model with tools of its own.
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Its model.
+    pub model: String,
+    /// What its model is told.
+    pub instructions: String,
+    /// What its arguments must match.
+    pub schema: Schema,
+    /// Its tools, as a row would ask for them.
+    pub tools: Vec<Box<RawValue>>,
+}
+
+impl Catalog {
+    /// The tools of a settings file.
+    ///
+    /// # Errors
+    /// What is wrong with which of them, and what to do.
+    pub fn new(config: &ToolsConfig, allowed_hosts: &[String]) -> Result<Self, String> {
+        let mut catalog = Self {
+            allowed_hosts: AllowedHosts::parse(allowed_hosts).map_err(|error| format!("--mcp-allowed-hosts: {error}"))?,
+            ..Self::default()
+        };
+        for tool in &config.tools {
+            let entry = http_tool(tool).map_err(|error| format!("[[tools]] '{}': {error}", tool.name))?;
+            catalog.add(&tool.name, entry)?;
+        }
+        for server in &config.mcp_servers {
+            let client = mcp_server(server).map_err(|error| format!("[[mcp_servers]] '{}': {error}", server.label))?;
+            if catalog.servers.insert(server.label.clone(), Arc::new(client)).is_some() {
+                return Err(format!("[[mcp_servers]] has the label '{}' twice", server.label));
+            }
+        }
+        for agent in &config.agents {
+            let entry = agent_tool(agent).map_err(|error| format!("[[agents]] '{}': {error}", agent.name))?;
+            catalog.add(&agent.name, entry)?;
+        }
+        for agent in &config.agents {
+            let unknown = agent.tools.iter().find(|name| !catalog.functions.contains_key(*name));
+            let unknown = unknown.or(agent.mcp_servers.iter().find(|label| !catalog.servers.contains_key(*label)));
+            if let Some(unknown) = unknown {
+                return Err(format!("[[agents]] '{}' names '{unknown}', which is not in the settings file", agent.name));
+            }
+        }
+        Ok(catalog)
+    }
+
+    fn add(&mut self, name: &str, entry: Entry) -> Result<(), String> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(is_name) {
+            return Err(format!("the function name '{name}' must be 1 to 64 letters, digits, '_' and '-'"));
+        }
+        match self.functions.insert(name.to_owned(), entry) {
+            None => Ok(()),
+            Some(_) => Err(format!("the function name '{name}' is given twice")),
+        }
+    }
+
+    pub(super) fn function(&self, name: &str) -> Option<&Entry> {
+        self.functions.get(name)
+    }
+
+    pub(super) fn server(&self, label: &str) -> Option<&Arc<McpClient>> {
+        self.servers.get(label)
+    }
+
+    /// Whether rows may name MCP servers by URL at all.
+    pub(super) fn takes_servers_of_rows(&self) -> bool {
+        !self.allowed_hosts.is_empty()
+    }
+
+    /// A client for an MCP server that a row names.
+    pub(super) fn server_of_row(&self, server: RowServer) -> Result<McpClient, String> {
+        let RowServer { label, url, headers } = server;
+        self.allowed_hosts.check(&url).map_err(|refusal| format!("MCP server '{label}' is not called: {refusal}"))?;
+        let server = McpServer {
+            label: label.clone(),
+            url,
+            headers,
+            allowed_tools: None,
+            timeout: ROW_SERVER_TIMEOUT,
+            max_output_bytes: ROW_SERVER_OUTPUT,
+            is_row_given: true,
+        };
+        McpClient::new(server).map_err(|error| format!("MCP server '{label}' cannot be called: {error}"))
+    }
+}
+
+/// An MCP server as a row names it.
+pub(super) struct RowServer {
+    pub(super) label: String,
+    pub(super) url: url::Url,
+    pub(super) headers: HeaderMap,
+}
+
+/// Headers by their names. Their values are not shown in logs.
+pub(super) fn headers<'a>(texts: impl Iterator<Item = (&'a String, String)>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in texts {
+        let known = HeaderName::try_from(name).map_err(|_| format!("'{name}' is no name of an HTTP header"))?;
+        let mut value =
+            HeaderValue::try_from(value).map_err(|_| format!("the value of '{name}' is none that an HTTP header can have"))?;
+        value.set_sensitive(true);
+        headers.insert(known, value);
+    }
+    Ok(headers)
+}
+
+fn configured_headers(config: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {
+    let texts = config.iter().map(|(name, value)| Ok((name, value.with_environment()?.reveal().to_owned())));
+    headers(texts.collect::<Result<Vec<_>, String>>()?.into_iter())
+}
+
+fn http_url(url: &url::Url) -> Result<url::Url, String> {
+    if matches!(url.scheme(), "http" | "https") { Ok(url.clone()) } else { Err(format!("{url} is not an http or https URL")) }
+}
+
+fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
+    let json = match parameters {
+        toml::Value::String(json) => RawValue::from_string(json.clone()).map_err(|error| format!("parameters: {error}"))?,
+        table => to_raw_value(table).map_err(|error| format!("parameters: {error}"))?,
+    };
+    let schema = Schema::compile(json.get()).map_err(|error| format!("parameters: {error}"))?;
+    Ok((json, schema))
+}
+
+fn http_tool(config: &HttpToolConfig) -> Result<Entry, String> {
+    let (parameters, schema) = schema(&config.parameters)?;
+    let settings = HttpToolSettings {
+        url: http_url(&config.url)?,
+        headers: configured_headers(&config.headers)?,
+        schema,
+        timeout: config.timeout,
+        max_concurrency: config.max_concurrency.max(1),
+        retries: config.retries,
+        max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),
+        cache: config.cache,
+    };
+    let client = trusting_client(HeaderMap::new()).map_err(|error| error.to_string())?;
+    let served = Served::Http(Arc::new(HttpTool::new(settings, client)));
+    Ok(Entry { served, description: config.description.clone(), parameters })
+}
+
+fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
+    let server = McpServer {
+        label: config.label.clone(),
+        url: http_url(&config.url)?,
+        headers: configured_headers(&config.headers)?,
+        allowed_tools: config.allowed_tools.clone(),
+        timeout: config.timeout,
+        max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),
+        is_row_given: false,
+    };
+    McpClient::new(server).map_err(|error| error.to_string())
+}
+
+fn agent_tool(config: &AgentConfig) -> Result<Entry, String> {
+    let input = || {
+        let schema = json!({
+            "type": "object", "properties": { "input": { "type": "string" } }, "required": ["input"],
+            "additionalProperties": false,
+        });
+        toml::Value::String(schema.to_string())
+    };
+    let (parameters, schema) = schema(&config.parameters.clone().unwrap_or_else(input))?;
+    let functions = config.tools.iter().map(|name| json!({ "type": "function", "name": name }));
+    let servers = config
+        .mcp_servers
+        .iter()
+        .map(|label| json!({ "type": "mcp", "server_label": label, "require_approval": "never" }));
+    let agent = Agent {
+        name: config.name.clone(),
+        model: config.model.clone(),
+        instructions: config.instructions.clone(),
+        schema,
+        tools: functions.chain(servers).map(|tool| to_raw_value(&tool).expect("it is JSON")).collect(),
+    };
+    Ok(Entry { served: Served::Agent(Arc::new(agent)), description: config.description.clone(), parameters })
+}

@@ -1,0 +1,161 @@
+//! Functions behind a URL: the arguments are posted, the answer's body is the output.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Response, StatusCode, Url};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::ToolError;
+use crate::domain::schema::Schema;
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The pause before the second call of a failing one; it doubles from call to call.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// As much of a failing tool's answer as the model is shown.
+const ERROR_BYTES: usize = 2048;
+/// Bytes of outputs that are remembered of one tool.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// What an HTTP tool is made of.
+#[derive(Debug)]
+pub struct HttpToolSettings {
+    /// Where the arguments are posted.
+    pub url: Url,
+    /// Headers to send.
+    pub headers: HeaderMap,
+    /// What the arguments must match.
+    pub schema: Schema,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// Calls that may be under way at once.
+    pub max_concurrency: u32,
+    /// Calls after the first, for failures that may pass.
+    pub retries: u32,
+    /// Bytes an output may have.
+    pub max_output_bytes: usize,
+    /// Whether the same arguments always have the same output.
+    pub cache: bool,
+}
+
+/// A function that is called by posting its arguments to a URL.
+pub struct HttpTool {
+    settings: HttpToolSettings,
+    client: Client,
+    places: Semaphore,
+    /// Outputs by arguments in one spelling.
+    outputs: Option<Cache<String, String, Bytes>>,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<String, String> for Bytes {
+    fn weight(&self, arguments: &String, output: &String) -> u64 {
+        (arguments.len() + output.len()) as u64
+    }
+}
+
+impl HttpTool {
+    /// A tool that is called through `client`.
+    #[must_use]
+    pub fn new(settings: HttpToolSettings, client: Client) -> Self {
+        let outputs = settings.cache.then(|| Cache::with_weighter(1024, CACHE_BYTES, Bytes));
+        Self { places: Semaphore::new(settings.max_concurrency as usize), client, outputs, settings }
+    }
+
+    /// Calls the tool. The same `key` stands for the same call.
+    ///
+    /// # Errors
+    /// Why there is no output.
+    pub async fn call(&self, arguments: &str, key: &str) -> Result<String, ToolError> {
+        self.settings.schema.check(arguments).map_err(ToolError::InvalidArguments)?;
+        match &self.outputs {
+            None => self.call_until_it_answers(arguments, key).await,
+            Some(outputs) => {
+                // The members of a `Value` are sorted.
+                let value: Value = serde_json::from_str(arguments).expect("it has matched a schema");
+                let output = self.call_until_it_answers(arguments, key);
+                outputs.get_or_insert_async(&value.to_string(), output).await
+            }
+        }
+    }
+
+    async fn call_until_it_answers(&self, arguments: &str, key: &str) -> Result<String, ToolError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..self.settings.retries {
+            match self.call_once(arguments, key).await {
+                Called::Ended(result) => return result,
+                Called::MayPass(_) => tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await,
+            }
+            pause *= 2;
+        }
+        match self.call_once(arguments, key).await {
+            Called::Ended(result) => result,
+            Called::MayPass(error) => Err(error),
+        }
+    }
+
+    async fn call_once(&self, arguments: &str, key: &str) -> Called {
+        let _place = self.places.acquire().await.expect("the semaphore is never closed");
+        let call = self
+            .client
+            .post(self.settings.url.clone())
+            .headers(self.settings.headers.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(&IDEMPOTENCY_KEY, key)
+            .body(arguments.to_owned());
+        let answer = async {
+            let response = call.send().await.map_err(unreachable)?;
+            let status = response.status();
+            Ok((status, self.body(response).await?))
+        };
+        match tokio::time::timeout(self.settings.timeout, answer).await {
+            Err(_) => Called::MayPass(ToolError::TimedOut(self.settings.timeout)),
+            Ok(Err(error @ ToolError::TooLarge { .. })) => Called::Ended(Err(error)),
+            Ok(Err(error)) => Called::MayPass(error),
+            Ok(Ok((status, body))) if status.is_success() => Called::Ended(Ok(body)),
+            Ok(Ok((status, body))) => {
+                let shown = body.char_indices().nth(ERROR_BYTES).map_or(body.as_str(), |(end, _)| &body[..end]);
+                let error = ToolError::Failed(format!("The tool answered with status {status}: {shown}"));
+                if may_pass(status) { Called::MayPass(error) } else { Called::Ended(Err(error)) }
+            }
+        }
+    }
+
+    async fn body(&self, mut response: Response) -> Result<String, ToolError> {
+        let limit = self.settings.max_output_bytes;
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > limit {
+                return Err(ToolError::TooLarge { limit });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+enum Called {
+    Ended(Result<String, ToolError>),
+    MayPass(ToolError),
+}
+
+fn may_pass(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500..=599)
+}
+
+/// The innermost cause alone: the outer ones name the URL.
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
+fn unreachable(error: reqwest::Error) -> ToolError {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    ToolError::Unreachable(cause.to_string())
+}
