@@ -3,7 +3,10 @@
 
 pub mod chat;
 mod fields;
+pub mod native;
+mod tool_name;
 mod turn;
 
 pub use fields::Fields;
+pub use tool_name::mcp_function_name;
 pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};
