@@ -52,13 +52,20 @@ pub(super) struct WireUsage {
 #[derive(Deserialize, Clone, Copy)]
 struct Details {
     cached_tokens: Option<u64>,
+    cache_write_tokens: Option<u64>,
     reasoning_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    /// Those of the prompt's tokens that were written to a cache.
+    pub(super) fn cache_write_tokens(&self) -> u64 {
+        let input = self.input_tokens_details.or(self.prompt_tokens_details);
+        sane(input.and_then(|details| details.cache_write_tokens))
+    }
 }
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
-        // A count beyond 32 bits is noise, and a sum of noise would overflow the databases' integers.
-        let sane = |count: Option<u64>| count.unwrap_or(0).min(u64::from(u32::MAX));
         let input = wire.input_tokens_details.or(wire.prompt_tokens_details);
         let output = wire.output_tokens_details.or(wire.completion_tokens_details);
         let input_tokens = sane(wire.input_tokens.or(wire.prompt_tokens));
@@ -71,4 +78,9 @@ impl From<WireUsage> for Usage {
             total_tokens: wire.total_tokens.map_or(input_tokens + output_tokens, |total| sane(Some(total))),
         }
     }
+}
+
+/// A count beyond 32 bits is noise, and a sum of noise would overflow the databases' integers.
+fn sane(count: Option<u64>) -> u64 {
+    count.unwrap_or(0).min(u64::from(u32::MAX))
 }

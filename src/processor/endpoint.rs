@@ -2,23 +2,23 @@
 
 use async_trait::async_trait;
 
-use super::{CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ShouldRetry};
+use super::{CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ResponsesProcessor, ShouldRetry};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::{Claimed, Request, RequestCompletionResult};
 use crate::storage::Storage;
 use crate::upstream::HttpClient;
 
-/// The processor of `batchwright serve`. Each endpoint has one call for each row.
-#[derive(Debug, Clone)]
+/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, all others one.
 pub struct EndpointProcessor {
     single: DefaultRequestProcessor,
+    responses: ResponsesProcessor,
 }
 
 impl EndpointProcessor {
-    /// A processor that runs single calls with `single`.
+    /// A processor that runs rows for `/v1/responses` with `responses`, and single calls with `single`.
     #[must_use]
-    pub fn new(single: DefaultRequestProcessor) -> Self {
-        Self { single }
+    pub fn new(single: DefaultRequestProcessor, responses: ResponsesProcessor) -> Self {
+        Self { single, responses }
     }
 }
 
@@ -32,13 +32,15 @@ where
         &self,
         request: Request<Claimed>,
         http: H,
-        _storage: &S,
+        storage: &S,
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> Result<RequestCompletionResult, ProcessorError> {
         match request.data.endpoint {
-            Endpoint::Responses
-            | Endpoint::ChatCompletions
+            Endpoint::Responses => {
+                Ok(self.responses.run(request, http, storage, should_retry, cancellation).await)
+            }
+            Endpoint::ChatCompletions
             | Endpoint::Embeddings
             | Endpoint::Completions
             | Endpoint::Moderations

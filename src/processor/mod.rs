@@ -12,6 +12,8 @@
 
 mod default;
 mod endpoint;
+mod ensure;
+mod responses;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use async_trait::async_trait;
 
 pub use default::DefaultRequestProcessor;
 pub use endpoint::EndpointProcessor;
+pub use ensure::Ensured;
+pub use responses::{ResponsesProcessor, ResponsesSettings, StepLog};
 
 use crate::domain::outcome::HttpResponse;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};

@@ -9,6 +9,7 @@ use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, des
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
+const STEP_SECONDS: &str = "batchwright_step_seconds";
 const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts collecting, and returns what renders the metrics for `GET /metrics`.
@@ -19,6 +20,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     let buckets = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(ATTEMPT_SECONDS.to_owned()), &buckets)?
+        .set_buckets_for_metric(Matcher::Full(STEP_SECONDS.to_owned()), &buckets)?
         .install_recorder()?;
     describe_counter!("batchwright_files_total", "Files uploaded");
     describe_counter!("batchwright_file_bytes_total", "Bytes of files uploaded");
@@ -26,6 +28,8 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_batches_ended_total", "Batches that reached a terminal status after they ran");
     describe_counter!("batchwright_attempts_total", "Attempts to run a request, by how they ended");
     describe_histogram!(ATTEMPT_SECONDS, "How long an attempt took, by how it ended");
+    describe_counter!("batchwright_steps_total", "Calls of models and tools within requests, by how they ended");
+    describe_histogram!(STEP_SECONDS, "How long a call within a request took, by how it ended");
     describe_counter!("batchwright_lines_recorded_total", "Lines recorded in output and error files");
     describe_counter!("batchwright_flushes_total", "Commits that recorded lines");
     describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
@@ -57,6 +61,14 @@ pub fn batch_created() {
 /// A batch that ran reached its terminal status.
 pub fn batch_ended() {
     counter!("batchwright_batches_ended_total").increment(1);
+}
+
+/// A step of a row ended, or an attempt at it.
+pub fn step_ended(is_model_call: bool, is_well: bool, took: Duration) {
+    let kind = if is_model_call { "model_call" } else { "tool_call" };
+    let ended = if is_well { "completed" } else { "failed" };
+    counter!("batchwright_steps_total", "kind" => kind, "ended" => ended).increment(1);
+    histogram!(STEP_SECONDS, "kind" => kind, "ended" => ended).record(took.as_secs_f64());
 }
 
 /// How an attempt ended.

@@ -6,6 +6,7 @@
 mod catalog;
 mod error;
 mod guard;
+mod hosts;
 mod http;
 mod mcp;
 mod toolset;

@@ -11,6 +11,7 @@ use super::ToolError;
 use super::catalog::{Agent, Catalog, Entry, RowServer, Served, headers};
 use super::http::HttpTool;
 use super::mcp::{McpClient, McpTool};
+use crate::domain::outcome::FailureReason;
 use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name};
 
 /// The tools of one row, or of one agent.
@@ -43,6 +44,15 @@ pub enum NoToolset {
     Unsupported(String),
     /// An MCP server does not answer, which may pass.
     Unreachable(String),
+}
+
+impl From<NoToolset> for FailureReason {
+    fn from(why: NoToolset) -> Self {
+        match why {
+            NoToolset::Unsupported(text) => Self::Unsupported(text),
+            NoToolset::Unreachable(text) => Self::Network(text),
+        }
+    }
 }
 
 /// What is read of a tool in a row.
@@ -167,6 +177,16 @@ impl Toolset {
             Function::Mcp(_, function) => Some(function.clone()),
             _ => None,
         }
+    }
+
+    /// The functions behind which the tools of an MCP server are.
+    #[must_use]
+    pub fn functions_of(&self, label: &str) -> Vec<&str> {
+        let is_its = |function: &Function| matches!(function, Function::Mcp(_, function) if function.label == label);
+        let mut names: Vec<_> =
+            self.functions.iter().filter(|(_, function)| is_its(function)).map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// What a model is told that asks for a function that it has made up.

@@ -69,7 +69,11 @@ impl Assembly<'_> {
         }
         response.set("id", &self.row.response_id());
         response.set("object", "response");
-        response.set("created_at", &turns.first().map_or(ended_at, |(_, turn)| turn.created_at));
+        response.set("created_at", &turns.first().map_or(ended_at, |(step, turn)| match turn.created_at {
+            // The upstream does not say.
+            0 => step.started_at.0 / 1000,
+            at => at,
+        }));
         response.set("status", status);
         response.set("completed_at", &(status == "completed").then_some(ended_at));
         response.set("error", &error);

@@ -111,6 +111,18 @@ pub enum End {
     Invalid(String),
 }
 
+impl End {
+    /// The end of a scope with one turn.
+    #[must_use]
+    pub fn of(turn: &Turn) -> Self {
+        match turn.end {
+            TurnEnd::Completed => Self::Completed,
+            TurnEnd::Incomplete(_) => Self::CutOff,
+            TurnEnd::Failed(_) => Self::Failed,
+        }
+    }
+}
+
 /// What the steps of a row have used up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
@@ -196,10 +208,9 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
         }
     };
     let Some((step, turn)) = turns.last() else { return call_model() };
-    match turn.end {
-        TurnEnd::Completed => {}
-        TurnEnd::Incomplete(_) => return Next::End(End::CutOff),
-        TurnEnd::Failed(_) => return Next::End(End::Failed),
+    let own_end = End::of(turn);
+    if own_end != End::Completed {
+        return Next::End(own_end);
     }
     let calls = turn.calls();
     if calls.is_empty() {

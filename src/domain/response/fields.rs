@@ -51,6 +51,13 @@ impl Fields {
         Some(self.0.remove(position).1)
     }
 
+    /// The object without the members that are null.
+    #[must_use]
+    pub fn without_nulls(mut self) -> Self {
+        self.0.retain(|(_, value)| value.get() != "null");
+        self
+    }
+
     /// The members in their order, nulls among them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &RawValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), &**value))

@@ -6,7 +6,9 @@ pub mod chat;
 mod conversation;
 mod decide;
 mod fields;
+pub mod native;
 mod step;
+mod tool_name;
 mod turn;
 
 pub use assemble::{Assembly, McpFunction, McpList};
@@ -14,4 +16,5 @@ pub use conversation::{Opening, input_items};
 pub use decide::{End, Limit, Limits, Next, Rules, Served, Spent, decide_next};
 pub use fields::Fields;
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
+pub use tool_name::mcp_function_name;
 pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};

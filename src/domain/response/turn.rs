@@ -1,11 +1,13 @@
 //! What a model answers to one call, whichever API it was asked through.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{StepPath, ToolCall};
+use super::{Fields, StepPath, ToolCall};
 use crate::domain::ids::RequestId;
-use crate::domain::usage::Usage;
+use crate::domain::usage::{Usage, WireUsage};
 
 /// A model's answer to one call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,6 +107,12 @@ pub struct TokenUsage {
 }
 
 impl TokenUsage {
+    /// The `usage` of an answer, in the names of either API; `None` if it cannot be read.
+    pub(super) fn read(answer: &Fields) -> Option<Self> {
+        let wire: WireUsage = answer.get("usage").ok()??;
+        Some(Self { cache_write_tokens: wire.cache_write_tokens(), usage: wire.into() })
+    }
+
     /// Adds `other` to this, each count capped rather than wrapped.
     pub fn add(&mut self, other: Self) {
         self.usage.add(other.usage);
@@ -146,4 +154,17 @@ impl ItemIds {
     pub fn id(&self, kind: &str, index: usize) -> String {
         format!("{kind}_{}_{index}", self.0)
     }
+
+    /// The id of the call at position `index`: the one it has, unless that is empty or one of those `used` before it.
+    pub(super) fn call_id(&self, given: Option<String>, used: &mut HashSet<String>, index: usize) -> String {
+        let id = given.filter(|id| !id.is_empty() && !used.contains(id)).unwrap_or_else(|| self.id("call", index));
+        used.insert(id.clone());
+        id
+    }
+}
+
+/// A point in time of an answer in whole seconds; 0 if it has none.
+pub(super) fn seconds(answer: &Fields, name: &str) -> i64 {
+    let whole = |number: &RawValue| number.get().split('.').next()?.parse().ok();
+    answer.raw(name).and_then(whole).unwrap_or_default()
 }

@@ -1,1 +1,0 @@
-//! Asking through the Chat Completions API what was asked of the Responses API.

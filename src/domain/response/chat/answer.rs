@@ -1,0 +1,220 @@
+//! A chat completion as a turn, with the items that a response has.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::node::{is_string, raw};
+use crate::domain::response::turn::seconds;
+use crate::domain::response::{Fields, ItemIds, TokenUsage, Turn, TurnEnd};
+use crate::domain::row::shown;
+
+/// A chat completion read as the turn it is. `ids` gives the items' ids, and those of calls that have none of their
+/// own.
+///
+/// # Errors
+/// What is wrong with the answer.
+pub fn turn(answer: &[u8], ids: &ItemIds) -> Result<Turn, String> {
+    let answer = Fields::read(answer).map_err(|_| "The upstream's answer is not a JSON object.")?;
+    let choices: Option<Vec<Fields>> = member(&answer, "choices")?;
+    let choice = choices.unwrap_or_default().into_iter().next().ok_or("The upstream's answer has no choices.")?;
+    let message: Fields = member(&choice, "message")?.ok_or("The upstream's answer has no message.")?;
+    let end = end(&choice)?;
+    Ok(Turn {
+        model: answer.get("model").ok().flatten().unwrap_or_default(),
+        created_at: seconds(&answer, "created"),
+        output: items(&message, &choice, &end, ids)?,
+        usage: TokenUsage::read(&answer),
+        end,
+    })
+}
+
+fn end(choice: &Fields) -> Result<TurnEnd, String> {
+    let reason: Option<String> = member(choice, "finish_reason")?;
+    match reason.as_deref() {
+        Some("length") => Ok(TurnEnd::Incomplete(raw(&json!({ "reason": "max_output_tokens" })))),
+        Some("content_filter") => Ok(TurnEnd::Incomplete(raw(&json!({ "reason": "content_filter" })))),
+        // So servers call it when they gave up; what there is of the answer is no answer.
+        Some(reason @ ("abort" | "error")) => {
+            Err(format!("The upstream broke its answer off: its finish_reason is '{reason}'."))
+        }
+        _ => Ok(TurnEnd::Completed),
+    }
+}
+
+fn items(message: &Fields, choice: &Fields, end: &TurnEnd, ids: &ItemIds) -> Result<Vec<Box<RawValue>>, String> {
+    if message.raw("audio").is_some() {
+        return Err("The upstream's answer has audio, which a response cannot have.".to_owned());
+    }
+    // What was cut off is the last item.
+    let status = if matches!(end, TurnEnd::Completed) { "completed" } else { "incomplete" };
+    let mut items = Vec::new();
+    if let Some(text) = reasoning(message)? {
+        items.push(raw(&json!({
+            "id": ids.id("rs", items.len()), "type": "reasoning", "summary": [],
+            "content": [{ "type": "reasoning_text", "text": text }], "status": "completed",
+        })));
+    }
+    let calls = calls(message)?;
+    let content = content(message, choice)?;
+    if !content.is_empty() || calls.is_empty() {
+        items.push(raw(&Message {
+            id: ids.id("msg", items.len()),
+            r#type: "message",
+            status: if calls.is_empty() { status } else { "completed" },
+            role: "assistant",
+            content: if content.is_empty() { vec![Part::text(String::new(), Vec::new())] } else { content },
+        }));
+    }
+    let last = calls.len().saturating_sub(1);
+    let mut used = HashSet::new();
+    for (index, (id, call)) in calls.into_iter().enumerate() {
+        items.push(raw(&Call {
+            id: ids.id("fc", items.len()),
+            r#type: "function_call",
+            call_id: ids.call_id(id, &mut used, items.len()),
+            name: call.name,
+            arguments: call.arguments.map_or_else(|| raw("{}"), as_string),
+            status: if index == last { status } else { "completed" },
+        }));
+    }
+    Ok(items)
+}
+
+#[derive(Serialize)]
+struct Message {
+    id: String,
+    r#type: &'static str,
+    status: &'static str,
+    role: &'static str,
+    content: Vec<Part>,
+}
+
+#[derive(Serialize)]
+struct Call {
+    id: String,
+    r#type: &'static str,
+    call_id: String,
+    name: String,
+    arguments: Box<RawValue>,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part {
+    OutputText { text: String, annotations: [(); 0], logprobs: Vec<Logprob> },
+    Refusal { refusal: String },
+}
+
+impl Part {
+    fn text(text: String, logprobs: Vec<Logprob>) -> Self {
+        Self::OutputText { text, annotations: [], logprobs }
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct Logprob {
+    token: String,
+    bytes: Option<Vec<u8>>,
+    logprob: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<Vec<Logprob>>,
+}
+
+impl Logprob {
+    /// With the bytes of the token, which a response always has and some servers leave out.
+    fn with_bytes(mut self) -> Self {
+        self.bytes = self.bytes.or_else(|| Some(self.token.clone().into_bytes()));
+        self.top_logprobs = self.top_logprobs.map(|top| top.into_iter().map(Self::with_bytes).collect());
+        self
+    }
+}
+
+/// Servers have two names for it; some send both.
+fn reasoning(message: &Fields) -> Result<Option<String>, String> {
+    for name in ["reasoning_content", "reasoning"] {
+        let text: Option<String> = member(message, name)?;
+        if text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return Ok(text);
+        }
+    }
+    Ok(None)
+}
+
+fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
+    #[derive(Deserialize)]
+    struct Text {
+        r#type: String,
+        #[serde(default)]
+        text: String,
+        #[serde(default)]
+        refusal: String,
+    }
+
+    let (mut text, mut refusal) = (String::new(), member::<String>(message, "refusal")?.unwrap_or_default());
+    match message.raw("content") {
+        Some(content) if !is_string(content) => {
+            for part in member::<Vec<Text>>(message, "content")?.unwrap_or_default() {
+                match part.r#type.as_str() {
+                    "text" | "output_text" => text += &part.text,
+                    "refusal" => refusal += &part.refusal,
+                    other => return Err(format!("The upstream's answer has a part of type '{}'.", shown(other))),
+                }
+            }
+        }
+        _ => text = member(message, "content")?.unwrap_or_default(),
+    }
+    let mut parts = Vec::new();
+    if !text.is_empty() {
+        parts.push(Part::text(text, logprobs(choice)?));
+    }
+    if !refusal.is_empty() {
+        parts.push(Part::Refusal { refusal });
+    }
+    Ok(parts)
+}
+
+fn logprobs(choice: &Fields) -> Result<Vec<Logprob>, String> {
+    let logprobs: Option<Fields> = member(choice, "logprobs")?;
+    let content: Option<Vec<Logprob>> = logprobs.map_or(Ok(None), |logprobs| member(&logprobs, "content"))?;
+    let complete = |logprob: Logprob| Logprob { top_logprobs: logprob.top_logprobs.or(Some(Vec::new())), ..logprob };
+    Ok(content.unwrap_or_default().into_iter().map(complete).map(Logprob::with_bytes).collect())
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: String,
+    arguments: Option<Box<RawValue>>,
+}
+
+/// The calls with their ids, also the one of servers that know no more than one.
+fn calls(message: &Fields) -> Result<Vec<(Option<String>, Function)>, String> {
+    #[derive(Deserialize)]
+    struct ToolCall {
+        id: Option<String>,
+        function: Function,
+    }
+
+    let calls: Vec<ToolCall> = member(message, "tool_calls")?.unwrap_or_default();
+    if !calls.is_empty() {
+        return Ok(calls.into_iter().map(|call| (call.id, call.function)).collect());
+    }
+    let call: Option<Function> = member(message, "function_call")?;
+    Ok(call.into_iter().map(|call| (None, call)).collect())
+}
+
+/// The arguments of a call as a string, which some servers send as the object itself.
+fn as_string(arguments: Box<RawValue>) -> Box<RawValue> {
+    if is_string(&arguments) { arguments } else { raw(arguments.get()) }
+}
+
+fn member<T: serde::de::DeserializeOwned>(of: &Fields, name: &str) -> Result<Option<T>, String> {
+    of.get(name).map_err(|error| format!("The upstream's answer has a '{name}' that cannot be read: {error}."))
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -1,0 +1,120 @@
+//! What messages and outputs of tools consist of: text, or parts of several kinds.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::node::{Node, is_string, nodes};
+use crate::domain::response::{Fields, Unsupported};
+use crate::domain::row::shown;
+
+/// The content of a chat message.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Content {
+    /// A string as it was written.
+    Text(Box<RawValue>),
+    /// The parts.
+    Parts(Vec<Fields>),
+}
+
+impl Content {
+    /// The content that stands `at` a place of the body.
+    pub(super) fn read(at: &str, json: Box<RawValue>) -> Result<Self, Unsupported> {
+        if is_string(&json) {
+            return Ok(Self::Text(json));
+        }
+        nodes(at, &json)?.into_iter().map(part).collect::<Result<_, _>>().map(Self::Parts)
+    }
+
+    /// As a string if it is one text, which is what chat templates expect of every role but the user.
+    pub(super) fn plain(self) -> Self {
+        let is_text = |name: &str| name == "type" || name == "text";
+        match &self {
+            Self::Parts(parts) => match parts.as_slice() {
+                [part] if part.iter().all(|(name, _)| is_text(name)) => {
+                    part.raw("text").map(|text| Self::Text(text.to_owned())).unwrap_or(self)
+                }
+                _ => self,
+            },
+            Self::Text(_) => self,
+        }
+    }
+
+    /// The refusal, if that is all there is.
+    pub(super) fn refusal(&self) -> Option<&RawValue> {
+        match self {
+            Self::Parts(parts) if parts.len() == 1 => parts[0].raw("refusal"),
+            _ => None,
+        }
+    }
+}
+
+/// A part as Chat Completions has it, with the members that both APIs call the same.
+fn part(mut part: Node) -> Result<Fields, Unsupported> {
+    match part.need_text("type")?.as_str() {
+        "input_text" => wrapped(part, "text", |part| part.need("text")),
+        "output_text" => {
+            // They are about the text, which the model wrote without them.
+            part.forget(&["annotations", "logprobs"]);
+            wrapped(part, "text", |part| part.need("text"))
+        }
+        "refusal" => wrapped(part, "refusal", |part| part.need("refusal")),
+        "input_audio" => wrapped(part, "input_audio", |part| part.need("input_audio")),
+        "input_image" => wrapped(part, "image_url", image),
+        "input_file" => wrapped(part, "file", file),
+        other => Err(part.refuse(|at| {
+            format!(
+                "'{at}': parts of type '{}' cannot be sent to an upstream that has only /v1/chat/completions; leave it \
+                 out.",
+                shown(other)
+            )
+        })),
+    }
+}
+
+/// A part of type `kind`, whose value is the member of that name.
+fn wrapped<T: Serialize>(
+    mut part: Node,
+    kind: &str,
+    value: impl FnOnce(&mut Node) -> Result<T, Unsupported>,
+) -> Result<Fields, Unsupported> {
+    let value = value(&mut part)?;
+    let mut wrapped = Fields::default();
+    wrapped.set("type", kind);
+    wrapped.set(kind, &value);
+    for (name, other) in part.rest().iter() {
+        wrapped.set(name, other);
+    }
+    Ok(wrapped)
+}
+
+fn image(part: &mut Node) -> Result<Fields, Unsupported> {
+    if part.take("file_id").is_some() {
+        return Err(part.refuse_member("file_id", |at| {
+            format!("'{at}': the upstream has no files; send the image as a data: URL in 'image_url'.")
+        }));
+    }
+    let mut image = Fields::default();
+    image.set("url", &part.need("image_url")?);
+    if let Some(detail) = part.take("detail") {
+        image.set("detail", &detail);
+    }
+    Ok(image)
+}
+
+fn file(part: &mut Node) -> Result<Fields, Unsupported> {
+    if part.take("file_url").is_some() {
+        return Err(part.refuse_member("file_url", |at| {
+            format!(
+                "'{at}' cannot be sent to an upstream that has only /v1/chat/completions; send 'file_data' instead."
+            )
+        }));
+    }
+    let mut file = Fields::default();
+    for name in ["filename", "file_data", "file_id"] {
+        if let Some(value) = part.take(name) {
+            file.set(name, &value);
+        }
+    }
+    Ok(file)
+}

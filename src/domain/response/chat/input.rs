@@ -1,0 +1,178 @@
+//! `instructions` and `input`, item by item, as the messages of a chat.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::content::Content;
+use super::messages::{Messages, ToolCall};
+use super::node::{Node, is_string, nodes, raw};
+use crate::domain::response::{Fields, Unsupported, mcp_function_name};
+use crate::domain::row::shown;
+
+/// Takes `instructions` and `input` out of a body.
+pub(super) fn take(body: &mut Node) -> Result<Vec<Fields>, Unsupported> {
+    let mut messages = Messages::default();
+    if let Some(instructions) = body.take("instructions") {
+        add_all("instructions", "system", instructions, &mut messages)?;
+    }
+    add_all("input", "user", body.need("input")?, &mut messages)?;
+    Ok(messages.finish())
+}
+
+/// Adds what stands `at` a place of the body: items, or a string that is a message of `role`.
+fn add_all(at: &str, role: &str, json: Box<RawValue>, messages: &mut Messages) -> Result<(), Unsupported> {
+    if is_string(&json) {
+        messages.say(message(role, &Content::Text(json)));
+        return Ok(());
+    }
+    nodes(at, &json)?.into_iter().try_for_each(|item| add(item, messages))
+}
+
+fn add(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    let kind: Option<String> = item.take_as("type", "a string")?;
+    match kind.as_deref().unwrap_or("message") {
+        "message" => add_message(item, messages),
+        "reasoning" => add_reasoning(item, messages),
+        "function_call" => add_call(item, messages),
+        "function_call_output" => add_output(item, messages),
+        "mcp_call" => add_mcp_call(item, messages),
+        // The model knows them from `tools`.
+        "mcp_list_tools" => Ok(()),
+        "mcp_approval_request" | "mcp_approval_response" => Err(item.refuse(|at| {
+            format!("'{at}': a batch cannot ask for approval; set 'require_approval' to 'never' and leave it out.")
+        })),
+        "item_reference" => Err(item
+            .refuse(|at| format!("'{at}' refers to an item that is not kept here; write the item out in its place."))),
+        other => Err(item.refuse(|at| {
+            format!(
+                "'{at}': items of type '{}' cannot be sent to an upstream that has only /v1/chat/completions; leave it \
+                 out.",
+                shown(other)
+            )
+        })),
+    }
+}
+
+fn add_message(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    item.forget(&["id", "status"]);
+    let role = item.need_text("role")?;
+    let content = Content::read(&item.place("content"), item.need("content")?)?;
+    let mut message = match role.as_str() {
+        "user" => message("user", &content),
+        // The chat templates of open models know no developers.
+        "system" | "developer" => message("system", &content.plain()),
+        "assistant" => match content.refusal() {
+            Some(refusal) => {
+                let mut message = message("assistant", &None::<Content>);
+                message.set("refusal", refusal);
+                message
+            }
+            None => message("assistant", &content.plain()),
+        },
+        other => {
+            return Err(item.refuse_member("role", |at| {
+                format!("'{at}' is '{}'; it must be 'user', 'system', 'developer' or 'assistant'.", shown(other))
+            }));
+        }
+    };
+    for (name, value) in item.rest().iter() {
+        message.set(name, value);
+    }
+    if role == "assistant" {
+        messages.answer(message)
+    } else {
+        messages.say(message)
+    }
+    Ok(())
+}
+
+fn add_reasoning(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    #[derive(Deserialize)]
+    struct Part {
+        text: String,
+    }
+
+    item.forget(&["id", "status"]);
+    let mut text = |name| -> Result<String, Unsupported> {
+        let parts: Option<Vec<Part>> = item.take_as(name, "an array of texts")?;
+        let texts: Vec<_> = parts.unwrap_or_default().into_iter().map(|part| part.text).collect();
+        Ok(texts.join("\n"))
+    };
+    let (content, summary) = (text("content")?, text("summary")?);
+    let reasoning = if content.is_empty() { summary } else { content };
+    if item.take("encrypted_content").is_some() && reasoning.is_empty() {
+        return Err(item.refuse_member("encrypted_content", |at| {
+            format!("'{at}': the upstream cannot read encrypted reasoning; leave the item out.")
+        }));
+    }
+    item.nothing_left()?;
+    messages.think(&reasoning);
+    Ok(())
+}
+
+fn add_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    item.forget(&["id", "status"]);
+    let call = ToolCall::new(item.need_text("call_id")?, item.need_text("name")?, arguments(&mut item)?);
+    item.nothing_left()?;
+    messages.call(call);
+    Ok(())
+}
+
+fn add_output(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    item.forget(&["id", "status", "name"]);
+    let call_id = item.need_text("call_id")?;
+    let output = Content::read(&item.place("output"), item.need("output")?)?;
+    item.nothing_left()?;
+    add_tool_message(call_id, &output.plain(), messages);
+    Ok(())
+}
+
+fn add_mcp_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    item.forget(&["status", "approval_request_id"]);
+    let id = item.need_text("id")?;
+    let name = mcp_function_name(&item.need_text("server_label")?, &item.need_text("name")?);
+    let arguments = arguments(&mut item)?;
+    let output = match (item.take("output"), item.take("error")) {
+        (_, Some(error)) => raw(&format!("Error: {}", error_text(&error))),
+        (Some(output), None) => output,
+        (None, None) => {
+            return Err(item.refuse(|at| format!("'{at}' is a call without output or error; leave it out.")));
+        }
+    };
+    item.nothing_left()?;
+    messages.call(ToolCall::new(id.clone(), name, arguments));
+    add_tool_message(id, &Content::Text(output), messages);
+    Ok(())
+}
+
+/// The arguments of a call as a string, which some clients send as the object itself.
+fn arguments(call: &mut Node) -> Result<Box<RawValue>, Unsupported> {
+    let arguments = call.need("arguments")?;
+    Ok(if is_string(&arguments) { arguments } else { raw(arguments.get()) })
+}
+
+/// What an error says: the string it is, or its message, or all of it.
+fn error_text(error: &RawValue) -> String {
+    let message = || serde_json::from_str::<Fields>(error.get()).ok()?.get::<String>("message").ok()?;
+    let text = serde_json::from_str(error.get()).ok().or_else(message);
+    text.unwrap_or_else(|| error.get().to_owned())
+}
+
+fn add_tool_message(call_id: String, content: &Content, messages: &mut Messages) {
+    let mut message = Fields::default();
+    message.set("role", "tool");
+    message.set("tool_call_id", &call_id);
+    message.set("content", content);
+    messages.output(call_id, message);
+}
+
+fn message(role: &str, content: &impl serde::Serialize) -> Fields {
+    let mut message = Fields::default();
+    message.set("role", role);
+    message.set("content", content);
+    message
+}
+
+#[cfg(test)]
+#[path = "input_tests.rs"]
+mod tests;

@@ -1,0 +1,97 @@
+//! The answer of an upstream that has the Responses API itself, read as a turn.
+
+use std::collections::HashSet;
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::turn::seconds;
+use super::{Fields, ItemIds, TokenUsage, Turn, TurnEnd};
+use crate::domain::row::shown;
+
+/// A response read as the turn it is. Its items stay as they came, except that those without an id get one, and so do
+/// calls that have none or the one of a call before them.
+///
+/// # Errors
+/// What is wrong with the answer.
+pub fn turn(answer: &[u8], ids: &ItemIds) -> Result<Turn, String> {
+    let answer = Fields::read(answer).map_err(|_| "The upstream's answer is not a JSON object.")?;
+    let end = end(&answer)?;
+    let items: Option<Vec<Box<RawValue>>> =
+        answer.get("output").map_err(|_| "The upstream's answer has an 'output' that is not an array.")?;
+    let items = match (items, &end) {
+        (Some(items), _) => items,
+        (None, TurnEnd::Failed(_)) => Vec::new(),
+        (None, _) => return Err("The upstream's answer has no output.".to_owned()),
+    };
+    let mut calls = HashSet::new();
+    let output = items.into_iter().enumerate().map(|(index, item)| with_ids(item, index, ids, &mut calls));
+    Ok(Turn {
+        model: answer.get("model").ok().flatten().unwrap_or_default(),
+        created_at: seconds(&answer, "created_at"),
+        output: output.collect::<Result<_, _>>()?,
+        usage: TokenUsage::read(&answer),
+        end,
+    })
+}
+
+fn end(answer: &Fields) -> Result<TurnEnd, String> {
+    let status: Option<String> =
+        answer.get("status").map_err(|_| "The upstream's answer has a 'status' that is not a string.")?;
+    let why = |name, unknown: &str| match answer.raw(name) {
+        Some(why) => why.to_owned(),
+        None => RawValue::from_string(unknown.to_owned()).expect("it is JSON"),
+    };
+    match status.as_deref() {
+        None | Some("completed") => Ok(TurnEnd::Completed),
+        Some("incomplete") => Ok(TurnEnd::Incomplete(why("incomplete_details", r#"{"reason":null}"#))),
+        Some("failed") => Ok(TurnEnd::Failed(why(
+            "error",
+            r#"{"code":"server_error","message":"The upstream does not say why the response failed."}"#,
+        ))),
+        Some(other) => Err(format!("The upstream's answer is not final: its status is '{}'.", shown(other))),
+    }
+}
+
+fn with_ids(
+    item: Box<RawValue>,
+    index: usize,
+    ids: &ItemIds,
+    calls: &mut HashSet<String>,
+) -> Result<Box<RawValue>, String> {
+    let mut fields: Fields = serde_json::from_str(item.get())
+        .map_err(|_| format!("The upstream's answer has an 'output[{index}]' that is not an object."))?;
+    let text = |fields: &Fields, name| fields.get::<String>(name).ok().flatten();
+    let kind = text(&fields, "type").unwrap_or_default();
+    let mut is_changed = false;
+    if text(&fields, "id").is_none_or(|id| id.is_empty()) {
+        fields.set("id", &ids.id(prefix(&kind), index));
+        is_changed = true;
+    }
+    if kind == "function_call" {
+        let given = text(&fields, "call_id");
+        let call_id = ids.call_id(given.clone(), calls, index);
+        if given.as_ref() != Some(&call_id) {
+            fields.set("call_id", &call_id);
+            is_changed = true;
+        }
+    }
+    if !is_changed {
+        return Ok(item);
+    }
+    Ok(to_raw_value(&fields).expect("it came from JSON"))
+}
+
+/// What the ids of a type of item begin with.
+fn prefix(kind: &str) -> &'static str {
+    match kind {
+        "message" => "msg",
+        "reasoning" => "rs",
+        "function_call" => "fc",
+        "mcp_call" => "mcp",
+        _ => "item",
+    }
+}
+
+#[cfg(test)]
+#[path = "native_tests.rs"]
+mod tests;

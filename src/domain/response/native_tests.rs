@@ -1,0 +1,94 @@
+//! Responses of upstreams that have the API themselves.
+
+use super::*;
+
+fn read(answer: &str) -> Result<Turn, String> {
+    turn(answer.as_bytes(), &ItemIds::new("1".to_owned()))
+}
+
+fn output_of(output: &str) -> String {
+    let turn = read(&format!(r#"{{"status":"completed","output":{output}}}"#)).expect("a response");
+    serde_json::to_string(&turn.output).expect("items are JSON")
+}
+
+#[test]
+fn items_stay_as_they_came() {
+    let output = r#"[{"type":"reasoning", "id":"rs_9","summary":[],"x":1.0},{"type":"function_call","id":"fc_9","call_id":"a","name":"f","arguments":"{}"}]"#;
+
+    assert_eq!(output_of(output), output);
+}
+
+#[test]
+fn items_without_an_id_get_one() {
+    assert_eq!(
+        output_of(r#"[{"type":"message","x":1.0},{"type":"reasoning","id":""},{"type":"web_search_call","id":null}]"#),
+        concat!(
+            r#"[{"type":"message","x":1.0,"id":"msg_1_0"},{"type":"reasoning","id":"rs_1_1"},"#,
+            r#"{"type":"web_search_call","id":"item_1_2"}]"#
+        )
+    );
+}
+
+#[test]
+fn calls_without_an_id_of_their_own_get_one() {
+    let call = |id: &str| format!(r#"{{"type":"function_call","id":"fc_9","call_id":"{id}"}}"#);
+    let calls = |ids: [&str; 3]| format!("[{}]", ids.map(call).join(","));
+
+    assert_eq!(output_of(&calls(["a", "a", ""])), calls(["a", "call_1_1", "call_1_2"]));
+}
+
+#[test]
+fn the_model_the_time_and_the_tokens_are_read() {
+    let turn = read(
+        r#"{"status":"completed","model":"m","created_at":7.5,"output":[],
+            "usage":{"input_tokens":3,"output_tokens":2,"input_tokens_details":{"cache_write_tokens":1}}}"#,
+    )
+    .expect("a response");
+
+    assert_eq!((turn.model.as_str(), turn.created_at), ("m", 7));
+    let tokens = turn.usage.expect("there is usage");
+    assert_eq!((tokens.usage.input_tokens, tokens.usage.total_tokens, tokens.cache_write_tokens), (3, 5, 1));
+
+    let bare = read(r#"{"output":[],"usage":null}"#).expect("a response");
+    assert!(bare.usage.is_none() && bare.created_at == 0 && matches!(bare.end, TurnEnd::Completed));
+}
+
+#[test]
+fn a_response_ends_as_its_status_says() {
+    for (answer, why) in [
+        (
+            r#"{"status":"incomplete","incomplete_details":{"reason":"content_filter"},"output":[]}"#,
+            r#"{"reason":"content_filter"}"#,
+        ),
+        (r#"{"status":"incomplete","output":[]}"#, r#"{"reason":null}"#),
+    ] {
+        let TurnEnd::Incomplete(found) = read(answer).expect(answer).end else { panic!("{answer} is incomplete") };
+        assert_eq!(found.get(), why);
+    }
+    for (answer, why) in [
+        (r#"{"status":"failed","error":{"code":"x","message":"y"}}"#, r#"{"code":"x","message":"y"}"#),
+        (
+            r#"{"status":"failed","error":null,"output":[]}"#,
+            r#"{"code":"server_error","message":"The upstream does not say why the response failed."}"#,
+        ),
+    ] {
+        let TurnEnd::Failed(found) = read(answer).expect(answer).end else { panic!("{answer} failed") };
+        assert_eq!(found.get(), why);
+    }
+}
+
+#[test]
+fn an_answer_that_is_none_says_what_is_wrong_with_it() {
+    for (answer, message) in [
+        ("7", "The upstream's answer is not a JSON object."),
+        ("{}", "The upstream's answer has no output."),
+        (r#"{"status":7}"#, "The upstream's answer has a 'status' that is not a string."),
+        (r#"{"status":"completed","output":{}}"#, "The upstream's answer has an 'output' that is not an array."),
+        (r#"{"status":"completed","output":[7]}"#, "The upstream's answer has an 'output[0]' that is not an object."),
+        (r#"{"status":"queued","output":[]}"#, "The upstream's answer is not final: its status is 'queued'."),
+        (r#"{"status":"in_progress"}"#, "The upstream's answer is not final: its status is 'in_progress'."),
+        (r#"{"status":"cancelled"}"#, "The upstream's answer is not final: its status is 'cancelled'."),
+    ] {
+        assert_eq!(read(answer).expect_err(answer), message);
+    }
+}

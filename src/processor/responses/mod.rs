@@ -1,0 +1,120 @@
+//! Rows for `/v1/responses`: as many calls of models and tools as they take.
+//!
+//! A row that asks for no tool that is served here is one call, and if the upstream has `/v1/responses` that call is the
+//! row's body and its answer the row's. Any other is a loop: [`decide_next`](crate::domain::response::decide_next) says
+//! what follows from the steps so far, `run` does it, `step_log` keeps it. A step that has ended is never made again: a
+//! row that is tried again, here or elsewhere, goes on from its steps.
+
+mod ask;
+mod row;
+mod run;
+mod step_log;
+
+use std::sync::Arc;
+
+use tracing::{Instrument as _, info_span};
+
+use super::ensure::Ensured;
+use super::{CancellationFuture, ShouldRetry};
+use crate::config::{Dialect, ResponsesConfig};
+use crate::domain::outcome::{FailureReason, HttpResponse};
+use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
+use crate::domain::response::Limits;
+use crate::domain::time::Clock;
+use crate::storage::StepStore;
+use crate::telemetry::chain;
+use crate::tools::Catalog;
+use crate::upstream::HttpClient;
+use ask::Asker;
+use row::Ended;
+use run::Stop;
+pub use step_log::StepLog;
+
+/// How rows for `/v1/responses` are run.
+#[derive(Debug, Clone)]
+pub struct ResponsesSettings {
+    /// The API the upstream is asked through.
+    pub dialect: Dialect,
+    /// Bounds of one row.
+    pub limits: Limits,
+    /// How often the model is asked to correct an answer.
+    pub schema_retries: u32,
+}
+
+impl From<&ResponsesConfig> for ResponsesSettings {
+    fn from(config: &ResponsesConfig) -> Self {
+        Self {
+            dialect: config.upstream_responses,
+            limits: config.limits(),
+            schema_retries: config.schema_retries,
+        }
+    }
+}
+
+/// Runs rows for `/v1/responses`.
+pub struct ResponsesProcessor {
+    settings: ResponsesSettings,
+    catalog: Catalog,
+    ensured: Arc<Ensured>,
+    steps: StepLog,
+    asker: Asker,
+    clock: Clock,
+}
+
+impl ResponsesProcessor {
+    /// A processor with the tools of `catalog`, that keeps steps in `steps`.
+    #[must_use]
+    pub fn new(
+        settings: ResponsesSettings,
+        catalog: Catalog,
+        ensured: Arc<Ensured>,
+        steps: StepLog,
+        clock: Clock,
+    ) -> Self {
+        let asker = Asker::new(settings.dialect);
+        Self { settings, catalog, ensured, steps, asker, clock }
+    }
+
+    /// Takes a row as far as it gets.
+    pub(super) async fn run(
+        &self,
+        request: Request<Claimed>,
+        http: impl HttpClient,
+        storage: &impl StepStore,
+        should_retry: ShouldRetry,
+        cancellation: CancellationFuture,
+    ) -> RequestCompletionResult {
+        let claimed = request.state.clone();
+        let is_fresh = claimed.token == 1 && request.attempt == 0;
+        let request = request.process(self.clock.now());
+        let span = info_span!(
+            target: "batchwright_state",
+            "batchwright.state.processing",
+            otel.name = "batchwright.state.processing",
+            request_id = %request.data.id,
+            retry_attempt = request.attempt,
+        );
+        let attempt = async {
+            // Nobody has had the row before.
+            let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };
+            match steps {
+                Ok(steps) => self.attempt(&request.data, &claimed, steps, &http, &should_retry).await,
+                Err(error) => Ended::stopped(FailureReason::Network(format!("The row's steps cannot be read: {}.", chain(&error)))),
+            }
+        };
+        let ended = tokio::select! {
+            ended = attempt.instrument(span) => ended,
+            reason = cancellation => return RequestCompletionResult::Canceled(request.cancel(reason)),
+        };
+        match ended {
+            Ended::Answered(response) => request.complete(response, &*should_retry),
+            Ended::Stopped { why, has_progressed } => {
+                let request = if has_progressed { request.progress() } else { request };
+                match why {
+                    Some(reason) => RequestCompletionResult::Failed(request.fail(reason)),
+                    None => RequestCompletionResult::Canceled(request.cancel(CancellationReason::User)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One attempt at a row: what it asks for, whether one call does, and the response that comes of it.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::ResponsesProcessor;
+use super::run::{Run, Scope, Stop};
+use crate::domain::outcome::{FailureReason, HttpResponse};
+use crate::domain::request::{Claimed, RequestData};
+use crate::domain::response::{
+    Assembly, End, Fields, ItemIds, Limits, Opening, Step, StepBody, StepPath, StepState, input_items,
+    mcp_function_name,
+};
+use crate::processor::ShouldRetry;
+use crate::tools::{Catalog, Toolset};
+use crate::upstream::{Call, HttpClient};
+
+/// What became of an attempt at a row.
+pub(super) enum Ended {
+    /// There is an answer, as the upstream gave it or as it was put together.
+    Answered(HttpResponse),
+    /// There is none: why, unless the row is somebody else's now, and whether any step has ended well.
+    Stopped { why: Option<FailureReason>, has_progressed: bool },
+}
+
+impl Ended {
+    pub(super) fn stopped(why: FailureReason) -> Self {
+        Self::Stopped { why: Some(why), has_progressed: false }
+    }
+}
+
+impl ResponsesProcessor {
+    /// Takes a row that has `steps` behind it as far as it gets.
+    pub(super) async fn attempt(
+        &self,
+        data: &RequestData,
+        claimed: &Claimed,
+        steps: Vec<Step>,
+        http: &impl HttpClient,
+        should_retry: &ShouldRetry,
+    ) -> Ended {
+        let asked = match self.read(data).await {
+            Ok(asked) => asked,
+            Err(reason) => return Ended::stopped(reason),
+        };
+        let Some(tools) = asked.tools else {
+            return match self.one_call(data, &asked.body, http, should_retry).await {
+                Ok(answer) => Ended::Answered(answer),
+                Err(reason) => Ended::stopped(reason),
+            };
+        };
+        let opening = match opening(&asked.body, &tools) {
+            Ok(opening) => opening,
+            Err(reason) => return Ended::stopped(reason),
+        };
+        let scope = Scope { path: StepPath::root(), opening, tools };
+        let limits = limits(&self.settings.limits, &asked.body);
+        let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
+        let end = match run.to_the_end(&scope).await {
+            Ok(end) => end,
+            Err(Stop::Reached(limit)) => End::Reached(limit),
+            Err(Stop::Failed(reason)) => {
+                return Ended::Stopped { why: Some(reason), has_progressed: run.has_progressed() };
+            }
+            Err(Stop::NotHeld) => return Ended::Stopped { why: None, has_progressed: false },
+        };
+        let answer = self.response(data, &asked.body, Some(&scope.tools), &run.steps(), &end);
+        match end {
+            End::Invalid(wrong) => Ended::stopped(FailureReason::SchemaInvalid(answer, wrong)),
+            _ => Ended::Answered(answer),
+        }
+    }
+
+    async fn read(&self, data: &RequestData) -> Result<Asked, FailureReason> {
+        let body = Fields::read(&data.body)
+            .map_err(|error| FailureReason::InvalidRow(format!("The row's body is not an object: {error}.")))?;
+        let text: Option<Fields> =
+            body.get("text").map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {error}.")))?;
+        let format = text.as_ref().and_then(|text| text.raw("format"));
+        let schema = if self.ensured.applies_to(data) { self.ensured.schema(format)? } else { None };
+        let takes_one_call = schema.is_none() && !self.catalog.serves(&body)?;
+        let tools = if takes_one_call { None } else { Some(self.catalog.open(&body).await?) };
+        Ok(Asked { body, tools, schema })
+    }
+
+    /// A row that is one call. Of an upstream with `/v1/responses` it is the row's body, and its answer is the row's.
+    async fn one_call(
+        &self,
+        data: &RequestData,
+        body: &Fields,
+        http: &impl HttpClient,
+        should_retry: &ShouldRetry,
+    ) -> Result<HttpResponse, FailureReason> {
+        if self.asker.is_native() {
+            let answer = http.post(Call::from(data)).await?;
+            if !self.asker.finds_none(&answer) {
+                return Ok(answer);
+            }
+        }
+        let path = StepPath::root().child(0);
+        let started_at = self.clock.now();
+        let (key, ids) = (data.id.to_string(), ItemIds::of_step(data.id, &path));
+        let turn = self.asker.ask_chat(http, body, &key, &ids, should_retry).await?;
+        let end = End::of(&turn);
+        let step = Step {
+            seq: 0,
+            path,
+            body: StepBody::ModelCall(Some(turn)),
+            state: StepState::Completed,
+            attempts: 1,
+            error: None,
+            started_at,
+            ended_at: Some(self.clock.now()),
+        };
+        Ok(self.response(data, body, None, &[step], &end))
+    }
+
+    fn response(
+        &self,
+        data: &RequestData,
+        body: &Fields,
+        tools: Option<&Toolset>,
+        steps: &[Step],
+        end: &End,
+    ) -> HttpResponse {
+        let assembly = Assembly {
+            row: data.id,
+            body,
+            lists: tools.map_or(&[], |tools| &tools.lists),
+            mcp: &|name| tools?.mcp(name),
+            steps,
+            end,
+            ended_at: self.clock.now(),
+        };
+        let body = Bytes::from(assembly.response().to_json());
+        HttpResponse { status: 200, request_id: None, retry_after: None, body }
+    }
+}
+
+/// What a row asks for.
+struct Asked {
+    body: Fields,
+    /// None if one call does.
+    tools: Option<Toolset>,
+    /// What its answer must match.
+    schema: Option<std::sync::Arc<crate::domain::schema::Schema>>,
+}
+
+/// What the row's model is asked first.
+fn opening(body: &Fields, tools: &Toolset) -> Result<Opening, FailureReason> {
+    let mut request = body.clone();
+    if !tools.definitions.is_empty() {
+        request.set("tools", &tools.definitions);
+    }
+    if let Some(choice) = body.raw("tool_choice").and_then(|choice| of_server(choice, tools)) {
+        request.set("tool_choice", &choice);
+    }
+    let input = input_items(body.raw("input"))
+        .map_err(|error| FailureReason::InvalidRow(format!("'input' is neither a text nor a list: {error}.")))?;
+    Ok(Opening { request, input })
+}
+
+/// The choice of an MCP server's tool as that of the function it is to the model, or of any of them.
+fn of_server(choice: &RawValue, tools: &Toolset) -> Option<Value> {
+    #[derive(Deserialize)]
+    struct Choice {
+        r#type: String,
+        server_label: String,
+        name: Option<String>,
+    }
+    let choice: Choice = serde_json::from_str(choice.get()).ok().filter(|choice: &Choice| choice.r#type == "mcp")?;
+    if let Some(name) = &choice.name {
+        return Some(json!({ "type": "function", "name": mcp_function_name(&choice.server_label, name) }));
+    }
+    let functions: Vec<Value> = tools
+        .functions_of(&choice.server_label)
+        .into_iter()
+        .map(|name| json!({ "type": "function", "name": name }))
+        .collect();
+    Some(json!({ "type": "allowed_tools", "mode": "required", "tools": functions }))
+}
+
+/// The bounds of a row: it can ask for less than it may have.
+fn limits(limits: &Limits, body: &Fields) -> Limits {
+    let number = |name: &str| body.get::<u64>(name).ok().flatten();
+    let tool_calls = number("max_tool_calls").map_or(limits.tool_calls, |most| {
+        u32::try_from(most).unwrap_or(u32::MAX).min(limits.tool_calls)
+    });
+    Limits { tool_calls, output_tokens: number("max_output_tokens"), ..limits.clone() }
+}

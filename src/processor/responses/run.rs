@@ -1,0 +1,292 @@
+//! One row on its way through calls of models and tools: it decides, does, keeps, and decides again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use super::ResponsesProcessor;
+use super::step_log::NotKept;
+use crate::domain::ids::RequestId;
+use crate::domain::outcome::FailureReason;
+use crate::domain::request::Claimed;
+use crate::domain::response::{
+    End, Fields, ItemIds, Limit, Limits, Next, Opening, Rules, Served, Step, StepBody, StepPath, StepState, ToolCall,
+    ToolOutput, Turn, decide_next, input_items,
+};
+use crate::domain::schema::Schema;
+use crate::processor::ShouldRetry;
+use crate::storage::StepWrite;
+use crate::telemetry::metrics;
+use crate::tools::{Agent, Function, ToolError, Toolset};
+use crate::upstream::HttpClient;
+
+/// Why a row goes no further.
+pub(super) enum Stop {
+    /// A call failed.
+    Failed(FailureReason),
+    /// A limit that holds for the whole row is reached.
+    Reached(Limit),
+    /// The row is somebody else's now.
+    NotHeld,
+}
+
+/// A row that is run.
+pub(super) struct Run<'a, H> {
+    pub(super) processor: &'a ResponsesProcessor,
+    pub(super) http: &'a H,
+    pub(super) should_retry: &'a ShouldRetry,
+    pub(super) row: RequestId,
+    pub(super) claimed: &'a Claimed,
+    pub(super) limits: Limits,
+    /// What the row's last answer must match.
+    pub(super) schema: Option<Arc<Schema>>,
+    /// In the order in which they were begun.
+    steps: Mutex<Vec<Step>>,
+    /// Whether any step has ended well since the row was taken up.
+    has_progressed: AtomicBool,
+    /// A row has one call of a model at a time, however many agents it runs: it is one of those that may run at once.
+    model: Semaphore,
+}
+
+/// The row itself, or an agent within it.
+pub(super) struct Scope {
+    pub(super) path: StepPath,
+    pub(super) opening: Opening,
+    pub(super) tools: Toolset,
+}
+
+impl<'a, H: HttpClient> Run<'a, H> {
+    /// A row with `steps` behind it.
+    pub(super) fn new(
+        processor: &'a ResponsesProcessor,
+        (http, should_retry): (&'a H, &'a ShouldRetry),
+        (row, claimed): (RequestId, &'a Claimed),
+        limits: Limits,
+        schema: Option<Arc<Schema>>,
+        steps: Vec<Step>,
+    ) -> Self {
+        let (steps, has_progressed, model) = (Mutex::new(steps), AtomicBool::new(false), Semaphore::new(1));
+        Self { processor, http, should_retry, row, claimed, limits, schema, steps, has_progressed, model }
+    }
+
+    /// The steps as they stand.
+    pub(super) fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_progressed(&self) -> bool {
+        self.has_progressed.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from where the steps end until the scope does.
+    pub(super) async fn to_the_end(&self, scope: &Scope) -> Result<End, Stop> {
+        loop {
+            match self.decide(scope) {
+                Next::CallModel => self.call_model(scope).await?,
+                Next::CallTools(calls) => {
+                    let turn = self.last_turn(scope);
+                    let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
+                    // All of them end before one that failed counts, so that what they said is kept.
+                    join_all(calls).await.into_iter().collect::<Result<(), Stop>>()?;
+                }
+                Next::End(end) => return Ok(end),
+            }
+        }
+    }
+
+    fn decide(&self, scope: &Scope) -> Next {
+        let served = |name: &str| match scope.tools.function(name) {
+            Some(Function::Client) => Served::Elsewhere,
+            Some(Function::Mcp(_, function)) if function.needs_approval => Served::AfterApproval,
+            // A function that the model has made up is answered with what there is.
+            Some(_) | None => Served::Here,
+        };
+        let rules = Rules {
+            limits: &self.limits,
+            served: &served,
+            check: &|turn| self.check(scope, turn),
+            corrections: self.processor.settings.schema_retries,
+        };
+        decide_next(&self.steps(), &scope.path, &rules)
+    }
+
+    fn check(&self, scope: &Scope, turn: &Turn) -> Result<(), String> {
+        match &self.schema {
+            Some(schema) if scope.path == StepPath::root() => schema.check(&turn.text()),
+            _ => Ok(()),
+        }
+    }
+
+    fn last_turn(&self, scope: &Scope) -> StepPath {
+        scope.path.child(self.turns(scope) - 1)
+    }
+
+    fn turns(&self, scope: &Scope) -> u32 {
+        let is_turn = |step: &&Step| step.path.parent().as_ref() == Some(&scope.path) && step.turn().is_some();
+        u32::try_from(self.steps().iter().filter(is_turn).count()).unwrap_or(u32::MAX)
+    }
+
+    async fn call_model(&self, scope: &Scope) -> Result<(), Stop> {
+        let path = scope.path.child(self.turns(scope));
+        let request = {
+            let check = |turn: &Turn| self.check(scope, turn);
+            scope.opening.next_request(&scope.path, &self.steps(), &self.limits, &check)
+        };
+        let seq = self.begin(&path, StepBody::ModelCall(None)).await;
+        let asked = {
+            let _turn = self.model.acquire().await.expect("the semaphore is never closed");
+            let (key, ids) = (self.key(&path), ItemIds::of_step(self.row, &path));
+            self.processor.asker.ask(self.http, &request, &key, &ids, self.should_retry).await
+        };
+        match asked {
+            Ok(turn) => self.end(seq, StepState::Completed, None, |body| *body = StepBody::ModelCall(Some(turn))).await,
+            Err(reason) => {
+                let state = if reason.is_retriable() { StepState::InProgress } else { StepState::Failed };
+                self.end(seq, state, Some(reason.code().to_owned()), |_| {}).await?;
+                Err(Stop::Failed(reason))
+            }
+        }
+    }
+
+    async fn call_tool(&self, scope: &Scope, path: StepPath, call: ToolCall) -> Result<(), Stop> {
+        let seq = self.begin(&path, StepBody::ToolCall(call.clone(), None)).await;
+        // Some models write nothing for no arguments.
+        let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
+        let said = match scope.tools.function(&call.name) {
+            Some(Function::Http(tool)) => tool.call(arguments, &self.key(&path)).await,
+            Some(Function::Mcp(server, function)) => match serde_json::from_str::<Map<String, Value>>(arguments) {
+                Ok(arguments) => server.call(&function.tool, arguments, &self.key(&path)).await,
+                Err(error) => Err(ToolError::InvalidArguments(error.to_string())),
+            },
+            Some(Function::Agent(agent)) => self.run_agent(agent, arguments, &path).await?,
+            Some(Function::Client) | None => Err(ToolError::Refused(scope.tools.unknown(&call.name))),
+        };
+        let output = match said {
+            Ok(output) => ToolOutput { output, is_error: false },
+            Err(error) => ToolOutput { output: error.to_string(), is_error: true },
+        };
+        let error = output.is_error.then(|| output.output.clone());
+        self.end(seq, StepState::Completed, error, |body| *body = StepBody::ToolCall(call, Some(output))).await
+    }
+
+    /// Runs an agent to its end within the step at `path`. What it says is the step's output.
+    fn run_agent<'b>(
+        &'b self,
+        agent: &'b Agent,
+        arguments: &'b str,
+        path: &'b StepPath,
+    ) -> BoxFuture<'b, Result<Result<String, ToolError>, Stop>> {
+        async move {
+            if path.depth() > self.limits.depth {
+                return Err(Stop::Reached(Limit::Depth));
+            }
+            if let Err(wrong) = agent.schema.check(arguments) {
+                return Ok(Err(ToolError::InvalidArguments(wrong)));
+            }
+            let mut request = Fields::default();
+            request.set("model", &agent.model);
+            request.set("instructions", &agent.instructions);
+            request.set("input", &task(arguments));
+            request.set("tools", &agent.tools);
+            let tools = self.processor.catalog.open(&request).await.map_err(|why| Stop::Failed(why.into()))?;
+            request.set("tools", &tools.definitions);
+            let input = input_items(request.raw("input")).expect("it is a text");
+            let scope = Scope { path: path.clone(), opening: Opening { request, input }, tools };
+            let end = self.to_the_end(&scope).await?;
+            let text = {
+                let last = self.last_turn(&scope);
+                let steps = self.steps();
+                steps.iter().find(|step| step.path == last).and_then(Step::turn).map(Turn::text).unwrap_or_default()
+            };
+            match end {
+                End::Completed => Ok(Ok(text)),
+                End::Reached(Limit::Iterations) => {
+                    let most = self.limits.iterations;
+                    Ok(Err(ToolError::Failed(format!("The agent has not ended within {most} calls of its model."))))
+                }
+                End::Reached(limit) => Err(Stop::Reached(limit)),
+                End::CutOff => Ok(Err(ToolError::Failed(format!("The agent was cut off. It had said: {text}")))),
+                End::Failed | End::Invalid(_) => Ok(Err(ToolError::Failed("The agent's model failed.".to_owned()))),
+            }
+        }
+        .boxed()
+    }
+
+    fn key(&self, path: &StepPath) -> String {
+        format!("{}.{path}", self.row)
+    }
+
+    /// Begins the step at `path`, for the first time or again. Returns its number.
+    async fn begin(&self, path: &StepPath, body: StepBody) -> u32 {
+        let started_at = self.processor.clock.now();
+        let step = {
+            let mut steps = self.steps();
+            let next = steps.iter().map(|step| step.seq + 1).max().unwrap_or(0);
+            match steps.iter_mut().find(|step| step.path == *path) {
+                Some(step) => {
+                    step.attempts += 1;
+                    step.started_at = started_at;
+                    step.error = None;
+                    step.clone()
+                }
+                None => {
+                    let (state, path) = (StepState::InProgress, path.clone());
+                    let step =
+                        Step { seq: next, path, body, state, attempts: 1, error: None, started_at, ended_at: None };
+                    steps.push(step.clone());
+                    step
+                }
+            }
+        };
+        let seq = step.seq;
+        self.processor.steps.begun(self.write(step)).await;
+        seq
+    }
+
+    /// Ends an attempt at a step, and returns once that is durable.
+    async fn end(
+        &self,
+        seq: u32,
+        state: StepState,
+        error: Option<String>,
+        ended: impl FnOnce(&mut StepBody),
+    ) -> Result<(), Stop> {
+        let now = self.processor.clock.now();
+        let mut step = self.steps().iter().find(|step| step.seq == seq).expect("it was begun").clone();
+        ended(&mut step.body);
+        step.state = state;
+        step.error = error;
+        step.ended_at = (state != StepState::InProgress).then_some(now);
+        metrics::step_ended(step.path.is_model_call(), step.error.is_none(), now.since(step.started_at));
+        match self.processor.steps.ended(self.write(step.clone())).await {
+            Ok(()) => {}
+            Err(NotKept::LeaseLost) => return Err(Stop::NotHeld),
+            Err(NotKept::Refused(error)) => {
+                return Err(Stop::Failed(FailureReason::Processor(format!("A step could not be kept: {error}."))));
+            }
+        }
+        // Others see it only now: what is decided by it is decided by what is durable.
+        *self.steps().iter_mut().find(|known| known.seq == seq).expect("it was begun") = step;
+        if state == StepState::Completed {
+            self.has_progressed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write(&self, step: Step) -> StepWrite {
+        StepWrite { row: self.row, lease: self.claimed.lease, token: self.claimed.token, step }
+    }
+}
+
+/// What an agent is told to do: the text of its one argument, or all of them as they are.
+fn task(arguments: &str) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Input {
+        input: String,
+    }
+    serde_json::from_str::<Input>(arguments).map_or_else(|_| arguments.to_owned(), |task| task.input)
+}
