@@ -50,6 +50,7 @@ pub(super) struct WireUsage {
 }
 
 #[derive(Deserialize, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the names of the wire")]
 struct Details {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,

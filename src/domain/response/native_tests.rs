@@ -13,7 +13,10 @@ fn output_of(output: &str) -> String {
 
 #[test]
 fn items_stay_as_they_came() {
-    let output = r#"[{"type":"reasoning", "id":"rs_9","summary":[],"x":1.0},{"type":"function_call","id":"fc_9","call_id":"a","name":"f","arguments":"{}"}]"#;
+    let output = concat!(
+        r#"[{"type":"reasoning", "id":"rs_9","summary":[],"x":1.0},"#,
+        r#"{"type":"function_call","id":"fc_9","call_id":"a","name":"f","arguments":"{}"}]"#
+    );
 
     assert_eq!(output_of(output), output);
 }

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::node::{is_string, raw};
+use super::node::{as_string, is_string, raw};
 use crate::domain::response::turn::seconds;
 use crate::domain::response::{Fields, ItemIds, TokenUsage, Turn, TurnEnd};
 use crate::domain::row::shown;
@@ -71,11 +72,12 @@ fn items(message: &Fields, choice: &Fields, end: &TurnEnd, ids: &ItemIds) -> Res
     let last = calls.len().saturating_sub(1);
     let mut used = HashSet::new();
     for (index, (id, call)) in calls.into_iter().enumerate() {
-        items.push(raw(&Call {
+        items.push(raw(&FunctionCall {
             id: ids.id("fc", items.len()),
             r#type: "function_call",
             call_id: ids.call_id(id, &mut used, items.len()),
             name: call.name,
+            // Some servers send the object itself.
             arguments: call.arguments.map_or_else(|| raw("{}"), as_string),
             status: if index == last { status } else { "completed" },
         }));
@@ -93,7 +95,7 @@ struct Message {
 }
 
 #[derive(Serialize)]
-struct Call {
+struct FunctionCall {
     id: String,
     r#type: &'static str,
     call_id: String,
@@ -105,26 +107,27 @@ struct Call {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Part {
-    OutputText { text: String, annotations: [(); 0], logprobs: Vec<Logprob> },
+    OutputText { text: String, annotations: [(); 0], logprobs: Vec<Scored> },
     Refusal { refusal: String },
 }
 
 impl Part {
-    fn text(text: String, logprobs: Vec<Logprob>) -> Self {
+    fn text(text: String, logprobs: Vec<Scored>) -> Self {
         Self::OutputText { text, annotations: [], logprobs }
     }
 }
 
+/// A token and how likely it was.
 #[derive(Deserialize, Serialize)]
-struct Logprob {
+struct Scored {
     token: String,
     bytes: Option<Vec<u8>>,
     logprob: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    top_logprobs: Option<Vec<Logprob>>,
+    top_logprobs: Option<Vec<Scored>>,
 }
 
-impl Logprob {
+impl Scored {
     /// With the bytes of the token, which a response always has and some servers leave out.
     fn with_bytes(mut self) -> Self {
         self.bytes = self.bytes.or_else(|| Some(self.token.clone().into_bytes()));
@@ -146,7 +149,7 @@ fn reasoning(message: &Fields) -> Result<Option<String>, String> {
 
 fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
     #[derive(Deserialize)]
-    struct Text {
+    struct ContentPart {
         r#type: String,
         #[serde(default)]
         text: String,
@@ -157,7 +160,7 @@ fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
     let (mut text, mut refusal) = (String::new(), member::<String>(message, "refusal")?.unwrap_or_default());
     match message.raw("content") {
         Some(content) if !is_string(content) => {
-            for part in member::<Vec<Text>>(message, "content")?.unwrap_or_default() {
+            for part in member::<Vec<ContentPart>>(message, "content")?.unwrap_or_default() {
                 match part.r#type.as_str() {
                     "text" | "output_text" => text += &part.text,
                     "refusal" => refusal += &part.refusal,
@@ -177,11 +180,14 @@ fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-fn logprobs(choice: &Fields) -> Result<Vec<Logprob>, String> {
+fn logprobs(choice: &Fields) -> Result<Vec<Scored>, String> {
     let logprobs: Option<Fields> = member(choice, "logprobs")?;
-    let content: Option<Vec<Logprob>> = logprobs.map_or(Ok(None), |logprobs| member(&logprobs, "content"))?;
-    let complete = |logprob: Logprob| Logprob { top_logprobs: logprob.top_logprobs.or(Some(Vec::new())), ..logprob };
-    Ok(content.unwrap_or_default().into_iter().map(complete).map(Logprob::with_bytes).collect())
+    let content: Option<Vec<Scored>> = logprobs.map_or(Ok(None), |logprobs| member(&logprobs, "content"))?;
+    let whole = |mut scored: Scored| {
+        scored.top_logprobs.get_or_insert_default();
+        scored.with_bytes()
+    };
+    Ok(content.unwrap_or_default().into_iter().map(whole).collect())
 }
 
 #[derive(Deserialize)]
@@ -206,12 +212,7 @@ fn calls(message: &Fields) -> Result<Vec<(Option<String>, Function)>, String> {
     Ok(call.into_iter().map(|call| (None, call)).collect())
 }
 
-/// The arguments of a call as a string, which some servers send as the object itself.
-fn as_string(arguments: Box<RawValue>) -> Box<RawValue> {
-    if is_string(&arguments) { arguments } else { raw(arguments.get()) }
-}
-
-fn member<T: serde::de::DeserializeOwned>(of: &Fields, name: &str) -> Result<Option<T>, String> {
+fn member<T: DeserializeOwned>(of: &Fields, name: &str) -> Result<Option<T>, String> {
     of.get(name).map_err(|error| format!("The upstream's answer has a '{name}' that cannot be read: {error}."))
 }
 

@@ -229,7 +229,11 @@ fn an_answer_that_is_none_says_what_is_wrong_with_it() {
 
 #[test]
 fn what_a_model_said_goes_back_to_it_as_it_said_it() {
-    let said = r#"{"role":"assistant","content":"look","reasoning_content":"so","tool_calls":[{"id":"b","type":"function","function":{"name":"f","arguments":"{\"n\":1.0}"}},{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}"#;
+    let said = concat!(
+        r#"{"role":"assistant","content":"look","reasoning_content":"so","tool_calls":["#,
+        r#"{"id":"b","type":"function","function":{"name":"f","arguments":"{\"n\":1.0}"}},"#,
+        r#"{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}"#
+    );
     let turn = turn_of(&format!(r#"{{"message":{said},"finish_reason":"tool_calls"}}"#)).expect("an answer");
     let outputs = ["a", "b"].map(|id| raw(&json!({ "type": "function_call_output", "call_id": id, "output": id })));
     let mut body = Fields::default();

@@ -28,16 +28,14 @@ impl Content {
 
     /// As a string if it is one text, which is what chat templates expect of every role but the user.
     pub(super) fn plain(self) -> Self {
-        let is_text = |name: &str| name == "type" || name == "text";
-        match &self {
-            Self::Parts(parts) => match parts.as_slice() {
-                [part] if part.iter().all(|(name, _)| is_text(name)) => {
-                    part.raw("text").map(|text| Self::Text(text.to_owned())).unwrap_or(self)
-                }
-                _ => self,
-            },
-            Self::Text(_) => self,
+        if let Self::Parts(parts) = &self
+            && let [part] = parts.as_slice()
+            && part.iter().all(|(name, _)| name == "type" || name == "text")
+            && let Some(text) = part.raw("text")
+        {
+            return Self::Text(text.to_owned());
         }
+        self
     }
 
     /// The refusal, if that is all there is.

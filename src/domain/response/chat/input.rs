@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::content::Content;
 use super::messages::{Messages, ToolCall};
-use super::node::{Node, is_string, nodes, raw};
+use super::node::{Node, as_string, is_string, nodes, raw};
 use crate::domain::response::{Fields, Unsupported, mcp_function_name};
 use crate::domain::row::shown;
 
@@ -79,9 +79,9 @@ fn add_message(mut item: Node, messages: &mut Messages) -> Result<(), Unsupporte
         message.set(name, value);
     }
     if role == "assistant" {
-        messages.answer(message)
+        messages.answer(message);
     } else {
-        messages.say(message)
+        messages.say(message);
     }
     Ok(())
 }
@@ -112,13 +112,14 @@ fn add_reasoning(mut item: Node, messages: &mut Messages) -> Result<(), Unsuppor
 
 fn add_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
     item.forget(&["id", "status"]);
-    let call = ToolCall::new(item.need_text("call_id")?, item.need_text("name")?, arguments(&mut item)?);
+    let call = ToolCall::new(item.need_text("call_id")?, item.need_text("name")?, as_string(item.need("arguments")?));
     item.nothing_left()?;
     messages.call(call);
     Ok(())
 }
 
 fn add_output(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
+    // The name is that of the call.
     item.forget(&["id", "status", "name"]);
     let call_id = item.need_text("call_id")?;
     let output = Content::read(&item.place("output"), item.need("output")?)?;
@@ -131,10 +132,10 @@ fn add_mcp_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupport
     item.forget(&["status", "approval_request_id"]);
     let id = item.need_text("id")?;
     let name = mcp_function_name(&item.need_text("server_label")?, &item.need_text("name")?);
-    let arguments = arguments(&mut item)?;
+    let arguments = as_string(item.need("arguments")?);
     let output = match (item.take("output"), item.take("error")) {
         (_, Some(error)) => raw(&format!("Error: {}", error_text(&error))),
-        (Some(output), None) => output,
+        (Some(output), None) => as_string(output),
         (None, None) => {
             return Err(item.refuse(|at| format!("'{at}' is a call without output or error; leave it out.")));
         }
@@ -143,12 +144,6 @@ fn add_mcp_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupport
     messages.call(ToolCall::new(id.clone(), name, arguments));
     add_tool_message(id, &Content::Text(output), messages);
     Ok(())
-}
-
-/// The arguments of a call as a string, which some clients send as the object itself.
-fn arguments(call: &mut Node) -> Result<Box<RawValue>, Unsupported> {
-    let arguments = call.need("arguments")?;
-    Ok(if is_string(&arguments) { arguments } else { raw(arguments.get()) })
 }
 
 /// What an error says: the string it is, or its message, or all of it.

@@ -201,16 +201,14 @@ fn summaries_stand_in_for_reasoning_and_empty_reasoning_is_dropped() {
 fn calls_of_mcp_tools_are_calls_of_functions_with_their_outputs() {
     let function = call("f");
     let mcp = |id: &str, rest: &str| {
-        format!(
-            r#"{{"type":"mcp_call","id":"{id}","server_label":"s","name":"n","arguments":"{{}}","approval_request_id":null,{rest}}}"#
-        )
+        format!(r#"{{"type":"mcp_call","id":"{id}","server_label":"s","name":"n","arguments":"{{}}",{rest}}}"#)
     };
     let call =
         |id: &str| format!(r#"{{"id":"{id}","type":"function","function":{{"name":"s__n","arguments":"{{}}"}}}}"#);
     let calls = |calls: &str| format!(r#"{{"role":"assistant","content":null,"tool_calls":[{calls}]}}"#);
 
     for (rest, content) in [
-        (r#""output":"of a","error":null"#, "of a"),
+        (r#""status":"completed","approval_request_id":"mcpr_1","output":"of a","error":null"#, "of a"),
         (r#""error":"no such tool""#, "Error: no such tool"),
         (r#""error":{"type":"http_error","code":500,"message":"it broke"},"output":null"#, "Error: it broke"),
         (r#""error":{"content":1.0}"#, r#"Error: {\"content\":1.0}"#),

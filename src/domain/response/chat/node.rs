@@ -114,13 +114,17 @@ impl Node {
 pub(super) fn nodes(at: &str, json: &RawValue) -> Result<Vec<Node>, Unsupported> {
     let wrong = |_| Unsupported { param: at.to_owned(), message: format!("'{at}' must be an array of objects.") };
     let values: Vec<Box<RawValue>> = serde_json::from_str(json.get()).map_err(wrong)?;
-    let read = |(index, value): (usize, &Box<RawValue>)| Node::read(format!("{at}[{index}]"), value);
-    values.iter().enumerate().map(read).collect()
+    (0..).zip(values).map(|(index, value): (usize, _)| Node::read(format!("{at}[{index}]"), &value)).collect()
 }
 
 /// Whether a value is a string.
 pub(super) fn is_string(json: &RawValue) -> bool {
     json.get().starts_with('"')
+}
+
+/// A string as it was written, and of anything else a string with its JSON: what the arguments of a call should be.
+pub(super) fn as_string(json: Box<RawValue>) -> Box<RawValue> {
+    if is_string(&json) { json } else { raw(json.get()) }
 }
 
 /// A value of this program as JSON.

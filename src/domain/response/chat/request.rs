@@ -64,8 +64,8 @@ const REFUSED: [(&str, &str, &str); 9] = [
     (
         "conversation",
         "null",
-        "'conversation' cannot be sent to an upstream that has only /v1/chat/completions; write the conversation out in \
-         'input'.",
+        "'conversation' cannot be sent to an upstream that has only /v1/chat/completions; write the \
+         conversation out in 'input'.",
     ),
     (
         "prompt",
@@ -76,7 +76,8 @@ const REFUSED: [(&str, &str, &str); 9] = [
     (
         "context_management",
         "null",
-        "'context_management' cannot be sent to an upstream that has only /v1/chat/completions; shorten 'input' instead.",
+        "'context_management' cannot be sent to an upstream that has only /v1/chat/completions; shorten \
+         'input' instead.",
     ),
     (
         "truncation",

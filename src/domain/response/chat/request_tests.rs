@@ -38,7 +38,10 @@ fn settings_with_another_name_get_it() {
         (r#""text":{"format":{"type":"text"}}"#, "{}"),
         (r#""text":{"format":{"type":"json_object"}}"#, r#"{"response_format":{"type":"json_object"}}"#),
         (
-            r#""text":{"format":{"type":"json_schema","name":"n","description":"d","schema":{"b":1.0,"a":2},"strict":true}}"#,
+            concat!(
+                r#""text":{"format":{"type":"json_schema","name":"n","description":"d","#,
+                r#""schema":{"b":1.0,"a":2},"strict":true}}"#
+            ),
             concat!(
                 r#"{"response_format":{"type":"json_schema","json_schema":"#,
                 r#"{"name":"n","description":"d","schema":{"b":1.0,"a":2},"strict":true}}}"#
@@ -63,7 +66,8 @@ fn functions_are_nested() {
     assert_translated(&[
         (
             concat!(
-                r#""tools":[{"type":"function","name":"f","description":"d","parameters":{"z":1.50,"a": {}},"strict":null},"#,
+                r#""tools":[{"type":"function","name":"f","description":"d","#,
+                r#""parameters":{"z":1.50,"a": {}},"strict":null},"#,
                 r#"{"name":"g","type":"function","strict":false}]"#
             ),
             concat!(
