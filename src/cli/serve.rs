@@ -22,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 use super::opened::{self, Opened};
 use super::shutdown;
 use crate::api::{self, App};
-use crate::config::{ServeConfig, UpstreamConfig};
+use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{DefaultRequestProcessor, EndpointProcessor, RequestProcessor};
+use crate::processor::{
+    DefaultRequestProcessor, EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog,
+};
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
+use crate::tools::Catalog;
 use crate::upstream::{HttpClient, ReqwestHttpClient, UpstreamSettings};
 use crate::wakeup::Wakeup;
 
@@ -62,7 +65,10 @@ pub struct Service {
 }
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings;
+    let mut settings = args.settings;
+    if let Some(path) = &args.config {
+        settings.responses.tools = ToolsConfig::read(path)?;
+    }
     logs::start(&settings.log.log)?;
     let metrics = metrics::start()?;
     tokio::spawn(metrics::keep_up(metrics.clone()));
@@ -89,7 +95,8 @@ impl Service {
     /// What the settings lack, or why the storage cannot be used.
     pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
-        let processor = EndpointProcessor::new(DefaultRequestProcessor::new(Clock::System));
+        let responses = settings.responses.clone();
+        let processor = move |storage: &Arc<SqlStorage>| endpoint_processor(&responses, storage);
         Self::assemble(settings, http.clone(), processor, Some(http), metrics).await
     }
 
@@ -102,14 +109,14 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
-        Self::assemble(settings, http, processor, None, None).await
+        Self::assemble(settings, http, |_| Ok(processor), None, None).await
     }
 
-    /// Opens the storage, starts the daemon and makes the router.
+    /// Opens the storage, starts the daemon with the processor that goes with it, and makes the router.
     async fn assemble<H, P>(
         settings: ServeConfig,
         http: H,
-        processor: P,
+        processor: impl FnOnce(&Arc<SqlStorage>) -> anyhow::Result<P>,
         models: Option<ReqwestHttpClient>,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self>
@@ -130,11 +137,12 @@ impl Service {
         };
         let settings = &service.settings;
         if settings.http.role.runs_rows() {
+            let _entered = service.threads.enter();
             let daemon = Daemon {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
                 http,
-                processor: Arc::new(processor),
+                processor: Arc::new(processor(&storage)?),
                 should_retry: settings.worker.should_retry(),
                 clock: clock.clone(),
                 wakeup: wakeup.clone(),
@@ -144,10 +152,10 @@ impl Service {
                     lease: settings.worker.lease,
                     sweep_every: SWEEP_EVERY,
                     retry: settings.worker.retry_policy(),
+                    steps_retention: settings.responses.steps_retention,
                     limits: settings.limits.batch(),
                 },
             };
-            let _entered = service.threads.enter();
             service.daemon = Some(daemon.start());
             // It ends with the threads: a hint may come at any time, and none may come.
             let (hints, woken) = (storage.clone(), wakeup.clone());
@@ -232,6 +240,15 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}; give another address with --listen"))
+}
+
+/// What runs rows in `batchwright serve`.
+fn endpoint_processor(config: &ResponsesConfig, storage: &Arc<SqlStorage>) -> anyhow::Result<EndpointProcessor> {
+    let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
+    let ensured = Arc::new(Ensured::new(config.ensure_schema));
+    let steps = StepLog::start(storage.clone());
+    let responses = ResponsesProcessor::new(config.into(), catalog, ensured, steps, Clock::System);
+    Ok(EndpointProcessor::new(DefaultRequestProcessor::new(Clock::System), responses))
 }
 
 fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow::Result<ReqwestHttpClient> {

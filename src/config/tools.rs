@@ -118,7 +118,7 @@ impl ToolsConfig {
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let not_toml = |source| ConfigError::NotToml { path: path.to_owned(), source };
         let mut table: toml::Table = text.parse().map_err(not_toml)?;
-        table.retain(|key, _| SECTIONS.contains(&key.as_str()));
+        table.retain(|key, _| SECTIONS.contains(&key));
         table.try_into().map_err(not_toml)
     }
 }

@@ -38,6 +38,8 @@ pub struct DaemonSettings {
     pub lease: Duration,
     /// How often the next of the blob store's 256 directories is looked through for orphans.
     pub sweep_every: Duration,
+    /// How long the steps of rows are kept after their batch has ended.
+    pub steps_retention: Duration,
     /// When failed requests are tried again.
     pub retry: RetryPolicy,
     /// What a batch must keep to.

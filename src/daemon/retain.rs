@@ -1,5 +1,5 @@
 //! Giving back the space of what nobody can see any more: files that were deleted or have expired, and blobs that were
-//! merged into others.
+//! merged into others, and the steps of batches that ended long ago.
 
 use std::sync::Arc;
 
@@ -30,7 +30,9 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
         if !blobs.is_empty() {
             context.storage.forget_blobs(&blobs).await?;
         }
-        if files < STEP && blobs.len() < STEP as usize {
+        let ended_before = now.minus(context.settings.steps_retention);
+        let steps = context.storage.forget_steps(ended_before, STEP).await?;
+        if files < STEP && blobs.len() < STEP as usize && steps == 0 {
             break;
         }
     }

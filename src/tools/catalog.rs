@@ -25,6 +25,7 @@ pub struct Catalog {
     functions: HashMap<String, Entry>,
     servers: HashMap<String, Arc<McpClient>>,
     allowed_hosts: AllowedHosts,
+    takes_servers_of_rows: bool,
 }
 
 /// A function that is served here.
@@ -61,8 +62,10 @@ impl Catalog {
     /// # Errors
     /// What is wrong with which of them, and what to do.
     pub fn new(config: &ToolsConfig, allowed_hosts: &[String]) -> Result<Self, String> {
+        let host = |text: &String| text.parse().map_err(|error| format!("--mcp-allowed-hosts '{text}': {error}"));
         let mut catalog = Self {
-            allowed_hosts: AllowedHosts::parse(allowed_hosts).map_err(|error| format!("--mcp-allowed-hosts: {error}"))?,
+            allowed_hosts: allowed_hosts.iter().map(host).collect::<Result<_, String>>()?,
+            takes_servers_of_rows: !allowed_hosts.is_empty(),
             ..Self::default()
         };
         for tool in &config.tools {
@@ -110,7 +113,7 @@ impl Catalog {
 
     /// Whether rows may name MCP servers by URL at all.
     pub(super) fn takes_servers_of_rows(&self) -> bool {
-        !self.allowed_hosts.is_empty()
+        self.takes_servers_of_rows
     }
 
     /// A client for an MCP server that a row names.

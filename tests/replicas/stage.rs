@@ -9,7 +9,7 @@ use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
 use batchwright::domain::ids::BatchId;
 use batchwright::domain::time::Clock;
-use batchwright::processor::{DefaultRequestProcessor, EndpointProcessor};
+use batchwright::processor::DefaultRequestProcessor;
 use batchwright::storage::blobs::Blobs;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
@@ -133,7 +133,7 @@ impl Stage {
             storage: Arc::new(self.storage().await),
             blobs: self.blobs(),
             http: ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain"),
-            processor: Arc::new(EndpointProcessor::new(DefaultRequestProcessor::new(clock.clone()))),
+            processor: Arc::new(DefaultRequestProcessor::new(clock.clone())),
             should_retry: config.worker.should_retry(),
             clock,
             wakeup: Wakeup::new(),
@@ -142,6 +142,7 @@ impl Stage {
                 global_max_concurrency: None,
                 lease: Duration::from_secs(2),
                 sweep_every,
+                steps_retention: config.responses.steps_retention,
                 retry: config.worker.retry_policy(),
                 limits: config.limits.batch(),
             },

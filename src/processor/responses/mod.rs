@@ -17,7 +17,7 @@ use tracing::{Instrument as _, info_span};
 use super::ensure::Ensured;
 use super::{CancellationFuture, ShouldRetry};
 use crate::config::{Dialect, ResponsesConfig};
-use crate::domain::outcome::{FailureReason, HttpResponse};
+use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::response::Limits;
 use crate::domain::time::Clock;
@@ -27,7 +27,6 @@ use crate::tools::Catalog;
 use crate::upstream::HttpClient;
 use ask::Asker;
 use row::Ended;
-use run::Stop;
 pub use step_log::StepLog;
 
 /// How rows for `/v1/responses` are run.

@@ -14,7 +14,7 @@ use crate::domain::response::{
     mcp_function_name,
 };
 use crate::processor::ShouldRetry;
-use crate::tools::{Catalog, Toolset};
+use crate::tools::Toolset;
 use crate::upstream::{Call, HttpClient};
 
 /// What became of an attempt at a row.
