@@ -40,16 +40,32 @@ const CATEGORIES: [&str; 13] = [
 /// Which endpoint answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `/v1/chat/completions`
+    /// Chat completions.
     Chat,
-    /// `/v1/completions`
+    /// Completions.
     Completion,
-    /// `/v1/embeddings`
+    /// Embeddings.
     Embedding,
-    /// `/v1/moderations`
+    /// Moderations.
     Moderation,
-    /// `/v1/responses`
+    /// Responses.
     Response,
+}
+
+impl Kind {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Chat, Self::Completion, Self::Embedding, Self::Moderation, Self::Response];
+
+    /// Where the endpoint is.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completion => "/v1/completions",
+            Self::Embedding => "/v1/embeddings",
+            Self::Moderation => "/v1/moderations",
+            Self::Response => "/v1/responses",
+        }
+    }
 }
 
 /// What an answer is made of.
@@ -74,10 +90,53 @@ impl Question {
         }
     }
 
+    /// Tokens of the request.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
+    }
+
+    /// 128 bits for an id.
+    pub fn draw_id(&mut self) -> u128 {
+        self.draws.id()
+    }
+
+    /// A chat completion with this message.
+    pub fn chat_completion(mut self, message: &str, finish_reason: &str, tokens: Tokens) -> String {
+        let (id, model, usage) = (self.draw_id(), self.model, chat_usage(tokens));
+        format!(
+            r#"{{"id":"chatcmpl-{id:032x}","object":"chat.completion","created":{CREATED},"model":{model},"choices":[{{"index":0,"message":{message},"logprobs":null,"finish_reason":"{finish_reason}"}}],"usage":{usage},"service_tier":"default","system_fingerprint":null}}"#
+        )
+    }
+
+    /// A response with these output items.
+    pub fn response(mut self, output: &str, tokens: Tokens) -> String {
+        let (id, model) = (self.draw_id(), self.model);
+        let Tokens { prompt, completion, reasoning } = tokens;
+        let total = prompt + completion;
+        format!(
+            r#"{{"id":"resp_{id:032x}","object":"response","created_at":{CREATED},"status":"completed","error":null,"incomplete_details":null,"instructions":null,"model":{model},"output":{output},"parallel_tool_calls":true,"metadata":{{}},"tool_choice":"auto","tools":[],"temperature":1.0,"top_p":1.0,"usage":{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":0,"cache_write_tokens":0}},"output_tokens":{completion},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}}}"#
+        )
+    }
+
     fn words(&mut self) -> Vec<&'static str> {
         let count = 4 + self.draws.below(16);
         (0..count).map(|_| WORDS[self.draws.below(32) as usize]).collect()
     }
+
+    fn tokens(&self, words: &[&str]) -> Tokens {
+        Tokens { prompt: self.prompt_tokens, completion: words.len(), reasoning: 0 }
+    }
+}
+
+/// How many tokens a request and its answer took.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens {
+    /// Those of the request.
+    pub prompt: usize,
+    /// Those of the answer, reasoning among them.
+    pub completion: usize,
+    /// Those of the reasoning.
+    pub reasoning: usize,
 }
 
 /// The texts in an `input`: one for each element of an array of texts or of token arrays, otherwise one.
@@ -101,14 +160,10 @@ pub fn answer(kind: Kind, question: Question) -> String {
 }
 
 fn chat(mut question: Question) -> String {
-    let id = question.draws.id();
     let words = question.words();
-    let text = words.join(" ");
-    let usage = chat_usage(question.prompt_tokens, words.len());
-    let model = question.model;
-    format!(
-        r#"{{"id":"chatcmpl-{id:032x}","object":"chat.completion","created":{CREATED},"model":{model},"choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":[]}},"logprobs":null,"finish_reason":"stop"}}],"usage":{usage},"service_tier":"default","system_fingerprint":null}}"#
-    )
+    let message = format!(r#"{{"role":"assistant","content":"{}","refusal":null,"annotations":[]}}"#, words.join(" "));
+    let tokens = question.tokens(&words);
+    question.chat_completion(&message, "stop", tokens)
 }
 
 /// The answer to a chat question as server-sent events: one for each word, and `[DONE]`.
@@ -133,7 +188,7 @@ pub fn chat_events(mut question: Question, wants_usage: bool) -> Vec<String> {
     }
     events.push(delta("{}", r#""stop""#));
     if wants_usage {
-        events.push(event("", &chat_usage(question.prompt_tokens, words.len())));
+        events.push(event("", &chat_usage(question.tokens(&words))));
     }
     events.push("data: [DONE]\n\n".to_owned());
     events
@@ -143,31 +198,30 @@ fn completion(mut question: Question) -> String {
     let id = question.draws.id();
     let words = question.words();
     let text = words.join(" ");
-    let usage = chat_usage(question.prompt_tokens, words.len());
+    let usage = chat_usage(question.tokens(&words));
     let model = question.model;
     format!(
         r#"{{"id":"cmpl-{id:032x}","object":"text_completion","created":{CREATED},"model":{model},"choices":[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":"stop"}}],"usage":{usage},"system_fingerprint":null}}"#
     )
 }
 
-fn chat_usage(prompt: usize, completion: usize) -> String {
+fn chat_usage(tokens: Tokens) -> String {
+    let Tokens { prompt, completion, reasoning } = tokens;
     let total = prompt + completion;
     format!(
-        r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
+        r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":{reasoning},"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
     )
 }
 
 fn response(mut question: Question) -> String {
-    let id = question.draws.id();
-    let message_id = question.draws.id();
+    let message_id = question.draw_id();
     let words = question.words();
     let text = words.join(" ");
-    let (input, output) = (question.prompt_tokens, words.len());
-    let total = input + output;
-    let model = question.model;
-    format!(
-        r#"{{"id":"resp_{id:032x}","object":"response","created_at":{CREATED},"status":"completed","error":null,"incomplete_details":null,"instructions":null,"model":{model},"output":[{{"type":"message","id":"msg_{message_id:032x}","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[],"logprobs":[]}}]}}],"parallel_tool_calls":true,"metadata":{{}},"tool_choice":"auto","tools":[],"temperature":1.0,"top_p":1.0,"usage":{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":0,"cache_write_tokens":0}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total}}}}}"#
-    )
+    let output = format!(
+        r#"[{{"type":"message","id":"msg_{message_id:032x}","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[],"logprobs":[]}}]}}]"#
+    );
+    let tokens = question.tokens(&words);
+    question.response(&output, tokens)
 }
 
 fn embeddings(mut question: Question) -> String {

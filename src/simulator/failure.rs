@@ -4,8 +4,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::conversation::Mispaired;
+
 /// A request that gets no answer of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// The body could not be read, or is not the JSON object it must be.
     InvalidBody,
@@ -23,41 +25,66 @@ pub enum Failure {
     ServerError,
     /// The server stops.
     ShuttingDown,
+    /// A script asks for this status.
+    Scripted(StatusCode),
+    /// A script that cannot be read, and why.
+    InvalidScript(String),
+    /// Calls and outputs of a scripted conversation do not belong together.
+    Mispaired(Mispaired),
 }
 
 /// What the envelope says: type, param, code, message.
-type Envelope = (&'static str, Option<&'static str>, Option<&'static str>, &'static str);
+type Envelope = (&'static str, Option<&'static str>, Option<&'static str>, String);
 
 impl Failure {
-    fn status(self) -> StatusCode {
+    /// The failure of a script that asks for `status`.
+    pub fn scripted(status: u16) -> Self {
+        match StatusCode::from_u16(status) {
+            Ok(StatusCode::TOO_MANY_REQUESTS) => Self::TooManyRequests,
+            Ok(status) => Self::Scripted(status),
+            Err(error) => Self::InvalidScript(error.to_string()),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidBody | Self::Streaming | Self::InvalidModel => StatusCode::BAD_REQUEST,
+            Self::InvalidBody | Self::Streaming | Self::InvalidModel | Self::InvalidScript(_) | Self::Mispaired(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::UnknownUrl => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Scripted(status) => *status,
         }
     }
 
-    fn envelope(self) -> Envelope {
-        let invalid = "invalid_request_error";
-        match self {
-            Self::InvalidBody => (invalid, None, None, "The body of this request is not a JSON object as it must be."),
+    fn envelope(&self) -> Envelope {
+        let kind = match self {
+            Self::TooManyRequests => "requests",
+            _ if self.status().is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let (param, code, message) = match self {
+            Self::InvalidBody => (None, None, "The body of this request is not a JSON object as it must be."),
             Self::Streaming => {
-                (invalid, Some("stream"), Some("unsupported_value"), "The simulator streams chat completions only.")
+                let message = "The simulator streams chat completions only, and none that are scripted.";
+                (Some("stream"), Some("unsupported_value"), message)
             }
             Self::InvalidModel => {
-                (invalid, Some("model"), Some("invalid_value"), "Invalid value: 'simulator-fail-400' always fails.")
+                (Some("model"), Some("invalid_value"), "Invalid value: 'simulator-fail-400' always fails.")
             }
-            Self::UnknownUrl => (invalid, None, Some("unknown_url"), "Unknown request URL."),
-            Self::WrongMethod => (invalid, None, Some("method_not_supported"), "This URL has other methods."),
-            Self::TooManyRequests => {
-                ("requests", None, Some("rate_limit_exceeded"), "Rate limit reached. Please try again in 1s.")
-            }
-            Self::ServerError => ("server_error", None, None, "The server had an error while processing your request."),
-            Self::ShuttingDown => ("server_error", None, None, "The server is shutting down."),
-        }
+            Self::UnknownUrl => (None, Some("unknown_url"), "Unknown request URL."),
+            Self::WrongMethod => (None, Some("method_not_supported"), "This URL has other methods."),
+            Self::TooManyRequests => (None, Some("rate_limit_exceeded"), "Rate limit reached. Please try again in 1s."),
+            Self::ServerError => (None, None, "The server had an error while processing your request."),
+            Self::ShuttingDown => (None, None, "The server is shutting down."),
+            Self::Scripted(_) => (None, Some("scripted"), "The script of this request asks for this failure."),
+            Self::InvalidScript(reason) => return (kind, None, Some("invalid_script"), reason.clone()),
+            Self::Mispaired(mispaired) => return (kind, None, None, mispaired.to_string()),
+        };
+        (kind, param, code, message.to_owned())
     }
 }
 

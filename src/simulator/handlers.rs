@@ -9,19 +9,20 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use axum::{Json, Router};
 use futures::stream;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::{self, Kind, Question};
 use super::draws::Draws;
 use super::failure::Failure;
-use super::{Overload, Shared};
+use super::script::{self, Cue};
+use super::{Overload, Shared, scripted};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,12 +35,12 @@ pub struct Server {
 
 /// All routes; `closing` ends every wait.
 pub fn router(shared: Arc<Shared>, closing: CancellationToken) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", inference(Kind::Chat))
-        .route("/v1/completions", inference(Kind::Completion))
-        .route("/v1/embeddings", inference(Kind::Embedding))
-        .route("/v1/moderations", inference(Kind::Moderation))
-        .route("/v1/responses", inference(Kind::Response))
+    let endpoint = |kind| match kind {
+        Kind::Response if shared.args.no_responses => any(no_responses),
+        _ => inference(kind),
+    };
+    let router = Kind::ALL.into_iter().fold(Router::new(), |router, kind| router.route(kind.path(), endpoint(kind)));
+    router
         .route("/v1/models", get(|| async { json_text(answers::models()) }))
         .route("/stats", get(|State(server): State<Arc<Server>>| async move { Json(server.shared.stats.snapshot()) }))
         .route("/health", get(|| async { "ok" }))
@@ -58,9 +59,16 @@ fn inference(kind: Kind) -> MethodRouter<Arc<Server>> {
     })
 }
 
+/// Answers as a server without the Responses API does.
+async fn no_responses(State(server): State<Arc<Server>>) -> (StatusCode, Json<Value>) {
+    server.shared.stats.arrived(Kind::Response, None);
+    server.shared.stats.failed();
+    (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" })))
+}
+
 async fn infer(server: &Arc<Server>, kind: Kind, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let repeat = server.shared.stats.arrived(head.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes));
+    let repeat = server.shared.stats.arrived(kind, head.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes));
     // Not the `Bytes` extractor: it has a size limit, and lifting that costs every request a layer.
     let Ok(body) = to_bytes(body, usize::MAX).await else {
         return Failure::InvalidBody.into_response();
@@ -69,7 +77,10 @@ async fn infer(server: &Arc<Server>, kind: Kind, request: Request) -> Response {
     let request_id = draws.id();
 
     let mut response = match Call::read(&body) {
-        Some(call) => run(server, kind, &call, body.len(), draws).await,
+        Some(call) => match script::cue(kind, &body, server.shared.args.seed, repeat) {
+            Ok(cue) => run(server, kind, &call, cue, body.len(), draws).await,
+            Err(failure) => failure.into_response(),
+        },
         None => Failure::InvalidBody.into_response(),
     };
     let request_id = HeaderValue::from_maybe_shared(Bytes::from(format!("req_{request_id:032x}")));
@@ -77,9 +88,16 @@ async fn infer(server: &Arc<Server>, kind: Kind, request: Request) -> Response {
     response
 }
 
-async fn run(server: &Arc<Server>, kind: Kind, call: &Call<'_>, body_len: usize, mut draws: Draws) -> Response {
+async fn run(
+    server: &Arc<Server>,
+    kind: Kind,
+    call: &Call<'_>,
+    cue: Option<Cue>,
+    body_len: usize,
+    mut draws: Draws,
+) -> Response {
     let stream = call.stream == Some(true);
-    if stream && kind != Kind::Chat {
+    if stream && (kind != Kind::Chat || cue.is_some()) {
         return Failure::Streaming.into_response();
     }
     let Some(running) = Running::admit(server).await else {
@@ -100,11 +118,15 @@ async fn run(server: &Arc<Server>, kind: Kind, call: &Call<'_>, body_len: usize,
         return Failure::ShuttingDown.into_response();
     }
     server.pause(latency).await;
+    let answer = || match &cue {
+        Some(cue) => scripted::answer(kind, question, cue),
+        None => answers::answer(kind, question),
+    };
     match fate {
         Fate::Fail(failure) => failure.into_response(),
         Fate::Html => Html("<!doctype html>\n<html><body><h1>It works!</h1></body></html>\n").into_response(),
-        Fate::Pretty => json_text(indented(&answers::answer(kind, question))),
-        Fate::Answer | Fate::Hang => json_text(answers::answer(kind, question)),
+        Fate::Pretty => json_text(indented(&answer())),
+        Fate::Answer | Fate::Hang => json_text(answer()),
     }
 }
 
@@ -211,7 +233,7 @@ impl<'a> Call<'a> {
 }
 
 /// What becomes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Fate {
     Answer,
     Pretty,

@@ -13,13 +13,42 @@
 //! | `simulator-html`     | 200 with an HTML page, as a misplaced proxy would answer   |
 //! | `simulator-hang`     | no answer until the client goes away or the server stops   |
 //!
-//! Reading order: [`Latency`], `draws` (chance), `stats`, `handlers` (a request's way), `answers`, `failure`.
+//! # Scripts
+//!
+//! If a message of the user begins with `simulate:`, the rest is JSON that says how chat completions and responses are
+//! answered from there on. The last such message counts; other messages of the user do not matter.
+//!
+//! ```text
+//! simulate:{"turns": [[{"name": "add", "arguments": {"a": 1}}, {"name": "mul", "arguments": "not JSON"}],
+//!                     [{"name": "add", "arguments": {"a": 2}}]], "answer": "done"}
+//! ```
+//!
+//! | member      | what it does                                                                                       |
+//! |-------------|----------------------------------------------------------------------------------------------------|
+//! | `turns`     | the tools to call: all of the first array, then, when they have been answered, those of the next    |
+//! | `endless`   | the last turn comes again and again                                                                |
+//! | `answer`    | the text after the last turn; without it, all outputs in the conversation, in the order of their calls, with `" \| "` between them |
+//! | `answers`   | in place of `answer`: the first text, the next if the conversation goes on after it, and so forth; the last one stays |
+//! | `refuse`    | a refusal after the last turn, in place of a text                                                  |
+//! | `reasoning` | reasoning before each turn and answer                                                              |
+//! | `fail`      | statuses instead of answers: `{"1": 500}` fails when the model has spoken once, with or without calls |
+//! | `fail_once` | the same, but not if the `Idempotency-Key` was seen before                                         |
+//!
+//! `arguments` that are a string are passed on as they are. A call may have an `id`; otherwise it follows from the seed
+//! and the body, so that it is the same when a request is sent again. As with strict servers, every call of the
+//! conversation must have exactly one output before the model speaks again.
+//!
+//! Reading order: [`Latency`], `draws` (chance), `stats`, `handlers` (a request's way), `answers`, `failure`; then
+//! `conversation`, `script` (what is due), `scripted` (its answer).
 
 mod answers;
+mod conversation;
 mod draws;
 mod failure;
 mod handlers;
 mod latency;
+mod script;
+mod scripted;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -68,6 +97,10 @@ pub struct SimulatorArgs {
     /// Seed of everything drawn by chance: the same seed and the same requests give the same answers.
     #[arg(long, value_name = "N", default_value_t = SimulatorArgs::default().seed)]
     pub seed: u64,
+
+    /// Answer 404 for `/v1/responses`, as a server without the Responses API does.
+    #[arg(long)]
+    pub no_responses: bool,
 }
 
 impl Default for SimulatorArgs {
@@ -79,6 +112,7 @@ impl Default for SimulatorArgs {
             overload: Overload::Queue,
             fail_rate: 0.0,
             seed: 0,
+            no_responses: false,
         }
     }
 }

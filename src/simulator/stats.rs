@@ -1,33 +1,41 @@
 //! What the simulator counts, and the keys it has seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::answers::Kind;
+
 /// The counters at one moment: the body of `GET /stats`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatsSnapshot {
     /// Inference requests that arrived.
     pub requests: u64,
+    /// The same by path, such as `/v1/responses`; only paths that were asked for.
+    pub requests_by_path: BTreeMap<&'static str, u64>,
     /// Requests that run or wait for their turn. Rejected ones never count.
     pub in_flight: u64,
     /// The most there were in flight at any time.
     pub peak_in_flight: u64,
     /// Requests whose `Idempotency-Key` had been seen before.
     pub repeats: u64,
+    /// The `Idempotency-Key`s that were seen more than once.
+    pub repeated_keys: u64,
     /// Requests answered with a status of 400 or more.
     pub failures: u64,
 }
 
 /// The live counters. Every request writes them; relaxed, because nothing is ordered by them.
 pub struct Stats {
-    requests: AtomicU64,
+    /// By the number of their [`Kind`].
+    requests: [AtomicU64; Kind::ALL.len()],
     in_flight: AtomicU64,
     peak_in_flight: AtomicU64,
     repeats: AtomicU64,
+    repeated_keys: AtomicU64,
     failures: AtomicU64,
     seen: SeenKeys,
 }
@@ -36,10 +44,11 @@ impl Stats {
     /// Counters of a server that has seen no request.
     pub fn new() -> Self {
         Self {
-            requests: AtomicU64::new(0),
+            requests: Default::default(),
             in_flight: AtomicU64::new(0),
             peak_in_flight: AtomicU64::new(0),
             repeats: AtomicU64::new(0),
+            repeated_keys: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             seen: SeenKeys::default(),
         }
@@ -47,21 +56,25 @@ impl Stats {
 
     /// The counters at this moment.
     pub fn snapshot(&self) -> StatsSnapshot {
+        let requests = Kind::ALL.map(|kind| (kind.path(), self.requests[kind as usize].load(Relaxed)));
         StatsSnapshot {
-            requests: self.requests.load(Relaxed),
+            requests: requests.iter().map(|(_, count)| count).sum(),
+            requests_by_path: requests.into_iter().filter(|(_, count)| *count > 0).collect(),
             in_flight: self.in_flight.load(Relaxed),
             peak_in_flight: self.peak_in_flight.load(Relaxed),
             repeats: self.repeats.load(Relaxed),
+            repeated_keys: self.repeated_keys.load(Relaxed),
             failures: self.failures.load(Relaxed),
         }
     }
 
     /// Counts a request and says how often its key was seen before.
-    pub fn arrived(&self, key: Option<&[u8]>) -> u32 {
-        self.requests.fetch_add(1, Relaxed);
+    pub fn arrived(&self, kind: Kind, key: Option<&[u8]>) -> u32 {
+        self.requests[kind as usize].fetch_add(1, Relaxed);
         let repeat = key.map_or(0, |key| self.seen.add(key));
         if repeat > 0 {
             self.repeats.fetch_add(1, Relaxed);
+            self.repeated_keys.fetch_add(u64::from(repeat == 1), Relaxed);
         }
         repeat
     }
@@ -113,11 +126,14 @@ mod tests {
     fn repeats_are_counted_per_key() {
         let stats = Stats::new();
 
-        let repeats = [Some(&b"a"[..]), Some(b"b"), None, Some(b"a"), None, Some(b"a")].map(|key| stats.arrived(key));
+        let repeats =
+            [Some(&b"a"[..]), Some(b"b"), None, Some(b"a"), None, Some(b"a")].map(|key| stats.arrived(Kind::Chat, key));
 
         assert_eq!(repeats, [0, 0, 0, 1, 0, 2]);
         assert_eq!(stats.snapshot().requests, 6);
+        assert_eq!(stats.snapshot().requests_by_path, BTreeMap::from([("/v1/chat/completions", 6)]));
         assert_eq!(stats.snapshot().repeats, 2);
+        assert_eq!(stats.snapshot().repeated_keys, 1);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use tower::ServiceExt as _;
 
 use super::{Latency, Overload, Simulator, SimulatorArgs, serve};
 
+mod scripts;
+
 const CHAT: &str = "/v1/chat/completions";
 
 fn instant() -> SimulatorArgs {

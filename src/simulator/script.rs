@@ -1,0 +1,130 @@
+//! What a request may ask to be answered with: calls of tools, texts, refusals and failures, turn by turn.
+//!
+//! The script stands in a message of the user, so that every request of a conversation carries it: what is due next
+//! follows from the conversation alone.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::answers::Kind;
+use super::conversation::{self, Entry};
+use super::draws::Draws;
+use super::failure::Failure;
+
+const MARK: &str = "simulate:";
+
+static MARK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK));
+
+/// The JSON after `simulate:`. The module's documentation says what each member does.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Script {
+    turns: Vec<Vec<ScriptedCall>>,
+    endless: bool,
+    answer: Option<String>,
+    answers: Vec<String>,
+    refuse: Option<String>,
+    reasoning: Option<String>,
+    fail: BTreeMap<usize, u16>,
+    fail_once: BTreeMap<usize, u16>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScriptedCall {
+    id: Option<String>,
+    name: String,
+    #[serde(default)]
+    arguments: Value,
+}
+
+/// What a scripted request is answered with.
+pub struct Cue {
+    /// Reasoning that comes before the act.
+    pub reasoning: Option<String>,
+    /// The rest of the answer.
+    pub act: Act,
+}
+
+/// What the model does.
+pub enum Act {
+    /// It calls tools.
+    Calls(Vec<Call>),
+    /// It says something.
+    Says(String),
+    /// It refuses.
+    Refuses(String),
+}
+
+/// A call of a tool.
+pub struct Call {
+    /// What its output refers to.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// The arguments as text, which need not be JSON.
+    pub arguments: String,
+}
+
+/// What is due in the conversation in `body`, or `None` if it has no script. `repeat` is how often the request was sent
+/// before.
+///
+/// # Errors
+/// The script asks for a failure or cannot be read, or the conversation pairs calls and outputs wrongly.
+pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue>, Failure> {
+    if MARK_FINDER.find(body).is_none() {
+        return Ok(None);
+    }
+    let Some(entries) = conversation::read(kind, body) else { return Ok(None) };
+    let last = entries.iter().enumerate().rev().find_map(|(at, entry)| Some((at, script_in(entry)?)));
+    let Some((at, text)) = last else { return Ok(None) };
+
+    let script: Script = serde_json::from_str(text).map_err(|error| Failure::InvalidScript(error.to_string()))?;
+    let outputs = conversation::outputs(&entries).map_err(Failure::Mispaired)?;
+    let turn = conversation::turns(&entries[at..]);
+    let reply = entries[at..].iter().filter(|entry| **entry == Entry::Reply).count();
+    let once = (repeat == 0).then(|| script.fail_once.get(&(turn + reply))).flatten();
+    if let Some(status) = once.or_else(|| script.fail.get(&(turn + reply))) {
+        return Err(Failure::scripted(*status));
+    }
+    // The ids of calls are those of the first time, so that a request that is sent again is the same conversation.
+    Ok(Some(script.cue(turn, reply, &outputs, Draws::new(seed, 0, body))))
+}
+
+fn script_in(entry: &Entry) -> Option<&str> {
+    match entry {
+        Entry::User(text) => text.strip_prefix(MARK),
+        _ => None,
+    }
+}
+
+impl Script {
+    fn cue(self, turn: usize, reply: usize, outputs: &[&str], mut draws: Draws) -> Cue {
+        let due = self.turns.get(turn).or_else(|| self.turns.last().filter(|_| self.endless));
+        let act = if let Some(calls) = due {
+            Act::Calls(calls.iter().map(|call| call.clone().drawn(&mut draws)).collect())
+        } else if let Some(refusal) = self.refuse {
+            Act::Refuses(refusal)
+        } else {
+            let text = self.answers.get(reply).or(self.answers.last()).cloned().or(self.answer);
+            Act::Says(text.unwrap_or_else(|| outputs.join(" | ")))
+        };
+        Cue { reasoning: self.reasoning, act }
+    }
+}
+
+impl ScriptedCall {
+    fn drawn(self, draws: &mut Draws) -> Call {
+        let id = draws.id() >> 32;
+        let arguments = match self.arguments {
+            Value::String(text) => text,
+            Value::Null => "{}".to_owned(),
+            value => value.to_string(),
+        };
+        Call { id: self.id.unwrap_or_else(|| format!("call_{id:024x}")), name: self.name, arguments }
+    }
+}

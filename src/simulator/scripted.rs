@@ -1,0 +1,69 @@
+//! The answers that a script asks for, as complete objects of either API.
+
+use serde_json::{Value, json};
+
+use super::answers::{Kind, Question, Tokens};
+use super::script::{Act, Call, Cue};
+
+/// The whole answer.
+pub fn answer(kind: Kind, mut question: Question, cue: &Cue) -> String {
+    let reasoning = cue.reasoning.as_deref().map_or(0, count_words);
+    let said = match &cue.act {
+        Act::Calls(calls) => calls.iter().map(|call| 1 + call.arguments.len() / 4).sum(),
+        Act::Says(text) | Act::Refuses(text) => count_words(text),
+    };
+    let tokens = Tokens { prompt: question.prompt_tokens(), completion: reasoning + said, reasoning };
+    if kind == Kind::Response {
+        let output = Value::from(items(cue, &mut question));
+        return question.response(&output.to_string(), tokens);
+    }
+    let finish_reason = if matches!(cue.act, Act::Calls(_)) { "tool_calls" } else { "stop" };
+    question.chat_completion(&message(cue).to_string(), finish_reason, tokens)
+}
+
+fn count_words(text: &str) -> usize {
+    text.split_whitespace().count()
+}
+
+fn message(cue: &Cue) -> Value {
+    let mut message = json!({ "role": "assistant", "content": null, "refusal": null, "annotations": [] });
+    match &cue.act {
+        Act::Calls(calls) => message["tool_calls"] = calls.iter().map(tool_call).collect(),
+        Act::Says(text) => message["content"] = json!(text),
+        Act::Refuses(text) => message["refusal"] = json!(text),
+    }
+    if let Some(reasoning) = &cue.reasoning {
+        message["reasoning_content"] = json!(reasoning);
+    }
+    message
+}
+
+fn tool_call(call: &Call) -> Value {
+    json!({ "id": call.id, "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
+}
+
+/// The items of a response.
+fn items(cue: &Cue, question: &mut Question) -> Vec<Value> {
+    let mut item = |mut item: Value, prefix: &str| {
+        item["id"] = json!(format!("{prefix}_{:032x}", question.draw_id()));
+        item["status"] = json!("completed");
+        item
+    };
+    let mut items = Vec::new();
+    if let Some(text) = &cue.reasoning {
+        let content = json!([{ "type": "reasoning_text", "text": text }]);
+        items.push(item(json!({ "type": "reasoning", "summary": [], "content": content }), "rs"));
+    }
+    let mut message = |part: Value| item(json!({ "type": "message", "role": "assistant", "content": [part] }), "msg");
+    match &cue.act {
+        Act::Says(text) => {
+            items.push(message(json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })));
+        }
+        Act::Refuses(text) => items.push(message(json!({ "type": "refusal", "refusal": text }))),
+        Act::Calls(calls) => items.extend(calls.iter().map(|call| {
+            let Call { id, name, arguments } = call;
+            item(json!({ "type": "function_call", "call_id": id, "name": name, "arguments": arguments }), "fc")
+        })),
+    }
+    items
+}
