@@ -111,7 +111,7 @@ impl HttpTool {
             .header(&IDEMPOTENCY_KEY, key)
             .body(arguments.to_owned());
         let answer = async {
-            let response = call.send().await.map_err(unreachable)?;
+            let response = call.send().await.map_err(|error| ToolError::of_http(&error))?;
             let status = response.status();
             Ok((status, self.body(response).await?))
         };
@@ -131,7 +131,7 @@ impl HttpTool {
     async fn body(&self, mut response: Response) -> Result<String, ToolError> {
         let limit = self.settings.max_output_bytes;
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| ToolError::of_http(&error))? {
             if body.len() + chunk.len() > limit {
                 return Err(ToolError::TooLarge { limit });
             }
@@ -148,14 +148,4 @@ enum Called {
 
 fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500..=599)
-}
-
-/// The innermost cause alone: the outer ones name the URL.
-#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
-fn unreachable(error: reqwest::Error) -> ToolError {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    ToolError::Unreachable(cause.to_string())
 }

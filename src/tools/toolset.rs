@@ -194,7 +194,7 @@ impl Toolset {
     pub fn unknown(&self, name: &str) -> String {
         let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
         known.sort_unstable();
-        format!("There is no function '{name}'. There are: {}.", known.join(", "))
+        format!("there is no function '{name}'; there are: {}", known.join(", "))
     }
 
     fn add(&mut self, name: &str, function: Function) -> Result<(), NoToolset> {

@@ -1,0 +1,85 @@
+//! Upstreams with and without `/v1/responses`.
+
+use serde_json::json;
+
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::process::Process;
+use crate::stage::{Stage, submit, types};
+
+#[tokio::test]
+async fn without_tools_a_native_upstream_gets_the_body_and_gives_the_answer_byte_for_byte() {
+    let upstream = FakeUpstream::start();
+    let answer = r#"{"id":"resp_up","b":1.10,"a":12345678901234567890,"object":"response","status":"completed","output":[]}"#;
+    upstream.reply(move |_| Reply::new(200, answer));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().display().to_string();
+    let server = Process::serve(&["--upstream", &format!("http://{}/v1", upstream.address), "--data-dir", &data]).await;
+    let client = server.client();
+    let body = r#"{"temperature":0.70,"model":"m","input":"Hi","seed":12345678901234567890}"#;
+    let line = format!(r#"{{"custom_id":"a","method":"POST","url":"/v1/responses","body":{body}}}"#);
+    let file = client.upload(line).await;
+    let batch = json!({ "input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h" });
+    let id = client.post("/v1/batches", &batch).await.ok()["id"].as_str().expect("an id").to_owned();
+
+    let batch = client.wait_for(&id, "completed").await;
+
+    assert_eq!(upstream.calls().len(), 1);
+    assert_eq!((upstream.calls()[0].path.as_str(), upstream.calls()[0].text()), ("/v1/responses", body));
+    let output = client.content(batch["output_file_id"].as_str().expect("a file")).await.text();
+    assert!(output.contains(&format!(r#""body":{answer}}}"#)), "{output}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_has_only_chat_completions_is_found_out_once() {
+    let stage = Stage::with(&["--latency", "0ms", "--no-responses"], "", &["--max-concurrency", "1"]).await;
+    let rows: Vec<_> = (0..20).map(|_| json!({ "model": "m", "input": "Hi", "instructions": "Be kind." })).collect();
+    let ids: Vec<String> = (0..20).map(|no| format!("row-{no}")).collect();
+    let rows: Vec<(&str, serde_json::Value)> = ids.iter().map(String::as_str).zip(rows).collect();
+
+    let results = stage.results(&rows).await;
+
+    assert_eq!(results.output.len(), 20, "{:?}", results.errors);
+    let response = &results.output[0]["response"]["body"];
+    assert_eq!(types(response), ["message"]);
+    assert_eq!((&response["instructions"], &response["object"]), (&json!("Be kind."), &json!("response")));
+    let upstream = stage.upstream().await;
+    assert_eq!((&upstream["requests"], &upstream["failures"]), (&json!(21), &json!(1)), "{upstream}");
+}
+
+#[tokio::test]
+async fn what_a_chat_upstream_cannot_be_told_is_refused_by_name() {
+    let stage = Stage::with_flags(&["--upstream-responses", "chat"]).await;
+
+    let line = stage.error(json!({ "model": "m", "input": "Hi", "truncation": "auto" })).await;
+
+    assert_eq!(line["error"]["code"], "unsupported");
+    assert!(line["error"]["message"].as_str().expect("a message").contains("'truncation'"), "{line}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_gives_an_error_line_as_for_every_other_row() {
+    for dialect in ["native", "chat"] {
+        let stage = Stage::with_flags(&["--upstream-responses", dialect]).await;
+
+        let line = stage.error(json!({ "model": "simulator-fail-400", "input": "Hi" })).await;
+
+        assert_eq!((&line["response"]["status_code"], &line["error"]), (&json!(400), &json!(null)));
+    }
+}
+
+#[tokio::test]
+async fn other_endpoints_are_not_touched() {
+    let stage = Stage::new().await;
+    let server = stage.serve().await;
+    let client = server.client();
+    let rows = [("chat", json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "tools": [] }))];
+
+    let id = crate::stage::submit_to(&client, "/v1/chat/completions", &rows, json!({})).await;
+    let batch = client.wait_for(&id, "completed").await;
+
+    assert_eq!(client.results(&batch).await.output[0]["response"]["body"]["object"], "chat.completion");
+    // And the endpoint of a row decides, not its body.
+    let id = submit(&client, &[("row", json!({ "model": "m", "input": "Hi" }))], json!({})).await;
+    let batch = client.wait_for(&id, "completed").await;
+    assert_eq!(client.results(&batch).await.output[0]["response"]["body"]["object"], "response");
+}
