@@ -1,4 +1,8 @@
 //! Tools that a model may call and this program runs.
 
-mod guard;
+mod error;
+pub mod guard;
+pub mod hosts;
 mod mcp;
+
+pub use error::ToolError;
