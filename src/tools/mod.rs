@@ -3,6 +3,6 @@
 mod error;
 pub mod guard;
 pub mod hosts;
-mod mcp;
+pub mod mcp;
 
 pub use error::ToolError;

@@ -1,1 +1,0 @@
-//! MCP servers over streamable HTTP.
