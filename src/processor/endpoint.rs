@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ResponsesProcessor, ShouldRetry};
+use super::{
+    CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ResponsesProcessor, ShouldRetry,
+};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::{Claimed, Request, RequestCompletionResult};
 use crate::storage::Storage;
@@ -37,9 +39,7 @@ where
         cancellation: CancellationFuture,
     ) -> Result<RequestCompletionResult, ProcessorError> {
         match request.data.endpoint {
-            Endpoint::Responses => {
-                Ok(self.responses.run(request, http, storage, should_retry, cancellation).await)
-            }
+            Endpoint::Responses => Ok(self.responses.run(request, http, storage, should_retry, cancellation).await),
             Endpoint::ChatCompletions
             | Endpoint::Embeddings
             | Endpoint::Completions

@@ -51,7 +51,9 @@ impl Ensured {
             json_schema: Option<Box<RawValue>>,
         }
         let Some(format) = format else { return Ok(None) };
-        let wrong = |error: String| FailureReason::Unsupported(format!("Answers cannot be checked against the row's schema: {error}."));
+        let wrong = |error: String| {
+            FailureReason::Unsupported(format!("Answers cannot be checked against the row's schema: {error}."))
+        };
         let format: Format = serde_json::from_str(format.get()).map_err(|error| wrong(error.to_string()))?;
         if format.r#type != "json_schema" {
             return Ok(None);

@@ -344,9 +344,7 @@ pub trait StepStore {
 
 /// All that the program keeps in its database.
 #[async_trait]
-pub trait Storage:
-    FileStore + BatchStore + LeaseStore + Ledger + StepStore + Upkeep + Send + Sync + 'static
-{
+pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + StepStore + Upkeep + Send + Sync + 'static {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;
 

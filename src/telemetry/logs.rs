@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// The spans of single requests are shown only when asked for by name: `info,batchwright_state=info`. What PostgreSQL
-/// notices of a migration that has nothing to do is no news.
-const ALWAYS: &str = "batchwright_state=off,sqlx=warn";
+/// notices of a migration that has nothing to do is no news. `rmcp` logs session ids and what tools answer.
+const ALWAYS: &str = "batchwright_state=off,sqlx=warn,rmcp=off";
 
 /// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`.
 ///

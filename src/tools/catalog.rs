@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::ToolError;
 use super::guard::trusting_client;
 use super::hosts::AllowedHosts;
 use super::http::{HttpTool, HttpToolSettings};
@@ -18,14 +20,17 @@ use crate::domain::schema::Schema;
 /// Bounds of MCP servers that come with rows.
 const ROW_SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 const ROW_SERVER_OUTPUT: usize = 256 << 10;
+/// As many of them are remembered.
+const ROW_SERVERS: usize = 64;
 
 /// Every tool that rows can ask for by its name or label.
-#[derive(Default)]
 pub struct Catalog {
     functions: HashMap<String, Entry>,
     servers: HashMap<String, Arc<McpClient>>,
-    allowed_hosts: AllowedHosts,
-    takes_servers_of_rows: bool,
+    /// Where servers that rows name may be; none if that is the upstream's affair.
+    row_hosts: Option<Arc<AllowedHosts>>,
+    /// Clients for servers that rows name: most rows of a batch name the same.
+    row_servers: Cache<String, Arc<McpClient>>,
 }
 
 /// A function that is served here.
@@ -63,10 +68,12 @@ impl Catalog {
     /// What is wrong with which of them, and what to do.
     pub fn new(config: &ToolsConfig, allowed_hosts: &[String]) -> Result<Self, String> {
         let host = |text: &String| text.parse().map_err(|error| format!("--mcp-allowed-hosts '{text}': {error}"));
+        let hosts: AllowedHosts = allowed_hosts.iter().map(host).collect::<Result<_, String>>()?;
         let mut catalog = Self {
-            allowed_hosts: allowed_hosts.iter().map(host).collect::<Result<_, String>>()?,
-            takes_servers_of_rows: !allowed_hosts.is_empty(),
-            ..Self::default()
+            functions: HashMap::new(),
+            servers: HashMap::new(),
+            row_hosts: (!allowed_hosts.is_empty()).then(|| Arc::new(hosts)),
+            row_servers: Cache::new(ROW_SERVERS),
         };
         for tool in &config.tools {
             let entry = http_tool(tool).map_err(|error| format!("[[tools]] '{}': {error}", tool.name))?;
@@ -86,7 +93,10 @@ impl Catalog {
             let unknown = agent.tools.iter().find(|name| !catalog.functions.contains_key(*name));
             let unknown = unknown.or(agent.mcp_servers.iter().find(|label| !catalog.servers.contains_key(*label)));
             if let Some(unknown) = unknown {
-                return Err(format!("[[agents]] '{}' names '{unknown}', which is not in the settings file", agent.name));
+                return Err(format!(
+                    "[[agents]] '{}' names '{unknown}', which is not in the settings file",
+                    agent.name
+                ));
             }
         }
         Ok(catalog)
@@ -113,24 +123,34 @@ impl Catalog {
 
     /// Whether rows may name MCP servers by URL at all.
     pub(super) fn takes_servers_of_rows(&self) -> bool {
-        self.takes_servers_of_rows
+        self.row_hosts.is_some()
     }
 
     /// A client for an MCP server that a row names.
-    pub(super) fn server_of_row(&self, server: RowServer) -> Result<McpClient, String> {
+    pub(super) fn server_of_row(&self, server: RowServer) -> Result<Arc<McpClient>, ToolError> {
         let RowServer { label, url, headers } = server;
-        self.allowed_hosts.check(&url).map_err(|refusal| format!("MCP server '{label}' is not called: {refusal}"))?;
-        let server = McpServer {
-            label: label.clone(),
-            url,
-            headers,
-            allowed_tools: None,
-            timeout: ROW_SERVER_TIMEOUT,
-            max_output_bytes: ROW_SERVER_OUTPUT,
-            is_row_given: true,
-        };
-        McpClient::new(server).map_err(|error| format!("MCP server '{label}' cannot be called: {error}"))
+        let known = format!("{label} {url} {}", spelled(&headers));
+        self.row_servers.get_or_insert_with(&known, || {
+            let server = McpServer {
+                label,
+                url,
+                headers,
+                allowed_tools: None,
+                timeout: ROW_SERVER_TIMEOUT,
+                max_output_bytes: ROW_SERVER_OUTPUT,
+                row_hosts: self.row_hosts.clone(),
+            };
+            McpClient::new(server).map(Arc::new)
+        })
     }
+}
+
+/// Headers with their values, which their own `Debug` hides.
+fn spelled(headers: &HeaderMap) -> String {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}:{}", value.to_str().unwrap_or_default());
+    let mut lines: Vec<_> = headers.iter().map(line).collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 /// An MCP server as a row names it.
@@ -145,8 +165,8 @@ pub(super) fn headers<'a>(texts: impl Iterator<Item = (&'a String, String)>) -> 
     let mut headers = HeaderMap::new();
     for (name, value) in texts {
         let known = HeaderName::try_from(name).map_err(|_| format!("'{name}' is no name of an HTTP header"))?;
-        let mut value =
-            HeaderValue::try_from(value).map_err(|_| format!("the value of '{name}' is none that an HTTP header can have"))?;
+        let mut value = HeaderValue::try_from(value)
+            .map_err(|_| format!("the value of '{name}' is none that an HTTP header can have"))?;
         value.set_sensitive(true);
         headers.insert(known, value);
     }
@@ -159,12 +179,18 @@ fn configured_headers(config: &BTreeMap<String, Secret>) -> Result<HeaderMap, St
 }
 
 fn http_url(url: &url::Url) -> Result<url::Url, String> {
-    if matches!(url.scheme(), "http" | "https") { Ok(url.clone()) } else { Err(format!("{url} is not an http or https URL")) }
+    if matches!(url.scheme(), "http" | "https") {
+        Ok(url.clone())
+    } else {
+        Err(format!("{url} is not an http or https URL"))
+    }
 }
 
 fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
     let json = match parameters {
-        toml::Value::String(json) => RawValue::from_string(json.clone()).map_err(|error| format!("parameters: {error}"))?,
+        toml::Value::String(json) => {
+            RawValue::from_string(json.clone()).map_err(|error| format!("parameters: {error}"))?
+        }
         table => to_raw_value(table).map_err(|error| format!("parameters: {error}"))?,
     };
     let schema = Schema::compile(json.get()).map_err(|error| format!("parameters: {error}"))?;
@@ -196,7 +222,7 @@ fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
         allowed_tools: config.allowed_tools.clone(),
         timeout: config.timeout,
         max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),
-        is_row_given: false,
+        row_hosts: None,
     };
     McpClient::new(server).map_err(|error| error.to_string())
 }

@@ -5,10 +5,10 @@
 
 mod catalog;
 mod error;
-mod guard;
-mod hosts;
+pub mod guard;
+pub mod hosts;
 mod http;
-mod mcp;
+pub mod mcp;
 mod toolset;
 
 pub use catalog::{Agent, Catalog};

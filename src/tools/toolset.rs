@@ -159,7 +159,8 @@ impl Catalog {
         let headers = headers(texts.into_iter())
             .map_err(|error| unsupported(format!("The headers of MCP server '{label}' cannot be sent: {error}.")))?;
         let server = RowServer { label: label.clone(), url, headers };
-        Ok(Arc::new(self.server_of_row(server).map_err(|error| unsupported(format!("{error}.")))?))
+        let cannot = |error| unsupported(format!("MCP server '{label}' cannot be used: {error}"));
+        self.server_of_row(server).map_err(cannot)
     }
 }
 
@@ -234,7 +235,9 @@ impl Tool {
     fn allows(&self, name: &str) -> bool {
         match &self.allowed_tools {
             None => true,
-            Some(Allowed::Names(names) | Allowed::Filter { tool_names: names }) => names.iter().any(|known| known == name),
+            Some(Allowed::Names(names) | Allowed::Filter { tool_names: names }) => {
+                names.iter().any(|known| known == name)
+            }
         }
     }
 
@@ -253,7 +256,8 @@ impl Tool {
 }
 
 fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, Tool)>, NoToolset> {
-    let wrong = |at: usize, error: &serde_json::Error| NoToolset::Unsupported(format!("'tools[{at}]' is not a tool: {error}."));
+    let wrong =
+        |at: usize, error: &serde_json::Error| NoToolset::Unsupported(format!("'tools[{at}]' is not a tool: {error}."));
     let tools: Option<Vec<Box<RawValue>>> =
         request.get("tools").map_err(|error| NoToolset::Unsupported(format!("'tools' is not a list: {error}.")))?;
     let read = |(at, raw): (usize, Box<RawValue>)| match serde_json::from_str::<Tool>(raw.get()) {

@@ -9,7 +9,8 @@ use crate::stage::{Stage, submit, types};
 #[tokio::test]
 async fn without_tools_a_native_upstream_gets_the_body_and_gives_the_answer_byte_for_byte() {
     let upstream = FakeUpstream::start();
-    let answer = r#"{"id":"resp_up","b":1.10,"a":12345678901234567890,"object":"response","status":"completed","output":[]}"#;
+    let answer =
+        r#"{"id":"resp_up","b":1.10,"a":12345678901234567890,"object":"response","status":"completed","output":[]}"#;
     upstream.reply(move |_| Reply::new(200, answer));
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = directory.path().display().to_string();

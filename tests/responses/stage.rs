@@ -37,7 +37,9 @@ impl Stage {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let tool = |name: &str, parameters: &str| {
             let url = format!("http://{}/{name}", tools.address);
-            format!("[[tools]]\nname = '{name}'\ndescription = 'The tool {name}.'\nurl = '{url}'\nparameters = {parameters}\nretries = 0\n")
+            format!(
+                "[[tools]]\nname = '{name}'\ndescription = 'The tool {name}.'\nurl = '{url}'\nparameters = {parameters}\nretries = 0\n"
+            )
         };
         let numbers = "{ type = 'object', properties = { a = { type = 'number' }, b = { type = 'number' } }, required = ['a', 'b'] }";
         let text = [tool("add", numbers), tool("mul", numbers), tool("echo", "{ type = 'object' }")].concat();

@@ -69,11 +69,14 @@ impl Assembly<'_> {
         }
         response.set("id", &self.row.response_id());
         response.set("object", "response");
-        response.set("created_at", &turns.first().map_or(ended_at, |(step, turn)| match turn.created_at {
-            // The upstream does not say.
-            0 => step.started_at.0 / 1000,
-            at => at,
-        }));
+        response.set(
+            "created_at",
+            &turns.first().map_or(ended_at, |(step, turn)| match turn.created_at {
+                // The upstream does not say.
+                0 => step.started_at.0 / 1000,
+                at => at,
+            }),
+        );
         response.set("status", status);
         response.set("completed_at", &(status == "completed").then_some(ended_at));
         response.set("error", &error);
@@ -103,7 +106,9 @@ impl Assembly<'_> {
             tool.remove("headers");
             tool.remove("authorization");
             if tool.get::<String>("type").ok().flatten().as_deref() == Some("function") {
-                for absent in ["parameters", "strict"].into_iter().filter(|name| tool.raw(name).is_none()).collect::<Vec<_>>() {
+                for absent in
+                    ["parameters", "strict"].into_iter().filter(|name| tool.raw(name).is_none()).collect::<Vec<_>>()
+                {
                     tool.set(absent, &Value::Null);
                 }
             }

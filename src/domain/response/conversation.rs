@@ -70,11 +70,8 @@ impl Opening {
                 let path = step.path.child(no);
                 let answered = steps.iter().find(|step| step.path == path).and_then(Step::output);
                 if let Some(answer) = answered {
-                    let output = CallOutput {
-                        r#type: "function_call_output",
-                        call_id: &call.call_id,
-                        output: &answer.output,
-                    };
+                    let output =
+                        CallOutput { r#type: "function_call_output", call_id: &call.call_id, output: &answer.output };
                     input.push(raw(&output));
                 }
             }

@@ -42,11 +42,7 @@ pub struct ResponsesSettings {
 
 impl From<&ResponsesConfig> for ResponsesSettings {
     fn from(config: &ResponsesConfig) -> Self {
-        Self {
-            dialect: config.upstream_responses,
-            limits: config.limits(),
-            schema_retries: config.schema_retries,
-        }
+        Self { dialect: config.upstream_responses, limits: config.limits(), schema_retries: config.schema_retries }
     }
 }
 
@@ -98,7 +94,10 @@ impl ResponsesProcessor {
             let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };
             match steps {
                 Ok(steps) => self.attempt(&request.data, &claimed, steps, &http, &should_retry).await,
-                Err(error) => Ended::stopped(FailureReason::Network(format!("The row's steps cannot be read: {}.", chain(&error)))),
+                Err(error) => Ended::stopped(FailureReason::Network(format!(
+                    "The row's steps cannot be read: {}.",
+                    chain(&error)
+                ))),
             }
         };
         let ended = tokio::select! {

@@ -76,8 +76,9 @@ impl ResponsesProcessor {
     async fn read(&self, data: &RequestData) -> Result<Asked, FailureReason> {
         let body = Fields::read(&data.body)
             .map_err(|error| FailureReason::InvalidRow(format!("The row's body is not an object: {error}.")))?;
-        let text: Option<Fields> =
-            body.get("text").map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {error}.")))?;
+        let text: Option<Fields> = body
+            .get("text")
+            .map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {error}.")))?;
         let format = text.as_ref().and_then(|text| text.raw("format"));
         let schema = if self.ensured.applies_to(data) { self.ensured.schema(format)? } else { None };
         let takes_one_call = schema.is_none() && !self.catalog.serves(&body)?;
@@ -185,8 +186,7 @@ fn of_server(choice: &RawValue, tools: &Toolset) -> Option<Value> {
 /// The bounds of a row: it can ask for less than it may have.
 fn limits(limits: &Limits, body: &Fields) -> Limits {
     let number = |name: &str| body.get::<u64>(name).ok().flatten();
-    let tool_calls = number("max_tool_calls").map_or(limits.tool_calls, |most| {
-        u32::try_from(most).unwrap_or(u32::MAX).min(limits.tool_calls)
-    });
+    let tool_calls = number("max_tool_calls")
+        .map_or(limits.tool_calls, |most| u32::try_from(most).unwrap_or(u32::MAX).min(limits.tool_calls));
     Limits { tool_calls, output_tokens: number("max_output_tokens"), ..limits.clone() }
 }

@@ -90,10 +90,13 @@ async fn record(storage: &impl StepStore, writes: &[StepWrite]) -> Result<Vec<Re
     loop {
         match storage.record_steps(writes).await {
             Ok(lost) => {
-                let result = |write: &StepWrite| if lost.contains(&write.lease) { Err(NotKept::LeaseLost) } else { Ok(()) };
+                let result =
+                    |write: &StepWrite| if lost.contains(&write.lease) { Err(NotKept::LeaseLost) } else { Ok(()) };
                 return Ok(writes.iter().map(result).collect());
             }
-            Err(error @ (StorageError::Internal(_) | StorageError::Corrupt { .. })) => return Err(chain(&error).to_string()),
+            Err(error @ (StorageError::Internal(_) | StorageError::Corrupt { .. })) => {
+                return Err(chain(&error).to_string());
+            }
             Err(error) => {
                 tracing::warn!(error = chain(&error), "steps could not be kept; trying again");
                 tokio::time::sleep(PAUSE_AFTER_ERROR).await;

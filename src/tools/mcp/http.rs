@@ -1,0 +1,155 @@
+//! The HTTP below an MCP session: `rmcp`'s, with what it leaves to a time-out answered at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Client, Error};
+use rmcp::model::{ClientJsonRpcMessage, ErrorCode, ErrorData, RequestId, ServerJsonRpcMessage};
+use rmcp::transport::streamable_http_client::{
+    SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
+};
+use sse_stream::Sse;
+
+/// The code of what an answer that is too long is turned into; its data is the limit. JSON-RPC has no such code.
+pub const TOO_LARGE: ErrorCode = ErrorCode(413);
+
+const LEAST_MESSAGE_BYTES: usize = 4 << 20;
+/// JSON escapes some characters, and structured content says the text again.
+const MESSAGE_BYTES_PER_OUTPUT_BYTE: usize = 4;
+
+type Headers = HashMap<HeaderName, HeaderValue>;
+type Events = BoxStream<'static, Result<Sse, SseError>>;
+type Answer<T> = Result<T, StreamableHttpError<Error>>;
+
+/// The longest message that is read, for results whose text may be this long.
+pub fn max_message_bytes(max_output_bytes: usize) -> usize {
+    max_output_bytes.saturating_mul(MESSAGE_BYTES_PER_OUTPUT_BYTE).max(LEAST_MESSAGE_BYTES)
+}
+
+/// The HTTP client of a session.
+#[derive(Clone)]
+pub struct BoundedHttp(Client);
+
+impl BoundedHttp {
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+}
+
+impl StreamableHttpClient for BoundedHttp {
+    type Error = Error;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        auth: Option<String>,
+        headers: Headers,
+    ) -> Answer<StreamableHttpPostResponse> {
+        let limits = StreamableHttpResponseLimits::default();
+        self.post_message_with_response_limits(uri, message, session, auth, headers, limits).await
+    }
+
+    async fn post_message_with_response_limits(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        auth: Option<String>,
+        headers: Headers,
+        limits: StreamableHttpResponseLimits,
+    ) -> Answer<StreamableHttpPostResponse> {
+        let request = match &message {
+            ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
+            _ => None,
+        };
+        let has_session = session.is_some();
+        let posted = self.0.post_message_with_response_limits(uri, message, session, auth, headers, limits).await;
+        match (posted.map_err(without_url)?, request) {
+            (StreamableHttpPostResponse::Json(answer, session), Some(id)) => {
+                Ok(StreamableHttpPostResponse::Json(addressed(answer, id, has_session)?, session))
+            }
+            (StreamableHttpPostResponse::Sse(events, session), Some(id)) => {
+                let events =
+                    events.map(move |event| event.or_else(|error| too_large(error, &id, limits.max_sse_event_size)));
+                Ok(StreamableHttpPostResponse::Sse(events.boxed(), session))
+            }
+            (other, _) => Ok(other),
+        }
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session: Arc<str>,
+        auth: Option<String>,
+        headers: Headers,
+    ) -> Answer<()> {
+        self.0.delete_session(uri, session, auth, headers).await.map_err(without_url)
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session: Option<Arc<str>>,
+        last_event: Option<String>,
+        auth: Option<String>,
+        headers: Headers,
+    ) -> Answer<Events> {
+        let limit = StreamableHttpResponseLimits::default().max_sse_event_size;
+        self.get_stream_with_max_sse_event_size(uri, session, last_event, auth, headers, limit).await
+    }
+
+    async fn get_stream_with_max_sse_event_size(
+        &self,
+        uri: Arc<str>,
+        session: Option<Arc<str>>,
+        last_event: Option<String>,
+        auth: Option<String>,
+        headers: Headers,
+        limit: usize,
+    ) -> Answer<Events> {
+        // What a server says unasked is of no use here: only an answer that broke off is read on.
+        if last_event.is_none() {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
+        let opened = self.0.get_stream_with_max_sse_event_size(uri, session, last_event, auth, headers, limit).await;
+        opened.map_err(without_url)
+    }
+}
+
+/// An error that does not name the request it is for is never matched with it. Most often it says that the session is
+/// not known, with status 400 instead of 404: saying so lets `rmcp` begin another and send the request again.
+fn addressed(answer: ServerJsonRpcMessage, request: RequestId, has_session: bool) -> Answer<ServerJsonRpcMessage> {
+    let ServerJsonRpcMessage::Error(error) = &answer else { return Ok(answer) };
+    let is_for_request = error.id.as_ref().is_some_and(|id| id.to_string() == request.to_string());
+    match is_for_request {
+        true => Ok(answer),
+        false if has_session => Err(StreamableHttpError::SessionExpired),
+        false => Ok(ServerJsonRpcMessage::error(error.error.clone(), Some(request))),
+    }
+}
+
+/// `rmcp` says of an event that is too long no more than that the stream has ended, and its error has no other mark
+/// than its text.
+fn too_large(error: SseError, request: &RequestId, limit: usize) -> Result<Sse, SseError> {
+    let SseError::Body(cause) = &error else { return Err(error) };
+    if !cause.to_string().contains("exceeded the maximum size") {
+        return Err(error);
+    }
+    let answer = ErrorData::new(TOO_LARGE, "too large", Some(limit.into()));
+    let answer = ServerJsonRpcMessage::error(answer, Some(request.clone()));
+    Ok(Sse::default().data(serde_json::to_string(&answer).expect("a message can be written as JSON")))
+}
+
+/// A URL may have a key in it, and errors are logged.
+fn without_url(error: StreamableHttpError<Error>) -> StreamableHttpError<Error> {
+    match error {
+        StreamableHttpError::Client(error) => StreamableHttpError::Client(error.without_url()),
+        other => other,
+    }
+}

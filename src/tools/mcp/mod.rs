@@ -1,0 +1,158 @@
+//! A client of one MCP server over streamable HTTP.
+//!
+//! The protocol is `rmcp`'s. Here are its limits: what is connected to, how long, and how much is read.
+
+mod failure;
+mod http;
+mod tool;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{self, HeaderMap, HeaderName};
+use rmcp::model::{CallToolRequestParams, ClientCapabilities, ClientConfig, Implementation, RequestMetaObject};
+use rmcp::service::{ClientCacheConfig, Peer, RoleClient, RunningService, ServiceExt as _};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::common::client_side_sse::FixedInterval;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+use url::Url;
+
+use self::http::BoundedHttp;
+pub use self::tool::McpTool;
+use super::ToolError;
+use super::guard::{guarded_client, trusting_client};
+use super::hosts::AllowedHosts;
+
+/// How long a list of tools is good for.
+const TOOLS_KEPT: Duration = Duration::from_mins(5);
+/// How many calls may wait for the headers of their answers at once. Rows are limited elsewhere.
+const MAX_CALLS: usize = 1024;
+/// How often an answer that broke off is asked for again, a second apart. `rmcp` would never stop.
+const MAX_RESUMES: usize = 5;
+/// What the protocol needs to itself, and what would change whom a request is for or where it ends.
+const RESERVED: [HeaderName; 12] = [
+    header::ACCEPT,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("mcp-session-id"),
+];
+
+/// An MCP server, and what may be asked of it. It has no `Debug`: there may be keys in it.
+#[derive(Clone)]
+pub struct McpServer {
+    /// Its name in logs.
+    pub label: String,
+    /// Where it listens, such as `https://mcp.example.com/mcp`.
+    pub url: Url,
+    /// Sent with every request.
+    pub headers: HeaderMap,
+    /// The tools that may be seen and called. `None` is all of them.
+    pub allowed_tools: Option<Vec<String>>,
+    /// How long a call, or listing the tools, may take, with connecting.
+    pub timeout: Duration,
+    /// How long the text of a result may be.
+    pub max_output_bytes: usize,
+    /// For a server that a row names: the hosts that rows may name. `None` is for the operator's own servers, which may
+    /// be anywhere.
+    pub row_hosts: Option<Arc<AllowedHosts>>,
+}
+
+/// A client of one MCP server. It connects when it is first used, and again when the session is gone. Any number of
+/// calls share a session, which ends in the background when the client is dropped.
+pub struct McpClient {
+    server: McpServer,
+    http: BoundedHttp,
+    session: Mutex<Option<RunningService<RoleClient, ClientConfig>>>,
+    tools: Mutex<Option<(Instant, Arc<[McpTool]>)>>,
+}
+
+impl McpClient {
+    /// A client of this server. No connection is made yet.
+    pub fn new(server: McpServer) -> Result<Self, ToolError> {
+        if let Some(hosts) = &server.row_hosts {
+            hosts.check(&server.url)?;
+        }
+        if let Some(name) = RESERVED.iter().find(|name| server.headers.contains_key(*name)) {
+            return Err(ToolError::Refused(format!("the header `{name}` cannot be set")));
+        }
+        let build = if server.row_hosts.is_some() { guarded_client } else { trusting_client };
+        let client = build(server.headers.clone()).map_err(|error| ToolError::of_http(&error))?;
+        Ok(Self { http: BoundedHttp::new(client), server, session: Mutex::default(), tools: Mutex::default() })
+    }
+
+    /// The tools that may be called. The list is asked for again after five minutes.
+    pub async fn tools(&self) -> Result<Arc<[McpTool]>, ToolError> {
+        self.in_time(async {
+            let mut kept = self.tools.lock().await;
+            if let Some((since, tools)) = &*kept
+                && since.elapsed() < TOOLS_KEPT
+            {
+                return Ok(tools.clone());
+            }
+            let tools = tool::list(&self.session().await?, |name| self.is_allowed(name)).await?;
+            tracing::debug!(mcp_server = self.server.label, tools = tools.len(), "an MCP server has listed its tools");
+            Ok(kept.insert((Instant::now(), tools.into())).1.clone())
+        })
+        .await
+    }
+
+    /// Calls a tool and returns the text of its result. The server may take two calls with the same key for one: it is
+    /// the member `idempotency-key` of `_meta`.
+    pub async fn call(&self, name: &str, arguments: Map<String, Value>, key: &str) -> Result<String, ToolError> {
+        if !self.is_allowed(name) {
+            return Err(ToolError::Refused(format!("`{name}` is not among the tools that are allowed")));
+        }
+        let mut meta = RequestMetaObject::new();
+        meta.insert("idempotency-key".to_owned(), key.into());
+        let mut call = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
+        call.meta = Some(meta);
+
+        let session = self.session();
+        let answer = self.in_time(async { session.await?.call_tool(call).await.map_err(failure::of_call) });
+        tool::text_of(answer.await?, self.server.max_output_bytes)
+    }
+
+    fn is_allowed(&self, name: &str) -> bool {
+        self.server.allowed_tools.as_ref().is_none_or(|allowed| allowed.iter().any(|tool| tool == name))
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, ToolError>>) -> Result<T, ToolError> {
+        let limit = self.server.timeout;
+        tokio::time::timeout(limit, work).await.map_err(|_| ToolError::TimedOut(limit))?
+    }
+
+    /// The session, which is begun if there is none. Whoever comes meanwhile waits for the same one.
+    async fn session(&self) -> Result<Peer<RoleClient>, ToolError> {
+        let mut session = self.session.lock().await;
+        if let Some(session) = session.as_ref().filter(|session| !session.is_transport_closed()) {
+            return Ok(session.peer().clone());
+        }
+        let limit = http::max_message_bytes(self.server.max_output_bytes);
+        let mut resuming = FixedInterval::default();
+        resuming.max_times = Some(MAX_RESUMES);
+        let mut config = StreamableHttpClientTransportConfig::with_uri(self.server.url.as_str())
+            .max_concurrent_requests(MAX_CALLS)
+            .max_sse_event_size(limit)
+            .max_json_response_size(limit);
+        config.retry_config = Arc::new(resuming);
+        let me = Implementation::new("batchwright", env!("CARGO_PKG_VERSION"));
+        let transport = StreamableHttpClientTransport::with_client(self.http.clone(), config);
+        // Boxed, because it is far larger than a call and rarely needed.
+        let begun = Box::pin(ClientConfig::new(ClientCapabilities::default(), me).serve(transport));
+        let begun = begun.await.map_err(failure::of_beginning)?;
+        // It would keep answers for as long as the server likes.
+        begun.set_response_cache_config(ClientCacheConfig::disabled()).await;
+        tracing::debug!(mcp_server = self.server.label, "a session with an MCP server has begun");
+        Ok(session.insert(begun).peer().clone())
+    }
+}
