@@ -243,6 +243,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         };
         let seq = step.seq;
         self.processor.steps.begun(self.write(step)).await;
+        fault("step.begun");
         seq
     }
 
@@ -260,6 +261,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         step.state = state;
         step.error = error;
         step.ended_at = (state != StepState::InProgress).then_some(now);
+        fault("step.answered");
         metrics::step_ended(step.path.is_model_call(), step.error.is_none(), now.since(step.started_at));
         match self.processor.steps.ended(self.write(step.clone())).await {
             Ok(()) => {}
@@ -270,6 +272,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         }
         // Others see it only now: what is decided by it is decided by what is durable.
         *self.steps().iter_mut().find(|known| known.seq == seq).expect("it was begun") = step;
+        fault("step.kept");
         if state == StepState::Completed {
             self.has_progressed.store(true, Ordering::Relaxed);
         }
@@ -279,6 +282,15 @@ impl<'a, H: HttpClient> Run<'a, H> {
     fn write(&self, step: Step) -> StepWrite {
         StepWrite { row: self.row, lease: self.claimed.lease, token: self.claimed.token, step }
     }
+}
+
+/// Where tests make the program die.
+#[cfg_attr(not(feature = "failpoints"), expect(clippy::missing_const_for_fn, unused_variables, reason = "there are no tests then"))]
+fn fault(point: &str) {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!(point, |what| {
+        crate::fault::act(what.as_deref());
+    });
 }
 
 /// What an agent is told to do: the text of its one argument, or all of them as they are.
