@@ -4,10 +4,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use common::eventually;
+
 mod agents;
 mod dialects;
+#[allow(dead_code, reason = "the tests of tools use the rest")]
+#[path = "../tools/everything.rs"]
+mod everything;
 mod limits;
 mod loops;
+mod mcp;
 mod resume;
 mod stage;
 mod tools;
