@@ -26,7 +26,7 @@ use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{
-    DefaultRequestProcessor, EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog,
+    EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog,
 };
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
@@ -245,10 +245,10 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// What runs rows in `batchwright serve`.
 fn endpoint_processor(config: &ResponsesConfig, storage: &Arc<SqlStorage>) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
-    let ensured = Arc::new(Ensured::new(config.ensure_schema));
+    let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
     let steps = StepLog::start(storage.clone());
-    let responses = ResponsesProcessor::new(config.into(), catalog, ensured, steps, Clock::System);
-    Ok(EndpointProcessor::new(DefaultRequestProcessor::new(Clock::System), responses))
+    let responses = ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, Clock::System);
+    Ok(EndpointProcessor::new(responses, ensured, Clock::System))
 }
 
 fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow::Result<ReqwestHttpClient> {

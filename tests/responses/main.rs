@@ -15,5 +15,6 @@ mod limits;
 mod loops;
 mod mcp;
 mod resume;
+mod schemas;
 mod stage;
 mod tools;

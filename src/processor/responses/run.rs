@@ -108,7 +108,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             limits: &self.limits,
             served: &served,
             check: &|turn| self.check(scope, turn),
-            corrections: self.processor.settings.schema_retries,
+            corrections: self.processor.ensured.corrections(),
         };
         decide_next(&self.steps(), &scope.path, &rules)
     }
