@@ -25,9 +25,7 @@ use crate::api::{self, App};
 use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{
-    EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog,
-};
+use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
 use crate::tools::Catalog;

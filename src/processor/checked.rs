@@ -31,7 +31,8 @@ impl CheckedRow {
         if !ensured.applies_to(data) {
             return Ok(None);
         }
-        let wrong = |error: serde_json::Error| FailureReason::InvalidRow(format!("The row's body cannot be read: {error}."));
+        let wrong =
+            |error: serde_json::Error| FailureReason::InvalidRow(format!("The row's body cannot be read: {error}."));
         let body = Fields::read(&data.body).map_err(wrong)?;
         let Some(schema) = ensured.schema(body.raw("response_format"))? else { return Ok(None) };
         let messages = body.get("messages").map_err(wrong)?.unwrap_or_default();

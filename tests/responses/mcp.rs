@@ -60,7 +60,8 @@ async fn what_needs_approval_ends_the_response_with_the_request_for_it() {
         assert_eq!(types(&response), ["mcp_list_tools", "mcp_approval_request"]);
         assert_eq!(items(&response)[1]["name"], "echo");
     }
-    let tool = json!({ "type": "mcp", "server_label": "every", "require_approval": { "never": { "tool_names": ["echo"] } } });
+    let tool =
+        json!({ "type": "mcp", "server_label": "every", "require_approval": { "never": { "tool_names": ["echo"] } } });
     assert_eq!(last_text(&stage.response(row(tool, &[echo("one")])).await), "Echo: one");
 }
 

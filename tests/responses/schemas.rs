@@ -82,7 +82,11 @@ async fn an_answer_that_never_matches_is_an_error_with_the_last_of_them() {
         assert!(line["error"]["message"].as_str().expect("a message").contains("not valid JSON"), "{line}");
         assert_eq!(line["response"]["status_code"], 200);
         let body = &line["response"]["body"];
-        let text = if endpoint == "/v1/responses" { last_text(body) } else { body["choices"][0]["message"]["content"].as_str().expect("a text") };
+        let text = if endpoint == "/v1/responses" {
+            last_text(body)
+        } else {
+            body["choices"][0]["message"]["content"].as_str().expect("a text")
+        };
         assert_eq!(text, "two");
     }
 }

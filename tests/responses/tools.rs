@@ -37,10 +37,9 @@ async fn a_failing_tool_is_an_output_and_no_failed_row() {
 
 #[tokio::test]
 async fn failures_that_may_pass_are_tried_again_with_the_same_key() {
-    let stage = special("retries = 2", |call| {
-        if call.attempt < 2 { Reply::error(503) } else { Reply::new(200, "at last") }
-    })
-    .await;
+    let stage =
+        special("retries = 2", |call| if call.attempt < 2 { Reply::error(503) } else { Reply::new(200, "at last") })
+            .await;
 
     assert_eq!(said(&stage).await, "at last");
     let calls = stage.calls("special");
@@ -134,11 +133,17 @@ async fn what_is_wrong_with_the_settings_is_said_at_the_start() {
         ("[[tools]]\nname = 'add'\nurl = 'TOOLS'", "'add' is given twice"),
         ("[[tools]]\nname = 'x'\nurl = 'ftp://x'", "[[tools]] 'x': ftp://x/ is not an http or https URL"),
         ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\nparameters = { type = 'strang' }", "[[tools]] 'x': parameters:"),
-        ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\nheaders = { A = '${NO_SUCH}' }", "the environment variable NO_SUCH is not set"),
+        (
+            "[[tools]]\nname = 'x'\nurl = 'TOOLS'\nheaders = { A = '${NO_SUCH}' }",
+            "the environment variable NO_SUCH is not set",
+        ),
         ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\ncolour = 'red'", "unknown field `colour`"),
         ("[[tools]]\nurl = 'TOOLS'", "missing field `name`"),
         ("[[agents]]\nname = 'x'\nmodel = 'm'\ninstructions = ''\ntools = ['nobody']", "names 'nobody', which is not"),
-        ("[[mcp_servers]]\nlabel = 'x'\nurl = 'TOOLS'\n[[mcp_servers]]\nlabel = 'x'\nurl = 'TOOLS'", "the label 'x' twice"),
+        (
+            "[[mcp_servers]]\nlabel = 'x'\nurl = 'TOOLS'\n[[mcp_servers]]\nlabel = 'x'\nurl = 'TOOLS'",
+            "the label 'x' twice",
+        ),
     ];
     for (settings, expected) in cases {
         let stage = Stage::with(&[], settings, &[]).await;

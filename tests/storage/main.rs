@@ -36,5 +36,6 @@ mod merging;
 mod model;
 mod plans;
 mod schema;
+mod steps;
 mod terminal;
 mod upkeep;

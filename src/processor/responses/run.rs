@@ -285,7 +285,10 @@ impl<'a, H: HttpClient> Run<'a, H> {
 }
 
 /// Where tests make the program die.
-#[cfg_attr(not(feature = "failpoints"), expect(clippy::missing_const_for_fn, unused_variables, reason = "there are no tests then"))]
+#[cfg_attr(
+    not(feature = "failpoints"),
+    expect(clippy::missing_const_for_fn, unused_variables, reason = "there are no tests then")
+)]
 fn fault(point: &str) {
     #[cfg(feature = "failpoints")]
     fail::fail_point!(point, |what| {
