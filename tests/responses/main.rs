@@ -1,6 +1,8 @@
 //! Rows for `/v1/responses`, as a client sees them: a real server, a simulated upstream that follows scripts, and real
 //! tools.
 
+#![allow(clippy::needless_pass_by_value, reason = "JSON is handed over as it is made")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

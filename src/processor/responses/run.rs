@@ -224,21 +224,17 @@ impl<'a, H: HttpClient> Run<'a, H> {
         let started_at = self.processor.clock.now();
         let step = {
             let mut steps = self.steps();
-            let next = steps.iter().map(|step| step.seq + 1).max().unwrap_or(0);
-            match steps.iter_mut().find(|step| step.path == *path) {
-                Some(step) => {
-                    step.attempts += 1;
-                    step.started_at = started_at;
-                    step.error = None;
-                    step.clone()
-                }
-                None => {
-                    let (state, path) = (StepState::InProgress, path.clone());
-                    let step =
-                        Step { seq: next, path, body, state, attempts: 1, error: None, started_at, ended_at: None };
-                    steps.push(step.clone());
-                    step
-                }
+            let seq = steps.iter().map(|step| step.seq + 1).max().unwrap_or(0);
+            if let Some(step) = steps.iter_mut().find(|step| step.path == *path) {
+                step.attempts += 1;
+                step.started_at = started_at;
+                step.error = None;
+                step.clone()
+            } else {
+                let (state, path) = (StepState::InProgress, path.clone());
+                let step = Step { seq, path, body, state, attempts: 1, error: None, started_at, ended_at: None };
+                steps.push(step.clone());
+                step
             }
         };
         let seq = step.seq;
