@@ -154,3 +154,14 @@ async fn what_is_wrong_with_the_settings_is_said_at_the_start() {
     let log = Process::try_start(stage.command()).await.err().expect("it does not start");
     assert!(log.contains("--mcp-allowed-hosts 'https://example.com'"), "{log}");
 }
+
+#[tokio::test]
+async fn the_settings_of_the_readme_are_settings() {
+    let readme = include_str!("../../README.md");
+    let sample = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("there is a sample");
+    let stage = Stage::with(&[], sample, &[]).await;
+    let mut command = stage.command();
+    command.env("WEATHER_KEY", "x").env("DOCS_KEY", "y");
+
+    Process::start(command).await;
+}
