@@ -35,6 +35,7 @@ mod ledger;
 mod merging;
 mod model;
 mod plans;
+mod rows;
 mod schema;
 mod steps;
 mod terminal;
