@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, PgPool, Postgres, SqlitePool, Transaction};
+use sqlx::{Connection as _, Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use crate::domain::time::Clock;
 use crate::storage::{Result, StorageError};
@@ -94,23 +94,19 @@ pub(super) async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<T>
     tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StorageError::Timeout(CALL_TIMEOUT)))
 }
 
-/// A PostgreSQL connection lent to one call. It goes back to the pool when the call has ended; if the call was given up,
-/// the connection is closed, because nobody knows whether it will ever answer.
-pub(super) struct Lent(Option<PoolConnection<Postgres>>);
+/// A connection lent to one call. It goes back to the pool when the call has ended well. After an error it is closed:
+/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end. (A
+/// COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
+pub(super) struct Lent<D: Database>(Option<PoolConnection<D>>);
 
-impl Lent {
-    pub(super) async fn from(pool: &PgPool) -> Result<Self> {
+impl<D: Database> Lent<D> {
+    pub(super) async fn from(pool: &Pool<D>) -> Result<Self> {
         Ok(Self(Some(pool.acquire().await?)))
     }
 
-    pub(super) async fn begin(&mut self, statement: &'static str) -> Result<Transaction<'_, Postgres>> {
-        let connection = self.0.as_mut().expect("it is taken only at the end");
-        Ok(connection.begin_with(statement).await?)
-    }
-
-    /// Gives the connection back, unless the call has run out of time.
+    /// Gives the connection back, unless the call has failed.
     pub(super) fn end<T>(mut self, result: &Result<T>) {
-        if matches!(result, Err(StorageError::Timeout(_))) {
+        if result.is_err() {
             return;
         }
         if let Some(mut connection) = self.0.take() {
@@ -120,7 +116,21 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+// Once for each database: of a generic one the compiler does not see that it can be sent between threads.
+macro_rules! begins {
+    ($($database:ident),+) => {$(
+        impl Lent<$database> {
+            pub(super) async fn begin(&mut self, statement: &'static str) -> Result<Transaction<'_, $database>> {
+                let connection = self.0.as_mut().expect("it is taken only at the end");
+                Ok(connection.begin_with(statement).await?)
+            }
+        }
+    )+};
+}
+
+begins!(Sqlite, Postgres);
+
+impl<D: Database> Drop for Lent<D> {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(connection.detach());
@@ -188,12 +198,15 @@ macro_rules! in_write {
     ($db:expr, $tx:ident => $body:expr) => {
         match &$db.pools {
             $crate::storage::sql::db::Pools::Sqlite { writer, .. } => {
-                $crate::storage::sql::db::timed(async {
+                let mut lent = $crate::storage::sql::db::Lent::from(writer).await?;
+                let result = $crate::storage::sql::db::timed(async {
                     // IMMEDIATE takes the write lock at once; a lock taken later, on the way, could fail.
-                    let mut $tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+                    let mut $tx = lent.begin("BEGIN IMMEDIATE").await?;
                     $crate::storage::sql::db::end_with!($tx, $body)
                 })
-                .await
+                .await;
+                lent.end(&result);
+                result
             }
             $crate::storage::sql::db::Pools::Postgres(pool) => {
                 let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
