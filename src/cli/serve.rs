@@ -25,7 +25,7 @@ use crate::api::{self, App};
 use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
+use crate::processor::{EndpointProcessor, Ensured, Loans, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
@@ -96,7 +96,9 @@ impl Service {
     pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
         let responses = settings.responses.clone();
-        let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs| endpoint_processor(&responses, storage, blobs);
+        let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs, loans: Arc<Loans>| {
+            endpoint_processor(&responses, storage, blobs, loans)
+        };
         Self::assemble(settings, http.clone(), processor, Some(http), metrics).await
     }
 
@@ -109,14 +111,14 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
-        Self::assemble(settings, http, |_, _| Ok(processor), None, None).await
+        Self::assemble(settings, http, |_, _, _| Ok(processor), None, None).await
     }
 
     /// Opens the storage, starts the daemon with the processor that goes with it, and makes the router.
     async fn assemble<H, P>(
         settings: ServeConfig,
         http: H,
-        processor: impl FnOnce(&Arc<SqlStorage>, &Blobs) -> anyhow::Result<P>,
+        processor: impl FnOnce(&Arc<SqlStorage>, &Blobs, Arc<Loans>) -> anyhow::Result<P>,
         models: Option<ReqwestHttpClient>,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self>
@@ -138,13 +140,15 @@ impl Service {
         let settings = &service.settings;
         if settings.http.role.runs_rows() {
             let _entered = service.threads.enter();
+            let loans = Arc::new(Loans::default());
             let daemon = Daemon {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
                 http,
-                processor: Arc::new(processor(&storage, &blobs)?),
+                processor: Arc::new(processor(&storage, &blobs, loans.clone())?),
                 should_retry: settings.worker.should_retry(),
                 clock: clock.clone(),
+                loans,
                 wakeup: wakeup.clone(),
                 settings: DaemonSettings {
                     max_concurrency: settings.worker.max_concurrency as usize,
@@ -247,12 +251,13 @@ fn endpoint_processor(
     config: &ResponsesConfig,
     storage: &Arc<SqlStorage>,
     blobs: &Blobs,
+    loans: Arc<Loans>,
 ) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
     let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
     let steps = StepLog::start(storage.clone());
     let responses =
-        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), Clock::System);
+        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), loans, Clock::System);
     Ok(EndpointProcessor::new(responses, ensured, Clock::System))
 }
 

@@ -33,13 +33,23 @@ where
     H: HttpClient,
     P: RequestProcessor<S, H>,
 {
-    while let Some(mut open) = next_row(&context, caller).await {
-        // Its read may make room for another.
-        open.place = None;
-        let mut next = Some(open);
-        while let Some(open) = next {
-            next = run(&context, open).await;
-        }
+    while let Some(open) = next_row(&context, caller).await {
+        run_to_its_end(&context, open).await;
+    }
+}
+
+/// Runs a row that was taken from the queue, until it has an outcome or waits elsewhere.
+pub(super) async fn run_to_its_end<S, H, P>(context: &Context<S, H, P>, mut open: OpenRow)
+where
+    S: Storage,
+    H: HttpClient,
+    P: RequestProcessor<S, H>,
+{
+    // Its read may make room for another.
+    open.place = None;
+    let mut next = Some(open);
+    while let Some(open) = next {
+        next = run(context, open).await;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::domain::ids::DaemonId;
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Clock;
-use crate::processor::ShouldRetry;
+use crate::processor::{Loans, ShouldRetry};
 use crate::storage::blobs::Blobs;
 use crate::wakeup::Wakeup;
 
@@ -67,6 +67,7 @@ pub(super) struct Context<S, H, P> {
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
     pub(super) clock: Clock,
+    pub(super) loans: Arc<Loans>,
     pub(super) wakeup: Wakeup,
     pub(super) settings: DaemonSettings,
     pub(super) stops: Stops,
@@ -106,6 +107,7 @@ impl<S, H, P> Context<S, H, P> {
             processor: daemon.processor,
             should_retry: daemon.should_retry,
             clock: daemon.clock,
+            loans: daemon.loans,
             wakeup: daemon.wakeup,
             settings: daemon.settings,
             stops,

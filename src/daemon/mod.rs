@@ -10,6 +10,7 @@
 
 mod admit;
 mod attempt;
+mod borrow;
 mod claim_loop;
 mod compact;
 mod context;
@@ -43,7 +44,7 @@ use queue::Queue;
 
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
-use crate::processor::{RequestProcessor, ShouldRetry};
+use crate::processor::{Loans, RequestProcessor, ShouldRetry};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::{Liveness, chain};
@@ -70,6 +71,8 @@ pub struct Daemon<S, H, P> {
     pub should_retry: ShouldRetry,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Calls that rows lend while they wait for tools; shared with the processor.
+    pub loans: Arc<Loans>,
     /// How the API tells the daemon, and the daemon's parts each other, that there is something to do.
     pub wakeup: Wakeup,
     /// How it works.
@@ -143,6 +146,7 @@ where
         for caller in 0..context.settings.max_concurrency {
             tasks.spawn(attempt::call_row_after_row(context.clone(), caller));
         }
+        tasks.spawn(borrow::rows_on_borrowed_calls(context.clone(), tasks.clone()));
         let claims = duty::Duty::new("claim", claim_loop::LOOK_EVERY, wakeup, &stops.stopping, &liveness);
         tasks.spawn(claim_loop::run(context, claims));
 

@@ -5,10 +5,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/databases.rs"]
+mod databases;
 
 use common::eventually;
 
 mod agents;
+mod busy;
 mod dialects;
 #[allow(dead_code, reason = "the tests of tools use the rest")]
 #[path = "../tools/everything.rs"]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::eventually::until;
 use crate::common::process::Process;
+use crate::databases::postgres_url;
 use crate::stage::{Stage, call, last_text, scripted, submit, types};
 
 /// Where a step stands when the server dies, and whether the call is then repeated.
@@ -82,6 +83,31 @@ async fn of_tools_side_by_side_only_those_that_had_not_ended_are_called_again() 
     assert!((1..=2).contains(&keys.len()), "{keys:?}");
     keys.dedup();
     assert_eq!(keys.len(), 1, "{keys:?}");
+}
+
+#[tokio::test]
+async fn another_replica_goes_on_where_one_died() {
+    let stage = Stage::new().await;
+    let blobs = format!("file://{}", stage.directory().join("blobs").display());
+    let database = postgres_url().await;
+    let replica = |failpoints: &str| {
+        let mut command = failing(stage.command(), failpoints);
+        command.args(["--database-url", &database, "--blob-url", &blobs, "--lease", "2s"]);
+        Process::start(command)
+    };
+    // The third step is begun: model and tool have ended.
+    let mut first = replica("step.begun=2*off->1*return(crash)").await;
+    let id = submit(&first.client(), &[("row", five_steps())], json!({})).await;
+    until("the first replica to die", || !first.is_running()).await;
+
+    let second = replica("").await;
+    let client = second.client();
+    let batch = client.wait_for(&id, "completed").await;
+
+    assert_eq!(last_text(&client.results(&batch).await.output[0]["response"]["body"]), "3 | 12");
+    let upstream = stage.upstream().await;
+    assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (3, 0), "{upstream}");
+    assert_eq!(stage.tools.calls().len(), 2);
 }
 
 #[tokio::test]

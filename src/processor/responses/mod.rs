@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tracing::{Instrument as _, info_span};
 
 use super::ensure::Ensured;
-use super::{CancellationFuture, ShouldRetry};
+use super::{CancellationFuture, Loans, ShouldRetry};
 use crate::config::{Dialect, ResponsesConfig};
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
@@ -53,12 +53,14 @@ pub struct ResponsesProcessor {
     ensured: Arc<Ensured>,
     steps: StepLog,
     blobs: Blobs,
+    loans: Arc<Loans>,
     asker: Asker,
     clock: Clock,
 }
 
 impl ResponsesProcessor {
-    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`.
+    /// A processor with the tools of `catalog`, that keeps steps in `steps`, finds earlier responses in `blobs`, and lends
+    /// calls to the daemon that has the same `loans`.
     #[must_use]
     pub fn new(
         settings: ResponsesSettings,
@@ -66,10 +68,11 @@ impl ResponsesProcessor {
         ensured: Arc<Ensured>,
         steps: StepLog,
         blobs: Blobs,
+        loans: Arc<Loans>,
         clock: Clock,
     ) -> Self {
         let asker = Asker::new(settings.dialect);
-        Self { settings, catalog, ensured, steps, blobs, asker, clock }
+        Self { settings, catalog, ensured, steps, blobs, loans, asker, clock }
     }
 
     /// Takes a row as far as it gets.

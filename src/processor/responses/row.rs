@@ -62,7 +62,9 @@ impl ResponsesProcessor {
         let scope = Scope { path: StepPath::root(), opening, tools };
         let limits = limits(&self.settings.limits, &asked.body);
         let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
-        let end = match run.to_the_end(&scope).await {
+        let end = run.to_the_end(&scope).await;
+        run.take_call().await;
+        let end = match end {
             Ok(end) => end,
             Err(Stop::Reached(limit)) => End::Reached(limit),
             Err(Stop::Failed(reason)) => {

@@ -49,6 +49,8 @@ pub(super) struct Run<'a, H> {
     has_progressed: AtomicBool,
     /// A row has one call of a model at a time, however many agents it runs: it is one of those that may run at once.
     model: Semaphore,
+    /// Whether the row has that call, or has lent it while it waits for tools.
+    has_call: AtomicBool,
 }
 
 /// The row itself, or an agent within it.
@@ -68,8 +70,19 @@ impl<'a, H: HttpClient> Run<'a, H> {
         schema: Option<Arc<Schema>>,
         steps: Vec<Step>,
     ) -> Self {
-        let (steps, has_progressed, model) = (Mutex::new(steps), AtomicBool::new(false), Semaphore::new(1));
-        Self { processor, http, should_retry, row, claimed, limits, schema, steps, has_progressed, model }
+        Self {
+            processor,
+            http,
+            should_retry,
+            row,
+            claimed,
+            limits,
+            schema,
+            steps: Mutex::new(steps),
+            has_progressed: AtomicBool::new(false),
+            model: Semaphore::new(1),
+            has_call: AtomicBool::new(true),
+        }
     }
 
     /// The steps as they stand.
@@ -87,6 +100,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             match self.decide(scope) {
                 Next::CallModel => self.call_model(scope).await?,
                 Next::CallTools(calls) => {
+                    self.lend_call();
                     let turn = self.last_turn(scope);
                     let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
                     // All of them end before one that failed counts, so that what they said is kept.
@@ -138,8 +152,14 @@ impl<'a, H: HttpClient> Run<'a, H> {
         let seq = self.begin(&path, StepBody::ModelCall(None)).await;
         let asked = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
+            self.take_call().await;
             let (key, ids) = (self.key(&path), ItemIds::of_step(self.row, &path));
-            self.processor.asker.ask(self.http, &request, &key, &ids, self.should_retry).await
+            let asked = self.processor.asker.ask(self.http, &request, &key, &ids, self.should_retry).await;
+            if scope.path != StepPath::root() {
+                // The row itself waits for this agent, and other agents may wait for the call.
+                self.lend_call();
+            }
+            asked
         };
         match asked {
             Ok(turn) => self.end(seq, StepState::Completed, None, |body| *body = StepBody::ModelCall(Some(turn))).await,
@@ -215,6 +235,20 @@ impl<'a, H: HttpClient> Run<'a, H> {
         .boxed()
     }
 
+    fn lend_call(&self) {
+        if self.has_call.swap(false, Ordering::Relaxed) {
+            self.processor.loans.lend();
+        }
+    }
+
+    /// Takes the call back, if it is lent: before the model is called, and at the end, for whoever runs the row.
+    pub(super) async fn take_call(&self) {
+        if !self.has_call.load(Ordering::Relaxed) {
+            self.processor.loans.take().await;
+            self.has_call.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn key(&self, path: &StepPath) -> String {
         format!("{}.{path}", self.row)
     }
@@ -277,6 +311,15 @@ impl<'a, H: HttpClient> Run<'a, H> {
 
     fn write(&self, step: Step) -> StepWrite {
         StepWrite { row: self.row, lease: self.claimed.lease, token: self.claimed.token, step }
+    }
+}
+
+/// A row that is called off while it waits for tools does not wait for its call as well.
+impl<H> Drop for Run<'_, H> {
+    fn drop(&mut self) {
+        if !*self.has_call.get_mut() {
+            self.processor.loans.take_back();
+        }
     }
 }
 

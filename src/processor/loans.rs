@@ -1,0 +1,93 @@
+//! Calls that rows lend to others while they make none.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+/// Calls that rows lend to others while they make none: whoever waits for tools keeps no upstream idle.
+///
+/// A row that is run has one of the calls that may be under way at once. It lends that call while it waits for tools,
+/// and takes one back before it goes on.
+#[derive(Debug)]
+pub struct Loans {
+    /// Calls that nobody makes.
+    free: Semaphore,
+    /// Calls that were taken back from those who still make them, and are not lent again.
+    owed: AtomicUsize,
+}
+
+impl Default for Loans {
+    fn default() -> Self {
+        Self { free: Semaphore::new(0), owed: AtomicUsize::new(0) }
+    }
+}
+
+impl Loans {
+    /// Lends a call to whoever takes it.
+    pub fn lend(&self) {
+        let pay = |owed: usize| owed.checked_sub(1);
+        if self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
+            self.free.add_permits(1);
+        }
+    }
+
+    /// Takes a call, once there is one. First come, first served.
+    pub async fn take(&self) {
+        self.free.acquire().await.expect("the semaphore is never closed").forget();
+    }
+
+    /// Takes a call if there is one that nobody waits for.
+    #[must_use]
+    pub fn try_take(&self) -> bool {
+        self.free.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_ok()
+    }
+
+    /// Takes a call at once. If there is none, one that is made now is not lent again when it ends.
+    pub fn take_back(&self) {
+        if self.free.forget_permits(1) == 0 {
+            self.owed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until there is a call to be taken.
+    pub async fn until_some(&self) {
+        drop(self.free.acquire().await.expect("the semaphore is never closed"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_lent_is_taken_once_and_first_by_who_waits_longest() {
+        let loans = Loans::default();
+        let mut waiting = Box::pin(loans.take());
+        assert!(waiting.as_mut().now_or_never().is_none() && !loans.try_take());
+
+        loans.lend();
+        assert!(!loans.try_take(), "it is for who waits");
+        assert!(waiting.now_or_never().is_some());
+
+        loans.lend();
+        assert!(loans.until_some().now_or_never().is_some(), "to look takes nothing");
+        assert!(loans.try_take() && !loans.try_take());
+    }
+
+    #[test]
+    fn what_is_taken_back_from_who_still_has_it_is_not_lent_again() {
+        let loans = Loans::default();
+        loans.lend();
+        assert!(loans.try_take());
+
+        loans.take_back();
+        loans.lend();
+        assert!(!loans.try_take(), "that was the one taken back");
+
+        loans.lend();
+        loans.take_back();
+        assert!(!loans.try_take());
+    }
+}
