@@ -61,11 +61,31 @@ async fn next_row<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Option<
                 () = context.limit.until_above(caller) => {}
             }
         }
-        let open = context.queue.next().await?;
-        if context.limit.now() > caller {
+        if let Some(open) = context.queue.next_now() {
             return Some(open);
         }
-        // The limit was lowered while this caller waited for a row: the row is another's.
+        // Rows whose tools have answered may wait for the call that this caller does not make.
+        context.loans.lend();
+        tokio::select! {
+            biased;
+            () = context.limit.until_no_more_than(caller) => context.loans.take_back(),
+            open = row_and_call(context) => return open,
+        }
+    }
+}
+
+/// Waits for a row and for a call that is lent, and takes both. `None` when the queue is closed.
+pub(super) async fn row_and_call<S, H, P>(context: &Context<S, H, P>) -> Option<OpenRow> {
+    loop {
+        tokio::select! {
+            () = context.stops.ended.cancelled() => return None,
+            () = context.loans.until_some() => {}
+        }
+        let open = context.queue.next().await?;
+        if context.loans.try_take() {
+            return Some(open);
+        }
+        // It was taken while there was no row: the row is for whoever has a call.
         context.queue.put_back(open);
     }
 }

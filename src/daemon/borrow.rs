@@ -22,22 +22,8 @@ where
     P: RequestProcessor<S, H> + 'static,
 {
     let places = Arc::new(Semaphore::new(context.settings.max_concurrency * ROWS_PER_CALL));
-    loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-            context.loans.until_some().await;
-            (place, context.queue.next().await)
-        };
-        let (place, next) = tokio::select! {
-            () = context.stops.ended.cancelled() => return,
-            next = next => next,
-        };
-        let Some(open) = next else { return };
-        if !context.loans.try_take() {
-            // It was taken back while there was no row: the row is for a caller with a call of its own.
-            context.queue.put_back(open);
-            continue;
-        }
+    while let Ok(place) = places.clone().acquire_owned().await {
+        let Some(open) = attempt::row_and_call(&context).await else { return };
         let context = context.clone();
         rows.spawn(async move {
             let _place = place;

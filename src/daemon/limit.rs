@@ -17,7 +17,7 @@ pub(super) struct Limit {
     now: AtomicUsize,
     most: usize,
     growing_since: Mutex<Option<Instant>>,
-    raised: Notify,
+    moved: Notify,
 }
 
 impl Limit {
@@ -25,7 +25,7 @@ impl Limit {
     pub(super) fn new(most: usize, shared: bool) -> Self {
         let now = if shared { 0 } else { most };
         metrics::concurrency_limited_to(now);
-        Self { now: AtomicUsize::new(now), most, growing_since: Mutex::default(), raised: Notify::new() }
+        Self { now: AtomicUsize::new(now), most, growing_since: Mutex::default(), moved: Notify::new() }
     }
 
     pub(super) fn now(&self) -> usize {
@@ -42,19 +42,28 @@ impl Limit {
         *growing_since = None;
         let before = self.now.swap(share, Relaxed);
         metrics::concurrency_limited_to(share);
-        if share > before {
-            self.raised.notify_waiters();
+        if share != before {
+            self.moved.notify_waiters();
         }
     }
 
     /// Waits until more than `callers` may work.
     pub(super) async fn until_above(&self, callers: usize) {
+        self.until(|now| now > callers).await;
+    }
+
+    /// Waits until no more than `callers` may work.
+    pub(super) async fn until_no_more_than(&self, callers: usize) {
+        self.until(|now| now <= callers).await;
+    }
+
+    async fn until(&self, holds: impl Fn(usize) -> bool) {
         loop {
-            let raised = self.raised.notified();
-            if self.now() > callers {
+            let moved = self.moved.notified();
+            if holds(self.now()) {
                 return;
             }
-            raised.await;
+            moved.await;
         }
     }
 }

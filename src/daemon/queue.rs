@@ -88,6 +88,17 @@ impl Queue {
         }
     }
 
+    /// The next row, if there is one now.
+    pub(super) fn next_now(&self) -> Option<OpenRow> {
+        loop {
+            self.filled.try_acquire().ok()?.forget();
+            let row = self.lock().pop_front();
+            if row.is_some() {
+                return row;
+            }
+        }
+    }
+
     /// Puts a row back that was taken last, for the next caller.
     pub(super) fn put_back(&self, row: OpenRow) {
         let mut queue = self.lock();
