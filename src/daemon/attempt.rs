@@ -64,29 +64,46 @@ async fn next_row<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Option<
         if let Some(open) = context.queue.next_now() {
             return Some(open);
         }
-        // Rows whose tools have answered may wait for the call that this caller does not make.
-        context.loans.lend();
-        tokio::select! {
-            biased;
-            () = context.limit.until_no_more_than(caller) => context.loans.take_back(),
-            open = row_and_call(context) => return open,
+        match row_and_call(context, caller).await {
+            Waited::Got(open) => return Some(open),
+            Waited::Limited => {}
+            Waited::Closed => return None,
         }
     }
 }
 
-/// Waits for a row and for a call that is lent, and takes both. `None` when the queue is closed.
-pub(super) async fn row_and_call<S, H, P>(context: &Context<S, H, P>) -> Option<OpenRow> {
+enum Waited {
+    Got(OpenRow),
+    /// The limit was lowered: this caller is to pause.
+    Limited,
+    /// The queue was closed.
+    Closed,
+}
+
+/// Waits for a row. Meanwhile the caller's call is lent: rows whose tools have answered may wait for one.
+async fn row_and_call<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Waited {
+    context.loans.lend();
     loop {
+        let open = tokio::select! {
+            biased;
+            () = context.limit.until_no_more_than(caller) => {
+                context.loans.take_back();
+                return Waited::Limited;
+            }
+            open = context.queue.next() => open,
+        };
+        let Some(open) = open else { return Waited::Closed };
+        let halts = open.halts.clone();
         tokio::select! {
-            () = context.stops.ended.cancelled() => return None,
-            () = context.loans.until_some() => {}
+            biased;
+            () = context.limit.until_no_more_than(caller) => {
+                context.queue.put_back(open);
+                context.loans.take_back();
+                return Waited::Limited;
+            }
+            () = context.loans.take() => return Waited::Got(open),
+            () = halts.until_no_more() => drop(open),
         }
-        let open = context.queue.next().await?;
-        if context.loans.try_take() {
-            return Some(open);
-        }
-        // It was taken while there was no row: the row is for whoever has a call.
-        context.queue.put_back(open);
     }
 }
 

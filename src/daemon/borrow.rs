@@ -22,8 +22,24 @@ where
     P: RequestProcessor<S, H> + 'static,
 {
     let places = Arc::new(Semaphore::new(context.settings.max_concurrency * ROWS_PER_CALL));
-    while let Ok(place) = places.clone().acquire_owned().await {
-        let Some(open) = attempt::row_and_call(&context).await else { return };
+    loop {
+        let a_place_and_a_call = async {
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            context.loans.take().await;
+            place
+        };
+        let place = tokio::select! {
+            () = context.stops.ended.cancelled() => return,
+            place = a_place_and_a_call => place,
+        };
+        let Some(open) = context.queue.next_now() else {
+            // Others may wait for the call, so it is not kept until there is a row.
+            context.loans.lend();
+            tokio::select! {
+                () = context.stops.ended.cancelled() => return,
+                () = context.queue.until_more() => continue,
+            }
+        };
         let context = context.clone();
         rows.spawn(async move {
             let _place = place;

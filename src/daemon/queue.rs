@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -56,11 +56,14 @@ pub(super) struct Queue {
     /// One permit for each row, and one too many for each that was taken out by [`Queue::leave`].
     filled: Semaphore,
     reads: Arc<Semaphore>,
+    /// Told when rows were added.
+    more: Notify,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Self { rows: Mutex::default(), filled: Semaphore::new(0), reads: Arc::new(Semaphore::new(READS_AHEAD)) }
+        let reads = Arc::new(Semaphore::new(READS_AHEAD));
+        Self { rows: Mutex::default(), filled: Semaphore::new(0), reads, more: Notify::new() }
     }
 
     /// Waits until the rows of one more read have room.
@@ -75,6 +78,12 @@ impl Queue {
         // Checked under the lock: whoever halts a lease then takes its rows out, and must not miss one.
         queue.extend(rows.into_iter().filter(|row| !row.halts.no_more()));
         self.filled.add_permits(queue.len() - before);
+        self.more.notify_one();
+    }
+
+    /// Waits until rows are added, for one who has found none.
+    pub(super) async fn until_more(&self) {
+        self.more.notified().await;
     }
 
     /// The next row, or `None` when the queue is closed.
@@ -105,6 +114,7 @@ impl Queue {
         if !row.halts.no_more() {
             queue.push_front(row);
             self.filled.add_permits(1);
+            self.more.notify_one();
         }
     }
 

@@ -36,22 +36,11 @@ impl Loans {
         self.free.acquire().await.expect("the semaphore is never closed").forget();
     }
 
-    /// Takes a call if there is one that nobody waits for.
-    #[must_use]
-    pub fn try_take(&self) -> bool {
-        self.free.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_ok()
-    }
-
     /// Takes a call at once. If there is none, one that is made now is not lent again when it ends.
     pub fn take_back(&self) {
         if self.free.forget_permits(1) == 0 {
             self.owed.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Waits until there is a call to be taken.
-    pub async fn until_some(&self) {
-        drop(self.free.acquire().await.expect("the semaphore is never closed"));
     }
 }
 
@@ -61,33 +50,34 @@ mod tests {
 
     use super::*;
 
+    fn is_free(loans: &Loans) -> bool {
+        loans.take().now_or_never().is_some()
+    }
+
     #[test]
     fn what_is_lent_is_taken_once_and_first_by_who_waits_longest() {
         let loans = Loans::default();
         let mut waiting = Box::pin(loans.take());
-        assert!(waiting.as_mut().now_or_never().is_none() && !loans.try_take());
+        assert!(waiting.as_mut().now_or_never().is_none());
 
         loans.lend();
-        assert!(!loans.try_take(), "it is for who waits");
+        assert!(!is_free(&loans), "it is for who waits");
         assert!(waiting.now_or_never().is_some());
-
-        loans.lend();
-        assert!(loans.until_some().now_or_never().is_some(), "to look takes nothing");
-        assert!(loans.try_take() && !loans.try_take());
+        assert!(!is_free(&loans));
     }
 
     #[test]
     fn what_is_taken_back_from_who_still_has_it_is_not_lent_again() {
         let loans = Loans::default();
         loans.lend();
-        assert!(loans.try_take());
+        assert!(is_free(&loans));
 
         loans.take_back();
         loans.lend();
-        assert!(!loans.try_take(), "that was the one taken back");
+        assert!(!is_free(&loans), "that was the one taken back");
 
         loans.lend();
         loans.take_back();
-        assert!(!loans.try_take());
+        assert!(!is_free(&loans));
     }
 }
