@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::storage::StorageError;
 use crate::storage::blobs::BlobError;
+use crate::storage::{ReadError, StorageError};
 use crate::telemetry::chain;
 
 /// The body of every answer that is an error.
@@ -211,6 +211,15 @@ impl From<BlobError> for ApiError {
         match error {
             BlobError::Full(_) => Self::storage_full(),
             _ => Self::unavailable(),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Storage(error) => error.into(),
+            ReadError::Blob(error) => error.into(),
         }
     }
 }

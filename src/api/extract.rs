@@ -4,17 +4,18 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::ApiError;
 
-/// The one parameter of a path.
-pub(super) struct Id(pub(super) String);
+/// The one parameter of a path, or a tuple of all that it has.
+pub(super) struct Id<T = String>(pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id = Path::<String>::from_request_parts(parts, state).await;
+        let id = Path::<T>::from_request_parts(parts, state).await;
         id.map(|Path(id)| Self(id)).map_err(|rejection| ApiError::invalid(rejection.body_text()))
     }
 }

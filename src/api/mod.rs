@@ -11,6 +11,7 @@ mod health;
 mod models;
 pub mod openapi;
 mod page;
+mod responses;
 mod router;
 
 use std::sync::Arc;

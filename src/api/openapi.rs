@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{batches, files, health, models};
+use super::{batches, files, health, models, responses};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,6 +21,8 @@ use super::{batches, files, health, models};
         batches::list_batches,
         batches::get_batch,
         batches::cancel_batch,
+        batches::get_batch_request,
+        responses::get_response,
         models::list_models,
         health::healthz,
         health::readyz,

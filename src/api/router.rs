@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use uuid::Uuid;
 
-use super::{ApiError, App, batches, files, health, models, openapi};
+use super::{ApiError, App, batches, files, health, models, openapi, responses};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
 const JSON_BODY_BYTES: usize = 1 << 20;
@@ -26,6 +26,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/batches", post(batches::create_batch).get(batches::list_batches))
         .route("/batches/{batch_id}", get(batches::get_batch))
         .route("/batches/{batch_id}/cancel", post(batches::cancel_batch))
+        .route("/batches/{batch_id}/requests/{custom_id}", get(batches::get_batch_request))
+        .route("/responses/{response_id}", get(responses::get_response))
         .route("/models", get(models::list_models));
     let routes = Router::new()
         .nest("/v1", v1)

@@ -25,9 +25,7 @@ use crate::api::{self, App};
 use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{
-    DefaultRequestProcessor, EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog,
-};
+use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
 use crate::tools::Catalog;
@@ -43,7 +41,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
 pub struct ServeArgs {
-    /// Settings file in TOML, with the names of these flags as keys. Flags and environment variables win over it.
+    /// Settings file in TOML, with the names of these flags as keys and tables of tools. Flags and environment variables win
+    /// over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -245,10 +244,10 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// What runs rows in `batchwright serve`.
 fn endpoint_processor(config: &ResponsesConfig, storage: &Arc<SqlStorage>) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
-    let ensured = Arc::new(Ensured::new(config.ensure_schema));
+    let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
     let steps = StepLog::start(storage.clone());
-    let responses = ResponsesProcessor::new(config.into(), catalog, ensured, steps, Clock::System);
-    Ok(EndpointProcessor::new(DefaultRequestProcessor::new(Clock::System), responses))
+    let responses = ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, Clock::System);
+    Ok(EndpointProcessor::new(responses, ensured, Clock::System))
 }
 
 fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow::Result<ReqwestHttpClient> {

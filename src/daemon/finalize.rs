@@ -8,7 +8,6 @@ use roaring::RoaringBitmap;
 
 use super::context::Context;
 use super::duty::Turn;
-use super::rows::{READ_BYTES, RowReader};
 use crate::domain::batch::{Batch, BatchStatus, Counts};
 use crate::domain::file::FilePart;
 use crate::domain::ids::RequestId;
@@ -16,6 +15,7 @@ use crate::domain::index;
 use crate::domain::line::{self, NeverRan};
 use crate::domain::row::RowCall;
 use crate::processor::ProcessorError;
+use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::storage::{Ending, RecordedPart, Storage};
 use crate::telemetry::metrics;
 

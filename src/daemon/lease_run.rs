@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 use super::attempt::Row;
 use super::context::Context;
 use super::queue::{Halts, OpenRow};
-use super::rows::{READ_BYTES, RowReader};
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
 use crate::domain::lease::Lease;
@@ -22,6 +21,7 @@ use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
 use crate::processor::{ProcessorError, RequestProcessor};
 use crate::storage::Storage;
+use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::telemetry::chain;
 use crate::upstream::HttpClient;
 

@@ -25,7 +25,6 @@ mod outcomes;
 mod queue;
 mod recorder;
 mod retain;
-mod rows;
 mod scheduler;
 mod sweep;
 

@@ -140,6 +140,14 @@ impl RequestId {
     pub fn response_id(self) -> String {
         format!("resp_{}{:08x}", self.batch.0.simple(), self.row)
     }
+
+    /// The row a response was made for; `None` for ids that are not made here.
+    #[must_use]
+    pub fn parse_response(text: &str) -> Option<Self> {
+        let (batch, row) = text.strip_prefix("resp_")?.split_at_checked(32)?;
+        let id = Self { batch: BatchId(Uuid::try_parse(batch).ok()?), row: u32::from_str_radix(row, 16).ok()? };
+        (id.response_id() == text).then_some(id)
+    }
 }
 
 impl fmt::Display for RequestId {
@@ -205,5 +213,17 @@ mod tests {
         let id = RequestId { batch, row: 255 };
 
         assert_eq!(id.to_string(), "batch_req_89abcdef0123456789abcdef000000ff");
+        assert_eq!(id.response_id(), "resp_0123456789abcdef0123456789abcdef000000ff");
+        assert_eq!(RequestId::parse_response(&id.response_id()), Some(id));
+    }
+
+    #[test]
+    fn responses_of_others_are_of_no_row() {
+        let batch = "0123456789abcdef0123456789abcdef";
+        let ends = ["", "ff", "0000000g", "000000FF", "+00000ff", "0000000ff"];
+        let texts = ends.map(|end| format!("resp_{batch}{end}"));
+        for text in texts.iter().map(String::as_str).chain(["resp_", "resp_é", "batch_req_0", ""]) {
+            assert_eq!(RequestId::parse_response(text), None, "{text}");
+        }
     }
 }

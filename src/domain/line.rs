@@ -17,6 +17,12 @@ pub enum NeverRan {
     Expired,
 }
 
+/// What the line of a row begins with, and no other line.
+#[must_use]
+pub fn start_of(id: RequestId) -> String {
+    format!(r#"{{"id":"{id}","custom_id":"#)
+}
+
 /// The output line of a row that succeeded.
 #[must_use]
 pub fn completed(id: RequestId, custom_id: &str, answer: &Answer) -> Vec<u8> {
@@ -107,7 +113,7 @@ fn push_error(line: &mut Vec<u8>, code: &str, message: &str) {
 
 fn start(id: RequestId, custom_id: &str, rest: usize) -> Vec<u8> {
     let mut line = Vec::with_capacity(custom_id.len() + rest);
-    write!(line, r#"{{"id":"{id}","custom_id":"#).expect("a Vec takes all");
+    line.extend_from_slice(start_of(id).as_bytes());
     push_text(&mut line, custom_id);
     line.push(b',');
     line

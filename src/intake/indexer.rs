@@ -6,12 +6,12 @@ use std::hash::{BuildHasher as _, RandomState};
 use bytes::Bytes;
 
 use super::IntakeLimits;
-use super::splitter::{Line, LineSplitter};
 use crate::domain::batch::BatchError;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::index::IndexEntry;
 use crate::domain::report::{MAX_KEPT, ModelRows, Report, UrlRows};
 use crate::domain::row::{RowError, RowHead, inspect, shown};
+use crate::domain::splitter::{Line, LineSplitter};
 
 /// A file with more models than this is a mistake: each has a lane of its own.
 const MAX_MODELS: usize = 1000;

@@ -4,14 +4,12 @@
 //! is known of the purpose while the bytes come: multipart fields have no order, so what was found is judged after.
 
 mod indexer;
-mod splitter;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
 pub use indexer::{Found, Indexer, Refusal};
-pub use splitter::{Line, LineSplitter};
 
 use crate::domain::file::FilePart;
 use crate::storage::blobs::{BlobError, Blobs};

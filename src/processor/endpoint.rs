@@ -1,26 +1,34 @@
 //! Choosing how a request is run by the endpoint it is for.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
+use super::checked::CheckedRow;
 use super::{
-    CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ResponsesProcessor, ShouldRetry,
+    CancellationFuture, DefaultRequestProcessor, Ensured, ProcessorError, RequestProcessor, ResponsesProcessor,
+    ShouldRetry,
 };
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::{Claimed, Request, RequestCompletionResult};
+use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::upstream::HttpClient;
 
-/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, all others one.
+/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose answers
+/// are checked as many as it takes to get them right, all others one.
 pub struct EndpointProcessor {
     single: DefaultRequestProcessor,
     responses: ResponsesProcessor,
+    ensured: Arc<Ensured>,
+    clock: Clock,
 }
 
 impl EndpointProcessor {
-    /// A processor that runs rows for `/v1/responses` with `responses`, and single calls with `single`.
+    /// A processor that runs rows for `/v1/responses` with `responses`, and checks answers as `ensured` says.
     #[must_use]
-    pub fn new(single: DefaultRequestProcessor, responses: ResponsesProcessor) -> Self {
-        Self { single, responses }
+    pub fn new(responses: ResponsesProcessor, ensured: Arc<Ensured>, clock: Clock) -> Self {
+        Self { single: DefaultRequestProcessor::new(clock.clone()), responses, ensured, clock }
     }
 }
 
@@ -38,15 +46,25 @@ where
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> Result<RequestCompletionResult, ProcessorError> {
-        match request.data.endpoint {
-            Endpoint::Responses => Ok(self.responses.run(request, http, storage, should_retry, cancellation).await),
-            Endpoint::ChatCompletions
-            | Endpoint::Embeddings
+        let checked = match request.data.endpoint {
+            Endpoint::Responses => {
+                return Ok(self.responses.run(request, http, storage, should_retry, cancellation).await);
+            }
+            Endpoint::ChatCompletions => CheckedRow::of(&request.data, &self.ensured),
+            Endpoint::Embeddings
             | Endpoint::Completions
             | Endpoint::Moderations
             | Endpoint::ImagesGenerations
             | Endpoint::ImagesEdits
-            | Endpoint::Videos => Ok(self.single.call(request, http, should_retry, cancellation).await),
-        }
+            | Endpoint::Videos => Ok(None),
+        };
+        Ok(match checked {
+            Ok(None) => self.single.call(request, http, should_retry, cancellation).await,
+            Ok(Some(row)) => {
+                let request = request.process(self.clock.now());
+                row.run(request, http, should_retry, cancellation, self.ensured.corrections()).await
+            }
+            Err(reason) => RequestCompletionResult::Failed(request.process(self.clock.now()).fail(reason)),
+        })
     }
 }

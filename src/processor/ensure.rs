@@ -19,14 +19,20 @@ const SCHEMAS_KEPT: usize = 256;
 /// Which rows are checked, and the schemas that were compiled for it.
 pub struct Ensured {
     by_default: bool,
+    corrections: u32,
     schemas: Cache<String, Arc<Schema>>,
 }
 
 impl Ensured {
-    /// Checks the rows of batches that ask for it and, `by_default`, of those that do not say.
+    /// Checks the rows of batches that ask for it and, `by_default`, of those that do not say. A model is asked to
+    /// correct its answer `corrections` times at most.
     #[must_use]
-    pub fn new(by_default: bool) -> Self {
-        Self { by_default, schemas: Cache::new(SCHEMAS_KEPT) }
+    pub fn new(by_default: bool, corrections: u32) -> Self {
+        Self { by_default, corrections, schemas: Cache::new(SCHEMAS_KEPT) }
+    }
+
+    pub(super) fn corrections(&self) -> u32 {
+        self.corrections
     }
 
     /// Whether the row's answer is to be checked, if the row asks for a schema.

@@ -10,6 +10,7 @@
 //! A processor returns an outcome and writes nothing of it; an `Err` and a panic are outcomes too. So no path can
 //! leave a row behind.
 
+mod checked;
 mod default;
 mod endpoint;
 mod ensure;

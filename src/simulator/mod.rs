@@ -23,16 +23,16 @@
 //!                     [{"name": "add", "arguments": {"a": 2}}]], "answer": "done"}
 //! ```
 //!
-//! | member      | what it does                                                                                       |
-//! |-------------|----------------------------------------------------------------------------------------------------|
-//! | `turns`     | the tools to call: all of the first array, then, when they have been answered, those of the next    |
-//! | `endless`   | the last turn comes again and again                                                                |
-//! | `answer`    | the text after the last turn; without it, all outputs in the conversation, in the order of their calls, with `" \| "` between them |
-//! | `answers`   | in place of `answer`: the first text, the next if the conversation goes on after it, and so forth; the last one stays |
-//! | `refuse`    | a refusal after the last turn, in place of a text                                                  |
-//! | `reasoning` | reasoning before each turn and answer                                                              |
-//! | `fail`      | statuses instead of answers: `{"1": 500}` fails when the model has spoken once, with or without calls |
-//! | `fail_once` | the same, but not if the `Idempotency-Key` was seen before                                         |
+//! | member | what it does |
+//! |---|---|
+//! | `turns` | the tools to call: all of the first array, then, when they have been answered, those of the next |
+//! | `endless` | the last turn comes again and again |
+//! | `answer` | the text after the last turn; without it, all outputs in the conversation, in the order of their calls, with `" \| "` between them |
+//! | `answers` | in place of `answer`: the first text, the next if the conversation goes on after it, and so forth; the last one stays |
+//! | `refuse` | a refusal after the last turn, in place of a text |
+//! | `reasoning` | reasoning before each turn and answer |
+//! | `fail` | statuses instead of answers: `{"1": 500}` fails when the model has spoken once, with or without calls |
+//! | `fail_once` | the same, but not if the `Idempotency-Key` was seen before |
 //!
 //! `arguments` that are a string are passed on as they are. A call may have an `id`; otherwise it follows from the seed
 //! and the body, so that it is the same when a request is sent again. As with strict servers, every call of the

@@ -4,6 +4,8 @@
 //! on are values (`bool`, `Option`, [`Recorded`]); a [`StorageError`] means that it could not be found out.
 
 pub mod blobs;
+pub mod results;
+pub mod rows;
 pub mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +67,17 @@ pub enum StorageError {
     /// Anything else: a fault of this program or of the database.
     #[error("the database refused a statement")]
     Internal(#[source] sqlx::Error),
+}
+
+/// Why something that is kept could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The blob store failed.
+    #[error(transparent)]
+    Blob(#[from] blobs::BlobError),
 }
 
 /// A file to be kept, with its bytes already in the blob store.
@@ -203,6 +216,10 @@ pub trait LeaseStore {
     /// Recording it, or giving the lease back, sets the count back. `None` if the lease is lost.
     async fn try_alone(&self, id: LeaseId, token: i64) -> Result<Option<u32>>;
 
+    /// Whether a daemon that lives has the row at this position of the index. False once the row is recorded and its
+    /// lease has ended.
+    async fn is_held(&self, batch: BatchId, position: u32) -> Result<bool>;
+
     /// What is needed to run the rows of a batch; `None` if the batch or its input is not there.
     async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
 }
@@ -234,6 +251,15 @@ pub struct RecordedPart {
     pub part: FilePart,
     /// The numbers of the rows that have a line in it.
     pub rows: RoaringBitmap,
+}
+
+/// Where the line of a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPart {
+    /// The part that has it.
+    pub part: FilePart,
+    /// Whether that is of the output file, and not of the error file.
+    pub succeeded: bool,
 }
 
 /// Whether a flush was recorded.
@@ -268,6 +294,9 @@ pub trait Ledger {
 
     /// The rows of a batch that have their line.
     async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap>;
+
+    /// Where the line of a row is; `None` if it has none yet, or if its file was deleted or has expired.
+    async fn part_of_row(&self, row: RequestId, now: Timestamp) -> Result<Option<RowPart>>;
 
     /// Ends all leases of a batch in `finalizing` or `cancelling`, so that nothing more can be recorded for it, and
     /// returns its counts as they then stay. `None` while a living daemon holds one, or if the batch has ended.

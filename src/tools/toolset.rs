@@ -134,7 +134,7 @@ impl Catalog {
                     Served::Agent(agent) => Function::Agent(agent.clone()),
                 };
                 toolset.add(&tool.name, function)?;
-                toolset.definitions.push(defined(raw, entry));
+                toolset.definitions.push(defined(&raw, entry));
             } else {
                 let client = self.client(&tool)?;
                 toolset.add_server(&tool, client).await?;
@@ -268,7 +268,7 @@ fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, Tool)>, NoToolset> {
 }
 
 /// A function's definition, with what the settings file says where the row says nothing.
-fn defined(tool: Box<RawValue>, entry: &Entry) -> Box<RawValue> {
+fn defined(tool: &RawValue, entry: &Entry) -> Box<RawValue> {
     let mut fields = Fields::read(tool.get().as_bytes()).expect("it was read before");
     if fields.raw("description").is_none() && !entry.description.is_empty() {
         fields.set("description", &entry.description);

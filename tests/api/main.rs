@@ -11,6 +11,7 @@ mod envelopes;
 mod line_errors;
 mod lines;
 mod operations;
+mod requests;
 mod restarts;
 mod retries;
 mod uploads;

@@ -1,13 +1,22 @@
 //! Rows for `/v1/responses`, as a client sees them: a real server, a simulated upstream that follows scripts, and real
 //! tools.
 
+#![allow(clippy::needless_pass_by_value, reason = "JSON is handed over as it is made")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
+use common::eventually;
+
 mod agents;
 mod dialects;
+#[allow(dead_code, reason = "the tests of tools use the rest")]
+#[path = "../tools/everything.rs"]
+mod everything;
 mod limits;
 mod loops;
+mod mcp;
 mod resume;
+mod schemas;
 mod stage;
 mod tools;

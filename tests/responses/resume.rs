@@ -1,1 +1,120 @@
-//! To come.
+//! A server that dies in the middle of a row: what was paid for is not paid for again.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::common::eventually::until;
+use crate::common::process::Process;
+use crate::stage::{Stage, call, last_text, scripted, submit, types};
+
+/// Where a step stands when the server dies, and whether the call is then repeated.
+const POINTS: [(&str, bool); 3] = [("step.begun", false), ("step.answered", true), ("step.kept", false)];
+
+/// Model, tool, model, tool, model.
+fn five_steps() -> Value {
+    let turns = json!([[call("add", json!({ "a": 1, "b": 2 }))], [call("mul", json!({ "a": 3, "b": 4 }))]]);
+    scripted(json!({ "turns": turns }), &["add", "mul"])
+}
+
+fn failing(mut command: Command, points: &str) -> Command {
+    command.env("FAILPOINTS", points);
+    command
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a count")
+}
+
+#[tokio::test]
+async fn a_crash_at_any_boundary_of_any_step_repeats_that_step_alone_and_with_its_key() {
+    let at_every_boundary = (0..5).flat_map(|step| POINTS.map(|(point, is_repeated)| (step, point, is_repeated)));
+    for (step, point, is_repeated) in at_every_boundary {
+        let stage = Stage::new().await;
+        let crash = format!("{point}={step}*off->1*return(crash)");
+        let mut server = Process::start(failing(stage.command(), &crash)).await;
+        let client = server.client();
+        let id = submit(&client, &[("row", five_steps())], json!({})).await;
+        until("the server to die", || !server.is_running()).await;
+
+        let server = stage.serve().await;
+        let client = server.client();
+        let batch = client.wait_for(&id, "completed").await;
+
+        let results = client.results(&batch).await;
+        let response = &results.output[0]["response"]["body"];
+        let tool = ["function_call", "function_call_output"];
+        assert_eq!(types(response), [&tool[..], &tool, &["message"]].concat());
+        assert_eq!(last_text(response), "3 | 12");
+        let upstream = stage.upstream().await;
+        let keys: Vec<String> = stage.tools.calls().iter().map(|call| call.key().to_owned()).collect();
+        let distinct: std::collections::BTreeSet<&String> = keys.iter().collect();
+        let (models, repeats) = (number(&upstream["requests"]), number(&upstream["repeats"]));
+        assert_eq!((models - repeats, distinct.len()), (3, 2), "{point} of step {step}: {upstream} {keys:?}");
+        let repeated = repeats + (keys.len() - distinct.len()) as u64;
+        assert_eq!(repeated, u64::from(is_repeated), "{point} of step {step}: {upstream} {keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_tools_side_by_side_only_those_that_had_not_ended_are_called_again() {
+    let stage = Stage::new().await;
+    let turn = [call("add", json!({ "a": 1, "b": 2 })), call("mul", json!({ "a": 3, "b": 4 }))];
+    stage.tools.reply(|call| {
+        let reply = crate::common::fake_upstream::Reply::new(200, "12");
+        if call.path == "/mul" { reply.held() } else { reply }
+    });
+    // The model's step, then that of the tool that answers.
+    let mut server = Process::start(failing(stage.command(), "step.kept=1*off->1*return(crash)")).await;
+    let body = scripted(json!({ "turns": [turn] }), &["add", "mul"]);
+    let id = submit(&server.client(), &[("row", body)], json!({})).await;
+    until("the server to die", || !server.is_running()).await;
+    stage.tools.release();
+
+    let server = stage.serve().await;
+    let client = server.client();
+    client.wait_for(&id, "completed").await;
+
+    let keys = |tool: &str| -> Vec<String> { stage.calls(tool).iter().map(|call| call.key().to_owned()).collect() };
+    assert_eq!(keys("add").len(), 1);
+    let mut keys = keys("mul");
+    // Twice, unless the server was dead before the first call was on its way.
+    assert!((1..=2).contains(&keys.len()), "{keys:?}");
+    keys.dedup();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+}
+
+#[tokio::test]
+async fn each_step_has_attempts_of_its_own() {
+    // Three calls of the model fail twice each: more than the two retries a call has, were they counted together.
+    let stage = Stage::with_flags(&["--max-retries", "2"]).await;
+    let mut body = five_steps();
+    body["model"] = json!("m");
+    let server = stage.serve().await;
+    let client = server.client();
+    let fails = json!({
+        "turns": [[call("add", json!({ "a": 1, "b": 2 }))], [call("mul", json!({ "a": 3, "b": 4 }))]],
+        "fail_once": { "0": 500, "1": 503, "2": 500 },
+    });
+
+    let id = submit(&client, &[("row", scripted(fails, &["add", "mul"]))], json!({})).await;
+    let batch = client.wait_for(&id, "completed").await;
+
+    assert_eq!(last_text(&client.results(&batch).await.output[0]["response"]["body"]), "3 | 12");
+    let upstream = stage.upstream().await;
+    assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (6, 3), "{upstream}");
+    assert_eq!(stage.tools.calls().len(), 2, "tools that had answered are not called again");
+}
+
+#[tokio::test]
+async fn a_model_that_fails_for_good_fails_the_row_after_its_retries_and_not_the_steps_before() {
+    let stage = Stage::with_flags(&["--max-retries", "1"]).await;
+    let fails = json!({ "turns": [[call("add", json!({ "a": 1, "b": 2 }))]], "fail": { "1": 500 } });
+
+    let line = stage.error(scripted(fails, &["add"])).await;
+
+    assert_eq!(line["response"]["status_code"], 500);
+    let upstream = stage.upstream().await;
+    assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (3, 1), "{upstream}");
+    assert_eq!(stage.calls("add").len(), 1);
+}

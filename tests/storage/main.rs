@@ -35,6 +35,8 @@ mod ledger;
 mod merging;
 mod model;
 mod plans;
+mod rows;
 mod schema;
+mod steps;
 mod terminal;
 mod upkeep;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use batchwright::domain::batch::NewBatch;
 use batchwright::domain::file::Purpose;
-use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId};
+use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
 use batchwright::domain::page::Order;
 use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, Upkeep as _};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -34,6 +34,8 @@ on_both_databases!(
     files_are_listed_by_index,
     a_flush_is_recorded_by_index,
     the_ledger_is_read_by_index,
+    the_line_of_a_row_is_found_by_index,
+    whether_a_row_is_held_is_found_by_index,
     a_fence_finds_its_leases_by_index,
     daemons_that_live_are_found_by_index,
     a_daemon_that_leaves_is_found_by_index,
@@ -255,6 +257,24 @@ async fn the_ledger_is_read_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.recorded_rows(batch.id)).await?;
 
     assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
+    Ok(())
+}
+
+async fn the_line_of_a_row_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let row = RequestId { batch: storage.running(&[3]).await?.id, row: 0 };
+
+    let statements = sent(storage.part_of_row(row, after(1))).await?;
+
+    assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
+    Ok(())
+}
+
+async fn whether_a_row_is_held_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+
+    let statements = sent(storage.is_held(batch.id, 0)).await?;
+
+    assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
     Ok(())
 }
 

@@ -4,12 +4,14 @@ mod cancel;
 mod create;
 mod get;
 mod list;
+mod requests;
 mod wire;
 
 pub(super) use cancel::{__path_cancel_batch, cancel_batch};
 pub(super) use create::{__path_create_batch, create_batch};
 pub(super) use get::{__path_get_batch, get_batch};
 pub(super) use list::{__path_list_batches, list_batches};
+pub(super) use requests::{__path_get_batch_request, get_batch_request};
 pub(super) use wire::BatchObject;
 
 use super::ApiError;

@@ -16,7 +16,7 @@ use super::range::{Asked, asked};
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::FileId;
-use crate::storage::StorageError;
+use crate::storage::ReadError;
 use crate::storage::blobs::{BlobError, FileBytes};
 
 /// Downloads a file, or the part of it that a `Range` header asks for.
@@ -56,7 +56,7 @@ pub(in crate::api) async fn file_content(
     Ok(response)
 }
 
-/// The bytes of a range, in order. Parts may be merged while they are read, and blobs that were replaced go after an hour:
+/// The bytes of a range, in order; after an error the client sees that it is shorter than it was to be. Parts may be merged while they are read, and blobs that were replaced go after an hour:
 /// whoever reads for longer looks where the same bytes are now.
 fn stream(
     app: Arc<App>,
@@ -80,15 +80,6 @@ fn stream(
             (piece, (pieces, range, app))
         }))
     })
-}
-
-/// Why a download breaks off. Its client sees that it is shorter than it was to be.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
 }
 
 /// `attachment; filename="…"`, and `filename*` (RFC 6266) for a name that is not plain ASCII.

@@ -12,7 +12,7 @@ mod tool_name;
 mod turn;
 
 pub use assemble::{Assembly, McpFunction, McpList};
-pub use conversation::{Opening, input_items};
+pub use conversation::{Opening, correction, input_items};
 pub use decide::{End, Limit, Limits, Next, Rules, Served, Spent, decide_next};
 pub use fields::Fields;
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};

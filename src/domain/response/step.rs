@@ -206,14 +206,17 @@ impl StepBody {
     /// Puts together what was kept of a step; `None` if it is not what this program keeps.
     #[must_use]
     pub fn of_kept(call_id: Option<String>, request: Option<&str>, response: Option<&str>) -> Option<Self> {
-        fn read<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Option<Option<T>> {
-            json.map(serde_json::from_str).transpose().ok()
+        fn read<T: for<'de> Deserialize<'de>>(json: &str) -> Option<T> {
+            serde_json::from_str(json).ok()
         }
-        match call_id {
-            None => Some(Self::ModelCall(read(response)?)),
-            Some(call_id) => {
-                let call: ToolCall = read(request)??;
-                Some(Self::ToolCall(ToolCall { call_id, ..call }, read(response)?))
+        // Absent JSON is no fault, and JSON that cannot be read is.
+        match (call_id, response) {
+            (None, None) => Some(Self::ModelCall(None)),
+            (None, Some(turn)) => Some(Self::ModelCall(Some(read(turn)?))),
+            (Some(call_id), response) => {
+                let call = ToolCall { call_id, ..read(request?)? };
+                let output = response.map(|output| read(output).ok_or(())).transpose().ok()?;
+                Some(Self::ToolCall(call, output))
             }
         }
     }

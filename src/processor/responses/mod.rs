@@ -36,13 +36,11 @@ pub struct ResponsesSettings {
     pub dialect: Dialect,
     /// Bounds of one row.
     pub limits: Limits,
-    /// How often the model is asked to correct an answer.
-    pub schema_retries: u32,
 }
 
 impl From<&ResponsesConfig> for ResponsesSettings {
     fn from(config: &ResponsesConfig) -> Self {
-        Self { dialect: config.upstream_responses, limits: config.limits(), schema_retries: config.schema_retries }
+        Self { dialect: config.upstream_responses, limits: config.limits() }
     }
 }
 

@@ -108,7 +108,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             limits: &self.limits,
             served: &served,
             check: &|turn| self.check(scope, turn),
-            corrections: self.processor.settings.schema_retries,
+            corrections: self.processor.ensured.corrections(),
         };
         decide_next(&self.steps(), &scope.path, &rules)
     }
@@ -224,25 +224,22 @@ impl<'a, H: HttpClient> Run<'a, H> {
         let started_at = self.processor.clock.now();
         let step = {
             let mut steps = self.steps();
-            let next = steps.iter().map(|step| step.seq + 1).max().unwrap_or(0);
-            match steps.iter_mut().find(|step| step.path == *path) {
-                Some(step) => {
-                    step.attempts += 1;
-                    step.started_at = started_at;
-                    step.error = None;
-                    step.clone()
-                }
-                None => {
-                    let (state, path) = (StepState::InProgress, path.clone());
-                    let step =
-                        Step { seq: next, path, body, state, attempts: 1, error: None, started_at, ended_at: None };
-                    steps.push(step.clone());
-                    step
-                }
+            let seq = steps.iter().map(|step| step.seq + 1).max().unwrap_or(0);
+            if let Some(step) = steps.iter_mut().find(|step| step.path == *path) {
+                step.attempts += 1;
+                step.started_at = started_at;
+                step.error = None;
+                step.clone()
+            } else {
+                let (state, path) = (StepState::InProgress, path.clone());
+                let step = Step { seq, path, body, state, attempts: 1, error: None, started_at, ended_at: None };
+                steps.push(step.clone());
+                step
             }
         };
         let seq = step.seq;
         self.processor.steps.begun(self.write(step)).await;
+        fault("step.begun");
         seq
     }
 
@@ -260,6 +257,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         step.state = state;
         step.error = error;
         step.ended_at = (state != StepState::InProgress).then_some(now);
+        fault("step.answered");
         metrics::step_ended(step.path.is_model_call(), step.error.is_none(), now.since(step.started_at));
         match self.processor.steps.ended(self.write(step.clone())).await {
             Ok(()) => {}
@@ -270,6 +268,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         }
         // Others see it only now: what is decided by it is decided by what is durable.
         *self.steps().iter_mut().find(|known| known.seq == seq).expect("it was begun") = step;
+        fault("step.kept");
         if state == StepState::Completed {
             self.has_progressed.store(true, Ordering::Relaxed);
         }
@@ -279,6 +278,18 @@ impl<'a, H: HttpClient> Run<'a, H> {
     fn write(&self, step: Step) -> StepWrite {
         StepWrite { row: self.row, lease: self.claimed.lease, token: self.claimed.token, step }
     }
+}
+
+/// Where tests make the program die.
+#[cfg_attr(
+    not(feature = "failpoints"),
+    expect(clippy::missing_const_for_fn, unused_variables, reason = "there are no tests then")
+)]
+fn fault(point: &str) {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!(point, |what| {
+        crate::fault::act(what.as_deref());
+    });
 }
 
 /// What an agent is told to do: the text of its one argument, or all of them as they are.

@@ -29,8 +29,11 @@ pub struct StepLog(mpsc::Sender<Entry>);
 
 struct Entry {
     write: StepWrite,
-    kept: Option<oneshot::Sender<Result<(), NotKept>>>,
+    kept: Option<Kept>,
 }
+
+/// Who waits for a step to be kept.
+type Kept = oneshot::Sender<Result<(), NotKept>>;
 
 impl StepLog {
     /// Keeps steps in `storage`, in a task that ends when nobody can hand in any more.
@@ -78,7 +81,7 @@ async fn keep(storage: &impl StepStore, entries: Vec<Entry>) {
     }
 }
 
-fn tell((kept, result): (Option<oneshot::Sender<Result<(), NotKept>>>, Result<(), NotKept>)) {
+fn tell((kept, result): (Option<Kept>, Result<(), NotKept>)) {
     if let Some(kept) = kept {
         // An error: the row was called off meanwhile.
         let _ = kept.send(result);
@@ -95,7 +98,7 @@ async fn record(storage: &impl StepStore, writes: &[StepWrite]) -> Result<Vec<Re
                 return Ok(writes.iter().map(result).collect());
             }
             Err(error @ (StorageError::Internal(_) | StorageError::Corrupt { .. })) => {
-                return Err(chain(&error).to_string());
+                return Err(chain(&error));
             }
             Err(error) => {
                 tracing::warn!(error = chain(&error), "steps could not be kept; trying again");

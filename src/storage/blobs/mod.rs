@@ -108,6 +108,11 @@ impl Blobs {
         Ok(self.store.get_range(&path(id), range).await?)
     }
 
+    /// How long a blob is, in bytes.
+    pub async fn size(&self, id: BlobId) -> Result<u64, BlobError> {
+        Ok(self.store.head(&path(id)).await?.size)
+    }
+
     /// Removes a blob that nothing refers to. One that is not there is removed already.
     pub async fn delete(&self, id: BlobId) -> Result<(), BlobError> {
         match self.store.delete(&path(id)).await {

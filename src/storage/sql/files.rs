@@ -25,6 +25,8 @@ macro_rules! visible_at {
     };
 }
 
+pub(super) use visible_at;
+
 #[derive(sqlx::FromRow)]
 struct FileRow {
     id: Uuid,

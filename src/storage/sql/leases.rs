@@ -97,6 +97,12 @@ const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id 
 
 const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
+const IS_HELD: &str = "
+    SELECT 1
+    FROM leases JOIN daemons ON daemons.id = leases.daemon_id
+    WHERE leases.batch_id = $1 AND leases.first <= $2 AND leases.last > $2 AND daemons.alive_until > $3
+    LIMIT 1";
+
 const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
 const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob IS NOT NULL";
 
@@ -262,6 +268,15 @@ impl LeaseStore for SqlStorage {
             End::Commit(query_scalar(TRY_ALONE).bind(id.0).bind(token).fetch_optional(&mut *tx).await?)
         })?;
         Ok(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX)))
+    }
+
+    async fn is_held(&self, batch: BatchId, position: u32) -> Result<bool> {
+        let held: Option<i32> = on_reader!(self.db, conn => {
+            let now = conn.now(&self.db.clock).await?;
+            let held = query_scalar(IS_HELD).bind(batch.0).bind(i64::from(position)).bind(now.0);
+            Ok(held.fetch_optional(&mut *conn).await?)
+        })?;
+        Ok(held.is_some())
     }
 
     async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {

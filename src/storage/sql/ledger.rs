@@ -4,17 +4,18 @@
 //! that no two of them wait for each other.
 
 use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::dialect::{DatabaseClock as _, query, query_as, query_scalar};
-use super::files::{INSERT_FILE, INSERT_PART};
+use super::files::{INSERT_FILE, INSERT_PART, visible_at};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::batch::{BatchStatus, Counts};
-use crate::domain::file::Purpose;
-use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::file::{FilePart, Purpose};
+use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::time::Timestamp;
-use crate::storage::{Ending, Flush, Ledger, Recorded, RecordedPart, Result};
+use crate::storage::{Ending, Flush, Ledger, Recorded, RecordedPart, Result, RowPart};
 
 // A part may have been merged into another since it was recorded.
 const IS_RECORDED: &str = "
@@ -51,6 +52,17 @@ const RECORDED_ROWS: &str = "
     SELECT file_parts.rows
     FROM file_parts JOIN batches ON file_parts.file_id IN (batches.output_file_id, batches.error_file_id)
     WHERE batches.id = $1";
+
+// While a batch runs, its files are not in `files`, and everything recorded can be seen.
+const PARTS_WITH_ROWS: &str = concat!(
+    "SELECT file_parts.blob, file_parts.bytes, file_parts.rows, file_parts.file_id = batches.output_file_id
+     FROM file_parts
+     JOIN batches ON file_parts.file_id IN (batches.output_file_id, batches.error_file_id)
+     WHERE batches.id = $1
+       AND NOT EXISTS (SELECT 1 FROM files WHERE files.id = file_parts.file_id AND NOT (",
+    visible_at!("$2"),
+    "))"
+);
 
 // Changes nothing, and locks the batch until the transaction ends.
 const LOCK_ENDING: &str = "
@@ -165,6 +177,23 @@ impl Ledger for SqlStorage {
             recorded |= decode(&rows).ok_or_else(|| corrupt("file_parts", "rows", id))?;
         }
         Ok(recorded)
+    }
+
+    async fn part_of_row(&self, row: RequestId, now: Timestamp) -> Result<Option<RowPart>> {
+        on_reader!(self.db, conn => {
+            // One bitmap at a time: those of a large batch are more than one row's line is worth.
+            let mut parts = query_as(PARTS_WITH_ROWS).bind(row.batch.0).bind(now.0).fetch(&mut *conn);
+            let mut found = None;
+            while let Some(part) = parts.try_next().await? {
+                let (blob, bytes, rows, succeeded): (Uuid, i64, Vec<u8>, bool) = part;
+                let rows = decode(&rows).ok_or_else(|| corrupt("file_parts", "rows", row.batch))?;
+                if rows.contains(row.row) {
+                    found = Some(RowPart { part: FilePart { blob: BlobId(blob), bytes: to_u64(bytes) }, succeeded });
+                    break;
+                }
+            }
+            Ok(found)
+        })
     }
 
     async fn fence(&self, id: BatchId) -> Result<Option<Counts>> {

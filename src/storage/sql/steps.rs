@@ -82,6 +82,11 @@ impl StepRow {
     }
 }
 
+/// PostgreSQL's texts have no NUL. JSON needs none: it spells it.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 #[async_trait]
 impl StepStore for SqlStorage {
     async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseId>> {
@@ -97,7 +102,7 @@ impl StepStore for SqlStorage {
                 let step = &write.step;
                 let call_id = match &step.body {
                     StepBody::ModelCall(_) => None,
-                    StepBody::ToolCall(call, _) => Some(&call.call_id),
+                    StepBody::ToolCall(call, _) => Some(text(&call.call_id)),
                 };
                 query(WRITE)
                     .bind(write.row.batch.0)
@@ -109,7 +114,7 @@ impl StepStore for SqlStorage {
                     .bind(i64::from(step.attempts))
                     .bind(step.request_json())
                     .bind(step.response_json())
-                    .bind(&step.error)
+                    .bind(step.error.as_deref().map(text))
                     .bind(step.started_at.0)
                     .bind(step.ended_at.map(|at| at.0))
                     .execute(&mut *tx)

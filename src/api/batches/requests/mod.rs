@@ -1,0 +1,33 @@
+//! `/v1/batches/{batch_id}/requests`: looking inside a batch. An extension: OpenAI's API has only whole files.
+//!
+//! What is kept of the steps of a request belongs here too, as `…/{custom_id}/steps` beside `get`.
+
+mod get;
+
+pub(in crate::api) use get::{__path_get_batch_request, get_batch_request};
+
+use super::{not_found, parse_id};
+use crate::api::{ApiError, App};
+use crate::domain::batch::Batch;
+use crate::domain::row::shown;
+use crate::storage::rows::RowReader;
+
+/// A request of a batch.
+struct Found {
+    batch: Batch,
+    reader: RowReader,
+    row: u32,
+}
+
+/// The request that a path names.
+async fn find(app: &App, batch_id: &str, custom_id: &str) -> Result<Found, ApiError> {
+    let batch = app.storage.batch(parse_id(batch_id)?).await?.ok_or_else(|| not_found(batch_id))?;
+    let no_request = || {
+        let (custom_id, batch_id) = (shown(custom_id), batch.id);
+        ApiError::not_found(format!("No request with custom_id '{custom_id}' in batch '{batch_id}'."))
+    };
+    let input = app.storage.batch_input(batch.id).await?.ok_or_else(no_request)?;
+    let reader = RowReader::new(app.blobs.clone(), input);
+    let row = reader.row_named(custom_id).await?.ok_or_else(no_request)?;
+    Ok(Found { batch, reader, row })
+}

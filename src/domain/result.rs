@@ -1,0 +1,131 @@
+//! What a result line says, read back from it.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::ids::RequestId;
+
+/// Where one request of a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestState {
+    /// It waits for its turn.
+    Pending,
+    /// A daemon has taken it.
+    InProgress,
+    /// It succeeded.
+    Completed,
+    /// It ran and failed.
+    Failed,
+    /// Its batch was called off before it ran.
+    Cancelled,
+    /// The window of its batch closed before it ran.
+    Expired,
+}
+
+impl RequestState {
+    /// The text on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// What a line of an error file says.
+    #[must_use]
+    pub fn of_error_line(line: &[u8]) -> Self {
+        let read: Option<ResultLine<'_>> = serde_json::from_slice(line).ok();
+        match read.and_then(|line| line.error).as_ref().map(|error| &*error.code) {
+            Some("batch_cancelled") => Self::Cancelled,
+            Some("batch_expired") => Self::Expired,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// The response that was made for a row, byte for byte as it stands in the row's line. `None` if the line has another
+/// body, such as an answer that was passed on with the upstream's own id.
+#[must_use]
+pub fn response_made_for(row: RequestId, line: &[u8]) -> Option<&RawValue> {
+    let read: ResultLine<'_> = serde_json::from_slice(line).ok()?;
+    let body = read.response?.body;
+    let made: Made<'_> = serde_json::from_str(body.get()).ok()?;
+    (made.id == row.response_id()).then_some(body)
+}
+
+#[derive(Deserialize)]
+struct Made<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct ResultLine<'a> {
+    #[serde(borrow)]
+    response: Option<LineResponse<'a>>,
+    #[serde(borrow)]
+    error: Option<LineError<'a>>,
+}
+
+#[derive(Deserialize)]
+struct LineResponse<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct LineError<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::ids::BatchId;
+    use crate::domain::line::{NeverRan, completed, failed, never_ran};
+    use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
+
+    fn response(body: &'static str) -> HttpResponse {
+        HttpResponse { status: 200, request_id: None, retry_after: None, body: Bytes::from_static(body.as_bytes()) }
+    }
+
+    #[test]
+    fn lines_are_read_back_as_what_they_were_written_for() {
+        let id = RequestId { batch: BatchId::new(), row: 0 };
+        let timeout = FailureReason::Timeout("No answer.".to_owned());
+        let refused = FailureReason::NonRetriableHttpStatus(response("{}"));
+        let cases = [
+            (never_ran(id, "a", NeverRan::Cancelled), RequestState::Cancelled),
+            (never_ran(id, "a", NeverRan::Expired), RequestState::Expired),
+            (failed(id, "a", &timeout), RequestState::Failed),
+            (failed(id, "a", &refused), RequestState::Failed),
+        ];
+        for (line, state) in cases {
+            assert_eq!(RequestState::of_error_line(&line), state);
+        }
+    }
+
+    #[test]
+    fn a_response_is_read_as_it_stands_in_the_line_of_its_row() {
+        const BODY: &str = r#"{ "b":1.10,"id":"resp_0123456789abcdef0123456789abcdef00000001" }"#;
+        let batch = BatchId::parse("batch_0123456789abcdef0123456789abcdef").expect("a printed id");
+        let (row, other) = (RequestId { batch, row: 1 }, RequestId { batch, row: 2 });
+        let answer = Answer::read(response(BODY)).expect("JSON");
+
+        let line = completed(row, "a", &answer);
+
+        assert_eq!(response_made_for(row, &line).expect("a response").get(), BODY);
+        assert!(response_made_for(other, &line).is_none());
+        assert!(response_made_for(row, &never_ran(row, "a", NeverRan::Expired)).is_none());
+    }
+}

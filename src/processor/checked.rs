@@ -1,0 +1,126 @@
+//! Chat completions whose answer must match the JSON schema that the row asks for.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::ensure::Ensured;
+use super::{CancellationFuture, ShouldRetry};
+use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
+use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
+use crate::domain::response::{Fields, correction};
+use crate::domain::schema::Schema;
+use crate::domain::usage::Usage;
+use crate::upstream::{Call, HttpClient};
+
+/// A row whose answer is checked.
+pub(super) struct CheckedRow {
+    body: Fields,
+    messages: Vec<Box<RawValue>>,
+    schema: Arc<Schema>,
+}
+
+impl CheckedRow {
+    /// The row, if its answer is to be checked.
+    ///
+    /// # Errors
+    /// What is wrong with the schema it asks for.
+    pub(super) fn of(data: &RequestData, ensured: &Ensured) -> Result<Option<Self>, FailureReason> {
+        if !ensured.applies_to(data) {
+            return Ok(None);
+        }
+        let wrong =
+            |error: serde_json::Error| FailureReason::InvalidRow(format!("The row's body cannot be read: {error}."));
+        let body = Fields::read(&data.body).map_err(wrong)?;
+        let Some(schema) = ensured.schema(body.raw("response_format"))? else { return Ok(None) };
+        let messages = body.get("messages").map_err(wrong)?.unwrap_or_default();
+        Ok(Some(Self { body, messages, schema }))
+    }
+
+    /// Asks, and asks for corrections, `corrections` times at most.
+    pub(super) async fn run(
+        self,
+        request: Request<Processing>,
+        http: impl HttpClient,
+        should_retry: ShouldRetry,
+        cancellation: CancellationFuture,
+        corrections: u32,
+    ) -> RequestCompletionResult {
+        let asked = tokio::select! {
+            asked = self.ask(&request, http, &should_retry, corrections) => asked,
+            reason = cancellation => return RequestCompletionResult::Canceled(request.cancel(reason)),
+        };
+        match asked {
+            Err(reason) => RequestCompletionResult::Failed(request.fail(reason)),
+            Ok((response, earlier)) => match request.complete(response, &*should_retry) {
+                RequestCompletionResult::Completed(mut request) => {
+                    request.state.answer.usage.add(earlier);
+                    RequestCompletionResult::Completed(request)
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// The last answer, and the tokens of those before it.
+    async fn ask(
+        mut self,
+        request: &Request<Processing>,
+        http: impl HttpClient,
+        should_retry: &ShouldRetry,
+        corrections: u32,
+    ) -> Result<(HttpResponse, Usage), FailureReason> {
+        let mut call = Call::from(&request.data);
+        let mut earlier = Usage::default();
+        for asked in 0.. {
+            let response = http.post(call).await?;
+            if should_retry(&response) || !response.is_success() {
+                return Ok((response, earlier));
+            }
+            let answer = Answer::read(response).map_err(FailureReason::InvalidAnswer)?;
+            let Err((message, wrong)) = self.check(&answer.response) else { return Ok((answer.response, earlier)) };
+            if asked == corrections {
+                return Err(FailureReason::SchemaInvalid(answer.response, wrong));
+            }
+            earlier.add(answer.usage);
+            let user = json!({ "role": "user", "content": correction(&wrong) });
+            self.messages.extend(message);
+            self.messages.push(to_raw_value(&user).expect("it is JSON"));
+            self.body.set("messages", &self.messages);
+            let key = format!("{}.{}", request.data.id, asked + 1);
+            call = Call { endpoint: request.data.endpoint, key, body: self.body.to_json().into() };
+        }
+        unreachable!("it is asked until it is answered")
+    }
+
+    /// Checks every choice: the first that does not match is the message to be corrected.
+    fn check(&self, response: &HttpResponse) -> Result<(), (Option<Box<RawValue>>, String)> {
+        #[derive(Deserialize)]
+        struct Completion {
+            choices: Vec<Choice>,
+        }
+        #[derive(Deserialize)]
+        struct Choice {
+            message: Box<RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            content: Option<String>,
+            #[serde(default)]
+            tool_calls: Option<Vec<serde::de::IgnoredAny>>,
+        }
+        let completion: Completion =
+            serde_json::from_slice(&response.body).map_err(|error| (None, format!("it has no choices: {error}")))?;
+        for Choice { message } in completion.choices {
+            let read: Message = serde_json::from_str(message.get()).map_err(|error| (None, error.to_string()))?;
+            // Who asks for a tool has not answered yet.
+            if read.tool_calls.is_some_and(|calls| !calls.is_empty()) {
+                continue;
+            }
+            self.schema.check(&read.content.unwrap_or_default()).map_err(|wrong| (Some(message), wrong))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Reading rows of a batch's input file: through its row index, or by the name the client gave one.
+
+use std::ops::Range;
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
+
+use super::BatchInput;
+use super::blobs::{BlobError, Blobs, FileBytes};
+use crate::domain::file::FilePart;
+use crate::domain::index::IndexEntry;
+use crate::domain::row::RowCall;
+use crate::domain::splitter::{Line, LineSplitter};
+
+/// How many bytes of neighbours are read at once. Small: one slow row keeps the memory of its whole read.
+pub const READ_BYTES: u64 = 128 << 10;
+
+/// A byte order mark and a carriage return, which a line may have beside its row.
+const MARKS: usize = 4;
+
+/// The rows of one batch's input file.
+#[derive(Clone)]
+pub struct RowReader {
+    blobs: Blobs,
+    input: BatchInput,
+    file: FileBytes,
+}
+
+impl RowReader {
+    /// A reader of the rows in `input`.
+    #[must_use]
+    pub fn new(blobs: Blobs, input: BatchInput) -> Self {
+        let file = FileBytes::new(input.parts.clone());
+        Self { blobs, input, file }
+    }
+
+    /// What it reads.
+    #[must_use]
+    pub fn input(&self) -> &BatchInput {
+        &self.input
+    }
+
+    /// The entries at these positions of the row index.
+    pub async fn entries(&self, positions: Range<u32>) -> Result<Vec<IndexEntry>, BlobError> {
+        let bytes = self.blobs.read(self.input.index, IndexEntry::span(positions)).await?;
+        Ok(IndexEntry::decode(&bytes).collect())
+    }
+
+    /// The lines of a run of neighbours, read together, each with its row number.
+    pub async fn lines(&self, run: &[IndexEntry]) -> Result<Vec<(u32, Bytes)>, BlobError> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+        let bytes = self.file.read(&self.blobs, first.offset..last.end()).await?;
+        let cut = |entry: &IndexEntry| {
+            let start = usize::try_from(entry.offset - first.offset).expect("within what was read");
+            (entry.row, bytes.slice(start..start + entry.length as usize))
+        };
+        Ok(run.iter().map(cut).collect())
+    }
+
+    /// The line of a row; `None` if there is no such row. Reads the index up to its entry.
+    pub async fn line(&self, row: u32) -> Result<Option<Bytes>, BlobError> {
+        let Some((_, entry)) = self.find(row).await? else { return Ok(None) };
+        Ok(Some(self.file.read(&self.blobs, entry.offset..entry.end()).await?))
+    }
+
+    /// The position of a row in the index; `None` if there is no such row.
+    pub async fn position(&self, row: u32) -> Result<Option<u32>, BlobError> {
+        Ok(self.find(row).await?.map(|(position, _)| position))
+    }
+
+    /// The number of the row that has this `custom_id`. Reads the file up to there.
+    pub async fn row_named(&self, custom_id: &str) -> Result<Option<u32>, BlobError> {
+        let mut search = Search { custom_id, rows: 0, found: None };
+        // What is longer than any row is not held whole to find out that it is none.
+        let mut splitter = LineSplitter::new(self.longest_row().await? + MARKS);
+        let mut pieces = pin!(self.file.stream(&self.blobs, 0..self.file.len()));
+        while let Some(piece) = pieces.try_next().await? {
+            splitter.push(&piece, |line| search.look_at(&line));
+            if search.found.is_some() {
+                return Ok(search.found);
+            }
+        }
+        splitter.finish(|line| search.look_at(&line));
+        Ok(search.found)
+    }
+
+    async fn find(&self, row: u32) -> Result<Option<(u32, IndexEntry)>, BlobError> {
+        let mut pieces = pin!(self.index().await?);
+        let mut position = 0;
+        while let Some(piece) = pieces.try_next().await? {
+            for entry in IndexEntry::decode(&piece) {
+                if entry.row == row {
+                    return Ok(Some((position, entry)));
+                }
+                position += 1;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn longest_row(&self) -> Result<usize, BlobError> {
+        let longest_of = |piece: Bytes| IndexEntry::decode(&piece).map(|entry| entry.length).max().unwrap_or(0);
+        let pieces = self.index().await?;
+        pieces.try_fold(0, |longest, piece| async move { Ok(longest.max(longest_of(piece) as usize)) }).await
+    }
+
+    /// The index in pieces of whole entries.
+    async fn index(&self) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + use<>, BlobError> {
+        let part = FilePart { blob: self.input.index, bytes: self.blobs.size(self.input.index).await? };
+        Ok(FileBytes::new(vec![part]).stream(&self.blobs, 0..part.bytes))
+    }
+}
+
+/// Looks for a row by its name. Rows are counted as they were when the file was taken in: a blank line is none.
+struct Search<'a> {
+    custom_id: &'a str,
+    rows: u32,
+    found: Option<u32>,
+}
+
+impl Search<'_> {
+    fn look_at(&mut self, line: &Line<'_>) {
+        if let Line::Whole { bytes, .. } = line {
+            if self.found.is_some() || bytes.trim_ascii().is_empty() {
+                return;
+            }
+            let call = serde_json::from_slice::<RowCall<'_>>(bytes);
+            if call.is_ok_and(|call| call.custom_id == self.custom_id) {
+                self.found = Some(self.rows);
+            }
+        }
+        self.rows += 1;
+    }
+}

@@ -1,0 +1,137 @@
+//! Answers that must match a schema, and are asked for until they do.
+
+use serde_json::{Value, json};
+
+use crate::common::client::{Client, Results};
+use crate::stage::{Stage, call, last_text, submit_to, types};
+
+const GOOD: &str = r#"{"city":"Rome"}"#;
+
+fn schema() -> Value {
+    json!({ "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"] })
+}
+
+/// A row for either endpoint whose model gives these answers one after the other.
+fn row(endpoint: &str, answers: &[&str]) -> Value {
+    let text = format!("simulate:{}", json!({ "answers": answers }));
+    if endpoint == "/v1/responses" {
+        json!({
+            "model": "m", "input": text,
+            "text": { "format": { "type": "json_schema", "name": "place", "schema": schema() } },
+        })
+    } else {
+        json!({
+            "model": "m", "messages": [{ "role": "user", "content": text }],
+            "response_format": { "type": "json_schema", "json_schema": { "name": "place", "schema": schema() } },
+        })
+    }
+}
+
+async fn run(client: &Client, endpoint: &str, body: Value, ensure: &str) -> (Results, Value) {
+    let id = submit_to(client, endpoint, &[("row", body)], json!({ "ensure_schema": ensure })).await;
+    let batch = client.wait_for(&id, "completed").await;
+    (client.results(&batch).await, batch)
+}
+
+fn answer(results: &Results) -> String {
+    let body = &results.output.first().unwrap_or_else(|| panic!("{:?}", results.errors))["response"]["body"];
+    match &body["choices"] {
+        Value::Null => last_text(body).to_owned(),
+        choices => choices[0]["message"]["content"].as_str().expect("a text").to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_match_is_corrected() {
+    for dialect in ["native", "chat"] {
+        let stage = Stage::with_flags(&["--upstream-responses", dialect]).await;
+        let server = stage.serve().await;
+        let client = server.client();
+        for endpoint in ["/v1/responses", "/v1/chat/completions"] {
+            let before = stage.upstream().await["requests"].as_u64().expect("a count");
+
+            let body = row(endpoint, &["Rome, of course", r#"{"town":"Rome"}"#, GOOD]);
+            let (results, batch) = run(&client, endpoint, body, "true").await;
+
+            assert_eq!(answer(&results), GOOD, "{dialect} {endpoint}");
+            let after = stage.upstream().await["requests"].as_u64().expect("a count");
+            assert_eq!(after - before, 3);
+            let last = &results.output[0]["response"]["body"]["usage"]["total_tokens"];
+            let all = &batch["usage"]["total_tokens"];
+            if endpoint == "/v1/responses" {
+                assert_eq!(last, all, "the response is one");
+                assert_eq!(types(&results.output[0]["response"]["body"]), ["message"]);
+            } else {
+                assert!(all.as_u64() > last.as_u64(), "the batch has used more than its last answer: {all} {last}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_matches_is_an_error_with_the_last_of_them() {
+    let stage = Stage::with_flags(&["--schema-retries", "1"]).await;
+    let server = stage.serve().await;
+    let client = server.client();
+    for endpoint in ["/v1/responses", "/v1/chat/completions"] {
+        let (results, batch) = run(&client, endpoint, row(endpoint, &["one", "two", GOOD]), "true").await;
+
+        assert_eq!(batch["request_counts"]["failed"], 1);
+        let line = &results.errors[0];
+        assert_eq!(line["error"]["code"], "schema_invalid");
+        assert!(line["error"]["message"].as_str().expect("a message").contains("not valid JSON"), "{line}");
+        assert_eq!(line["response"]["status_code"], 200);
+        let body = &line["response"]["body"];
+        let text = if endpoint == "/v1/responses" {
+            last_text(body)
+        } else {
+            body["choices"][0]["message"]["content"].as_str().expect("a text")
+        };
+        assert_eq!(text, "two");
+    }
+}
+
+#[tokio::test]
+async fn the_batch_says_whether_answers_are_checked_and_else_the_settings() {
+    for (flags, metadata, expected) in [
+        (&[][..], json!({}), "one"),
+        (&["--ensure-schema"], json!({}), GOOD),
+        (&["--ensure-schema"], json!({ "ensure_schema": "false" }), "one"),
+        (&[], json!({ "ensure_schema": "true" }), GOOD),
+    ] {
+        let stage = Stage::with_flags(flags).await;
+        let server = stage.serve().await;
+        let client = server.client();
+        for endpoint in ["/v1/responses", "/v1/chat/completions"] {
+            let id = submit_to(&client, endpoint, &[("row", row(endpoint, &["one", GOOD]))], metadata.clone()).await;
+            let batch = client.wait_for(&id, "completed").await;
+
+            assert_eq!(answer(&client.results(&batch).await), expected, "{flags:?} {metadata}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_are_checked_after_tools_and_calls_for_tools_are_not() {
+    let stage = Stage::with_flags(&["--ensure-schema"]).await;
+    let script = json!({ "turns": [[call("add", json!({ "a": 1, "b": 2 }))]], "answers": ["three", GOOD] });
+    let mut body = crate::stage::scripted(script, &["add"]);
+    body["text"] = json!({ "format": { "type": "json_schema", "name": "place", "schema": schema() } });
+
+    let response = stage.response(body).await;
+
+    assert_eq!(types(&response), ["function_call", "function_call_output", "message"]);
+    assert_eq!(last_text(&response), GOOD);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_none_is_said_before_anything_is_paid() {
+    let stage = Stage::with_flags(&["--ensure-schema"]).await;
+    let mut body = row("/v1/responses", &[GOOD]);
+    body["text"]["format"]["schema"] = json!({ "type": "strang" });
+
+    let line = stage.error(body).await;
+
+    assert_eq!(line["error"]["code"], "unsupported");
+    assert_eq!(stage.upstream().await["requests"], 0);
+}
