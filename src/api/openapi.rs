@@ -22,6 +22,7 @@ use super::{batches, files, health, models, responses};
         batches::get_batch,
         batches::cancel_batch,
         batches::get_batch_request,
+        batches::list_request_steps,
         responses::get_response,
         models::list_models,
         health::healthz,

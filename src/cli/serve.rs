@@ -26,6 +26,7 @@ use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
+use crate::storage::blobs::Blobs;
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
 use crate::tools::Catalog;
@@ -95,7 +96,7 @@ impl Service {
     pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
         let responses = settings.responses.clone();
-        let processor = move |storage: &Arc<SqlStorage>| endpoint_processor(&responses, storage);
+        let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs| endpoint_processor(&responses, storage, blobs);
         Self::assemble(settings, http.clone(), processor, Some(http), metrics).await
     }
 
@@ -108,14 +109,14 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
-        Self::assemble(settings, http, |_| Ok(processor), None, None).await
+        Self::assemble(settings, http, |_, _| Ok(processor), None, None).await
     }
 
     /// Opens the storage, starts the daemon with the processor that goes with it, and makes the router.
     async fn assemble<H, P>(
         settings: ServeConfig,
         http: H,
-        processor: impl FnOnce(&Arc<SqlStorage>) -> anyhow::Result<P>,
+        processor: impl FnOnce(&Arc<SqlStorage>, &Blobs) -> anyhow::Result<P>,
         models: Option<ReqwestHttpClient>,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self>
@@ -141,7 +142,7 @@ impl Service {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
                 http,
-                processor: Arc::new(processor(&storage)?),
+                processor: Arc::new(processor(&storage, &blobs)?),
                 should_retry: settings.worker.should_retry(),
                 clock: clock.clone(),
                 wakeup: wakeup.clone(),
@@ -242,11 +243,16 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// What runs rows in `batchwright serve`.
-fn endpoint_processor(config: &ResponsesConfig, storage: &Arc<SqlStorage>) -> anyhow::Result<EndpointProcessor> {
+fn endpoint_processor(
+    config: &ResponsesConfig,
+    storage: &Arc<SqlStorage>,
+    blobs: &Blobs,
+) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
     let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
     let steps = StepLog::start(storage.clone());
-    let responses = ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, Clock::System);
+    let responses =
+        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), Clock::System);
     Ok(EndpointProcessor::new(responses, ensured, Clock::System))
 }
 

@@ -13,6 +13,7 @@ mod dialects;
 #[allow(dead_code, reason = "the tests of tools use the rest")]
 #[path = "../tools/everything.rs"]
 mod everything;
+mod inside;
 mod limits;
 mod loops;
 mod mcp;

@@ -8,11 +8,13 @@ use std::future::Future;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use batchwright::domain::batch::NewBatch;
+use batchwright::domain::batch::{BatchStatus, NewBatch};
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
 use batchwright::domain::page::Order;
-use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, Upkeep as _};
+use batchwright::storage::{
+    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, StepStore as _, Upkeep as _,
+};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tracing::field::{Field, Visit};
@@ -21,6 +23,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use crate::given::{Place, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
+use crate::steps::{end, turn, write};
 
 on_both_databases!(
     open_lanes_are_found_by_index,
@@ -45,7 +48,13 @@ on_both_databases!(
     files_to_forget_are_found_by_index,
     retired_blobs_are_found_by_index,
     orphans_are_told_apart_by_index,
+    steps_are_kept_by_index,
+    the_steps_of_a_row_are_found_by_index,
+    steps_to_forget_are_found_by_index,
 );
+
+/// Scans of what a statement has made up itself, which is no table.
+const MADE_UP: [&str; 2] = ["SCAN kept", "SCAN CONSTANT ROW"];
 
 const TARGET: &str = "sqlx::query";
 const SPAN: &str = "watched";
@@ -121,7 +130,7 @@ async fn sent<T>(call: impl Future<Output = Result<T>>) -> Result<Vec<String>> {
 }
 
 fn has_plan(statement: &str) -> bool {
-    ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|verb| statement.starts_with(verb))
+    ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|verb| statement.starts_with(verb))
 }
 
 /// How a database would run a statement, one step a line.
@@ -161,7 +170,7 @@ async fn assert_found_by(place: &Place, indexes: &[&str], statements: Vec<String
     for statement in statements {
         let plan = plan(place, &statement).await;
         let reads_all = |step: &str| match place {
-            Place::Sqlite(_) => step.starts_with("SCAN") && !step.contains("INDEX"),
+            Place::Sqlite(_) => step.starts_with("SCAN") && !step.contains("INDEX") && !MADE_UP.contains(&step),
             Place::Postgres(_) => step.contains("Seq Scan"),
         };
         assert!(!plan.lines().any(reads_all), "{statement}\n\n{plan}");
@@ -324,6 +333,36 @@ async fn parts_are_merged_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.merge_parts(file.file.id, &parts, merged(&parts), after(1))).await?;
 
     assert_found_by(&storage.place, &["(blob=?)", "file_parts_blob_key"], statements).await;
+    Ok(())
+}
+
+async fn steps_are_kept_by_index(storage: TestStorage) -> Result<()> {
+    let lease = storage.claimed(storage.running(&[3]).await?.id, 3, DaemonId::new()).await?;
+
+    let statements = sent(storage.record_steps(&[write(&lease, 0, turn(0, "0"))])).await?;
+
+    assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
+    Ok(())
+}
+
+async fn the_steps_of_a_row_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let row = RequestId { batch: storage.running(&[3]).await?.id, row: 0 };
+
+    let statements = sent(storage.steps(row)).await?;
+
+    assert_found_by(&storage.place, &["autoindex_response_steps", "response_steps_pkey"], statements).await;
+    Ok(())
+}
+
+async fn steps_to_forget_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let lease = storage.claimed(storage.running(&[3]).await?.id, 3, DaemonId::new()).await?;
+    assert!(storage.record_steps(&[write(&lease, 0, turn(0, "0"))]).await?.is_empty());
+    end(&storage, &lease, BatchStatus::Completed).await?;
+
+    let statements = sent(storage.forget_steps(after(9), 10)).await?;
+
+    assert!(statements.len() > 1, "{statements:?}");
+    assert_found_by(&storage.place, &["autoindex_response_steps", "response_steps_pkey"], statements).await;
     Ok(())
 }
 

@@ -157,7 +157,12 @@ async fn reader_of(file: &str) -> (RowReader, TempDir) {
     let index = indexer.finish().expect("a batch input file").index.concat();
     let part = FilePart { blob: blobs.put(file.to_owned()).await.expect("it can be kept"), bytes: file.len() as u64 };
     let index = blobs.put(index).await.expect("it can be kept");
-    let input = BatchInput { endpoint: Endpoint::ChatCompletions, index, parts: vec![part] };
+    let input = BatchInput {
+        endpoint: Endpoint::ChatCompletions,
+        index,
+        parts: vec![part],
+        metadata: std::sync::Arc::default(),
+    };
     (RowReader::new(blobs, input), directory)
 }
 

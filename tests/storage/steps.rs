@@ -35,7 +35,7 @@ fn step(seq: u32, path: &str, body: StepBody, state: StepState) -> Step {
     }
 }
 
-fn turn(seq: u32, path: &str) -> Step {
+pub fn turn(seq: u32, path: &str) -> Step {
     let output =
         vec![serde_json::value::to_raw_value(&serde_json::json!({ "type": "message", "n": 1.5 })).expect("JSON")];
     let turn = Turn { model: "m".to_owned(), created_at: 7, end: TurnEnd::Completed, output, usage: None };
@@ -49,7 +49,7 @@ fn tool(seq: u32, path: &str, output: Option<&str>) -> Step {
     step(seq, path, StepBody::ToolCall(call, output), state)
 }
 
-fn write(lease: &Lease, row: u32, step: Step) -> StepWrite {
+pub fn write(lease: &Lease, row: u32, step: Step) -> StepWrite {
     StepWrite { row: RequestId { batch: lease.batch_id, row }, lease: lease.id, token: lease.token, step }
 }
 
@@ -214,7 +214,7 @@ async fn steps_are_forgotten_row_by_row(storage: TestStorage) -> Result<()> {
 }
 
 /// Ends the batch of a lease, four seconds after the tests begin.
-async fn end(storage: &TestStorage, lease: &Lease, status: BatchStatus) -> Result<()> {
+pub async fn end(storage: &TestStorage, lease: &Lease, status: BatchStatus) -> Result<()> {
     let id = lease.batch_id;
     let never_ran = if status == BatchStatus::Completed {
         assert_eq!(storage.record(&flush(&[(lease, 0..3, 0..0)]), after(3)).await?, Recorded::Applied);

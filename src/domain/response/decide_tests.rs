@@ -1,3 +1,5 @@
+//! What follows from which steps, case by case.
+
 use serde_json::json;
 use serde_json::value::to_raw_value;
 

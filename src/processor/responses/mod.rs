@@ -6,6 +6,7 @@
 //! row that is tried again, here or elsewhere, goes on from its steps.
 
 mod ask;
+mod previous;
 mod row;
 mod run;
 mod step_log;
@@ -21,7 +22,8 @@ use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::response::Limits;
 use crate::domain::time::Clock;
-use crate::storage::StepStore;
+use crate::storage::Storage;
+use crate::storage::blobs::Blobs;
 use crate::telemetry::chain;
 use crate::tools::Catalog;
 use crate::upstream::HttpClient;
@@ -50,22 +52,24 @@ pub struct ResponsesProcessor {
     catalog: Catalog,
     ensured: Arc<Ensured>,
     steps: StepLog,
+    blobs: Blobs,
     asker: Asker,
     clock: Clock,
 }
 
 impl ResponsesProcessor {
-    /// A processor with the tools of `catalog`, that keeps steps in `steps`.
+    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`.
     #[must_use]
     pub fn new(
         settings: ResponsesSettings,
         catalog: Catalog,
         ensured: Arc<Ensured>,
         steps: StepLog,
+        blobs: Blobs,
         clock: Clock,
     ) -> Self {
         let asker = Asker::new(settings.dialect);
-        Self { settings, catalog, ensured, steps, asker, clock }
+        Self { settings, catalog, ensured, steps, blobs, asker, clock }
     }
 
     /// Takes a row as far as it gets.
@@ -73,7 +77,7 @@ impl ResponsesProcessor {
         &self,
         request: Request<Claimed>,
         http: impl HttpClient,
-        storage: &impl StepStore,
+        storage: &dyn Storage,
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
@@ -91,7 +95,7 @@ impl ResponsesProcessor {
             // Nobody has had the row before.
             let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };
             match steps {
-                Ok(steps) => self.attempt(&request.data, &claimed, steps, &http, &should_retry).await,
+                Ok(steps) => self.attempt((&request.data, &claimed, steps), storage, &http, &should_retry).await,
                 Err(error) => Ended::stopped(FailureReason::Network(format!(
                     "The row's steps cannot be read: {}.",
                     chain(&error)

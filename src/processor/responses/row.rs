@@ -1,19 +1,24 @@
 //! One attempt at a row: what it asks for, whether one call does, and the response that comes of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::ResponsesProcessor;
 use super::run::{Run, Scope, Stop};
+use super::{ResponsesProcessor, previous};
+use crate::domain::ids::RequestId;
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::request::{Claimed, RequestData};
 use crate::domain::response::{
     Assembly, End, Fields, ItemIds, Limits, Opening, Step, StepBody, StepPath, StepState, input_items,
     mcp_function_name,
 };
+use crate::domain::schema::Schema;
 use crate::processor::ShouldRetry;
+use crate::storage::Storage;
 use crate::tools::Toolset;
 use crate::upstream::{Call, HttpClient};
 
@@ -35,13 +40,12 @@ impl ResponsesProcessor {
     /// Takes a row that has `steps` behind it as far as it gets.
     pub(super) async fn attempt(
         &self,
-        data: &RequestData,
-        claimed: &Claimed,
-        steps: Vec<Step>,
+        (data, claimed, steps): (&RequestData, &Claimed, Vec<Step>),
+        storage: &dyn Storage,
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Ended {
-        let asked = match self.read(data).await {
+        let asked = match self.read(data, storage).await {
             Ok(asked) => asked,
             Err(reason) => return Ended::stopped(reason),
         };
@@ -51,7 +55,7 @@ impl ResponsesProcessor {
                 Err(reason) => Ended::stopped(reason),
             };
         };
-        let opening = match opening(&asked.body, &tools) {
+        let opening = match opening(&asked.body, &tools, asked.previous) {
             Ok(opening) => opening,
             Err(reason) => return Ended::stopped(reason),
         };
@@ -73,7 +77,7 @@ impl ResponsesProcessor {
         }
     }
 
-    async fn read(&self, data: &RequestData) -> Result<Asked, FailureReason> {
+    async fn read(&self, data: &RequestData, storage: &dyn Storage) -> Result<Asked, FailureReason> {
         let body = Fields::read(&data.body)
             .map_err(|error| FailureReason::InvalidRow(format!("The row's body is not an object: {error}.")))?;
         let text: Option<Fields> = body
@@ -81,9 +85,17 @@ impl ResponsesProcessor {
             .map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {error}.")))?;
         let format = text.as_ref().and_then(|text| text.raw("format"));
         let schema = if self.ensured.applies_to(data) { self.ensured.schema(format)? } else { None };
-        let takes_one_call = schema.is_none() && !self.catalog.serves(&body)?;
+        let previous: Option<String> = body
+            .get("previous_response_id")
+            .map_err(|error| FailureReason::InvalidRow(format!("'previous_response_id' is not a string: {error}.")))?;
+        let previous = match previous.and_then(|id| RequestId::parse_response(&id)) {
+            Some(row) => Some(previous::conversation(storage, &self.blobs, row, self.clock.now()).await?),
+            // The upstream may have it.
+            None => None,
+        };
+        let takes_one_call = schema.is_none() && previous.is_none() && !self.catalog.serves(&body)?;
         let tools = if takes_one_call { None } else { Some(self.catalog.open(&body).await?) };
-        Ok(Asked { body, tools, schema })
+        Ok(Asked { body, tools, schema, previous })
     }
 
     /// A row that is one call. Of an upstream with `/v1/responses` it is the row's body, and its answer is the row's.
@@ -146,11 +158,13 @@ struct Asked {
     /// None if one call does.
     tools: Option<Toolset>,
     /// What its answer must match.
-    schema: Option<std::sync::Arc<crate::domain::schema::Schema>>,
+    schema: Option<Arc<Schema>>,
+    /// The conversation that it goes on from.
+    previous: Option<Vec<Box<RawValue>>>,
 }
 
 /// What the row's model is asked first.
-fn opening(body: &Fields, tools: &Toolset) -> Result<Opening, FailureReason> {
+fn opening(body: &Fields, tools: &Toolset, previous: Option<Vec<Box<RawValue>>>) -> Result<Opening, FailureReason> {
     let mut request = body.clone();
     if !tools.definitions.is_empty() {
         request.set("tools", &tools.definitions);
@@ -160,7 +174,11 @@ fn opening(body: &Fields, tools: &Toolset) -> Result<Opening, FailureReason> {
     }
     let input = input_items(body.raw("input"))
         .map_err(|error| FailureReason::InvalidRow(format!("'input' is neither a text nor a list: {error}.")))?;
-    Ok(Opening { request, input })
+    let Some(mut said) = previous else { return Ok(Opening { request, input }) };
+    said.extend(input);
+    request.remove("input");
+    request.remove("previous_response_id");
+    Ok(Opening { request, input: said })
 }
 
 /// The choice of an MCP server's tool as that of the function it is to the model, or of any of them.

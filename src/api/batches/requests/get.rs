@@ -29,7 +29,7 @@ pub struct BatchRequestObject {
     row: u32,
     /// `pending`, `in_progress`, `completed`, `failed`, `cancelled` or `expired`.
     state: &'static str,
-    /// Calls made for it so far; null where that is not kept.
+    /// Calls made for it so far, of models and of tools; null for requests that take one call, of which it is not kept.
     #[schema(required)]
     attempts: Option<u32>,
     /// Its line in the output or error file, as soon as that is written.
@@ -57,14 +57,17 @@ pub(in crate::api) async fn get_batch_request(
         let custom_id = shown(&custom_id);
         ApiError::not_found(format!("The file with the result of request '{custom_id}' was deleted or has expired."))
     })?;
+    let id = RequestId { batch: batch.id, row };
+    let steps = app.storage.steps(id).await?;
+    let calls = steps.iter().map(|step| step.attempts).sum();
     Ok(Json(BatchRequestObject {
         object: "batch.request",
-        id: RequestId { batch: batch.id, row },
+        id,
         batch_id,
         custom_id,
         row,
         state: state.as_str(),
-        attempts: None,
+        attempts: (!steps.is_empty()).then_some(calls),
         result: line.and_then(|line| serde_json::from_slice(&line).ok()),
     }))
 }

@@ -1,10 +1,10 @@
 //! `/v1/batches/{batch_id}/requests`: looking inside a batch. An extension: OpenAI's API has only whole files.
-//!
-//! What is kept of the steps of a request belongs here too, as `…/{custom_id}/steps` beside `get`.
 
 mod get;
+mod steps;
 
 pub(in crate::api) use get::{__path_get_batch_request, get_batch_request};
+pub(in crate::api) use steps::{__path_list_request_steps, list_request_steps};
 
 use super::{not_found, parse_id};
 use crate::api::{ApiError, App};
