@@ -104,7 +104,10 @@ impl Side {
         let cpu_before = server.cpu_time()?;
         let started = Instant::now();
         let batch = client.create_batch(&self.file, "/v1/responses").await?;
-        client.wait_for(&batch, Duration::from_millis(10)).await?;
+        let (ended, _) = client.wait_for(&batch, Duration::from_millis(10)).await?;
+        if ended["request_counts"]["completed"] != ROWS {
+            return Err(ended.to_string().into());
+        }
         self.rates.push(f64::from(ROWS) / started.elapsed().as_secs_f64());
         self.cpu += server.cpu_time()?.saturating_sub(cpu_before);
         Ok(())
