@@ -30,8 +30,8 @@ impl Client {
     }
 
     /// Creates a batch. Returns its id.
-    pub async fn create_batch(&self, file: &str) -> Result<String> {
-        let new = json!({ "input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h" });
+    pub async fn create_batch(&self, file: &str, endpoint: &str) -> Result<String> {
+        let new = json!({ "input_file_id": file, "endpoint": endpoint, "completion_window": "24h" });
         let batch = answer(self.http.post(self.url("batches")).json(&new)).await?;
         Ok(batch["id"].as_str().ok_or("no batch id")?.to_owned())
     }

@@ -2,13 +2,14 @@
 //!
 //! Ratios are what to compare: the bare loop, the disk and the server share one machine and one moment. Everything
 //! talks to 127.0.0.1 only, is bounded in count, and ends by itself. `cargo bench --bench table -- scale` measures the
-//! bookkeeping alone.
+//! bookkeeping alone, `-- responses` the rows that call tools.
 
 mod bare;
 mod client;
 #[path = "../../tests/common/databases.rs"]
 mod databases;
 mod process;
+mod responses;
 mod scale;
 
 use std::fmt::Write as _;
@@ -20,6 +21,7 @@ use process::Process;
 
 const ROWS: u32 = 50_000;
 const CONCURRENCY: u32 = 256;
+const CHAT: &str = "/v1/chat/completions";
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -32,19 +34,23 @@ fn main() -> Result<()> {
         return runtime.block_on(bare::run(&arguments[at + 1], Path::new(&arguments[at + 2]), CONCURRENCY as usize));
     }
     let directory = tempfile::tempdir()?;
-    if arguments.iter().any(|argument| argument == "scale") {
-        head();
-        return runtime.block_on(scale::scale(directory.path()));
+    let is_chosen = |part: &str| arguments.iter().any(|argument| argument == part);
+    head();
+    if is_chosen("scale") {
+        runtime.block_on(scale::scale(directory.path()))
+    } else if is_chosen("responses") {
+        runtime.block_on(responses::responses(directory.path()))
+    } else {
+        runtime.block_on(table(directory.path()))
     }
-    runtime.block_on(table(directory.path()))
 }
 
 async fn table(directory: &Path) -> Result<()> {
-    head();
     intake(directory).await?;
     creation(directory).await?;
     first_request(directory).await?;
     drain(directory).await?;
+    responses::responses(directory).await?;
     memory(directory).await?;
     scale::scale(directory).await
 }
@@ -86,6 +92,11 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
 async fn intake(directory: &Path) -> Result<()> {
     let file = input(ROWS);
     let bytes = file.len() as u64;
@@ -122,7 +133,7 @@ async fn creation(directory: &Path) -> Result<()> {
         let mut times = Vec::new();
         for _ in 0..9 {
             let started = Instant::now();
-            client.create_batch(&file).await?;
+            client.create_batch(&file, CHAT).await?;
             times.push(started.elapsed());
         }
         row(&format!("POST /v1/batches for {rows} rows"), millis(median(times)), "median of 9");
@@ -138,7 +149,7 @@ async fn first_request(directory: &Path) -> Result<()> {
     for _ in 0..9 {
         let file = client.upload(input(1)).await?;
         let started = Instant::now();
-        let batch = client.create_batch(&file).await?;
+        let batch = client.create_batch(&file, CHAT).await?;
         let arrived = arrivals.recv().await.ok_or("the upstream ended")?;
         times.push(arrived.duration_since(started));
         client.wait_for(&batch, Duration::from_millis(5)).await?;
@@ -167,17 +178,13 @@ async fn drain(directory: &Path) -> Result<()> {
 
         let cpu_before = server.cpu_time()?;
         let started = Instant::now();
-        let id = client.create_batch(&file_id).await?;
+        let id = client.create_batch(&file_id, CHAT).await?;
         let (ended, times) = client.wait_for(&id, Duration::from_millis(10)).await?;
         rates.push(f64::from(ROWS) / started.elapsed().as_secs_f64());
         cpu.push(server.cpu_time()?.saturating_sub(cpu_before).as_secs_f64() * 1e6 / f64::from(ROWS));
         reads.extend(times);
         batch = ended;
     }
-    let middle = |mut figures: Vec<f64>| {
-        figures.sort_by(f64::total_cmp);
-        figures[figures.len() / 2]
-    };
     let (rate, bare_rate) = (middle(rates), middle(bare_rates));
     row(
         "bare reqwest loop over the same bodies",

@@ -3,25 +3,9 @@
 import pytest
 from openai.types import Batch, BatchUsage, FileDeleted, FileObject
 from openai.types.chat import ChatCompletion
-from pydantic import BaseModel
 
 from batches import chat_row, create, lines_of, run, upload, wait, wait_until
-
-
-def strictly(model, raw):
-    """Parses as the SDK's client does not: without converting, and without unknown members."""
-    parsed = model.model_validate(raw, strict=True)
-    assert_nothing_unknown(parsed)
-    return parsed
-
-
-def assert_nothing_unknown(parsed):
-    assert not parsed.model_extra, f"{type(parsed).__name__} does not know {sorted(parsed.model_extra)}"
-    for name in type(parsed).model_fields:
-        value = getattr(parsed, name)
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, BaseModel):
-                assert_nothing_unknown(child)
+from strict import strictly
 
 
 def raw_batch(client, batch):

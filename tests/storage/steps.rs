@@ -13,6 +13,8 @@ use crate::given::{TestStorage, after, ending, flush};
 on_both_databases!(
     steps_come_back_as_they_were_kept_and_in_their_order,
     a_step_that_is_begun_again_is_one_step,
+    a_step_that_is_begun_and_ended_at_once_is_one_step,
+    more_steps_than_one_statement_writes_are_kept,
     what_has_ended_stays_as_it_is,
     steps_of_rows_are_apart,
     nothing_is_kept_in_the_name_of_a_lease_that_is_lost,
@@ -97,6 +99,28 @@ async fn a_step_that_is_begun_again_is_one_step(storage: TestStorage) -> Result<
 
     keep(&storage, &[write(&lease, 0, tool(0, "0.0", Some("3")))]).await?;
     assert_eq!(kept(&storage, lease.batch_id, 0).await?, shown(&[tool(0, "0.0", Some("3"))]));
+    Ok(())
+}
+
+async fn a_step_that_is_begun_and_ended_at_once_is_one_step(storage: TestStorage) -> Result<()> {
+    let lease = lease(&storage).await?;
+    let writes = [(0, None), (1, None), (0, Some("3")), (0, None), (0, Some("4"))]
+        .map(|(row, output)| write(&lease, row, tool(0, "0.0", output)));
+
+    keep(&storage, &writes).await?;
+
+    assert_eq!(kept(&storage, lease.batch_id, 0).await?, shown(&[tool(0, "0.0", Some("3"))]));
+    assert_eq!(kept(&storage, lease.batch_id, 1).await?, shown(&[tool(0, "0.0", None)]));
+    Ok(())
+}
+
+async fn more_steps_than_one_statement_writes_are_kept(storage: TestStorage) -> Result<()> {
+    let lease = storage.claimed(storage.running(&[200]).await?.id, 200, DaemonId::new()).await?;
+    let writes: Vec<_> = (0..200).map(|row| write(&lease, row, turn(0, "0"))).collect();
+
+    keep(&storage, &writes).await?;
+
+    assert_eq!(kept(&storage, lease.batch_id, 199).await?, shown(&[turn(0, "0")]));
     Ok(())
 }
 

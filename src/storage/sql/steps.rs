@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::dialect::{Locks as _, query, query_as, query_scalar};
@@ -12,15 +13,19 @@ use crate::domain::response::{Step, StepBody, StepPath, StepState};
 use crate::domain::time::Timestamp;
 use crate::storage::{Result, StepStore, StepWrite, StorageError};
 
-// What has ended stays as it is.
 const WRITE: &str = "
     INSERT INTO response_steps
-        (batch_id, row, seq, path, call_id, state, attempts, request, response, error, started_at, ended_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        (batch_id, row, seq, path, call_id, state, attempts, request, response, error, started_at, ended_at) ";
+
+// What has ended stays as it is.
+const OR_UPDATE: &str = "
     ON CONFLICT (batch_id, row, seq) DO UPDATE
     SET state = excluded.state, attempts = excluded.attempts, response = excluded.response, error = excluded.error,
         started_at = excluded.started_at, ended_at = excluded.ended_at
     WHERE response_steps.state = 'in_progress'";
+
+/// Steps of one statement: as many as make its round trip cheap, and few beside the values a statement can have.
+const TOGETHER: usize = 64;
 
 const OF_ROW: &str = "
     SELECT seq, path, call_id, state, attempts, request, response, error, started_at, ended_at
@@ -87,6 +92,18 @@ fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
+/// Of each step the write that stays: the one that ends it, or else the last. A statement cannot write a row twice.
+fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite> {
+    let mut staying = BTreeMap::new();
+    for write in writes {
+        let known = staying.entry((write.row, write.step.seq)).or_insert(write);
+        if known.step.state == StepState::InProgress {
+            *known = write;
+        }
+    }
+    staying.into_values().collect()
+}
+
 #[async_trait]
 impl StepStore for SqlStorage {
     async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseId>> {
@@ -98,27 +115,32 @@ impl StepStore for SqlStorage {
                     lost.insert(*lease);
                 }
             }
-            for write in writes.iter().filter(|write| !lost.contains(&write.lease)) {
-                let step = &write.step;
-                let call_id = match &step.body {
-                    StepBody::ModelCall(_) => None,
-                    StepBody::ToolCall(call, _) => Some(text(&call.call_id)),
-                };
-                query(WRITE)
-                    .bind(write.row.batch.0)
-                    .bind(i64::from(write.row.row))
-                    .bind(i64::from(step.seq))
-                    .bind(step.path.to_string())
-                    .bind(call_id)
-                    .bind(step.state.as_str())
-                    .bind(i64::from(step.attempts))
-                    .bind(step.request_json())
-                    .bind(step.response_json())
-                    .bind(step.error.as_deref().map(text))
-                    .bind(step.started_at.0)
-                    .bind(step.ended_at.map(|at| at.0))
-                    .execute(&mut *tx)
-                    .await?;
+            let held = staying(writes.iter().filter(|write| !lost.contains(&write.lease)));
+            for together in held.chunks(TOGETHER) {
+                // One round trip for all of them: it takes longer than the writing.
+                let mut query = QueryBuilder::new(WRITE);
+                query.push_values(together, |mut values, write| {
+                    let step = &write.step;
+                    let call_id = match &step.body {
+                        StepBody::ModelCall(_) => None,
+                        StepBody::ToolCall(call, _) => Some(text(&call.call_id)),
+                    };
+                    values
+                        .push_bind(write.row.batch.0)
+                        .push_bind(i64::from(write.row.row))
+                        .push_bind(i64::from(step.seq))
+                        .push_bind(step.path.to_string())
+                        .push_bind(call_id)
+                        .push_bind(step.state.as_str())
+                        .push_bind(i64::from(step.attempts))
+                        .push_bind(step.request_json())
+                        .push_bind(step.response_json())
+                        .push_bind(step.error.as_deref().map(text))
+                        .push_bind(step.started_at.0)
+                        .push_bind(step.ended_at.map(|at| at.0));
+                });
+                // Its text differs with how many there are, so that it is not worth keeping prepared.
+                query.push(OR_UPDATE).build().persistent(false).execute(&mut *tx).await?;
             }
             End::Commit(lost)
         })

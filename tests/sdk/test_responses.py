@@ -1,0 +1,186 @@
+"""A thousand rows for /v1/responses of every kind, through either API of the upstream: each answer a `Response`."""
+
+import copy
+import http.server
+import json
+import operator
+import threading
+from types import SimpleNamespace
+
+import pytest
+from openai.types.responses import Response
+from pydantic import ValidationError
+
+from batches import counts, create, ids, lines_of, row, wait
+from response_kinds import KINDS, NUMBERS
+from servers import running
+from strict import strictly
+
+ROWS = 1000
+
+
+class Tools(http.server.BaseHTTPRequestHandler):
+    """`/add` and `/mul`; all others fail."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        arguments = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = {"/add": operator.add, "/mul": operator.mul}.get(self.path)
+        output = str(known(arguments["a"], arguments["b"])).encode() if known else b"Broken."
+        self.send_response(200 if known else 400)
+        self.send_header("Content-Length", str(len(output)))
+        self.end_headers()
+        self.wfile.write(output)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def tool_server():
+    """The base URL of a server of tools."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tools)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def settings(tool_server):
+    numbers = json.dumps(NUMBERS)
+    tools = [
+        f"[[tools]]\nname = '{name}'\nurl = '{tool_server}/{name}'\nparameters = '{parameters}'\n"
+        for name, parameters in [("add", numbers), ("mul", numbers), ("broken", "{}")]
+    ]
+    agent = "[[agents]]\nname = 'adder'\nmodel = 'simulator'\ninstructions = 'Add.'\ntools = ['add']\n"
+    return "".join([*tools, agent])
+
+
+@pytest.fixture(scope="module", params=["native", "chat"])
+def results(request, tool_server, tmp_path_factory):
+    """The rows, the batch they have become, and its output by custom_id."""
+    directory = tmp_path_factory.mktemp(request.param)
+    config = directory / "settings.toml"
+    config.write_text(settings(tool_server))
+    kinds = [list(KINDS)[number % len(KINDS)] for number in range(ROWS)]
+    # No two bodies are the same, so that the simulator gives no id twice.
+    rows = [
+        row(custom_id, "/v1/responses", model="simulator", metadata={"row": custom_id}, **KINDS[kind].body)
+        for custom_id, kind in ((f"{kind} {number}", kind) for number, kind in enumerate(kinds))
+    ]
+    with running(directory, "--config", str(config), "--upstream-responses", request.param) as client:
+        batch = create(client, rows, endpoint="/v1/responses", metadata={"ensure_schema": "true"})
+        batch = wait(client, batch)
+        errors = lines_of(client, batch.error_file_id)
+        assert errors == [], errors[0]
+        yield SimpleNamespace(rows=rows, batch=batch, lines=lines_of(client, batch.output_file_id))
+
+
+def bodies(results):
+    """Each response object with the kind of its row."""
+    for line in results.lines:
+        yield KINDS[line["custom_id"].rpartition(" ")[0]], line["response"]["body"]
+
+
+def response(body):
+    """A body as the `Response` it must be, but for two things that the SDK's type does not have."""
+    # OpenAI's own answers have it. An upstream's need not.
+    assert isinstance(body.get("store", True), bool)
+    body = {name: value for name, value in body.items() if name != "store"}
+    # A limit for which OpenAI has no reason.
+    details = body["incomplete_details"]
+    if details and "reason" not in details:
+        assert sorted(details) == ["limit", "message"]
+        body["incomplete_details"] = {}
+    return strictly(Response, body)
+
+
+def test_every_row_has_one_line(results):
+    assert counts(results.batch) == (ROWS, ROWS, 0)
+    assert ids(results.lines) == ids(results.rows)
+
+
+def test_every_answer_is_a_response(results):
+    for kind, body in bodies(results):
+        parsed = response(body)
+
+        assert parsed.status == kind.status, body
+        assert [item.type for item in parsed.output] == kind.types, body
+        assert kind.text in (None, parsed.output_text), body
+
+
+def test_ids_are_unique(results):
+    ids_of_lines = [line["id"] for line in results.lines]
+    ids_of_responses = [body["id"] for _, body in bodies(results)]
+    ids_of_items = [item["id"] for _, body in bodies(results) for item in body["output"]]
+
+    for ids_of_kind in (ids_of_lines, ids_of_responses, ids_of_items):
+        assert len(set(ids_of_kind)) == len(ids_of_kind)
+
+
+def test_every_output_belongs_to_a_call(results):
+    for kind, body in bodies(results):
+        calls, outputs = (
+            [item["call_id"] for item in body["output"] if item["type"] == wanted]
+            for wanted in ("function_call", "function_call_output")
+        )
+
+        assert len(set(calls)) == len(calls) == kind.types.count("function_call")
+        assert len(set(outputs)) == len(outputs) == kind.types.count("function_call_output")
+        assert set(outputs) <= set(calls)
+
+
+def test_usage_adds_up(results):
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    used = [[body["usage"][name] for name in names] for _, body in bodies(results)]
+
+    assert all(a + b == total and a and b for a, b, total in used)
+    assert [getattr(results.batch.usage, name) for name in names] == [sum(column) for column in zip(*used)]
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("object", "completion"),
+        ("created_at", "1767225600"),
+        ("status", "done"),
+        ("parallel_tool_calls", GONE),
+        ("tool_choice", "sometimes"),
+        ("metadata.row", 1),
+        ("output", None),
+        ("mood", "good"),
+        ("tools.0.type", "functions"),
+        ("tools.0.name", GONE),
+        ("usage.total_tokens", 1.5),
+        ("usage.input_tokens_details.cache_write_tokens", GONE),
+        ("output.0.summary", GONE),
+        ("output.1.call_id", GONE),
+        ("output.1.type", "message"),
+        ("output.1.type", "call"),
+        ("output.2.status", "done"),
+        ("output.2.output", 5),
+        ("output.4.role", "tool"),
+        ("output.4.mood", "good"),
+        ("output.4.content.0.type", "text"),
+        ("output.4.content.0.annotations", GONE),
+    ],
+)
+def test_a_response_with_anything_wrong_is_none(results, place, value):
+    body = copy.deepcopy(next(body for kind, body in bodies(results) if kind is KINDS["reasoning with a tool"]))
+    response(body)
+
+    *above, name = place.split(".")
+    parent = body
+    for step in above:
+        parent = parent[int(step) if isinstance(parent, list) else step]
+    if value is GONE:
+        del parent[name]
+    else:
+        parent[name] = value
+
+    with pytest.raises((ValidationError, AssertionError)):
+        response(body)
