@@ -356,12 +356,20 @@ pub struct StepWrite {
     pub step: Step,
 }
 
+impl StepWrite {
+    /// The lease in whose name it is written, and the token.
+    #[must_use]
+    pub fn held_by(&self) -> (LeaseId, i64) {
+        (self.lease, self.token)
+    }
+}
+
 /// The steps of rows that take more than one call.
 #[async_trait]
 pub trait StepStore {
     /// Keeps steps as they stand, in their order and in one transaction. A step that has ended stays as it is. Returns
-    /// the leases that are not held any more: nothing is kept in their name.
-    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseId>>;
+    /// the leases that are not held with their token any more: nothing is kept in their name.
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<(LeaseId, i64)>>;
 
     /// The steps of a row, in the order in which they were begun.
     async fn steps(&self, row: RequestId) -> Result<Vec<Step>>;

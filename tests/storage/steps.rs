@@ -152,10 +152,12 @@ async fn nothing_is_kept_in_the_name_of_a_lease_that_is_lost(storage: TestStorag
     let lapsed = storage.lapsed_leases(10).await?[0];
     let taken = storage.take_over(lapsed, DaemonId::new()).await?.expect("nobody else takes it");
 
-    assert!(storage.record_steps(&[write(&lost, 0, turn(0, "0"))]).await?.contains(&lost.id));
+    assert!(storage.record_steps(&[write(&lost, 0, turn(0, "0"))]).await?.contains(&(lost.id, lost.token)));
     assert_eq!(kept(&storage, batch.id, 0).await?, shown(&[]));
-    keep(&storage, &[write(&taken, 0, turn(0, "0"))]).await?;
+    let both = [write(&lost, 1, turn(0, "0")), write(&taken, 0, turn(0, "0"))];
+    assert_eq!(storage.record_steps(&both).await?.into_iter().collect::<Vec<_>>(), [(lost.id, lost.token)]);
     assert_eq!(kept(&storage, batch.id, 0).await?, shown(&[turn(0, "0")]));
+    assert_eq!(kept(&storage, batch.id, 1).await?, shown(&[]));
     Ok(())
 }
 
@@ -166,7 +168,7 @@ async fn one_lost_lease_does_not_harm_the_others(storage: TestStorage) -> Result
 
     let named = storage.record_steps(&[write(&lost, 0, turn(0, "0")), write(&held, 0, turn(0, "0"))]).await?;
 
-    assert_eq!(named.into_iter().collect::<Vec<_>>(), [lost.id]);
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), [(lost.id, lost.token)]);
     assert_eq!(kept(&storage, held.batch_id, 0).await?, shown(&[turn(0, "0")]));
     assert_eq!(kept(&storage, lost.batch_id, 0).await?, shown(&[]));
     Ok(())

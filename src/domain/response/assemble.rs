@@ -58,14 +58,11 @@ impl Assembly<'_> {
         let ended_at = self.ended_at.0 / 1000;
 
         let mut response = Fields::default();
-        let mut echo = |name: &str, default: Value| match self.body.raw(name) {
-            Some(value) => response.set(name, value),
-            None => response.set(name, &default),
-        };
-        echo("id", Value::Null);
-        echo("object", json!("response"));
-        for (name, default) in ECHOED {
-            echo(name, default());
+        for (name, default) in MEMBERS {
+            match self.body.raw(name) {
+                Some(value) => response.set(name, value),
+                None => response.set(name, &RawValue::from_string(default.to_owned()).expect("it is JSON")),
+            }
         }
         response.set("id", &self.row.response_id());
         response.set("object", "response");
@@ -158,40 +155,39 @@ impl Assembly<'_> {
     }
 }
 
-/// A member of a response that repeats the request's, and what it is if the request has none.
-type Echoed = (&'static str, fn() -> Value);
-
-/// In the order in which a response shows them; those that are `null` here are set to what they are.
-const ECHOED: [Echoed; 29] = [
-    ("created_at", || Value::Null),
-    ("status", || Value::Null),
-    ("completed_at", || Value::Null),
-    ("background", || json!(false)),
-    ("error", || Value::Null),
-    ("incomplete_details", || Value::Null),
-    ("instructions", || Value::Null),
-    ("max_output_tokens", || Value::Null),
-    ("max_tool_calls", || Value::Null),
-    ("model", || json!("")),
-    ("output", || json!([])),
-    ("parallel_tool_calls", || json!(true)),
-    ("previous_response_id", || Value::Null),
-    ("prompt_cache_key", || Value::Null),
-    ("prompt_cache_retention", || Value::Null),
-    ("reasoning", || json!({ "effort": null, "summary": null })),
-    ("safety_identifier", || Value::Null),
-    ("service_tier", || Value::Null),
-    ("store", || json!(true)),
-    ("temperature", || json!(1.0)),
-    ("text", || json!({ "format": { "type": "text" } })),
-    ("tool_choice", || json!("auto")),
-    ("tools", || json!([])),
-    ("top_logprobs", || json!(0)),
-    ("top_p", || json!(1.0)),
-    ("truncation", || json!("disabled")),
-    ("usage", || Value::Null),
-    ("user", || Value::Null),
-    ("metadata", || json!({})),
+/// The members of a response in their order, each as it is if the request has none of its name to repeat.
+const MEMBERS: [(&str, &str); 31] = [
+    ("id", "null"),
+    ("object", r#""response""#),
+    ("created_at", "null"),
+    ("status", "null"),
+    ("completed_at", "null"),
+    ("background", "false"),
+    ("error", "null"),
+    ("incomplete_details", "null"),
+    ("instructions", "null"),
+    ("max_output_tokens", "null"),
+    ("max_tool_calls", "null"),
+    ("model", r#""""#),
+    ("output", "[]"),
+    ("parallel_tool_calls", "true"),
+    ("previous_response_id", "null"),
+    ("prompt_cache_key", "null"),
+    ("prompt_cache_retention", "null"),
+    ("reasoning", r#"{"effort":null,"summary":null}"#),
+    ("safety_identifier", "null"),
+    ("service_tier", "null"),
+    ("store", "true"),
+    ("temperature", "1.0"),
+    ("text", r#"{"format":{"type":"text"}}"#),
+    ("tool_choice", r#""auto""#),
+    ("tools", "[]"),
+    ("top_logprobs", "0"),
+    ("top_p", "1.0"),
+    ("truncation", r#""disabled""#),
+    ("usage", "null"),
+    ("user", "null"),
+    ("metadata", "{}"),
 ];
 
 /// A limit as `incomplete_details`. Of OpenAI's reasons only one is a limit of this kind; clients that know those and no

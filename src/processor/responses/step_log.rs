@@ -94,7 +94,7 @@ async fn record(storage: &impl StepStore, writes: &[StepWrite]) -> Result<Vec<Re
         match storage.record_steps(writes).await {
             Ok(lost) => {
                 let result =
-                    |write: &StepWrite| if lost.contains(&write.lease) { Err(NotKept::LeaseLost) } else { Ok(()) };
+                    |write: &StepWrite| if lost.contains(&write.held_by()) { Err(NotKept::LeaseLost) } else { Ok(()) };
                 return Ok(writes.iter().map(result).collect());
             }
             Err(error @ (StorageError::Internal(_) | StorageError::Corrupt { .. })) => {

@@ -106,16 +106,16 @@ fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite
 
 #[async_trait]
 impl StepStore for SqlStorage {
-    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseId>> {
-        let tokens: BTreeMap<LeaseId, i64> = writes.iter().map(|write| (write.lease, write.token)).collect();
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<(LeaseId, i64)>> {
+        let leases: BTreeSet<(LeaseId, i64)> = writes.iter().map(StepWrite::held_by).collect();
         in_write!(self.db, tx => {
             let mut lost = BTreeSet::new();
-            for (lease, token) in &tokens {
+            for (lease, token) in &leases {
                 if !tx.lock_lease(lease.0, *token).await? {
-                    lost.insert(*lease);
+                    lost.insert((*lease, *token));
                 }
             }
-            let held = staying(writes.iter().filter(|write| !lost.contains(&write.lease)));
+            let held = staying(writes.iter().filter(|write| !lost.contains(&write.held_by())));
             for together in held.chunks(TOGETHER) {
                 // One round trip for all of them: it takes longer than the writing.
                 let mut query = QueryBuilder::new(WRITE);
