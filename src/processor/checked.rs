@@ -107,9 +107,20 @@ impl CheckedRow {
         }
         #[derive(Deserialize)]
         struct Message {
-            content: Option<String>,
+            content: Option<Content>,
             #[serde(default)]
             tool_calls: Option<Vec<serde::de::IgnoredAny>>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Content {
+            Text(String),
+            Parts(Vec<Part>),
+        }
+        #[derive(Deserialize)]
+        struct Part {
+            #[serde(default)]
+            text: String,
         }
         let completion: Completion =
             serde_json::from_slice(&response.body).map_err(|error| (None, format!("it has no choices: {error}")))?;
@@ -119,7 +130,12 @@ impl CheckedRow {
             if read.tool_calls.is_some_and(|calls| !calls.is_empty()) {
                 continue;
             }
-            self.schema.check(&read.content.unwrap_or_default()).map_err(|wrong| (Some(message), wrong))?;
+            let text = match read.content {
+                Some(Content::Text(text)) => text,
+                Some(Content::Parts(parts)) => parts.into_iter().map(|part| part.text).collect(),
+                None => String::new(),
+            };
+            self.schema.check(&text).map_err(|wrong| (Some(message), wrong))?;
         }
         Ok(())
     }

@@ -36,6 +36,25 @@ impl Loans {
         self.free.acquire().await.expect("the semaphore is never closed").forget();
     }
 
+    /// Lends a call while something else is waited for.
+    pub async fn while_lent<T>(&self, work: impl Future<Output = T>) -> T {
+        /// Whoever gives up the wait does not wait for the call as well.
+        struct Back<'a>(Option<&'a Loans>);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                if let Some(loans) = self.0 {
+                    loans.take_back();
+                }
+            }
+        }
+        self.lend();
+        let mut back = Back(Some(self));
+        let result = work.await;
+        self.take().await;
+        back.0 = None;
+        result
+    }
+
     /// Takes a call at once. If there is none, one that is made now is not lent again when it ends.
     pub fn take_back(&self) {
         if self.free.forget_permits(1) == 0 {

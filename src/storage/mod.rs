@@ -367,7 +367,7 @@ impl StepWrite {
 /// The steps of rows that take more than one call.
 #[async_trait]
 pub trait StepStore {
-    /// Keeps steps as they stand, in their order and in one transaction. A step that has ended stays as it is. Returns
+    /// Keeps steps as they stand, in their order and in one transaction. A step that has ended well stays as it is. Returns
     /// the leases that are not held with their token any more: nothing is kept in their name.
     async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<(LeaseId, i64)>>;
 

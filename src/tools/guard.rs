@@ -38,26 +38,28 @@ pub enum Refusal {
 ///
 /// # Errors
 /// Why the system's TLS certificates cannot be used.
-pub fn guarded_client(headers: HeaderMap) -> Result<Client, reqwest::Error> {
+pub fn guarded_client(headers: HeaderMap, quiet: Duration) -> Result<Client, reqwest::Error> {
     // A proxy would resolve names by itself.
-    client(headers).dns_resolver(Arc::new(PublicOnly)).no_proxy().build()
+    client(headers, quiet).dns_resolver(Arc::new(PublicOnly)).no_proxy().build()
 }
 
 /// A client for the operator's own URLs.
 ///
 /// # Errors
 /// Why the system's TLS certificates cannot be used.
-pub fn trusting_client(headers: HeaderMap) -> Result<Client, reqwest::Error> {
-    client(headers).build()
+pub fn trusting_client(headers: HeaderMap, quiet: Duration) -> Result<Client, reqwest::Error> {
+    client(headers, quiet).build()
 }
 
-fn client(headers: HeaderMap) -> ClientBuilder {
+/// A server that says nothing for as long as `quiet` is given up, whoever still waits for it or not.
+fn client(headers: HeaderMap, quiet: Duration) -> ClientBuilder {
     // Fails only if a provider is installed already, which is then the embedding program's choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .default_headers(headers)
         .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(quiet)
         // A redirect could lead anywhere, and carry the headers along.
         .redirect(Policy::none())
 }
@@ -190,7 +192,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
 
-        let error = guarded_client(HeaderMap::new()).unwrap().get(url).send().await.unwrap_err();
+        let error = guarded_client(HeaderMap::new(), CONNECT_TIMEOUT).unwrap().get(url).send().await.unwrap_err();
 
         assert_eq!(crate::tools::ToolError::of_http(&error), Refusal::NotPublic.into());
     }

@@ -1,5 +1,6 @@
 //! Functions behind a URL: the arguments are posted, the answer's body is the output.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -7,7 +8,6 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
-use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::ToolError;
@@ -48,16 +48,16 @@ pub struct HttpTool {
     settings: HttpToolSettings,
     client: Client,
     places: Semaphore,
-    /// Outputs by arguments in one spelling.
-    outputs: Option<Cache<String, String, Bytes>>,
+    /// What was said to which arguments.
+    outputs: Option<Cache<String, Result<String, ToolError>, Bytes>>,
 }
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<String, String> for Bytes {
-    fn weight(&self, arguments: &String, output: &String) -> u64 {
-        (arguments.len() + output.len()) as u64
+impl Weighter<String, Result<String, ToolError>> for Bytes {
+    fn weight(&self, arguments: &String, said: &Result<String, ToolError>) -> u64 {
+        (arguments.len() + said.as_ref().map_or(0, String::len)) as u64
     }
 }
 
@@ -78,10 +78,13 @@ impl HttpTool {
         match &self.outputs {
             None => self.call_until_it_answers(arguments, key).await,
             Some(outputs) => {
-                // The members of a `Value` are sorted.
-                let value: Value = serde_json::from_str(arguments).expect("it has matched a schema");
-                let output = self.call_until_it_answers(arguments, key);
-                outputs.get_or_insert_async(&value.to_string(), output).await
+                // Those who ask at the same time share what comes of one call. A failure is not kept for others.
+                let call = async { Ok::<_, Infallible>(self.call_until_it_answers(arguments, key).await) };
+                let Ok(said) = outputs.get_or_insert_async(arguments, call).await;
+                if said.is_err() {
+                    outputs.remove(arguments);
+                }
+                said
             }
         }
     }

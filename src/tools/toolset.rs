@@ -14,6 +14,9 @@ use super::mcp::{McpClient, McpTool};
 use crate::domain::outcome::FailureReason;
 use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name};
 
+/// MCP servers of one row: each may offer as much as one answer can have.
+const MOST_SERVERS: usize = 32;
+
 /// The tools of one row, or of one agent.
 #[derive(Default)]
 pub struct Toolset {
@@ -55,14 +58,20 @@ impl From<NoToolset> for FailureReason {
     }
 }
 
-/// What is read of a tool in a row.
+/// What is read of a tool in a row to tell whether it is served here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Tool {
-    r#type: String,
-    name: String,
-    server_label: String,
+    r#type: Option<String>,
+    name: Option<String>,
+    server_label: Option<String>,
     server_url: Option<String>,
+}
+
+/// What is read of an MCP server that is.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServerTool {
     headers: Option<BTreeMap<String, String>>,
     authorization: Option<String>,
     allowed_tools: Option<Allowed>,
@@ -73,25 +82,35 @@ struct Tool {
 #[serde(untagged)]
 enum Allowed {
     Names(Vec<String>),
-    Filter { tool_names: Vec<String> },
+    Filter(Filter),
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Approval {
     Word(String),
-    ByTool {
-        #[serde(default)]
-        always: Option<ToolNames>,
-        #[serde(default)]
-        never: Option<ToolNames>,
-    },
+    ByTool { always: Option<Filter>, never: Option<Filter> },
 }
 
+/// Which tools of a server are meant: those that match all it says.
 #[derive(Default, Deserialize)]
-struct ToolNames {
-    #[serde(default)]
-    tool_names: Vec<String>,
+#[serde(default)]
+struct Filter {
+    tool_names: Option<Vec<String>>,
+    read_only: Option<bool>,
+}
+
+impl Filter {
+    fn matches(&self, tool: &McpTool) -> bool {
+        self.tool_names.as_ref().is_none_or(|names| names.contains(&tool.name))
+            && self.read_only.is_none_or(|read_only| read_only == is_read_only(tool))
+    }
+}
+
+/// Whether a server says of its tool that it changes nothing.
+fn is_read_only(tool: &McpTool) -> bool {
+    let hints = tool.annotations.as_ref().and_then(|hints| Fields::read(hints.get().as_bytes()).ok());
+    hints.and_then(|hints| hints.get("readOnlyHint").ok().flatten()).unwrap_or(false)
 }
 
 impl Catalog {
@@ -103,13 +122,20 @@ impl Catalog {
         Ok(read(request)?.iter().any(|(_, tool)| self.is_served(tool)))
     }
 
+    /// Whether any of them is an MCP server, which has to be asked what it offers.
+    #[must_use]
+    pub fn asks_servers(&self, request: &Fields) -> bool {
+        let is_server = |tool: &Tool| tool.kind() == "mcp" && self.is_served(tool);
+        read(request).is_ok_and(|tools| tools.iter().any(|(_, tool)| is_server(tool)))
+    }
+
     fn is_served(&self, tool: &Tool) -> bool {
-        match tool.r#type.as_str() {
-            "function" => self.function(&tool.name).is_some(),
+        match tool.kind() {
+            "function" => self.function(tool.name()).is_some(),
             "mcp" => match &tool.server_url {
                 // Without hosts that rows may name, servers of rows are the upstream's affair.
                 Some(_) => self.takes_servers_of_rows(),
-                None => self.server(&tool.server_label).is_some(),
+                None => self.server(tool.label()).is_some(),
             },
             _ => false,
         }
@@ -123,42 +149,49 @@ impl Catalog {
         let mut toolset = Toolset::default();
         for (raw, tool) in read(request)? {
             if !self.is_served(&tool) {
-                if tool.r#type == "function" {
-                    toolset.add(&tool.name, Function::Client)?;
+                if tool.kind() == "function" {
+                    toolset.add(tool.name(), Function::Client)?;
                 }
                 toolset.definitions.push(raw);
-            } else if tool.r#type == "function" {
-                let entry = self.function(&tool.name).expect("it is served");
+            } else if tool.kind() == "function" {
+                let entry = self.function(tool.name()).expect("it is served");
                 let function = match &entry.served {
                     Served::Http(tool) => Function::Http(tool.clone()),
                     Served::Agent(agent) => Function::Agent(agent.clone()),
                 };
-                toolset.add(&tool.name, function)?;
+                toolset.add(tool.name(), function)?;
                 toolset.definitions.push(defined(&raw, entry));
+            } else if toolset.lists.len() == MOST_SERVERS {
+                return Err(NoToolset::Unsupported(format!("The row names more than {MOST_SERVERS} MCP servers.")));
             } else {
-                let client = self.client(&tool)?;
-                toolset.add_server(&tool, client).await?;
+                let label = tool.label();
+                let server: ServerTool = serde_json::from_str(raw.get()).map_err(|error| {
+                    NoToolset::Unsupported(format!(
+                        "The tool with the 'server_label' '{label}' cannot be read: {error}."
+                    ))
+                })?;
+                let client = self.client(&tool, &server)?;
+                toolset.add_server(&tool, &server, client).await?;
             }
         }
         Ok(toolset)
     }
 
-    fn client(&self, tool: &Tool) -> Result<Arc<McpClient>, NoToolset> {
-        let label = &tool.server_label;
+    fn client(&self, tool: &Tool, server: &ServerTool) -> Result<Arc<McpClient>, NoToolset> {
+        let label = tool.label();
         let Some(url) = &tool.server_url else {
             return Ok(self.server(label).expect("it is served").clone());
         };
         let unsupported = |why: String| NoToolset::Unsupported(why);
         let url = url::Url::parse(url)
             .map_err(|error| unsupported(format!("The 'server_url' of MCP server '{label}' is no URL: {error}.")))?;
-        let mut texts = tool.headers.clone().unwrap_or_default();
-        if let Some(token) = &tool.authorization {
+        let mut texts = server.headers.clone().unwrap_or_default();
+        if let Some(token) = &server.authorization {
             texts.insert("Authorization".to_owned(), format!("Bearer {token}"));
         }
-        let texts: Vec<_> = texts.iter().map(|(name, value)| (name, value.clone())).collect();
-        let headers = headers(texts.into_iter())
+        let headers = headers(texts.iter().map(|(name, value)| (name, value.clone())))
             .map_err(|error| unsupported(format!("The headers of MCP server '{label}' cannot be sent: {error}.")))?;
-        let server = RowServer { label: label.clone(), url, headers };
+        let server = RowServer { label: label.to_owned(), url, headers };
         let cannot = |error| unsupported(format!("MCP server '{label}' cannot be used: {error}"));
         self.server_of_row(server).map_err(cannot)
     }
@@ -205,8 +238,8 @@ impl Toolset {
         }
     }
 
-    async fn add_server(&mut self, tool: &Tool, client: Arc<McpClient>) -> Result<(), NoToolset> {
-        let label = &tool.server_label;
+    async fn add_server(&mut self, tool: &Tool, server: &ServerTool, client: Arc<McpClient>) -> Result<(), NoToolset> {
+        let label = tool.label();
         let offered = client.tools().await.map_err(|error| {
             let text = format!("The tools of MCP server '{label}' cannot be listed: {error}");
             match error {
@@ -215,40 +248,51 @@ impl Toolset {
             }
         })?;
         let mut listed = Vec::new();
-        for offer in offered.iter().filter(|offer| tool.allows(&offer.name)) {
+        for offer in offered.iter().filter(|offer| server.allows(offer)) {
             let function = McpFunction {
-                label: label.clone(),
+                label: label.to_owned(),
                 tool: offer.name.clone(),
-                needs_approval: tool.needs_approval(&offer.name),
+                needs_approval: server.needs_approval(offer, tool.server_url.is_some()),
             };
             let name = mcp_function_name(label, &offer.name);
             self.definitions.push(as_function(&name, offer));
             self.add(&name, Function::Mcp(client.clone(), function))?;
             listed.push(raw(offer));
         }
-        self.lists.push(McpList { label: label.clone(), tools: listed });
+        self.lists.push(McpList { label: label.to_owned(), tools: listed });
         Ok(())
     }
 }
 
 impl Tool {
-    fn allows(&self, name: &str) -> bool {
+    fn kind(&self) -> &str {
+        self.r#type.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    fn label(&self) -> &str {
+        self.server_label.as_deref().unwrap_or_default()
+    }
+}
+
+impl ServerTool {
+    fn allows(&self, tool: &McpTool) -> bool {
         match &self.allowed_tools {
             None => true,
-            Some(Allowed::Names(names) | Allowed::Filter { tool_names: names }) => {
-                names.iter().any(|known| known == name)
-            }
+            Some(Allowed::Names(names)) => names.contains(&tool.name),
+            Some(Allowed::Filter(filter)) => filter.matches(tool),
         }
     }
 
     /// As OpenAI has it: whoever does not say so has a say in every call. A server of the operator's has the operator's
     /// approval.
-    fn needs_approval(&self, name: &str) -> bool {
-        let has = |names: &Option<ToolNames>| {
-            names.as_ref().is_some_and(|names| names.tool_names.iter().any(|known| known == name))
-        };
+    fn needs_approval(&self, tool: &McpTool, is_row_given: bool) -> bool {
+        let has = |filter: &Option<Filter>| filter.as_ref().is_some_and(|filter| filter.matches(tool));
         match &self.require_approval {
-            None => self.server_url.is_some(),
+            None => is_row_given,
             Some(Approval::Word(word)) => word != "never",
             Some(Approval::ByTool { always, never }) => has(always) || !has(never),
         }

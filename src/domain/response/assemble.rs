@@ -78,7 +78,7 @@ impl Assembly<'_> {
         response.set("completed_at", &(status == "completed").then_some(ended_at));
         response.set("error", &error);
         response.set("incomplete_details", &incomplete);
-        if let Some(turn) = last {
+        if let Some(turn) = last.filter(|turn| !turn.model.is_empty()) {
             response.set("model", &turn.model);
         }
         response.set("tools", &self.tools());
@@ -156,7 +156,7 @@ impl Assembly<'_> {
 }
 
 /// The members of a response in their order, each as it is if the request has none of its name to repeat.
-const MEMBERS: [(&str, &str); 31] = [
+const MEMBERS: [(&str, &str); 32] = [
     ("id", "null"),
     ("object", r#""response""#),
     ("created_at", "null"),
@@ -172,6 +172,7 @@ const MEMBERS: [(&str, &str); 31] = [
     ("output", "[]"),
     ("parallel_tool_calls", "true"),
     ("previous_response_id", "null"),
+    ("prompt", "null"),
     ("prompt_cache_key", "null"),
     ("prompt_cache_retention", "null"),
     ("reasoning", r#"{"effort":null,"summary":null}"#),

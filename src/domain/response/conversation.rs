@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Fields, Limits, Spent, Step, StepPath, StepState, Turn};
+use super::{Fields, Limits, Spent, Step, StepPath, StepState, ToolCall, Turn};
 
 /// A function call's output as an item of a conversation.
 #[derive(Serialize)]
@@ -58,7 +58,7 @@ impl Opening {
         let said = input.len();
         let mut has_called = false;
         for (step, turn) in turns_of(scope, steps) {
-            input.extend(turn.output.iter().cloned());
+            input.extend(turn.items().map(|(item, call)| repeated(item, call.map(|(_, call)| call))));
             let calls = turn.calls();
             if calls.is_empty()
                 && let Err(wrong) = check(turn)
@@ -76,7 +76,7 @@ impl Opening {
                 }
             }
         }
-        if input.len() > said || request.raw("input").is_none() {
+        if input.len() > said || (request.raw("input").is_none() && !input.is_empty()) {
             request.set("input", &input);
         }
         if has_called && let Some(choice) = request.raw("tool_choice").and_then(unforced) {
@@ -90,6 +90,23 @@ impl Opening {
         }
         request
     }
+}
+
+/// An item as it is told to the model that has said it. Arguments that are no object are put into one: many servers
+/// refuse a conversation with others, so that one slip of the model would end it.
+fn repeated(item: &RawValue, call: Option<ToolCall>) -> Box<RawValue> {
+    let Some(call) = call else { return item.to_owned() };
+    if Fields::read(call.arguments.as_bytes()).is_ok() {
+        return item.to_owned();
+    }
+    let arguments = if call.arguments.trim().is_empty() {
+        "{}".to_owned()
+    } else {
+        serde_json::json!({ "invalid_arguments": call.arguments }).to_string()
+    };
+    let mut fields = Fields::read(item.get().as_bytes()).expect("a call is an object");
+    fields.set("arguments", &arguments);
+    raw(&fields)
 }
 
 /// The turns of a scope that have ended, in their order.

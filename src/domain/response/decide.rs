@@ -126,7 +126,7 @@ impl End {
 /// What the steps of a row have used up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Tools that were called.
+    /// Tools that were called, or are being called.
     pub tool_calls: u32,
     /// Tokens of all calls.
     pub tokens: u64,
@@ -139,24 +139,20 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Adds up the steps that have ended.
+    /// Adds up the steps so far.
     #[must_use]
     pub fn of(steps: &[Step]) -> Self {
-        let mut spent = Self::default();
         let root = StepPath::root();
+        let mut spent = Self { time: time_of(steps, &root), ..Self::default() };
         for step in steps {
             let is_own = step.path.parent().as_ref() == Some(&root);
             if let Some(usage) = step.turn().and_then(|turn| turn.usage) {
                 spent.tokens = spent.tokens.saturating_add(usage.usage.total_tokens);
                 spent.output_tokens += if is_own { usage.usage.output_tokens } else { 0 };
             }
+            spent.tool_calls += u32::from(!step.path.is_model_call());
             if let Some(output) = step.output() {
-                spent.tool_calls += 1;
                 spent.tool_output_bytes += output.output.len() as u64;
-            }
-            if is_own {
-                let tools = steps.iter().filter(|tool| tool.path.parent().as_ref() == Some(&step.path));
-                spent.time += took(step) + tools.map(took).max().unwrap_or_default();
             }
         }
         spent
@@ -178,6 +174,20 @@ impl Spent {
     }
 }
 
+/// How long the calls of a scope took, those side by side counted once. A tool that is an agent and has not ended took as
+/// long as what it has done.
+fn time_of(steps: &[Step], scope: &StepPath) -> Duration {
+    let longest_tool = |model: &Step| {
+        let tools = below(steps, &model.path);
+        tools.map(|tool| took(tool).max(time_of(steps, &tool.path))).max().unwrap_or_default()
+    };
+    below(steps, scope).map(|model| took(model) + longest_tool(model)).sum()
+}
+
+fn below<'a>(steps: &'a [Step], path: &'a StepPath) -> impl Iterator<Item = &'a Step> {
+    steps.iter().filter(move |step| step.path.parent().as_ref() == Some(path))
+}
+
 fn took(step: &Step) -> Duration {
     step.ended_at.map(|at| at.since(step.started_at)).unwrap_or_default()
 }
@@ -191,7 +201,7 @@ fn took(step: &Step) -> Duration {
 /// | asks for no function, and has the form it must have | the end |
 /// | has not that form | the model is called again, `corrections` times at most |
 /// | asks for functions that are served here and not called yet | those are called |
-/// | asks for functions of which some are not served here, or not without approval | the end, with those unanswered |
+/// | asks for what is not done here, or not without approval | the end, with that unanswered |
 /// | all it asked for is answered | the model is called |
 ///
 /// Before the model or a tool is called, every limit is looked at.
@@ -213,6 +223,9 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
         return Next::End(own_end);
     }
     let calls = turn.calls();
+    if calls.is_empty() && turn.asks_client() {
+        return Next::End(End::Completed);
+    }
     if calls.is_empty() {
         let earlier = turns.iter().filter(|(_, turn)| turn.calls().is_empty()).count() - 1;
         return match (rules.check)(turn) {
@@ -226,14 +239,15 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
         steps.iter().any(|step| step.path == path && step.output().is_some())
     };
     let served = |call: &ToolCall| (rules.served)(&call.name);
-    let all_here = calls.iter().all(|call| served(call) == Served::Here);
+    let all_here = calls.iter().all(|call| served(call) == Served::Here) && !turn.asks_client();
     let waiting: Vec<(u32, ToolCall)> =
         (0..).zip(calls).filter(|(no, call)| served(call) == Served::Here && !is_answered(*no)).collect();
     if waiting.is_empty() {
         return if all_here { call_model() } else { Next::End(End::Completed) };
     }
-    let would_be = spent.tool_calls as usize + waiting.len();
-    if would_be > rules.limits.tool_calls as usize {
+    let is_begun = |no: u32| steps.iter().any(|known| known.path == step.path.child(no));
+    let new = waiting.iter().filter(|(no, _)| !is_begun(*no)).count();
+    if new > 0 && spent.tool_calls as usize + new > rules.limits.tool_calls as usize {
         return Next::End(End::Reached(Limit::ToolCalls));
     }
     match spent.reached(rules.limits) {

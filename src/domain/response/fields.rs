@@ -1,5 +1,8 @@
 //! A JSON object whose members stay as they were written, numbers and order and all.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;
@@ -83,10 +86,15 @@ impl<'de> Deserialize<'de> for Fields {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields = Fields::default();
+                // Objects may have a million members.
+                let mut positions: HashMap<String, usize> = HashMap::new();
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    match fields.0.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, old)) => *old = value,
-                        None => fields.0.push((name, value)),
+                    match positions.entry(name) {
+                        Entry::Occupied(known) => fields.0[*known.get()].1 = value,
+                        Entry::Vacant(new) => {
+                            fields.0.push((new.key().clone(), value));
+                            new.insert(fields.0.len() - 1);
+                        }
                     }
                 }
                 Ok(fields)

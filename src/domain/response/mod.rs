@@ -8,6 +8,7 @@ mod decide;
 mod fields;
 pub mod native;
 mod step;
+mod told;
 mod tool_name;
 mod turn;
 
@@ -16,5 +17,6 @@ pub use conversation::{Opening, correction, input_items};
 pub use decide::{End, Limit, Limits, Next, Rules, Served, Spent, decide_next};
 pub use fields::Fields;
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
+pub use told::{as_told, with_every_call_answered};
 pub use tool_name::mcp_function_name;
 pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};

@@ -40,6 +40,20 @@ impl Turn {
         })
     }
 
+    /// Whether the model asks the client for something else than a function, such as the output of a custom tool.
+    #[must_use]
+    pub fn asks_client(&self) -> bool {
+        const ASKING: [&str; 6] = [
+            "apply_patch_call",
+            "computer_call",
+            "custom_tool_call",
+            "local_shell_call",
+            "mcp_approval_request",
+            "shell_call",
+        ];
+        self.output.iter().any(|item| ASKING.contains(&&*Item::of(item).r#type))
+    }
+
     /// The text of the answer.
     #[must_use]
     pub fn text(&self) -> String {

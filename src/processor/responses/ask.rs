@@ -1,6 +1,6 @@
 //! Asking an upstream for a response, through the API it has.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
@@ -14,13 +14,13 @@ use crate::upstream::{Call, HttpClient};
 /// Which API the upstream is asked through, and what was found out about it.
 pub(super) struct Asker {
     dialect: Dialect,
-    /// An answer has shown that there is no `/v1/responses`.
-    lacks_responses: AtomicBool,
+    /// Whether it has `/v1/responses`, once an answer has shown that.
+    has_responses: OnceLock<bool>,
 }
 
 impl Asker {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, lacks_responses: AtomicBool::new(false) }
+        Self { dialect, has_responses: OnceLock::new() }
     }
 
     /// Whether the upstream is asked through `/v1/responses`.
@@ -28,17 +28,25 @@ impl Asker {
         match self.dialect {
             Dialect::Native => true,
             Dialect::Chat => false,
-            Dialect::Auto => !self.lacks_responses.load(Ordering::Relaxed),
+            Dialect::Auto => self.has_responses.get() != Some(&false),
         }
     }
 
-    /// Whether an answer of `/v1/responses` shows that there is no such thing, which is then remembered.
+    /// Whether an answer of `/v1/responses` shows that there is no such thing. The first that shows the one or the other
+    /// is remembered.
     pub(super) fn finds_none(&self, response: &HttpResponse) -> bool {
-        let is_none = self.dialect == Dialect::Auto && shows_no_endpoint(response);
-        if is_none && !self.lacks_responses.swap(true, Ordering::Relaxed) {
-            tracing::info!("the upstream has no /v1/responses; rows for it are sent to /v1/chat/completions");
+        if self.dialect != Dialect::Auto {
+            return false;
         }
-        is_none
+        if response.is_success() {
+            self.has_responses.get_or_init(|| true);
+        } else if shows_no_endpoint(response) {
+            return !*self.has_responses.get_or_init(|| {
+                tracing::info!("the upstream has no /v1/responses; rows for it are sent to /v1/chat/completions");
+                false
+            });
+        }
+        false
     }
 
     /// Asks for one turn. `ids` name its items.
@@ -51,7 +59,11 @@ impl Asker {
         should_retry: &ShouldRetry,
     ) -> Result<Turn, FailureReason> {
         if self.is_native() {
-            let call = Call { endpoint: Endpoint::Responses, key: key.to_owned(), body: request.to_json().into() };
+            let call = Call {
+                endpoint: Endpoint::Responses,
+                key: key.to_owned(),
+                body: native_request(request).to_json().into(),
+            };
             let response = http.post(call).await?;
             if !self.finds_none(&response) {
                 let body = success(response, should_retry)?;
@@ -77,6 +89,25 @@ impl Asker {
     }
 }
 
+/// The request without references to what the upstream was told not to keep: ids of items, and reasoning of which there
+/// is nothing but its id.
+fn native_request(request: &Fields) -> Fields {
+    let is_kept = request.get::<bool>("store").ok().flatten() != Some(false);
+    let input: Option<Vec<Fields>> = if is_kept { None } else { request.get("input").ok().flatten() };
+    let Some(mut input) = input else { return request.clone() };
+    input.retain(|item| {
+        let is_reasoning = item.get::<String>("type").ok().flatten().as_deref() == Some("reasoning");
+        let has_content = item.raw("content").is_some_and(|content| content.get() != "[]");
+        !is_reasoning || has_content || item.raw("encrypted_content").is_some()
+    });
+    for item in &mut input {
+        item.remove("id");
+    }
+    let mut request = request.clone();
+    request.set("input", &input);
+    request
+}
+
 /// The body of an answer that is neither to be tried again nor an error.
 fn success(response: HttpResponse, should_retry: &ShouldRetry) -> Result<Bytes, FailureReason> {
     if should_retry(&response) {
@@ -88,10 +119,10 @@ fn success(response: HttpResponse, should_retry: &ShouldRetry) -> Result<Bytes, 
     }
 }
 
-/// An unknown model is answered 404 too, but with its name or the word.
+/// An unknown model is answered 404 too, but with the word; and so is an unknown response or item, but with its id.
 fn shows_no_endpoint(response: &HttpResponse) -> bool {
-    matches!(response.status, 404 | 405 | 501)
-        && !String::from_utf8_lossy(&response.body).to_ascii_lowercase().contains("model")
+    let body = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
+    matches!(response.status, 404 | 405 | 501) && !body.contains("model") && !body.contains("with id")
 }
 
 #[cfg(test)]
@@ -107,6 +138,8 @@ mod tests {
             (405, "", true),
             (501, r#"{"error":{"message":"not implemented"}}"#, true),
             (404, r#"{"object":"error","message":"The model `m` does not exist.","code":404}"#, false),
+            (404, r#"{"error":{"message":"Response with id 'resp_1' not found.","code":404}}"#, false),
+            (404, r#"{"error":{"message":"Item with id 'rs_1' not found. Items are not persisted"}}"#, false),
             (400, r#"{"detail":"Not Found"}"#, false),
             (200, "{}", false),
             (500, "", false),
@@ -122,5 +155,33 @@ mod tests {
             assert_eq!(asker.is_native(), !expected, "it is remembered");
             assert!(!Asker::new(Dialect::Native).finds_none(&response), "who says so is believed");
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_has_answered_is_there() {
+        let answer = |status| HttpResponse { status, request_id: None, retry_after: None, body: Bytes::new() };
+        let asker = Asker::new(Dialect::Auto);
+
+        assert!(!asker.finds_none(&answer(200)));
+        assert!(!asker.finds_none(&answer(404)));
+        assert!(asker.is_native());
+    }
+
+    #[test]
+    fn what_an_upstream_is_told_not_to_keep_is_not_referred_to() {
+        let request = |store: &str| {
+            let items = r#"[{"type":"reasoning","id":"rs_1","summary":[]},
+                {"type":"reasoning","id":"rs_2","summary":[],"encrypted_content":"x"},
+                {"type":"reasoning","id":"rs_3","summary":[],"content":[{"type":"reasoning_text","text":"so"}]},
+                {"type":"function_call","id":"fc_1","call_id":"c","name":"f","arguments":"{}"},{"role":"user","content":"Hi"}]"#;
+            let request = format!(r#"{{"model":"m","store":{store},"input":{items}}}"#);
+            let sent = native_request(&Fields::read(request.as_bytes()).expect("an object"));
+            let input: Vec<Fields> = sent.get("input").expect("a list").expect("it is there");
+            let id = |item: &Fields| item.get::<String>("id").expect("a text").unwrap_or_default();
+            input.iter().map(id).collect::<Vec<_>>()
+        };
+
+        assert_eq!(request("true"), ["rs_1", "rs_2", "rs_3", "fc_1", ""]);
+        assert_eq!(request("false"), ["", "", "", ""]);
     }
 }

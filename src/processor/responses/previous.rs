@@ -1,12 +1,10 @@
 //! `previous_response_id`: the conversation that a response made here ended with.
 
-use serde::Deserialize;
-use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::FailureReason;
-use crate::domain::response::{Fields, input_items, mcp_function_name};
+use crate::domain::response::{Fields, as_told, input_items};
 use crate::domain::result::response_made_for;
 use crate::domain::row::RowCall;
 use crate::domain::time::Timestamp;
@@ -18,19 +16,27 @@ use crate::telemetry::chain;
 
 /// Responses in a row that may go on from each other.
 const LONGEST_CHAIN: usize = 100;
-/// Bytes of all items of a conversation.
-const MOST_BYTES: usize = 64 << 20;
+/// Bytes of all items of a conversation: as many as one row may have, by default.
+const MOST_BYTES: usize = 16 << 20;
 
-/// The items of the conversation that ended with the response made for `row`, in their order. They are what its model
-/// was told, and not what the client was shown: tools of MCP servers are functions.
+/// The conversation before a row.
+pub(super) struct Conversation {
+    /// What was said, in its order.
+    pub(super) items: Vec<Box<RawValue>>,
+    /// The response that it goes on from itself, if that was not made here: the upstream may have it.
+    pub(super) before: Option<String>,
+}
+
+/// The conversation that ended with the response made for `row`. It is what its model was told, and not what the client
+/// was shown: tools of MCP servers are functions.
 pub(super) async fn conversation(
     storage: &dyn Storage,
     blobs: &Blobs,
     row: RequestId,
     now: Timestamp,
-) -> Result<Vec<Box<RawValue>>, FailureReason> {
+) -> Result<Conversation, FailureReason> {
     let mut exchanges = Vec::new();
-    let (mut next, mut bytes) = (Some(row), 0);
+    let (mut next, mut bytes, mut before) = (Some(row), 0, None);
     while let Some(row) = next {
         let exchange = exchange(storage, blobs, row, now).await.map_err(|error: ReadError| {
             FailureReason::Network(format!("The previous response cannot be read: {}.", chain(&error)))
@@ -39,20 +45,22 @@ pub(super) async fn conversation(
             let id = row.response_id();
             return Err(FailureReason::Unsupported(format!("Previous response with id '{id}' not found.")));
         };
-        next = exchange.before;
+        next = exchange.before.as_deref().and_then(RequestId::parse_response);
+        before = exchange.before;
         bytes += exchange.items.iter().map(|item| item.get().len()).sum::<usize>();
         exchanges.push(exchange.items);
         if exchanges.len() > LONGEST_CHAIN || bytes > MOST_BYTES {
             return Err(FailureReason::Unsupported("The conversation before this request is too long.".to_owned()));
         }
     }
-    Ok(exchanges.into_iter().rev().flatten().collect())
+    let items: Vec<_> = exchanges.into_iter().rev().flatten().collect();
+    Ok(Conversation { items, before })
 }
 
 /// What was said between one response and the next.
 struct Exchange {
     items: Vec<Box<RawValue>>,
-    before: Option<RequestId>,
+    before: Option<String>,
 }
 
 async fn exchange(
@@ -73,46 +81,7 @@ fn read(asked: &[u8], response: Option<&RawValue>) -> Option<Exchange> {
     let response = Fields::read(response?.get().as_bytes()).ok()?;
     let mut items = input_items(body.raw("input")).ok()?;
     let output: Vec<Box<RawValue>> = response.get("output").ok()??;
-    items.extend(output.into_iter().flat_map(as_told));
-    let before: Option<String> = body.get("previous_response_id").ok()?;
-    Some(Exchange { items, before: before.and_then(|id| RequestId::parse_response(&id)) })
-}
-
-/// An item of a response as its model was told of it.
-fn as_told(item: Box<RawValue>) -> Vec<Box<RawValue>> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Item {
-        r#type: String,
-        id: String,
-        server_label: String,
-        name: String,
-        arguments: String,
-        output: Option<String>,
-        error: Option<Failure>,
-    }
-    #[derive(Deserialize)]
-    struct Failure {
-        content: Vec<Text>,
-    }
-    #[derive(Deserialize)]
-    struct Text {
-        text: String,
-    }
-    let read: Item = serde_json::from_str(item.get()).unwrap_or_default();
-    match read.r#type.as_str() {
-        "mcp_list_tools" => Vec::new(),
-        "mcp_call" => {
-            let error = read.error.map(|error| error.content.into_iter().map(|text| text.text).collect::<String>());
-            let name = mcp_function_name(&read.server_label, &read.name);
-            let call = json!({
-                "type": "function_call", "call_id": read.id, "name": name, "arguments": read.arguments,
-            });
-            let output = json!({
-                "type": "function_call_output", "call_id": read.id, "output": read.output.or(error).unwrap_or_default(),
-            });
-            [call, output].iter().map(|item| to_raw_value(item).expect("it is JSON")).collect()
-        }
-        _ => vec![item],
-    }
+    items.extend(output);
+    let items = items.into_iter().flat_map(as_told).collect();
+    Some(Exchange { items, before: body.get("previous_response_id").ok()? })
 }

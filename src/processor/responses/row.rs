@@ -7,14 +7,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::ResponsesProcessor;
+use super::previous::{self, Conversation};
 use super::run::{Run, Scope, Stop};
-use super::{ResponsesProcessor, previous};
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::request::{Claimed, RequestData};
 use crate::domain::response::{
-    Assembly, End, Fields, ItemIds, Limits, Opening, Step, StepBody, StepPath, StepState, input_items,
-    mcp_function_name,
+    Assembly, End, Fields, ItemIds, Limits, Opening, Step, StepBody, StepPath, StepState, as_told, input_items,
+    mcp_function_name, with_every_call_answered,
 };
 use crate::domain::schema::Schema;
 use crate::processor::ShouldRetry;
@@ -90,13 +91,31 @@ impl ResponsesProcessor {
         let previous: Option<String> = body
             .get("previous_response_id")
             .map_err(|error| FailureReason::InvalidRow(format!("'previous_response_id' is not a string: {error}.")))?;
+        if body.get("background").ok().flatten() == Some(true) {
+            return Err(FailureReason::Unsupported("'background' has no meaning in a batch; leave it out.".to_owned()));
+        }
+        let loans = &self.loans;
         let previous = match previous.and_then(|id| RequestId::parse_response(&id)) {
-            Some(row) => Some(previous::conversation(storage, &self.blobs, row, self.clock.now()).await?),
+            Some(row) => {
+                let reading = previous::conversation(storage, &self.blobs, row, self.clock.now());
+                Some(loans.while_lent(Box::pin(reading)).await?)
+            }
             // The upstream may have it.
             None => None,
         };
-        let takes_one_call = schema.is_none() && previous.is_none() && !self.catalog.serves(&body)?;
-        let tools = if takes_one_call { None } else { Some(self.catalog.open(&body).await?) };
+        let tools = if schema.is_none() && previous.is_none() && !self.catalog.serves(&body)? {
+            None
+        } else if self.catalog.asks_servers(&body) {
+            Some(loans.while_lent(Box::pin(self.catalog.open(&body))).await?)
+        } else {
+            Some(Box::pin(self.catalog.open(&body)).await?)
+        };
+        if tools.is_some() && body.raw("conversation").is_some() {
+            return Err(FailureReason::Unsupported(
+                "'conversation' cannot be used with tools that are run here; write the conversation out in 'input'."
+                    .to_owned(),
+            ));
+        }
         Ok(Asked { body, tools, schema, previous })
     }
 
@@ -162,11 +181,11 @@ struct Asked {
     /// What its answer must match.
     schema: Option<Arc<Schema>>,
     /// The conversation that it goes on from.
-    previous: Option<Vec<Box<RawValue>>>,
+    previous: Option<Conversation>,
 }
 
 /// What the row's model is asked first.
-fn opening(body: &Fields, tools: &Toolset, previous: Option<Vec<Box<RawValue>>>) -> Result<Opening, FailureReason> {
+fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<Opening, FailureReason> {
     let mut request = body.clone();
     if !tools.definitions.is_empty() {
         request.set("tools", &tools.definitions);
@@ -176,14 +195,41 @@ fn opening(body: &Fields, tools: &Toolset, previous: Option<Vec<Box<RawValue>>>)
     }
     let input = input_items(body.raw("input"))
         .map_err(|error| FailureReason::InvalidRow(format!("'input' is neither a text nor a list: {error}.")))?;
-    let Some(mut said) = previous else { return Ok(Opening { request, input }) };
-    said.extend(input);
+    if input.iter().any(|item| approves(item)) {
+        return Err(FailureReason::Unsupported(
+            "An approval cannot be given here; ask again with \"require_approval\": \"never\".".to_owned(),
+        ));
+    }
+    let is_text = body.raw("input").is_some_and(|input| input.get().starts_with('"'));
+    let Some(Conversation { mut items, before }) = previous else {
+        if !is_text && !tools.lists.is_empty() {
+            let told: Vec<_> = input.into_iter().flat_map(as_told).collect();
+            request.remove("input");
+            return Ok(Opening { request, input: told });
+        }
+        return Ok(Opening { request, input });
+    };
+    items.extend(input.into_iter().flat_map(as_told));
     request.remove("input");
-    request.remove("previous_response_id");
-    Ok(Opening { request, input: said })
+    match before {
+        Some(id) => request.set("previous_response_id", &id),
+        None => drop(request.remove("previous_response_id")),
+    }
+    Ok(Opening { request, input: with_every_call_answered(items) })
 }
 
-/// The choice of an MCP server's tool as that of the function it is to the model, or of any of them.
+fn approves(item: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Response {
+        r#type: String,
+        approve: bool,
+    }
+    let response = serde_json::from_str::<Response>(item.get());
+    response.is_ok_and(|response| response.r#type == "mcp_approval_response" && response.approve)
+}
+
+/// The choice of a tool of an MCP server that is served here as that of the function it is to the model, or of any of
+/// them.
 fn of_server(choice: &RawValue, tools: &Toolset) -> Option<Value> {
     #[derive(Deserialize)]
     struct Choice {
@@ -192,14 +238,14 @@ fn of_server(choice: &RawValue, tools: &Toolset) -> Option<Value> {
         name: Option<String>,
     }
     let choice: Choice = serde_json::from_str(choice.get()).ok().filter(|choice: &Choice| choice.r#type == "mcp")?;
+    if !tools.lists.iter().any(|list| list.label == choice.server_label) {
+        return None;
+    }
     if let Some(name) = &choice.name {
         return Some(json!({ "type": "function", "name": mcp_function_name(&choice.server_label, name) }));
     }
-    let functions: Vec<Value> = tools
-        .functions_of(&choice.server_label)
-        .into_iter()
-        .map(|name| json!({ "type": "function", "name": name }))
-        .collect();
+    let functions = tools.functions_of(&choice.server_label).into_iter();
+    let functions: Vec<Value> = functions.map(|name| json!({ "type": "function", "name": name })).collect();
     Some(json!({ "type": "allowed_tools", "mode": "required", "tools": functions }))
 }
 

@@ -100,11 +100,14 @@ impl<'a, H: HttpClient> Run<'a, H> {
             match self.decide(scope) {
                 Next::CallModel => self.call_model(scope).await?,
                 Next::CallTools(calls) => {
-                    self.lend_call();
-                    let turn = self.last_turn(scope);
+                    // An agent has lent it after each of its calls, and another agent may have it now.
+                    if scope.path == StepPath::root() {
+                        self.lend_call();
+                    }
+                    let turn = scope.path.child(self.turns(scope) - 1);
                     let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
                     // All of them end before one that failed counts, so that what they said is kept.
-                    join_all(calls).await.into_iter().collect::<Result<(), Stop>>()?;
+                    first_stop(join_all(calls).await)?;
                 }
                 Next::End(end) => return Ok(end),
             }
@@ -134,10 +137,6 @@ impl<'a, H: HttpClient> Run<'a, H> {
         }
     }
 
-    fn last_turn(&self, scope: &Scope) -> StepPath {
-        scope.path.child(self.turns(scope) - 1)
-    }
-
     fn turns(&self, scope: &Scope) -> u32 {
         let is_turn = |step: &&Step| step.path.parent().as_ref() == Some(&scope.path) && step.turn().is_some();
         u32::try_from(self.steps().iter().filter(is_turn).count()).unwrap_or(u32::MAX)
@@ -149,17 +148,18 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let check = |turn: &Turn| self.check(scope, turn);
             scope.opening.next_request(&scope.path, &self.steps(), &self.limits, &check)
         };
-        let seq = self.begin(&path, StepBody::ModelCall(None)).await;
-        let asked = {
+        let (seq, asked) = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
             self.take_call().await;
+            // Not before: a step's time is that of its call.
+            let seq = self.begin(&path, StepBody::ModelCall(None)).await;
             let (key, ids) = (self.key(&path), ItemIds::of_step(self.row, &path));
             let asked = self.processor.asker.ask(self.http, &request, &key, &ids, self.should_retry).await;
             if scope.path != StepPath::root() {
                 // The row itself waits for this agent, and other agents may wait for the call.
                 self.lend_call();
             }
-            asked
+            (seq, asked)
         };
         match asked {
             Ok(turn) => self.end(seq, StepState::Completed, None, |body| *body = StepBody::ModelCall(Some(turn))).await,
@@ -181,7 +181,10 @@ impl<'a, H: HttpClient> Run<'a, H> {
                 Ok(arguments) => server.call(&function.tool, arguments, &self.key(&path)).await,
                 Err(error) => Err(ToolError::InvalidArguments(error.to_string())),
             },
-            Some(Function::Agent(agent)) => self.run_agent(agent, arguments, &path).await?,
+            Some(Function::Agent(agent)) => match self.run_agent(agent, arguments, &path).await {
+                Err(Stop::Failed(reason)) => Err(tool_failure(reason)?),
+                said => said?,
+            },
             Some(Function::Client) | None => Err(ToolError::Refused(scope.tools.unknown(&call.name))),
         };
         let output = match said {
@@ -217,9 +220,10 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let scope = Scope { path: path.clone(), opening: Opening { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
             let text = {
-                let last = self.last_turn(&scope);
+                let last = self.turns(&scope).checked_sub(1).map(|no| scope.path.child(no));
                 let steps = self.steps();
-                steps.iter().find(|step| step.path == last).and_then(Step::turn).map(Turn::text).unwrap_or_default()
+                let last = steps.iter().find(|step| Some(&step.path) == last.as_ref());
+                last.and_then(Step::turn).map(Turn::text).unwrap_or_default()
             };
             match end {
                 End::Completed => Ok(Ok(text)),
@@ -261,8 +265,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let seq = steps.iter().map(|step| step.seq + 1).max().unwrap_or(0);
             if let Some(step) = steps.iter_mut().find(|step| step.path == *path) {
                 step.attempts += 1;
+                (step.state, step.error, step.ended_at) = (StepState::InProgress, None, None);
                 step.started_at = started_at;
-                step.error = None;
                 step.clone()
             } else {
                 let (state, path) = (StepState::InProgress, path.clone());
@@ -333,6 +337,25 @@ fn fault(point: &str) {
     fail::fail_point!(point, |what| {
         crate::fault::act(what.as_deref());
     });
+}
+
+/// What stops a row of what stopped its calls: what will not pass before what may, so that it is not tried again.
+fn first_stop(ended: Vec<Result<(), Stop>>) -> Result<(), Stop> {
+    let mut stops: Vec<Stop> = ended.into_iter().filter_map(Result::err).collect();
+    let is_final = |stop: &Stop| !matches!(stop, Stop::Failed(reason) if reason.is_retriable());
+    let first = stops.iter().position(is_final).unwrap_or(0);
+    if stops.is_empty() { Ok(()) } else { Err(stops.swap_remove(first)) }
+}
+
+/// An agent's failure as that of a tool, unless it may pass or is this program's own.
+fn tool_failure(reason: FailureReason) -> Result<ToolError, Stop> {
+    match reason {
+        FailureReason::NonRetriableHttpStatus(response) => {
+            Ok(ToolError::Failed(format!("The agent's model answered with status {}.", response.status)))
+        }
+        FailureReason::InvalidAnswer(text) | FailureReason::Unsupported(text) => Ok(ToolError::Failed(text)),
+        reason => Err(Stop::Failed(reason)),
+    }
 }
 
 /// What an agent is told to do: the text of its one argument, or all of them as they are.

@@ -71,10 +71,11 @@ async fn keep(storage: &impl StepStore, entries: Vec<Entry>) {
         Ok(results) => kept.into_iter().zip(results).for_each(tell),
         Err(_) if writes.len() > 1 => {
             for (write, kept) in writes.into_iter().zip(kept) {
-                match record(storage, &[write]).await {
-                    Ok(results) => results.into_iter().for_each(|result| tell((None, result))),
-                    Err(error) => tell((kept, Err(NotKept::Refused(error)))),
-                }
+                let result = match record(storage, &[write]).await {
+                    Ok(mut results) => results.pop().expect("one for each write"),
+                    Err(error) => Err(NotKept::Refused(error)),
+                };
+                tell((kept, result));
             }
         }
         Err(error) => kept.into_iter().for_each(|kept| tell((kept, Err(NotKept::Refused(error.clone()))))),

@@ -158,14 +158,20 @@ impl From<sqlx::Error> for StorageError {
 
 /// SQLite's `SQLITE_FULL`, PostgreSQL's `disk_full`.
 fn is_full(code: &str) -> bool {
-    matches!(code, "13" | "53100")
+    sqlite_code(code) == Some(13) || code == "53100"
+}
+
+/// SQLite's primary code; the extended ones that it gives have it in their lowest byte. PostgreSQL's have five places.
+fn sqlite_code(code: &str) -> Option<u32> {
+    let code: Option<u32> = if code.len() < 5 { code.parse().ok() } else { None };
+    code.map(|code| code & 0xff)
 }
 
 /// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O.
-/// PostgreSQL's classes: connections, rollbacks by the server (deadlocks), resources, operator's doing, system.
+/// PostgreSQL's classes: connections, servers that only read, rollbacks by the server (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
-    matches!(code, "5" | "6" | "7" | "10")
-        || ["08", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+    matches!(sqlite_code(code), Some(5 | 6 | 7 | 10))
+        || ["08", "25006", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
 /// Runs a body on a connection that only reads: `on_reader!(self.db, conn => …)`.

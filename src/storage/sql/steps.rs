@@ -17,12 +17,12 @@ const WRITE: &str = "
     INSERT INTO response_steps
         (batch_id, row, seq, path, call_id, state, attempts, request, response, error, started_at, ended_at) ";
 
-// What has ended stays as it is.
+// What has ended well stays as it is.
 const OR_UPDATE: &str = "
     ON CONFLICT (batch_id, row, seq) DO UPDATE
     SET state = excluded.state, attempts = excluded.attempts, response = excluded.response, error = excluded.error,
         started_at = excluded.started_at, ended_at = excluded.ended_at
-    WHERE response_steps.state = 'in_progress'";
+    WHERE response_steps.state <> 'completed'";
 
 /// Steps of one statement: as many as make its round trip cheap, and few beside the values a statement can have.
 const TOGETHER: usize = 64;
@@ -92,12 +92,12 @@ fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Of each step the write that stays: the one that ends it, or else the last. A statement cannot write a row twice.
+/// Of each step the write that stays: the one that ends it well, or else the last. A statement cannot write a row twice.
 fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite> {
     let mut staying = BTreeMap::new();
     for write in writes {
         let known = staying.entry((write.row, write.step.seq)).or_insert(write);
-        if known.step.state == StepState::InProgress {
+        if known.step.state != StepState::Completed {
             *known = write;
         }
     }
@@ -107,10 +107,11 @@ fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite
 #[async_trait]
 impl StepStore for SqlStorage {
     async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<(LeaseId, i64)>> {
-        let leases: BTreeSet<(LeaseId, i64)> = writes.iter().map(StepWrite::held_by).collect();
+        // In the order in which a flush locks them, so that the two do not wait for each other.
+        let leases: BTreeSet<_> = writes.iter().map(|write| (write.row.batch, write.lease, write.token)).collect();
         in_write!(self.db, tx => {
             let mut lost = BTreeSet::new();
-            for (lease, token) in &leases {
+            for (_, lease, token) in &leases {
                 if !tx.lock_lease(lease.0, *token).await? {
                     lost.insert((*lease, *token));
                 }

@@ -1,0 +1,144 @@
+//! What a client was shown as what its model was told: tools of MCP servers are functions to the model.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::mcp_function_name;
+
+/// What is read of an item.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Item {
+    r#type: String,
+    id: String,
+    call_id: String,
+    server_label: String,
+    name: String,
+    arguments: String,
+    output: Option<Box<RawValue>>,
+    error: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    content: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+}
+
+impl Item {
+    fn of(item: &RawValue) -> Self {
+        serde_json::from_str(item.get()).unwrap_or_default()
+    }
+
+    /// The call as that of a function, and what came of it.
+    fn as_function(&self, output: &str) -> Vec<Box<RawValue>> {
+        let name = mcp_function_name(&self.server_label, &self.name);
+        let call = json!({
+            "type": "function_call", "call_id": self.id, "name": name, "arguments": self.arguments,
+        });
+        vec![raw(&call), raw(&call_output(&self.id, output))]
+    }
+
+    fn said(&self) -> String {
+        let text = |json: &Option<Box<RawValue>>| json.as_ref().map(|json| json.get().to_owned());
+        let output =
+            self.output.as_ref().and_then(|output| serde_json::from_str::<Option<String>>(output.get()).ok()?);
+        let error = self.error.as_ref().and_then(|error| serde_json::from_str::<Failure>(error.get()).ok());
+        let error = error.map(|error| error.content.into_iter().map(|text| text.text).collect::<String>());
+        output.or(error).or_else(|| text(&self.error)).unwrap_or_default()
+    }
+}
+
+/// An item of an `input` or of an output as a model is told of it.
+#[must_use]
+pub fn as_told(item: Box<RawValue>) -> Vec<Box<RawValue>> {
+    let read = Item::of(&item);
+    match read.r#type.as_str() {
+        // The tools are told by themselves, and a refusal is told with what was asked for.
+        "mcp_list_tools" | "mcp_approval_response" => Vec::new(),
+        "mcp_call" => read.as_function(&read.said()),
+        "mcp_approval_request" => read.as_function("Nobody has approved this call, so that it was not made."),
+        _ => vec![item],
+    }
+}
+
+/// Answers the functions of a conversation that nobody has answered, such as those of a response that was cut off: no
+/// server takes them otherwise.
+#[must_use]
+pub fn with_every_call_answered(items: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
+    let read: Vec<Item> = items.iter().map(|item| Item::of(item)).collect();
+    let is = |item: &&Item, kind: &str| item.r#type == kind;
+    let answered: HashSet<&str> =
+        read.iter().filter(|item| is(item, "function_call_output")).map(|item| item.call_id.as_str()).collect();
+    let answer = |item: &Item| {
+        let is_open = item.r#type == "function_call" && !answered.contains(item.call_id.as_str());
+        is_open.then(|| raw(&call_output(&item.call_id, "The function was not called.")))
+    };
+    items.into_iter().zip(&read).flat_map(|(item, read)| std::iter::once(item).chain(answer(read))).collect()
+}
+
+fn call_output(call_id: &str, output: &str) -> serde_json::Value {
+    json!({ "type": "function_call_output", "call_id": call_id, "output": output })
+}
+
+fn raw(value: &serde_json::Value) -> Box<RawValue> {
+    to_raw_value(value).expect("it is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(json: &serde_json::Value) -> Vec<Box<RawValue>> {
+        serde_json::from_value(json.clone()).expect("a list")
+    }
+
+    fn values(items: &[Box<RawValue>]) -> serde_json::Value {
+        serde_json::to_value(items).expect("JSON")
+    }
+
+    #[test]
+    fn tools_of_servers_are_functions_and_their_outputs() {
+        let shown = json!([
+            { "type": "mcp_list_tools", "server_label": "s", "tools": [] },
+            { "type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "f", "arguments": "{}", "output": "3" },
+            { "type": "mcp_call", "id": "mcp_2", "server_label": "s", "name": "f", "arguments": "{}", "output": null,
+              "error": { "type": "mcp_tool_execution_error", "content": [{ "type": "text", "text": "no" }] } },
+            { "type": "mcp_approval_request", "id": "mcpr_3", "server_label": "s", "name": "g", "arguments": "{}" },
+            { "type": "mcp_approval_response", "approval_request_id": "mcpr_3", "approve": false },
+            { "role": "user", "content": "Hi" },
+        ]);
+        let told: Vec<_> = items(&shown).into_iter().flat_map(as_told).collect();
+
+        let call =
+            |id: &str, name: &str| json!({ "type": "function_call", "call_id": id, "name": name, "arguments": "{}" });
+        let not_made = "Nobody has approved this call, so that it was not made.";
+        let expected = json!([
+            call("mcp_1", "s__f"), call_output("mcp_1", "3"), call("mcp_2", "s__f"), call_output("mcp_2", "no"),
+            call("mcpr_3", "s__g"), call_output("mcpr_3", not_made), { "role": "user", "content": "Hi" },
+        ]);
+        assert_eq!(values(&told), expected);
+    }
+
+    #[test]
+    fn calls_that_nobody_has_answered_are_answered() {
+        let said = json!([
+            { "type": "function_call", "call_id": "a", "name": "f", "arguments": "{}" },
+            { "type": "function_call", "call_id": "b", "name": "f", "arguments": "{}" },
+            { "role": "user", "content": "Hi" },
+            { "type": "function_call_output", "call_id": "b", "output": "3" },
+        ]);
+
+        let answered = values(&with_every_call_answered(items(&said)));
+
+        assert_eq!(answered[1], call_output("a", "The function was not called."));
+        assert_eq!(answered.as_array().expect("a list").len(), 5);
+    }
+}
