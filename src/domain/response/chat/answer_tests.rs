@@ -230,7 +230,7 @@ fn an_answer_that_is_none_says_what_is_wrong_with_it() {
 #[test]
 fn what_a_model_said_goes_back_to_it_as_it_said_it() {
     let said = concat!(
-        r#"{"role":"assistant","content":"look","reasoning_content":"so","tool_calls":["#,
+        r#"{"role":"assistant","content":"look","reasoning_content":"so","reasoning":"so","tool_calls":["#,
         r#"{"id":"b","type":"function","function":{"name":"f","arguments":"{\"n\":1.0}"}},"#,
         r#"{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}"#
     );
