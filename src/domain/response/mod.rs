@@ -17,4 +17,4 @@ pub use decide::{End, Limit, Limits, Next, Rules, Served, Spent, decide_next};
 pub use fields::Fields;
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
 pub use tool_name::mcp_function_name;
-pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};
+pub use turn::{BadAnswer, ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};
