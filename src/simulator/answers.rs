@@ -111,10 +111,10 @@ impl Question {
     /// A response with these output items.
     pub fn response(mut self, output: &str, tokens: Tokens) -> String {
         let (id, model) = (self.draw_id(), self.model);
-        let Tokens { prompt, completion, reasoning } = tokens;
+        let Tokens { prompt, cached, written_to_cache, completion, reasoning } = tokens;
         let total = prompt + completion;
         format!(
-            r#"{{"id":"resp_{id:032x}","object":"response","created_at":{CREATED},"status":"completed","error":null,"incomplete_details":null,"instructions":null,"model":{model},"output":{output},"parallel_tool_calls":true,"metadata":{{}},"tool_choice":"auto","tools":[],"temperature":1.0,"top_p":1.0,"usage":{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":0,"cache_write_tokens":0}},"output_tokens":{completion},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}}}"#
+            r#"{{"id":"resp_{id:032x}","object":"response","created_at":{CREATED},"status":"completed","error":null,"incomplete_details":null,"instructions":null,"model":{model},"output":{output},"parallel_tool_calls":true,"metadata":{{}},"tool_choice":"auto","tools":[],"temperature":1.0,"top_p":1.0,"usage":{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written_to_cache}}},"output_tokens":{completion},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}}}"#
         )
     }
 
@@ -124,7 +124,7 @@ impl Question {
     }
 
     fn tokens(&self, words: &[&str]) -> Tokens {
-        Tokens { prompt: self.prompt_tokens, completion: words.len(), reasoning: 0 }
+        Tokens { prompt: self.prompt_tokens, cached: 0, written_to_cache: 0, completion: words.len(), reasoning: 0 }
     }
 }
 
@@ -133,6 +133,10 @@ impl Question {
 pub struct Tokens {
     /// Those of the request.
     pub prompt: usize,
+    /// Those of the request that were read from a cache.
+    pub cached: usize,
+    /// Those of the request that were written to one, which only responses say.
+    pub written_to_cache: usize,
     /// Those of the answer, reasoning among them.
     pub completion: usize,
     /// Those of the reasoning.
@@ -206,10 +210,10 @@ fn completion(mut question: Question) -> String {
 }
 
 fn chat_usage(tokens: Tokens) -> String {
-    let Tokens { prompt, completion, reasoning } = tokens;
+    let Tokens { prompt, cached, completion, reasoning, .. } = tokens;
     let total = prompt + completion;
     format!(
-        r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":{reasoning},"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
+        r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":{cached},"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":{reasoning},"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
     )
 }
 

@@ -3,6 +3,7 @@
 //! Only scripted requests are read like this; it costs more than answering.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::answers::Kind;
 
@@ -13,8 +14,8 @@ pub enum Entry {
     User(String),
     /// A message of the model that is no call.
     Reply,
-    /// A call by the model, with its id.
-    Call(String),
+    /// A call by the model, with its id and its arguments; none if they are no text.
+    Call(String, Option<String>),
     /// What a tool put out for the call with this id.
     Output(String, String),
     /// Something before which every call must have its output.
@@ -47,15 +48,27 @@ pub fn turns(entries: &[Entry]) -> usize {
     let mut is_calling = false;
     for entry in entries {
         match entry {
-            Entry::Call(_) if !is_calling => {
+            Entry::Call(..) if !is_calling => {
                 turns += 1;
                 is_calling = true;
             }
             Entry::Output(..) | Entry::Break | Entry::User(_) => is_calling = false,
-            Entry::Call(_) | Entry::Reply => {}
+            Entry::Call(..) | Entry::Reply => {}
         }
     }
     turns
+}
+
+/// The id of the first call whose arguments are not what servers read to show them to the model: text that is a JSON
+/// object.
+pub fn unreadable_call(entries: &[Entry]) -> Option<&str> {
+    entries.iter().find_map(|entry| match entry {
+        Entry::Call(id, arguments) => {
+            let is_object = |text: &String| serde_json::from_str::<Map<String, Value>>(text).is_ok();
+            (!arguments.as_ref().is_some_and(is_object)).then_some(id.as_str())
+        }
+        _ => None,
+    })
 }
 
 /// What the tools put out, in the order of their calls.
@@ -73,7 +86,7 @@ pub fn outputs(entries: &[Entry]) -> Result<Vec<&str>, Mispaired> {
     };
     for entry in entries {
         match entry {
-            Entry::Call(id) => {
+            Entry::Call(id, _) => {
                 if !is_calling {
                     turn += settled(&calls[turn..])?;
                 }
@@ -112,6 +125,13 @@ struct Message {
 #[derive(Deserialize)]
 struct ToolCall {
     id: String,
+    function: Function,
+}
+
+#[derive(Deserialize)]
+struct Function {
+    #[serde(default)]
+    arguments: Value,
 }
 
 #[derive(Deserialize)]
@@ -149,7 +169,7 @@ impl Message {
             "user" => vec![Entry::User(Content::text(self.content))],
             "assistant" if calls.is_empty() => vec![Entry::Break, Entry::Reply],
             "assistant" => {
-                let calls = calls.into_iter().map(|call| Entry::Call(call.id));
+                let calls = calls.into_iter().map(|call| Entry::Call(call.id, text(call.function.arguments)));
                 std::iter::once(Entry::Break).chain(calls).collect()
             }
             "tool" => vec![Entry::Output(self.tool_call_id.unwrap_or_default(), Content::text(self.content))],
@@ -177,7 +197,16 @@ struct Item {
     role: Option<String>,
     content: Option<Content>,
     call_id: Option<String>,
+    #[serde(default)]
+    arguments: Value,
     output: Option<Content>,
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
 }
 
 impl ResponsesBody {
@@ -193,7 +222,7 @@ impl Item {
     fn entry(self) -> Option<Entry> {
         let call_id = self.call_id.unwrap_or_default();
         match (self.kind.as_deref().unwrap_or("message"), self.role.as_deref()) {
-            ("function_call", _) => Some(Entry::Call(call_id)),
+            ("function_call", _) => Some(Entry::Call(call_id, text(self.arguments))),
             ("function_call_output", _) => Some(Entry::Output(call_id, Content::text(self.output))),
             ("message", Some("user")) => Some(Entry::User(Content::text(self.content))),
             // No `Break`: a message may stand beside the calls of its turn.
@@ -209,7 +238,7 @@ mod tests {
     use super::*;
 
     fn call(id: &str) -> Entry {
-        Entry::Call(id.to_owned())
+        Entry::Call(id.to_owned(), Some("{}".to_owned()))
     }
 
     fn output(id: &str) -> Entry {

@@ -31,6 +31,8 @@ pub enum Failure {
     InvalidScript(String),
     /// Calls and outputs of a scripted conversation do not belong together.
     Mispaired(Mispaired),
+    /// A call in a scripted conversation, with this id, has arguments that are not a JSON object.
+    InvalidArguments(String),
 }
 
 /// What the envelope says: type, param, code, message.
@@ -48,9 +50,12 @@ impl Failure {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidBody | Self::Streaming | Self::InvalidModel | Self::InvalidScript(_) | Self::Mispaired(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidBody
+            | Self::Streaming
+            | Self::InvalidModel
+            | Self::InvalidScript(_)
+            | Self::Mispaired(_)
+            | Self::InvalidArguments(_) => StatusCode::BAD_REQUEST,
             Self::UnknownUrl => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
@@ -83,6 +88,10 @@ impl Failure {
             Self::Scripted(_) => (None, Some("scripted"), "The script of this request asks for this failure."),
             Self::InvalidScript(reason) => return (kind, None, Some("invalid_script"), reason.clone()),
             Self::Mispaired(mispaired) => return (kind, None, None, mispaired.to_string()),
+            Self::InvalidArguments(id) => {
+                let message = format!("The arguments of the tool call with id '{id}' are not a JSON object.");
+                return (kind, None, None, message);
+            }
         };
         (kind, param, code, message.to_owned())
     }

@@ -36,7 +36,8 @@
 //!
 //! `arguments` that are a string are passed on as they are. A call may have an `id`; otherwise it follows from the seed
 //! and the body, so that it is the same when a request is sent again. As with strict servers, every call of the
-//! conversation must have exactly one output before the model speaks again.
+//! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object. Answers
+//! by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
 //! Reading order: [`Latency`], `draws` (chance), `stats`, `handlers` (a request's way), `answers`, `failure`; then
 //! `conversation`, `script` (what is due), `scripted` (its answer).

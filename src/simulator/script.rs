@@ -74,7 +74,7 @@ pub struct Call {
 /// before.
 ///
 /// # Errors
-/// The script asks for a failure or cannot be read, or the conversation pairs calls and outputs wrongly.
+/// The script asks for a failure or cannot be read, or the conversation is one that servers refuse.
 pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue>, Failure> {
     if MARK_FINDER.find(body).is_none() {
         return Ok(None);
@@ -84,6 +84,9 @@ pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue
     let Some((at, text)) = last else { return Ok(None) };
 
     let script: Script = serde_json::from_str(text).map_err(|error| Failure::InvalidScript(error.to_string()))?;
+    if let Some(id) = conversation::unreadable_call(&entries) {
+        return Err(Failure::InvalidArguments(id.to_owned()));
+    }
     let outputs = conversation::outputs(&entries).map_err(Failure::Mispaired)?;
     let turn = conversation::turns(&entries[at..]);
     let reply = entries[at..].iter().filter(|entry| **entry == Entry::Reply).count();

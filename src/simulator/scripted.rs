@@ -5,14 +5,24 @@ use serde_json::{Value, json};
 use super::answers::{Kind, Question, Tokens};
 use super::script::{Act, Call, Cue};
 
+/// Tokens of reasoning that is not shown.
+const HIDDEN_REASONING: usize = 3;
+
 /// The whole answer.
 pub fn answer(kind: Kind, mut question: Question, cue: &Cue) -> String {
-    let reasoning = cue.reasoning.as_deref().map_or(0, count_words);
+    // Never 0, so that a count that is lost on its way to a client shows.
+    let reasoning = cue.reasoning.as_deref().map_or(HIDDEN_REASONING, count_words).max(1);
     let said = match &cue.act {
         Act::Calls(calls) => calls.iter().map(|call| 1 + call.arguments.len() / 4).sum(),
         Act::Says(text) | Act::Refuses(text) => count_words(text),
     };
-    let tokens = Tokens { prompt: question.prompt_tokens(), completion: reasoning + said, reasoning };
+    let tokens = Tokens {
+        prompt: question.prompt_tokens(),
+        cached: 1,
+        written_to_cache: 2,
+        completion: reasoning + said,
+        reasoning,
+    };
     if kind == Kind::Response {
         let output = Value::from(items(cue, &mut question));
         return question.response(&output.to_string(), tokens);

@@ -19,4 +19,4 @@ pub use fields::Fields;
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
 pub use told::{as_told, with_every_call_answered};
 pub use tool_name::mcp_function_name;
-pub use turn::{ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};
+pub use turn::{BadAnswer, ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};

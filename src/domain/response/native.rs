@@ -5,15 +5,17 @@ use std::collections::HashSet;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::turn::seconds;
-use super::{Fields, ItemIds, TokenUsage, Turn, TurnEnd};
+use super::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd};
 use crate::domain::row::shown;
 
 /// A response read as the turn it is. Its items stay as they came, except that those without an id get one, and so do
-/// calls that have none or the one of a call before them.
+/// calls that have none or one that a call has already: one before it, or one of earlier turns, whose ids are `used`.
+/// Arguments become the string they should be.
 ///
 /// # Errors
 /// What is wrong with the answer.
-pub fn turn(answer: &[u8], ids: &ItemIds) -> Result<Turn, String> {
+#[expect(clippy::implicit_hasher, reason = "there is one kind of set here")]
+pub fn turn(answer: &[u8], ids: &ItemIds, used: &HashSet<String>) -> Result<Turn, BadAnswer> {
     let answer = Fields::read(answer).map_err(|_| "The upstream's answer is not a JSON object.")?;
     let end = end(&answer)?;
     let items: Option<Vec<Box<RawValue>>> =
@@ -21,20 +23,20 @@ pub fn turn(answer: &[u8], ids: &ItemIds) -> Result<Turn, String> {
     let items = match (items, &end) {
         (Some(items), _) => items,
         (None, TurnEnd::Failed(_)) => Vec::new(),
-        (None, _) => return Err("The upstream's answer has no output.".to_owned()),
+        (None, _) => return Err("The upstream's answer has no output.".into()),
     };
-    let mut calls = HashSet::new();
+    let mut calls = used.clone();
     let output = items.into_iter().enumerate().map(|(index, item)| with_ids(item, index, ids, &mut calls));
     Ok(Turn {
         model: answer.get("model").ok().flatten().unwrap_or_default(),
         created_at: seconds(&answer, "created_at"),
-        output: output.collect::<Result<_, _>>()?,
+        output: output.collect::<Result<_, String>>()?,
         usage: TokenUsage::read(&answer),
         end,
     })
 }
 
-fn end(answer: &Fields) -> Result<TurnEnd, String> {
+fn end(answer: &Fields) -> Result<TurnEnd, BadAnswer> {
     let status: Option<String> =
         answer.get("status").map_err(|_| "The upstream's answer has a 'status' that is not a string.")?;
     let why = |name, unknown: &str| match answer.raw(name) {
@@ -44,12 +46,30 @@ fn end(answer: &Fields) -> Result<TurnEnd, String> {
     match status.as_deref() {
         None | Some("completed") => Ok(TurnEnd::Completed),
         Some("incomplete") => Ok(TurnEnd::Incomplete(why("incomplete_details", r#"{"reason":null}"#))),
-        Some("failed") => Ok(TurnEnd::Failed(why(
-            "error",
-            r#"{"code":"server_error","message":"The upstream does not say why the response failed."}"#,
-        ))),
-        Some(other) => Err(format!("The upstream's answer is not final: its status is '{}'.", shown(other))),
+        Some("failed") => match passing_error(answer) {
+            Some(why) => Err(BadAnswer::MayPass(why)),
+            None => Ok(TurnEnd::Failed(why(
+                "error",
+                r#"{"code":"server_error","message":"The upstream does not say why the response failed."}"#,
+            ))),
+        },
+        // A server that is restarted leaves responses behind like this.
+        Some(status @ ("cancelled" | "queued" | "in_progress")) => Err(BadAnswer::MayPass(not_final(status))),
+        Some(other) => Err(BadAnswer::Final(not_final(&shown(other)))),
     }
+}
+
+fn not_final(status: &str) -> String {
+    format!("The upstream's answer is not final: its status is '{status}'.")
+}
+
+/// What a failed response says, if that is about the upstream rather than about the request.
+fn passing_error(answer: &Fields) -> Option<String> {
+    let error: Fields = answer.get("error").ok()??;
+    let text = |name| error.get::<String>(name).ok().flatten();
+    let code = text("code").filter(|code| matches!(code.as_str(), "server_error" | "rate_limit_exceeded"))?;
+    let message = text("message").unwrap_or_default();
+    Some(format!("The upstream's response failed with '{code}': {}", shown(&message)))
 }
 
 fn with_ids(
@@ -72,6 +92,13 @@ fn with_ids(
         let call_id = ids.call_id(given.clone(), calls, index);
         if given.as_ref() != Some(&call_id) {
             fields.set("call_id", &call_id);
+            is_changed = true;
+        }
+        // Some servers send the object itself, or nothing for no arguments.
+        let arguments = fields.raw("arguments").map_or("{}", RawValue::get);
+        if !arguments.starts_with('"') {
+            let arguments = arguments.to_owned();
+            fields.set("arguments", &arguments);
             is_changed = true;
         }
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn read(answer: &str) -> Result<Turn, String> {
-    turn(answer.as_bytes(), &ItemIds::new("1".to_owned()))
+fn read(answer: &str) -> Result<Turn, BadAnswer> {
+    turn(answer.as_bytes(), &ItemIds::new("1".to_owned()), &HashSet::new())
 }
 
 fn output_of(output: &str) -> String {
@@ -34,10 +34,38 @@ fn items_without_an_id_get_one() {
 
 #[test]
 fn calls_without_an_id_of_their_own_get_one() {
-    let call = |id: &str| format!(r#"{{"type":"function_call","id":"fc_9","call_id":"{id}"}}"#);
+    let call = |id: &str| format!(r#"{{"type":"function_call","id":"fc_9","call_id":"{id}","arguments":""}}"#);
     let calls = |ids: [&str; 3]| format!("[{}]", ids.map(call).join(","));
 
     assert_eq!(output_of(&calls(["a", "a", ""])), calls(["a", "call_1_1", "call_1_2"]));
+}
+
+#[test]
+fn calls_with_the_id_of_an_earlier_turn_get_one_of_their_own() {
+    let answer = r#"{"output":[{"type":"function_call","id":"fc_9","call_id":"functions.f:0","arguments":"{}"}]}"#;
+    let used = HashSet::from(["functions.f:0".to_owned()]);
+
+    let turn = turn(answer.as_bytes(), &ItemIds::new("1".to_owned()), &used).expect("a response");
+
+    assert_eq!(turn.calls()[0].call_id, "call_1_0");
+}
+
+#[test]
+fn arguments_become_a_string_whatever_they_came_as() {
+    for (arguments, expected) in [
+        (r#","arguments":{"b":1.0,"a": 12345678901234567890}"#, r#"{"b":1.0,"a": 12345678901234567890}"#),
+        (r#","arguments":null"#, "{}"),
+        ("", "{}"),
+        (r#","arguments":"{\"n\": 1}""#, r#"{"n": 1}"#),
+    ] {
+        let call = format!(r#"{{"type":"function_call","id":"fc_9","call_id":"a","name":"f"{arguments}}}"#);
+
+        let turn = read(&format!(r#"{{"output":[{call}]}}"#)).expect("a response");
+
+        let calls = turn.calls();
+        assert_eq!(calls.len(), 1, "{call}");
+        assert_eq!(calls[0].arguments, expected);
+    }
 }
 
 #[test]
@@ -88,10 +116,27 @@ fn an_answer_that_is_none_says_what_is_wrong_with_it() {
         (r#"{"status":7}"#, "The upstream's answer has a 'status' that is not a string."),
         (r#"{"status":"completed","output":{}}"#, "The upstream's answer has an 'output' that is not an array."),
         (r#"{"status":"completed","output":[7]}"#, "The upstream's answer has an 'output[0]' that is not an object."),
+        (r#"{"status":"paused","output":[]}"#, "The upstream's answer is not final: its status is 'paused'."),
+    ] {
+        assert_eq!(read(answer).expect_err(answer), BadAnswer::Final(message.to_owned()));
+    }
+}
+
+#[test]
+fn an_answer_that_an_upstream_gave_up_may_come_whole_the_next_time() {
+    for (answer, message) in [
         (r#"{"status":"queued","output":[]}"#, "The upstream's answer is not final: its status is 'queued'."),
         (r#"{"status":"in_progress"}"#, "The upstream's answer is not final: its status is 'in_progress'."),
         (r#"{"status":"cancelled"}"#, "The upstream's answer is not final: its status is 'cancelled'."),
+        (
+            r#"{"status":"failed","error":{"code":"server_error","message":"The engine died."}}"#,
+            "The upstream's response failed with 'server_error': The engine died.",
+        ),
+        (
+            r#"{"status":"failed","error":{"code":"rate_limit_exceeded","message":"Slow down."},"output":[]}"#,
+            "The upstream's response failed with 'rate_limit_exceeded': Slow down.",
+        ),
     ] {
-        assert_eq!(read(answer).expect_err(answer), message);
+        assert_eq!(read(answer).expect_err(answer), BadAnswer::MayPass(message.to_owned()));
     }
 }

@@ -98,6 +98,29 @@ fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Part>, D::Err
     Ok(parts.into_iter().filter(|part| part.r#type == "output_text").collect())
 }
 
+/// Why an answer is no turn.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadAnswer {
+    /// The upstream gave up, as it does when it is restarted: another attempt can end differently.
+    #[error("{0}")]
+    MayPass(String),
+    /// The answer is not what the API says.
+    #[error("{0}")]
+    Final(String),
+}
+
+impl From<String> for BadAnswer {
+    fn from(wrong: String) -> Self {
+        Self::Final(wrong)
+    }
+}
+
+impl From<&str> for BadAnswer {
+    fn from(wrong: &str) -> Self {
+        Self::Final(wrong.to_owned())
+    }
+}
+
 /// How a model's answer ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

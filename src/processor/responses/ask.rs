@@ -1,5 +1,6 @@
 //! Asking an upstream for a response, through the API it has.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::{FailureReason, HttpResponse};
-use crate::domain::response::{Fields, ItemIds, Turn, chat, native};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, Turn, chat, native};
 use crate::processor::ShouldRetry;
 use crate::upstream::{Call, HttpClient};
 
@@ -49,13 +50,14 @@ impl Asker {
         false
     }
 
-    /// Asks for one turn. `ids` name its items.
+    /// Asks for one turn. `ids` name its items, and its calls if they have none of their own or one that is `used`.
     pub(super) async fn ask(
         &self,
         http: &impl HttpClient,
         request: &Fields,
         key: &str,
         ids: &ItemIds,
+        used: &HashSet<String>,
         should_retry: &ShouldRetry,
     ) -> Result<Turn, FailureReason> {
         if self.is_native() {
@@ -67,10 +69,10 @@ impl Asker {
             let response = http.post(call).await?;
             if !self.finds_none(&response) {
                 let body = success(response, should_retry)?;
-                return native::turn(&body, ids).map_err(FailureReason::InvalidAnswer);
+                return native::turn(&body, ids, used).map_err(reason);
             }
         }
-        self.ask_chat(http, request, key, ids, should_retry).await
+        self.ask_chat(http, request, key, ids, used, should_retry).await
     }
 
     /// Asks for one turn through `/v1/chat/completions`.
@@ -80,12 +82,20 @@ impl Asker {
         request: &Fields,
         key: &str,
         ids: &ItemIds,
+        used: &HashSet<String>,
         should_retry: &ShouldRetry,
     ) -> Result<Turn, FailureReason> {
         let request = chat::request(request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
         let call = Call { endpoint: Endpoint::ChatCompletions, key: key.to_owned(), body: request.to_json().into() };
         let body = success(http.post(call).await?, should_retry)?;
-        chat::turn(&body, ids).map_err(FailureReason::InvalidAnswer)
+        chat::turn(&body, ids, used).map_err(reason)
+    }
+}
+
+fn reason(bad: BadAnswer) -> FailureReason {
+    match bad {
+        BadAnswer::MayPass(text) => FailureReason::Network(text),
+        BadAnswer::Final(text) => FailureReason::InvalidAnswer(text),
     }
 }
 
@@ -128,6 +138,12 @@ fn shows_no_endpoint(response: &HttpResponse) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_may_pass_is_asked_for_again() {
+        assert!(reason(BadAnswer::MayPass(String::new())).is_retriable());
+        assert!(!reason(BadAnswer::Final(String::new())).is_retriable());
+    }
 
     #[test]
     fn a_missing_endpoint_is_told_from_a_missing_model() {

@@ -1,5 +1,6 @@
 //! One attempt at a row: what it asks for, whether one call does, and the response that comes of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -136,7 +137,7 @@ impl ResponsesProcessor {
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
         let (key, ids) = (data.id.to_string(), ItemIds::of_step(data.id, &path));
-        let turn = self.asker.ask_chat(http, body, &key, &ids, should_retry).await?;
+        let turn = self.asker.ask_chat(http, body, &key, &ids, &HashSet::new(), should_retry).await?;
         let end = End::of(&turn);
         let step = Step {
             seq: 0,

@@ -1,5 +1,6 @@
 //! One row on its way through calls of models and tools: it decides, does, keeps, and decides again.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -142,6 +143,13 @@ impl<'a, H: HttpClient> Run<'a, H> {
         u32::try_from(self.steps().iter().filter(is_turn).count()).unwrap_or(u32::MAX)
     }
 
+    /// The ids of the calls that the scope's turns so far asked for. Some models number those of each turn anew.
+    fn used_call_ids(&self, scope: &Scope) -> HashSet<String> {
+        let steps = self.steps();
+        let turns = steps.iter().filter(|step| step.path.parent().as_ref() == Some(&scope.path)).filter_map(Step::turn);
+        turns.flat_map(Turn::calls).map(|call| call.call_id).collect()
+    }
+
     async fn call_model(&self, scope: &Scope) -> Result<(), Stop> {
         let path = scope.path.child(self.turns(scope));
         let request = {
@@ -154,7 +162,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
             let (key, ids) = (self.key(&path), ItemIds::of_step(self.row, &path));
-            let asked = self.processor.asker.ask(self.http, &request, &key, &ids, self.should_retry).await;
+            let used = self.used_call_ids(scope);
+            let asked = self.processor.asker.ask(self.http, &request, &key, &ids, &used, self.should_retry).await;
             if scope.path != StepPath::root() {
                 // The row itself waits for this agent, and other agents may wait for the call.
                 self.lend_call();

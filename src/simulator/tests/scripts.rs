@@ -82,15 +82,15 @@ fn user(text: &str) -> Value {
 #[tokio::test]
 async fn the_turns_of_a_script_come_one_after_the_other_and_then_its_outputs() {
     let script = json!({ "turns": [
-        [{ "name": "add", "arguments": { "a": 1 } }, { "name": "mul", "arguments": "not json", "id": "call_own" }],
+        [{ "name": "add", "arguments": { "a": 1 } }, { "name": "mul", "arguments": "{ }", "id": "call_own" }],
         [{ "name": "add" }],
     ]});
     for path in [CHAT, RESPONSES] {
         let mut conversation = Conversation::new(path, &script);
 
         let first = conversation.answer().await;
-        let [[add, name, arguments], [own, mul, bad]] = conversation.calls(&first).try_into().unwrap();
-        assert_eq!([name.as_str(), &arguments, &own, &mul, &bad], ["add", r#"{"a":1}"#, "call_own", "mul", "not json"]);
+        let [[add, name, arguments], [own, mul, text]] = conversation.calls(&first).try_into().unwrap();
+        assert_eq!([name.as_str(), &arguments, &own, &mul, &text], ["add", r#"{"a":1}"#, "call_own", "mul", "{ }"]);
         assert!(add.len() == 29 && add.starts_with("call_"), "{add}");
         conversation.output("call_own", "second");
         conversation.output(&add, "first");
@@ -200,6 +200,47 @@ async fn calls_and_outputs_that_do_not_belong_together_are_refused() {
 
         assert_eq!(status, 400);
         assert!(refusal["error"]["message"].as_str().unwrap().contains("unknown"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_with_arguments_that_are_no_object_is_refused() {
+    for path in [CHAT, RESPONSES] {
+        for arguments in ["not JSON", "", "7", "[]", "null"] {
+            let script = json!({ "turns": [[{ "name": "a", "id": "call_a", "arguments": arguments }]] });
+            let mut conversation = Conversation::new(path, &script);
+            let answer = conversation.answer().await;
+            assert_eq!(conversation.calls(&answer)[0][2], arguments, "the script's own call is free");
+            conversation.output("call_a", "");
+
+            let (status, refusal) = conversation.ask().await;
+
+            assert_eq!((status, &refusal["error"]["type"]), (400, &json!("invalid_request_error")), "{arguments}");
+            assert!(refusal["error"]["message"].as_str().unwrap().contains("call_a"), "{refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_count_of_a_scripted_answer_is_other_than_zero() {
+    for script in [json!({ "turns": [[{ "name": "a" }]] }), json!({ "answer": "" }), json!({ "reasoning": "so" })] {
+        let chat = Conversation::new(CHAT, &script).answer().await;
+        let response = Conversation::new(RESPONSES, &script).answer().await;
+
+        let (chat, response) = (&chat["usage"], &response["usage"]);
+        assert_eq!(chat["prompt_tokens_details"]["cached_tokens"], 1);
+        assert_eq!(response["input_tokens_details"], json!({ "cached_tokens": 1, "cache_write_tokens": 2 }));
+        let expected = if script["reasoning"] == "so" { 1 } else { 3 };
+        for (input, output, details, total) in [
+            ("prompt_tokens", "completion_tokens", "completion_tokens_details", chat),
+            ("input_tokens", "output_tokens", "output_tokens_details", response),
+        ]
+        .map(|(input, output, details, usage)| (&usage[input], &usage[output], &usage[details], &usage["total_tokens"]))
+        {
+            assert_eq!(details["reasoning_tokens"], expected);
+            assert!(output.as_u64() >= Some(expected) && input.as_u64() >= Some(3), "{input} {output}");
+            assert_eq!(input.as_u64().unwrap() + output.as_u64().unwrap(), total.as_u64().unwrap());
+        }
     }
 }
 

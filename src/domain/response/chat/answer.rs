@@ -9,15 +9,16 @@ use serde_json::value::RawValue;
 
 use super::node::{as_string, is_string, raw};
 use crate::domain::response::turn::seconds;
-use crate::domain::response::{Fields, ItemIds, TokenUsage, Turn, TurnEnd};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd};
 use crate::domain::row::shown;
 
-/// A chat completion read as the turn it is. `ids` gives the items' ids, and those of calls that have none of their
-/// own.
+/// A chat completion read as the turn it is. `ids` gives the items' ids, and those of calls that have none of their own
+/// or one that a call has already: one before it, or one of earlier turns, whose ids are `used`.
 ///
 /// # Errors
 /// What is wrong with the answer.
-pub fn turn(answer: &[u8], ids: &ItemIds) -> Result<Turn, String> {
+#[expect(clippy::implicit_hasher, reason = "there is one kind of set here")]
+pub fn turn(answer: &[u8], ids: &ItemIds, used: &HashSet<String>) -> Result<Turn, BadAnswer> {
     let answer = Fields::read(answer).map_err(|_| "The upstream's answer is not a JSON object.")?;
     let choices: Option<Vec<Fields>> = member(&answer, "choices")?;
     let choice = choices.unwrap_or_default().into_iter().next().ok_or("The upstream's answer has no choices.")?;
@@ -26,26 +27,32 @@ pub fn turn(answer: &[u8], ids: &ItemIds) -> Result<Turn, String> {
     Ok(Turn {
         model: answer.get("model").ok().flatten().unwrap_or_default(),
         created_at: seconds(&answer, "created"),
-        output: items(&message, &choice, &end, ids)?,
+        output: items(&message, &choice, &end, ids, used.clone())?,
         usage: TokenUsage::read(&answer),
         end,
     })
 }
 
-fn end(choice: &Fields) -> Result<TurnEnd, String> {
+fn end(choice: &Fields) -> Result<TurnEnd, BadAnswer> {
     let reason: Option<String> = member(choice, "finish_reason")?;
     match reason.as_deref() {
         Some("length") => Ok(TurnEnd::Incomplete(raw(&json!({ "reason": "max_output_tokens" })))),
         Some("content_filter") => Ok(TurnEnd::Incomplete(raw(&json!({ "reason": "content_filter" })))),
         // So servers call it when they gave up; what there is of the answer is no answer.
         Some(reason @ ("abort" | "error")) => {
-            Err(format!("The upstream broke its answer off: its finish_reason is '{reason}'."))
+            Err(BadAnswer::MayPass(format!("The upstream broke its answer off: its finish_reason is '{reason}'.")))
         }
         _ => Ok(TurnEnd::Completed),
     }
 }
 
-fn items(message: &Fields, choice: &Fields, end: &TurnEnd, ids: &ItemIds) -> Result<Vec<Box<RawValue>>, String> {
+fn items(
+    message: &Fields,
+    choice: &Fields,
+    end: &TurnEnd,
+    ids: &ItemIds,
+    mut used: HashSet<String>,
+) -> Result<Vec<Box<RawValue>>, String> {
     if message.raw("audio").is_some() {
         return Err("The upstream's answer has audio, which a response cannot have.".to_owned());
     }
@@ -70,7 +77,6 @@ fn items(message: &Fields, choice: &Fields, end: &TurnEnd, ids: &ItemIds) -> Res
         }));
     }
     let last = calls.len().saturating_sub(1);
-    let mut used = HashSet::new();
     for (index, (id, call)) in calls.into_iter().enumerate() {
         items.push(raw(&FunctionCall {
             id: ids.id("fc", items.len()),

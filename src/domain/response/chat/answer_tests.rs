@@ -11,8 +11,12 @@ fn ids() -> ItemIds {
 }
 
 /// The turn of an answer with one choice.
-fn turn_of(choice: &str) -> Result<Turn, String> {
-    turn(format!(r#"{{"model":"m","created":7,"choices":[{choice}]}}"#).as_bytes(), &ids())
+fn turn_of(choice: &str) -> Result<Turn, BadAnswer> {
+    read(&format!(r#"{{"model":"m","created":7,"choices":[{choice}]}}"#))
+}
+
+fn read(answer: &str) -> Result<Turn, BadAnswer> {
+    turn(answer.as_bytes(), &ids(), &HashSet::new())
 }
 
 fn output_of(message: &str) -> Value {
@@ -111,6 +115,18 @@ fn calls_without_an_id_of_their_own_get_one() {
 }
 
 #[test]
+fn calls_with_the_id_of_an_earlier_turn_get_one_of_their_own() {
+    let answer = r#"{"choices":[{"message":{"tool_calls":[
+        {"id":"functions.f:0","function":{"name":"f","arguments":"{}"}},
+        {"id":"functions.f:1","function":{"name":"f","arguments":"{}"}}]}}]}"#;
+    let used = HashSet::from(["functions.f:0".to_owned()]);
+
+    let turn = turn(answer.as_bytes(), &ids(), &used).expect("an answer");
+
+    assert_eq!(output(&turn), json!([call(0, "call_1_0", "{}"), call(1, "functions.f:1", "{}")]));
+}
+
+#[test]
 fn arguments_become_a_string_whatever_they_came_as() {
     for (arguments, expected) in [
         (r#","arguments":{"b":1.0,"a": 12345678901234567890}"#, r#"{"b":1.0,"a": 12345678901234567890}"#),
@@ -183,7 +199,7 @@ fn tokens_are_counted_with_their_details() {
         "prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},
         "completion_tokens_details":{"reasoning_tokens":2}}}"#;
 
-    let turn = turn(answer.as_bytes(), &ids()).expect("an answer");
+    let turn = read(answer).expect("an answer");
 
     let usage = Usage { input_tokens: 10, cached_tokens: 4, output_tokens: 5, reasoning_tokens: 2, total_tokens: 15 };
     assert_eq!(turn.usage, Some(TokenUsage { usage, cache_write_tokens: 3 }));
@@ -199,10 +215,6 @@ fn an_answer_that_is_none_says_what_is_wrong_with_it() {
         (r#"{"choices":[]}"#, "The upstream's answer has no choices."),
         (r#"{"choices":[{"text":"hi"}]}"#, "The upstream's answer has no message."),
         (
-            r#"{"choices":[{"message":{},"finish_reason":"abort"}]}"#,
-            "The upstream broke its answer off: its finish_reason is 'abort'.",
-        ),
-        (
             r#"{"choices":[{"message":{"content":[{"type":"thinking"}]}}]}"#,
             "The upstream's answer has a part of type 'thinking'.",
         ),
@@ -211,7 +223,7 @@ fn an_answer_that_is_none_says_what_is_wrong_with_it() {
             "The upstream's answer has audio, which a response cannot have.",
         ),
     ] {
-        assert_eq!(turn(answer.as_bytes(), &ids()).expect_err(answer), message);
+        assert_eq!(read(answer).expect_err(answer), BadAnswer::Final(message.to_owned()));
     }
     for (message, start) in [
         (r#"{"content":7}"#, "The upstream's answer has a 'content' that cannot be read: "),
@@ -223,14 +235,24 @@ fn an_answer_that_is_none_says_what_is_wrong_with_it() {
     ] {
         let wrong = turn_of(&format!(r#"{{"message":{message}}}"#)).expect_err(message);
 
-        assert!(wrong.starts_with(start), "{wrong}");
+        assert!(matches!(&wrong, BadAnswer::Final(wrong) if wrong.starts_with(start)), "{wrong}");
+    }
+}
+
+#[test]
+fn an_answer_that_was_broken_off_may_come_whole_the_next_time() {
+    for reason in ["abort", "error"] {
+        let broken = turn_of(&format!(r#"{{"message":{{}},"finish_reason":"{reason}"}}"#)).expect_err(reason);
+
+        let message = format!("The upstream broke its answer off: its finish_reason is '{reason}'.");
+        assert_eq!(broken, BadAnswer::MayPass(message));
     }
 }
 
 #[test]
 fn what_a_model_said_goes_back_to_it_as_it_said_it() {
     let said = concat!(
-        r#"{"role":"assistant","content":"look","reasoning_content":"so","tool_calls":["#,
+        r#"{"role":"assistant","content":"look","reasoning_content":"so","reasoning":"so","tool_calls":["#,
         r#"{"id":"b","type":"function","function":{"name":"f","arguments":"{\"n\":1.0}"}},"#,
         r#"{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}"#
     );

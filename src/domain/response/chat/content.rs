@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::node::{Node, is_string, nodes};
+use super::node::{Node, is_string, nodes, raw};
 use crate::domain::response::{Fields, Unsupported};
 use crate::domain::row::shown;
 
@@ -30,8 +30,7 @@ impl Content {
     pub(super) fn plain(self) -> Self {
         if let Self::Parts(parts) = &self
             && let [part] = parts.as_slice()
-            && part.iter().all(|(name, _)| name == "type" || name == "text")
-            && let Some(text) = part.raw("text")
+            && let Some(text) = text_of(part)
         {
             return Self::Text(text.to_owned());
         }
@@ -45,6 +44,39 @@ impl Content {
             _ => None,
         }
     }
+}
+
+/// Contents of chat messages as one: their texts with a blank line between them, or their parts if any is not just text.
+pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a RawValue>) -> Content {
+    let parts: Vec<Fields> = contents
+        .flat_map(|content| {
+            if is_string(content) {
+                vec![text_part(content)]
+            } else {
+                serde_json::from_str(content.get()).expect("it is made of parts")
+            }
+        })
+        .collect();
+    let texts: Option<Vec<String>> = parts.iter().map(|part| serde_json::from_str(text_of(part)?.get()).ok()).collect();
+    match texts {
+        Some(mut texts) => {
+            texts.retain(|text| !text.is_empty());
+            Content::Text(raw(&texts.join("\n\n")))
+        }
+        None => Content::Parts(parts),
+    }
+}
+
+fn text_part(text: &RawValue) -> Fields {
+    let mut part = Fields::default();
+    part.set("type", "text");
+    part.set("text", text);
+    part
+}
+
+/// The text of a part that has nothing else.
+fn text_of(part: &Fields) -> Option<&RawValue> {
+    part.raw("text").filter(|_| part.iter().all(|(name, _)| name == "type" || name == "text"))
 }
 
 /// A part as Chat Completions has it, with the members that both APIs call the same.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::content::Content;
+use super::content::{self, Content};
 use super::messages::{Messages, ToolCall};
 use super::node::{Node, as_string, is_string, nodes, raw};
 use crate::domain::response::{Fields, Unsupported, mcp_function_name};
@@ -16,7 +16,24 @@ pub(super) fn take(body: &mut Node) -> Result<Vec<Fields>, Unsupported> {
         add_all("instructions", "system", instructions, &mut messages)?;
     }
     add_all("input", "user", body.need("input")?, &mut messages)?;
-    Ok(messages.finish())
+    Ok(with_one_beginning(messages.finish()))
+}
+
+/// The messages with those of the system that they begin with as one: many chat templates take one at most, and only
+/// there.
+fn with_one_beginning(mut messages: Vec<Fields>) -> Vec<Fields> {
+    // One that has a name, or anything else that is not its text, stays by itself.
+    let joins = |message: &&Fields| {
+        message.iter().all(|(name, _)| matches!(name, "role" | "content"))
+            && message.raw("role").is_some_and(|role| role.get() == r#""system""#)
+    };
+    let beginning = messages.iter().take_while(joins).count();
+    if beginning > 1 {
+        let contents = messages[..beginning].iter().filter_map(|message| message.raw("content"));
+        let one = message("system", &content::joined(contents));
+        messages.splice(..beginning, [one]);
+    }
+    messages
 }
 
 /// Adds what stands `at` a place of the body: items, or a string that is a message of `role`.
@@ -146,10 +163,20 @@ fn add_mcp_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupport
     Ok(())
 }
 
-/// What an error says: the string it is, or its message, or all of it.
+/// What an error says: the string it is, or its message, or the texts of its content, or all of it.
 fn error_text(error: &RawValue) -> String {
-    let message = || serde_json::from_str::<Fields>(error.get()).ok()?.get::<String>("message").ok()?;
-    let text = serde_json::from_str(error.get()).ok().or_else(message);
+    #[derive(Deserialize)]
+    struct Part {
+        text: String,
+    }
+
+    let fields: Fields = serde_json::from_str(error.get()).unwrap_or_default();
+    let message = || fields.get::<String>("message").ok()?;
+    let content = || {
+        let texts: Vec<_> = fields.get::<Vec<Part>>("content").ok()??.into_iter().map(|part| part.text).collect();
+        (!texts.is_empty()).then(|| texts.join("\n"))
+    };
+    let text = serde_json::from_str(error.get()).ok().or_else(message).or_else(content);
     text.unwrap_or_else(|| error.get().to_owned())
 }
 

@@ -57,6 +57,38 @@ fn instructions_come_first() {
 }
 
 #[test]
+fn what_the_system_says_in_the_beginning_is_one_message() {
+    let developer = |text| format!(r#"{{"role":"developer","content":"{text}"}}"#);
+    let system = |content| format!(r#"{{"role":"system","content":{content}}}"#);
+    let (a, b, c) = (developer("a"), system(r#"[{"type":"input_text","text":"b"}]"#), developer("c"));
+    let image = system(r#"[{"type":"input_image","image_url":"data:x"}]"#);
+    let named = r#"{"role":"system","content":"n","name":"N"}"#;
+    let a_and_b = system(r#""a\n\nb""#);
+
+    assert_items(&[&a, &b, USER], &[&a_and_b, USER]);
+    assert_items(
+        &[&a, r#"{"type":"mcp_list_tools","id":"mcpl_1","server_label":"s","tools":[]}"#, &b, USER],
+        &[&a_and_b, USER],
+    );
+    assert_items(&[&a, &b, USER, &a, &c], &[&a_and_b, USER, &system(r#""a""#), &system(r#""c""#)]);
+    assert_items(&[&developer(""), &b], &[&system(r#""b""#)]);
+    assert_items(
+        &[&a, &image, &c, USER],
+        &[
+            &system(concat!(
+                r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:x"}},"#,
+                r#"{"type":"text","text":"c"}]"#
+            )),
+            USER,
+        ],
+    );
+    assert_items(&[&a, &b, named, USER], &[&a_and_b, named, USER]);
+
+    let instructed = translated(&format!(r#""input":[{a},{b},{USER}],"instructions":"be \"brief\"""#));
+    assert_eq!(instructed, Ok(format!("[{},{USER}]", system(r#""be \"brief\"\n\na\n\nb""#))));
+}
+
+#[test]
 fn every_role_has_its_message() {
     assert_items(
         &[
@@ -162,20 +194,21 @@ fn outputs_are_text_or_parts() {
 }
 
 #[test]
-fn reasoning_goes_with_what_the_assistant_says_next() {
-    let thoughtful = |content| format!(r#"{{"role":"assistant","content":{content},"reasoning_content":"so"}}"#);
+fn reasoning_goes_under_both_its_names_with_what_the_assistant_says_next() {
+    let thoughtful =
+        |content| format!(r#"{{"role":"assistant","content":{content},"reasoning_content":"so","reasoning":"so"}}"#);
     let answer = r#"{"role":"assistant","content":"yes"}"#;
 
     assert_items(&[REASONING, answer], &[&thoughtful(r#""yes""#)]);
     assert_items(&[REASONING, USER], &[&thoughtful(r#""""#), USER]);
     assert_items(&[USER, REASONING], &[USER, &thoughtful(r#""""#)]);
-    let calls = calls(&["a"]).replace(r#""tool"#, r#""reasoning_content":"so","tool"#);
+    let calls = calls(&["a"]).replace(r#""tool"#, r#""reasoning_content":"so","reasoning":"so","tool"#);
     assert_items(&[answer, REASONING, &call("a"), &output("a")], &[answer, &calls, &tool("a")]);
 }
 
 #[test]
 fn reasoning_between_calls_of_one_turn_is_gathered() {
-    let both = calls(&["a", "b"]).replace(r#""tool"#, r#""reasoning_content":"so\nso","tool"#);
+    let both = calls(&["a", "b"]).replace(r#""tool"#, r#""reasoning_content":"so\nso","reasoning":"so\nso","tool"#);
 
     assert_items(
         &[REASONING, &call("a"), REASONING, &call("b"), &output("a"), &output("b")],
@@ -192,7 +225,7 @@ fn summaries_stand_in_for_reasoning_and_empty_reasoning_is_dropped() {
                 "encrypted_content":"gAAA"}"#,
             answer,
         ],
-        &[r#"{"role":"assistant","content":"yes","reasoning_content":"a\nb"}"#],
+        &[r#"{"role":"assistant","content":"yes","reasoning_content":"a\nb","reasoning":"a\nb"}"#],
     );
     assert_items(&[r#"{"type":"reasoning","summary":[],"content":null}"#, answer], &[answer]);
 }
@@ -211,6 +244,13 @@ fn calls_of_mcp_tools_are_calls_of_functions_with_their_outputs() {
         (r#""status":"completed","approval_request_id":"mcpr_1","output":"of a","error":null"#, "of a"),
         (r#""error":"no such tool""#, "Error: no such tool"),
         (r#""error":{"type":"http_error","code":500,"message":"it broke"},"output":null"#, "Error: it broke"),
+        (
+            concat!(
+                r#""output":null,"error":{"type":"mcp_tool_execution_error","#,
+                r#""content":[{"type":"text","text":"no such file"},{"type":"text","text":"ask again"}]}"#
+            ),
+            r"Error: no such file\nask again",
+        ),
         (r#""error":{"content":1.0}"#, r#"Error: {\"content\":1.0}"#),
     ] {
         let tool = tool("a").replace("of a", content);

@@ -22,8 +22,8 @@ pub fn request(body: &Fields) -> Result<Fields, Unsupported> {
     let max_tokens = body.take("max_output_tokens");
     let effort = effort(&mut body)?;
     let (format, verbosity) = text(&mut body)?;
-    let tools = tools::take(&mut body)?;
-    let tool_choice = tools::take_choice(&mut body, !tools.is_empty())?;
+    let mut tools = tools::take(&mut body)?;
+    let tool_choice = tools::take_choice(&mut body, &mut tools)?;
     let (logprobs, top_logprobs) = logprobs(&mut body)?;
 
     let mut chat = Chat(body.rest());

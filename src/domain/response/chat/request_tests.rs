@@ -87,18 +87,35 @@ fn choices_of_a_tool_are_nested() {
         (r#""auto""#, r#""auto""#),
         (r#""required""#, r#""required""#),
         (r#"{"type":"function","name":"f"}"#, r#"{"type":"function","function":{"name":"f"}}"#),
-        (
-            r#"{"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"f"}]}"#,
-            concat!(
-                r#"{"type":"allowed_tools","allowed_tools":{"mode":"required","#,
-                r#""tools":[{"type":"function","function":{"name":"f"}}]}}"#
-            ),
-        ),
     ] {
         let chat = translated(&format!(r#"{tool},"tool_choice":{choice}"#));
 
         assert_eq!(chat, Ok(format!(r#"{{{nested},"tool_choice":{expected}}}"#)));
     }
+}
+
+#[test]
+fn tools_that_are_not_allowed_are_left_out() {
+    let tool = |name| format!(r#"{{"type":"function","name":"{name}"}}"#);
+    let nested = |name| format!(r#"{{"type":"function","function":{{"name":"{name}"}}}}"#);
+    let allowing = |mode: &str, allowed: &str| {
+        let tools = [tool("f"), tool("g"), tool("h")].join(",");
+        translated(&format!(
+            r#""tools":[{tools}],"tool_choice":{{"type":"allowed_tools","mode":"{mode}","tools":[{allowed}]}}"#
+        ))
+    };
+
+    assert_eq!(
+        allowing("required", &[tool("h"), tool("f")].join(",")),
+        Ok(format!(r#"{{"tools":[{},{}],"tool_choice":"required"}}"#, nested("f"), nested("h")))
+    );
+    assert_eq!(allowing("auto", &tool("g")), Ok(format!(r#"{{"tools":[{}],"tool_choice":"auto"}}"#, nested("g"))));
+    assert_eq!(allowing("auto", ""), Ok("{}".to_owned()));
+    let unknown = allowing("auto", &[tool("f"), tool("x")].join(",")).expect_err("there is no such tool");
+    assert_eq!(unknown.param, "tool_choice.tools[1]");
+    assert_eq!(unknown.message, "'tool_choice.tools[1]' allows 'x', which is not among 'tools'.");
+    let search = allowing("auto", r#"{"type":"web_search"}"#).expect_err("it is no function");
+    assert!(search.message.contains("'web_search'"), "{}", search.message);
 }
 
 #[test]
@@ -143,6 +160,7 @@ fn what_has_no_counterpart_is_refused_by_its_name() {
         (r#""tool_choice":{"type":"mcp","server_label":"s"}"#, "tool_choice"),
         (r#""tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"mcp"}]}"#, "tool_choice.tools[0]"),
         (r#""tool_choice":{"type":"allowed_tools","mode":"auto","tools":[],"x":1}"#, "tool_choice.x"),
+        (r#""tool_choice":{"type":"allowed_tools","mode":"none","tools":[]}"#, "tool_choice.mode"),
     ] {
         let refused = translated(members).expect_err(members);
 
