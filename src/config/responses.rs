@@ -12,11 +12,11 @@ use crate::domain::response::Limits;
 #[derive(Args, Debug, Clone)]
 pub struct ResponsesConfig {
     /// Whether the inference server has `/v1/responses` itself (`native`) or only `/v1/chat/completions` (`chat`), to
-    /// which rows are then translated. `auto` finds out with the first row.
+    /// which rows are then translated. `auto` finds out by its first answers.
     #[arg(long, value_enum, default_value = "auto")]
     pub upstream_responses: Dialect,
 
-    /// Calls of the model that one response may take, as long as it goes on to ask for tools.
+    /// Calls of the model that one response, and each agent within it, may take.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_iterations: u32,
 

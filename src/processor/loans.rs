@@ -86,6 +86,24 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_lent_for_as_long_as_something_else_is_waited_for() {
+        let loans = Loans::default();
+        let (done, until_done) = tokio::sync::oneshot::channel::<()>();
+        let mut waiting = Box::pin(loans.while_lent(until_done));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(is_free(&loans), "another takes it");
+
+        done.send(()).expect("it is waited for");
+        assert!(waiting.as_mut().now_or_never().is_none(), "it waits for its call");
+        loans.lend();
+        assert!(waiting.now_or_never().is_some());
+
+        drop(Box::pin(loans.while_lent(std::future::pending::<()>())).as_mut().now_or_never());
+        loans.lend();
+        assert!(is_free(&loans), "nothing was lent that was not given up before it began");
+    }
+
+    #[test]
     fn what_is_taken_back_from_who_still_has_it_is_not_lent_again() {
         let loans = Loans::default();
         loans.lend();

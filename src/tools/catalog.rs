@@ -209,7 +209,7 @@ fn http_tool(config: &HttpToolConfig) -> Result<Entry, String> {
         max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),
         cache: config.cache,
     };
-    let client = trusting_client(HeaderMap::new(), config.timeout).map_err(|error| error.to_string())?;
+    let client = trusting_client(HeaderMap::new(), config.timeout * 2).map_err(|error| error.to_string())?;
     let served = Served::Http(Arc::new(HttpTool::new(settings, client)));
     Ok(Entry { served, description: config.description.clone(), parameters })
 }

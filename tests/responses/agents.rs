@@ -94,6 +94,31 @@ async fn an_agent_that_never_ends_is_a_failed_tool() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_model_fails_is_a_failed_tool_and_no_failed_row() {
+    let stage = stage(&[]).await;
+    let fails = json!({ "turns": [[call("add", json!({ "a": 1, "b": 1 }))]], "fail": { "1": 400 } });
+    let turn = [task("clerk", &fails), task("clerk", &json!({ "answer": "fine" }))];
+
+    let response = stage.response(scripted(json!({ "turns": [turn] }), &["clerk"])).await;
+
+    assert_eq!(last_text(&response), "The agent's model answered with status 400. | fine");
+}
+
+#[tokio::test]
+async fn an_agent_whose_model_is_away_for_a_moment_makes_nobody_pay_twice() {
+    let stage = stage(&[]).await;
+    let fails = json!({ "turns": [[call("add", json!({ "a": 1, "b": 1 }))]], "fail_once": { "1": 503 } });
+    let turn = [task("clerk", &fails), task("clerk", &json!({ "answer": "fine" }))];
+
+    let response = stage.response(scripted(json!({ "turns": [turn] }), &["clerk"])).await;
+
+    assert_eq!(last_text(&response), "2 | fine");
+    let upstream = stage.upstream().await;
+    assert_eq!((&upstream["requests"], &upstream["repeats"]), (&json!(6), &json!(1)), "{upstream}");
+    assert_eq!(stage.calls("add").len(), 1);
+}
+
+#[tokio::test]
 async fn a_crash_within_an_agent_repeats_none_of_its_steps_that_had_ended() {
     for step in 0..5 {
         let stage = stage(&[]).await;

@@ -84,3 +84,26 @@ async fn other_endpoints_are_not_touched() {
     let batch = client.wait_for(&id, "completed").await;
     assert_eq!(client.results(&batch).await.output[0]["response"]["body"]["object"], "response");
 }
+
+#[tokio::test]
+async fn rows_may_use_tools_that_are_the_upstreams_affair_in_any_shape() {
+    let stage = Stage::with_flags(&["--upstream-responses", "native"]).await;
+    let tools = json!([
+        { "type": "web_search" },
+        { "type": "mcp", "server_label": "x", "server_url": "https://mcp.example.com", "allowed_tools": { "read_only": true } },
+        { "type": "function", "name": "mine", "parameters": null, "strict": null },
+    ]);
+
+    let response = stage.response(json!({ "model": "m", "input": "Hi", "tools": tools })).await;
+
+    assert_eq!(types(&response), ["message"]);
+}
+
+#[tokio::test]
+async fn what_has_no_meaning_in_a_batch_is_refused_by_name() {
+    let stage = Stage::new().await;
+    let line = stage.error(json!({ "model": "m", "input": "Hi", "background": true })).await;
+
+    assert_eq!(line["error"]["code"], "unsupported");
+    assert!(line["error"]["message"].as_str().expect("a message").contains("'background'"), "{line}");
+}

@@ -14,7 +14,8 @@ use crate::storage::results::result_line;
 
 /// Retrieves a response by the id that it has in the output file of its batch, as soon as it is recorded there.
 ///
-/// An extension of batchwright: only responses that were made here are known.
+/// An extension of batchwright: only responses that were made here are known, with tools, with checked answers or by
+/// translation. One that the upstream has made in one call has the upstream's id.
 #[utoipa::path(get, path = "/v1/responses/{response_id}", tag = "extensions", params(("response_id" = String, Path,)), responses(
     (status = 200, description = "The response, byte for byte as in the output file", body = Object),
     (status = 404, body = crate::api::error::ErrorBody)

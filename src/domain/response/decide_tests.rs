@@ -10,7 +10,8 @@ use crate::domain::usage::Usage;
 
 fn step(path: &str, body: StepBody, state: StepState) -> Step {
     let path = StepPath::parse(path).expect("a path");
-    let (started_at, ended_at) = (Timestamp(0), Some(Timestamp(1_000)));
+    let started_at = Timestamp(0);
+    let ended_at = (state == StepState::Completed).then_some(Timestamp(1_000));
     Step { seq: 0, path, body, state, attempts: 1, error: None, started_at, ended_at }
 }
 
@@ -102,6 +103,41 @@ fn what_follows_from_the_steps_so_far() {
     for (name, steps, expected) in cases {
         assert_eq!(decide(&steps, "", &limits()), expected, "{name}");
     }
+}
+
+#[test]
+fn what_only_the_client_can_do_ends_the_turn_once_ours_is_done() {
+    let with_custom_tool = |functions: &[&str]| {
+        let mut step = turn("0", functions);
+        if let StepBody::ModelCall(Some(turn)) = &mut step.body {
+            turn.output.push(to_raw_value(&json!({ "type": "custom_tool_call", "call_id": "c" })).expect("JSON"));
+        }
+        step
+    };
+
+    assert_eq!(decide(&[with_custom_tool(&[])], "", &limits()), Next::End(End::Completed));
+    assert_eq!(decide(&[with_custom_tool(&["f"])], "", &limits()), tools(&[(0, "f")]));
+    let steps = [with_custom_tool(&["f"]), answered("0.0")];
+    assert_eq!(decide(&steps, "", &limits()), Next::End(End::Completed));
+}
+
+#[test]
+fn limits_hold_within_agents_that_have_not_ended() {
+    // The agent at 0.0 has taken two seconds of its model and one of its tool, and its row one.
+    let steps = [turn("0", &["f"]), begun("0.0"), turn("0.0.0", &["f"]), answered("0.0.0.0"), turn("0.0.1", &["f"])];
+    let reached = |limit| Next::End(End::Reached(limit));
+
+    assert_eq!(decide(&steps, "0.0", &Limits { time: Duration::from_secs(4), ..limits() }), reached(Limit::Time));
+    assert_eq!(decide(&steps, "0.0", &Limits { tool_calls: 2, ..limits() }), reached(Limit::ToolCalls));
+    let enough = Limits { time: Duration::from_millis(4_001), tool_calls: 3, ..limits() };
+    assert_eq!(decide(&steps, "0.0", &enough), tools(&[(0, "f")]));
+}
+
+#[test]
+fn a_tool_that_was_begun_before_a_crash_counts_once() {
+    let steps = [turn("0", &["f1", "f2"]), begun("0.0"), begun("0.1")];
+
+    assert_eq!(decide(&steps, "", &Limits { tool_calls: 2, ..limits() }), tools(&[(0, "f1"), (1, "f2")]));
 }
 
 #[test]

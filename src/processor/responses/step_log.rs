@@ -108,3 +108,66 @@ async fn record(storage: &impl StepStore, writes: &[StepWrite]) -> Result<Vec<Re
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::ids::{BatchId, LeaseId, RequestId};
+    use crate::domain::response::{Step, StepBody, StepPath, StepState};
+    use crate::domain::time::Timestamp;
+    use crate::storage::Result as StorageResult;
+
+    /// Refuses whatever row 1 is among, and has lost the lease of row 2.
+    struct Picky;
+
+    #[async_trait]
+    impl StepStore for Picky {
+        async fn record_steps(&self, writes: &[StepWrite]) -> StorageResult<BTreeSet<(LeaseId, i64)>> {
+            if writes.iter().any(|write| write.row.row == 1) {
+                return Err(StorageError::Corrupt { table: "t", column: "c", id: "i".to_owned() });
+            }
+            Ok(writes.iter().filter(|write| write.row.row == 2).map(StepWrite::held_by).collect())
+        }
+
+        async fn steps(&self, _row: RequestId) -> StorageResult<Vec<Step>> {
+            Ok(Vec::new())
+        }
+
+        async fn forget_steps(&self, _ended_before: Timestamp, _rows: u32) -> StorageResult<u64> {
+            Ok(0)
+        }
+    }
+
+    fn entry(row: u32) -> (Entry, oneshot::Receiver<Result<(), NotKept>>) {
+        let step = Step {
+            seq: 0,
+            path: StepPath::root().child(0),
+            body: StepBody::ModelCall(None),
+            state: StepState::Completed,
+            attempts: 1,
+            error: None,
+            started_at: Timestamp(0),
+            ended_at: None,
+        };
+        let row = RequestId { batch: BatchId::new(), row };
+        let (done, kept) = oneshot::channel();
+        (Entry { write: StepWrite { row, lease: LeaseId::new(), token: 1, step }, kept: Some(done) }, kept)
+    }
+
+    #[tokio::test]
+    async fn a_step_that_is_refused_harms_none_that_was_to_be_kept_with_it() {
+        let (entries, kept): (Vec<_>, Vec<_>) = (0..3).map(entry).unzip();
+
+        keep(&Picky, entries).await;
+
+        let told = futures::future::join_all(kept).await.into_iter().map(|told| told.expect("everybody is told"));
+        let told: Vec<_> = told.collect();
+        assert_eq!(told[0], Ok(()));
+        assert!(matches!(told[1], Err(NotKept::Refused(_))), "{told:?}");
+        assert_eq!(told[2], Err(NotKept::LeaseLost));
+    }
+}

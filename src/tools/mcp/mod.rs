@@ -86,7 +86,7 @@ impl McpClient {
             return Err(ToolError::Refused(format!("the header `{name}` cannot be set")));
         }
         let build = if server.row_hosts.is_some() { guarded_client } else { trusting_client };
-        let client = build(server.headers.clone(), server.timeout).map_err(|error| ToolError::of_http(&error))?;
+        let client = build(server.headers.clone(), server.timeout * 2).map_err(|error| ToolError::of_http(&error))?;
         Ok(Self { http: BoundedHttp::new(client), server, session: Mutex::default(), tools: Mutex::default() })
     }
 
