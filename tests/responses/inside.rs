@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::common::client::{Client, error};
 use crate::common::eventually::{eventually, until};
-use crate::common::fake_upstream::Reply;
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::process::Process;
 use crate::everything::Everything;
 use crate::stage::{Stage, call, items, last_text, scripted, submit, types};
 
@@ -51,7 +52,7 @@ async fn the_steps_of_a_row_can_be_watched_and_looked_at_afterwards() {
     assert_eq!((&request["state"], &request["attempts"]), (&json!("in_progress"), &json!(2)));
 
     stage.tools.release();
-    client.wait_for(&id, "completed").await;
+    let batch = client.wait_for(&id, "completed").await;
 
     let ended = steps(&client, &id, "a%20row").await;
     assert_eq!(
@@ -62,11 +63,38 @@ async fn the_steps_of_a_row_can_be_watched_and_looked_at_afterwards() {
             json!(["1", null, "model_call", "completed"]),
         ]
     );
-    assert_eq!(ended[0]["result"]["output"][0]["call_id"], ended[1]["call_id"]);
+    let response = client.results(&batch).await.output[0]["response"]["body"].clone();
+    let [asked, answered, _] = &items(&response)[..] else { panic!("{response}") };
+    assert_eq!(ended[0]["result"]["output"][0], *asked);
+    assert!(ended[1]["call_id"].as_str().is_some_and(|id| !id.is_empty()), "{}", ended[1]);
+    assert_eq!([&asked["call_id"], &answered["call_id"]], [&ended[1]["call_id"]; 2]);
     assert_eq!(ended[1]["result"], json!({ "output": "7", "is_error": false }));
     assert!(ended[2]["result"]["usage"]["total_tokens"].is_u64() && ended[2]["duration_ms"].is_u64(), "{}", ended[2]);
     let unknown = client.get(&format!("/v1/batches/{id}/requests/nobody/steps")).await;
     assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn steps_are_gone_once_they_have_been_kept_as_long_as_they_are_to_be() {
+    let stage = Stage::new().await;
+    let mut server = stage.serve().await;
+    let body = scripted(json!({ "turns": [[call("add", json!({ "a": 3, "b": 4 }))]] }), &["add"]);
+    let id = submit(&server.client(), &[("row", body)], json!({})).await;
+    server.client().wait_for(&id, "completed").await;
+    server.terminate().await;
+
+    // What keeps the house does so when a server starts, and then only now and then.
+    let mut server = stage.serve().await;
+    assert_eq!(steps(&server.client(), &id, "row").await.len(), 3);
+    server.terminate().await;
+    let mut command = stage.command();
+    command.args(["--steps-retention", "1ms"]);
+    let server = Process::start(command).await;
+
+    let client = server.client();
+    eventually("the steps to be gone", async || steps(&client, &id, "row").await.is_empty().then_some(())).await;
+    let batch = client.get(&format!("/v1/batches/{id}")).await.ok();
+    assert_eq!(last_text(&client.results(&batch).await.output[0]["response"]["body"]), "7");
 }
 
 #[tokio::test]
@@ -117,6 +145,69 @@ async fn a_later_row_goes_on_from_a_response_and_another_from_that() {
         assert_eq!(third["previous_response_id"], second["id"]);
         assert_eq!(types(&third), ["function_call", "function_call_output", "message"], "its own output alone");
     }
+}
+
+/// An upstream that says `text` to everything, through either API.
+fn saying(text: &'static str) -> FakeUpstream {
+    let upstream = FakeUpstream::start();
+    upstream.reply(move |call| {
+        let answer = if call.path.ends_with("/responses") {
+            let content = json!([{ "type": "output_text", "text": text, "annotations": [] }]);
+            let message = json!({ "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+                "content": content });
+            json!({ "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "m",
+                "output": [message] })
+        } else {
+            let message = json!({ "role": "assistant", "content": text });
+            json!({ "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
+                "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }] })
+        };
+        Reply::new(200, answer.to_string())
+    });
+    upstream
+}
+
+#[tokio::test]
+async fn instructions_are_not_carried_over_to_who_goes_on_and_what_was_said_is() {
+    for dialect in ["native", "chat"] {
+        let upstream = saying("Pear.");
+        let stage = Stage::at(&upstream, &["--upstream-responses", dialect]).await;
+        let server = stage.serve().await;
+        let client = server.client();
+        let tools = json!([{ "type": "function", "name": "add" }]);
+        let first = json!({ "model": "m", "input": "Apple?", "instructions": "Be a tree.", "tools": tools });
+        let first = respond(&client, first).await;
+        let second = |instructions: Value| {
+            json!({ "model": "m", "input": "Plum?", "instructions": instructions, "tools": tools,
+                "previous_response_id": first["id"] })
+        };
+
+        let bare = respond(&client, second(Value::Null)).await;
+        respond(&client, second(json!("Be a bush."))).await;
+
+        let asked: Vec<Value> =
+            upstream.calls().iter().map(|call| serde_json::from_str(call.text()).expect("JSON")).collect();
+        let told: Vec<Vec<[&str; 2]>> = asked.iter().map(told_to_model).collect();
+        let said = [["user", "Apple?"], ["assistant", "Pear."], ["user", "Plum?"]];
+        assert_eq!(told[0], [["system", "Be a tree."], said[0]], "{}", asked[0]);
+        assert_eq!(told[1], said, "{}", asked[1]);
+        assert_eq!(told[2], [&[["system", "Be a bush."]], &said[..]].concat(), "{}", asked[2]);
+        assert!(asked[1..].iter().all(|asked| asked.get("previous_response_id").is_none()), "{asked:?}");
+        assert_eq!(bare["instructions"], Value::Null);
+    }
+}
+
+/// Who said what in a request, through either API. Instructions are what the system says.
+fn told_to_model(request: &Value) -> Vec<[&str; 2]> {
+    let instructions = request["instructions"].as_str().map(|text| ["system", text]);
+    let input = request["input"].as_str().map(|text| ["user", text]);
+    let items = ["input", "messages"].into_iter().filter_map(|name| request[name].as_array()).flatten().map(said_by);
+    instructions.into_iter().chain(input).chain(items).collect()
+}
+
+fn said_by(item: &Value) -> [&str; 2] {
+    let text = item["content"].as_str().or(item["content"][0]["text"].as_str());
+    [item["role"].as_str().expect("somebody said it"), text.expect("it is a text")]
 }
 
 #[tokio::test]

@@ -22,5 +22,9 @@ mod loops;
 mod mcp;
 mod resume;
 mod schemas;
+#[allow(dead_code, reason = "the tests of tools use the rest")]
+#[path = "../tools/scripted.rs"]
+mod scripted;
+mod secrets;
 mod stage;
 mod tools;

@@ -119,6 +119,24 @@ async fn a_row_may_name_a_server_that_is_on_the_list_and_no_other() {
 }
 
 #[tokio::test]
+async fn who_does_not_say_so_approves_of_the_operators_server_and_of_no_other() {
+    let server = Everything::start().await;
+    let url = server.url();
+    let listed = format!("127.0.0.1:{}", url.port().expect("a port"));
+    let theirs = json!({ "type": "mcp", "server_label": "every", "server_url": url.as_str() });
+
+    let response =
+        Stage::with_flags(&["--mcp-allowed-hosts", &listed]).await.response(row(theirs, &[echo("one")])).await;
+
+    assert_eq!(types(&response), ["mcp_list_tools", "mcp_approval_request"]);
+
+    let ours = json!({ "type": "mcp", "server_label": "every" });
+    let response = stage(&server, "native").await.response(row(ours, &[echo("one")])).await;
+
+    assert_eq!(types(&response), ["mcp_list_tools", "mcp_call", "message"]);
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_is_a_failure_that_may_pass() {
     let mut server = Everything::start().await;
     let stage = stage(&server, "native").await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::common::eventually::until;
 use crate::common::process::Process;
 use crate::databases::postgres_url;
-use crate::stage::{Stage, call, last_text, scripted, submit, types};
+use crate::stage::{Stage, call, items, last_text, scripted, submit, types};
 
 /// Where a step stands when the server dies, and whether the call is then repeated.
 const POINTS: [(&str, bool); 3] = [("step.begun", false), ("step.answered", true), ("step.kept", false)];
@@ -54,6 +54,46 @@ async fn a_crash_at_any_boundary_of_any_step_repeats_that_step_alone_and_with_it
         assert_eq!((models - repeats, distinct.len()), (3, 2), "{point} of step {step}: {upstream} {keys:?}");
         let repeated = repeats + (keys.len() - distinct.len()) as u64;
         assert_eq!(repeated, u64::from(is_repeated), "{point} of step {step}: {upstream} {keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_kept_before_a_crash_stands_in_the_response_as_it_was() {
+    for dialect in ["native", "chat"] {
+        let stage = Stage::with_flags(&["--upstream-responses", dialect]).await;
+        // Model, tool, model and tool have ended, and the last call of the model has not begun.
+        let mut server = Process::start(failing(stage.command(), "step.kept=3*off->1*return(crash)")).await;
+        let id = submit(&server.client(), &[("row", five_steps())], json!({})).await;
+        until("the server to die", || !server.is_running()).await;
+        let mut command = stage.command();
+        command.args(["--role", "api"]);
+        let mut looking = Process::start(command).await;
+        let path = format!("/v1/batches/{id}/requests/row/steps");
+        let kept = looking.client().get(&path).await.ok()["data"].clone();
+        looking.terminate().await;
+
+        let server = stage.serve().await;
+        let client = server.client();
+        let batch = client.wait_for(&id, "completed").await;
+
+        let response = client.results(&batch).await.output[0]["response"]["body"].clone();
+        let [first, add, second, mul] = &kept.as_array().expect("a list")[..] else { panic!("{kept}") };
+        let [called, added, called_then, multiplied, _] = &items(&response)[..] else { panic!("{response}") };
+        assert_eq!(
+            [&json!([called]), &json!([called_then])],
+            [&first["result"]["output"], &second["result"]["output"]]
+        );
+        for (item, step) in [(added, add), (multiplied, mul)] {
+            assert_eq!([&item["call_id"], &item["output"]], [&step["call_id"], &step["result"]["output"]]);
+        }
+        assert_eq!(response["created_at"], first["result"]["created_at"]);
+        assert_eq!(response["id"], format!("resp_{}00000000", id.replace("batch_", "").replace('-', "")));
+        let after = client.get(&path).await.ok()["data"].clone();
+        assert_eq!(after.as_array().expect("a list")[..4], kept.as_array().expect("a list")[..]);
+        assert_eq!(
+            client.get(&format!("/v1/responses/{}", response["id"].as_str().expect("an id"))).await.ok(),
+            response
+        );
     }
 }
 

@@ -52,6 +52,14 @@ impl Stage {
         Self { simulator, tools, directory, flags: all }
     }
 
+    /// With another upstream than the simulator.
+    pub async fn at(upstream: &FakeUpstream, flags: &[&str]) -> Self {
+        let mut stage = Self::with_flags(flags).await;
+        let url = stage.flags.iter().position(|flag| flag == "--upstream").expect("there is an upstream") + 1;
+        stage.flags[url] = format!("http://{}/v1", upstream.address);
+        stage
+    }
+
     pub fn command(&self) -> Command {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         batchwright(&[&["serve", "--listen", "127.0.0.1:0"], &*flags].concat())
@@ -64,6 +72,15 @@ impl Stage {
     /// The directory of the settings file, and of the data below `data`.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
+    }
+
+    /// All that is in the database, as text: in its file, and in the log of what is yet to be written there.
+    pub fn database(&self) -> String {
+        let files = std::fs::read_dir(self.directory().join("data")).expect("a directory");
+        let paths = files.map(|file| file.expect("a file").path());
+        let is_of_database = |path: &std::path::PathBuf| path.display().to_string().contains("batchwright.db");
+        let read = |path| std::fs::read(path).expect("a file that can be read");
+        paths.filter(is_of_database).map(|path| String::from_utf8_lossy(&read(path)).into_owned()).collect()
     }
 
     /// Runs one row and returns its response, which has to be a success.

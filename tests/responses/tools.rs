@@ -122,8 +122,8 @@ async fn secrets_reach_the_tool_and_nobody_else() {
     assert_eq!((calls[0].header("authorization"), calls[0].header("x-plain")), ("Bearer sesame-1", "sesame-2"));
     assert!(output.contains("mcp.example.com") && !output.contains("sesame"), "{output}");
     assert!(!server.log().contains("sesame"), "{}", server.log());
-    let database = std::fs::read(stage.directory().join("data/batchwright.db")).expect("the database is there");
-    assert!(!String::from_utf8_lossy(&database).contains("sesame"));
+    let database = stage.database();
+    assert!(database.contains("special") && !database.contains("sesame"));
 }
 
 #[tokio::test]

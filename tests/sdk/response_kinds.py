@@ -1,7 +1,7 @@
 """Bodies of rows for /v1/responses of every kind, and what has to come of each.
 
 They need the simulator as their upstream, and on the server the tools `add`, `mul` and `broken`, which always fails,
-and the agent `adder`, which may call `add`.
+the agent `adder`, which may call `add`, and as the MCP server `every` the reference server.
 """
 
 import json
@@ -42,6 +42,14 @@ ADD = call("add", a=1, b=1)
 
 def functions(*names, **more):
     return [{"type": "function", "name": name, **more} for name in names]
+
+
+def every(*turns, **more):
+    """A row with the tools of the MCP server."""
+    return {
+        "input": scripted(*turns),
+        "tools": [{"type": "mcp", "server_label": "every", "require_approval": "never", **more}, *functions("add")],
+    }
 
 
 def message(role, *parts):
@@ -203,6 +211,27 @@ KINDS = {
         },
         [*CALLED, "message"],
         "42",
+    ),
+    "mcp": Kind(
+        every([call("every__echo", message="one"), ADD], [call("every__echo", message="two")]),
+        ["mcp_list_tools", "mcp_call", *CALLED, "mcp_call", "message"],
+        "Echo: one | 2 | Echo: two",
+    ),
+    "mcp, failed": Kind(
+        {**every(), "input": scripted([call("every__echo", message=7)], answer="Sorry")},
+        ["mcp_list_tools", "mcp_call", "message"],
+        "Sorry",
+    ),
+    "mcp, cut off": Kind(
+        {**every([ADD], [call("every__echo", message="never")]), "max_tool_calls": 1},
+        ["mcp_list_tools", *CALLED, "mcp_call"],
+        "",
+        "incomplete",
+    ),
+    "mcp, to be approved": Kind(
+        every([call("every__echo", message="one"), ADD], require_approval="always", allowed_tools=["echo"]),
+        ["mcp_list_tools", "mcp_approval_request", *CALLED],
+        "",
     ),
     "tried again": Kind(adding(input=scripted([ADD], fail_once={"1": 500})), [*CALLED, "message"], "2"),
 }

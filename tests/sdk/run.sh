@@ -5,6 +5,7 @@
 #
 # BATCHWRIGHT_BIN is the program under test. Without it, that is target/debug/batchwright, which is built if missing.
 # The SDKs are installed below tests/sdk, and again only when their versions here have changed.
+# The reference MCP server, which some rows call, is installed below tests/tools in the same way.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -11,6 +11,7 @@ import pytest
 from openai.types.responses import Response
 from pydantic import ValidationError
 
+import everything
 from batches import counts, create, ids, lines_of, row, wait
 from response_kinds import KINDS, NUMBERS
 from servers import running
@@ -47,22 +48,30 @@ def tool_server():
     server.server_close()
 
 
-def settings(tool_server):
+@pytest.fixture(scope="session")
+def mcp_server(tmp_path_factory):
+    """The URL of the reference MCP server."""
+    with everything.running(tmp_path_factory.mktemp("mcp")) as url:
+        yield url
+
+
+def settings(tool_server, mcp_server):
     numbers = json.dumps(NUMBERS)
     tools = [
         f"[[tools]]\nname = '{name}'\nurl = '{tool_server}/{name}'\nparameters = '{parameters}'\n"
         for name, parameters in [("add", numbers), ("mul", numbers), ("broken", "{}")]
     ]
     agent = "[[agents]]\nname = 'adder'\nmodel = 'simulator'\ninstructions = 'Add.'\ntools = ['add']\n"
-    return "".join([*tools, agent])
+    mcp = f"[[mcp_servers]]\nlabel = 'every'\nurl = '{mcp_server}'\n"
+    return "".join([*tools, agent, mcp])
 
 
 @pytest.fixture(scope="module", params=["native", "chat"])
-def results(request, tool_server, tmp_path_factory):
+def results(request, tool_server, mcp_server, tmp_path_factory):
     """The rows, the batch they have become, and its output by custom_id."""
     directory = tmp_path_factory.mktemp(request.param)
     config = directory / "settings.toml"
-    config.write_text(settings(tool_server))
+    config.write_text(settings(tool_server, mcp_server))
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(ROWS)]
     # No two bodies are the same, so that the simulator gives no id twice.
     rows = [
@@ -129,6 +138,19 @@ def test_every_output_belongs_to_a_call(results):
         assert len(set(calls)) == len(calls) == kind.types.count("function_call")
         assert len(set(outputs)) == len(outputs) == kind.types.count("function_call_output")
         assert set(outputs) <= set(calls)
+
+
+def test_calls_of_mcp_servers_end_in_every_way(results):
+    ways = {}
+    for kind, body in bodies(results):
+        for item in body["output"]:
+            if item["type"] == "mcp_call":
+                ways.setdefault(item["status"], []).append(item)
+
+    assert sorted(ways) == ["completed", "failed", "incomplete"]
+    assert {item["output"] for item in ways["completed"]} == {"Echo: one", "Echo: two"}
+    assert all(item["output"] is None and item["error"]["content"] for item in ways["failed"])
+    assert all(item["output"] is None and item["error"] is None for item in ways["incomplete"])
 
 
 def test_usage_adds_up(results):

@@ -247,3 +247,7 @@ fn usage(steps: &[Step]) -> Value {
 fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
     to_raw_value(value).expect("the value has a form in JSON")
 }
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;
