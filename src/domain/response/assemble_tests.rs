@@ -329,7 +329,7 @@ fn members_that_a_request_does_not_have_are_as_openai_has_them() {
         "status": "incomplete", "completed_at": null, "background": false, "error": null,
         "incomplete_details": { "limit": "max_time", "message": "The response was ended by the limit 'max_time'." },
         "instructions": null, "max_output_tokens": null, "max_tool_calls": null, "model": "asked", "output": [],
-        "parallel_tool_calls": true, "previous_response_id": null, "prompt_cache_key": null,
+        "parallel_tool_calls": true, "previous_response_id": null, "prompt": null, "prompt_cache_key": null,
         "prompt_cache_retention": null, "reasoning": { "effort": null, "summary": null }, "safety_identifier": null,
         "service_tier": null, "store": true, "temperature": 1.0, "text": { "format": { "type": "text" } },
         "tool_choice": "auto", "tools": [], "top_logprobs": 0, "top_p": 1.0, "truncation": "disabled", "usage": null,
