@@ -82,6 +82,7 @@ enum Waited {
 
 /// Waits for a row. Meanwhile the caller's call is lent: rows whose tools have answered may wait for one.
 async fn row_and_call<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Waited {
+    let _idle = context.queue.idle();
     context.loans.lend();
     loop {
         let open = tokio::select! {

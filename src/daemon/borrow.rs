@@ -32,7 +32,7 @@ where
             () = context.stops.ended.cancelled() => return,
             place = a_place_and_a_call => place,
         };
-        let Some(open) = context.queue.next_now() else {
+        let Some(open) = context.queue.next_for_nobody_else() else {
             // Others may wait for the call, so it is not kept until there is a row.
             context.loans.lend();
             tokio::select! {

@@ -1,6 +1,8 @@
 //! Rows that were read and wait for a caller.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -56,14 +58,32 @@ pub(super) struct Queue {
     /// One permit for each row, and one too many for each that was taken out by [`Queue::leave`].
     filled: Semaphore,
     reads: Arc<Semaphore>,
-    /// Told when rows were added.
+    /// Callers that have no row to run.
+    idle: AtomicUsize,
+    /// Told when rows were added, and when a caller is idle no more.
     more: Notify,
+}
+
+/// Held by a caller for as long as it has no row to run.
+pub(super) struct Idle<'a>(&'a Queue);
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Relaxed);
+        self.0.more.notify_one();
+    }
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
         let reads = Arc::new(Semaphore::new(READS_AHEAD));
-        Self { rows: Mutex::default(), filled: Semaphore::new(0), reads, more: Notify::new() }
+        Self {
+            rows: Mutex::default(),
+            filled: Semaphore::new(0),
+            reads,
+            idle: AtomicUsize::new(0),
+            more: Notify::new(),
+        }
     }
 
     /// Waits until the rows of one more read have room.
@@ -81,7 +101,18 @@ impl Queue {
         self.more.notify_one();
     }
 
-    /// Waits until rows are added, for one who has found none.
+    /// Notes that a caller has no row to run.
+    pub(super) fn idle(&self) -> Idle<'_> {
+        self.idle.fetch_add(1, Relaxed);
+        Idle(self)
+    }
+
+    /// The next row, if there is one now and no caller is idle, whose it would be.
+    pub(super) fn next_for_nobody_else(&self) -> Option<OpenRow> {
+        if self.idle.load(Relaxed) == 0 { self.next_now() } else { None }
+    }
+
+    /// Waits until there may be a row for one who has found none.
     pub(super) async fn until_more(&self) {
         self.more.notified().await;
     }
