@@ -42,7 +42,8 @@ async fn fail_the_deadly_row(stage: Stage) {
     assert_eq!(results.error_codes(), ["worker_died"]);
     assert_eq!(results.errors[0]["custom_id"], "deadly");
     assert_eq!(results.output.len(), 59, "it takes nobody with it");
-    // Three with others beside it, three alone; more if a death came between a row and its record.
-    assert!((6..=8).contains(&deaths), "{deaths} deaths");
+    // Three with others beside it, three alone. What is recorded in between sets the count of the first three back, which
+    // on a machine that is busy happens before the row's turn comes.
+    assert!((6..=12).contains(&deaths), "{deaths} deaths");
     stage.prove(&client, &input, &batch, vec![server]).await;
 }
