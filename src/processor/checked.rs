@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::ensure::Ensured;
 use super::{CancellationFuture, ShouldRetry};
 use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
-use crate::domain::response::{Fields, correction};
+use crate::domain::response::{Fields, correction, raw};
 use crate::domain::schema::Schema;
 use crate::domain::usage::Usage;
 use crate::upstream::{Call, HttpClient};
@@ -87,7 +87,7 @@ impl CheckedRow {
             earlier.add(answer.usage);
             let user = json!({ "role": "user", "content": correction(&wrong) });
             self.messages.extend(message);
-            self.messages.push(to_raw_value(&user).expect("it is JSON"));
+            self.messages.push(raw(&user));
             self.body.set("messages", &self.messages);
             let key = format!("{}.{}", request.data.id, asked + 1);
             call = Call { endpoint: request.data.endpoint, key, body: self.body.to_json().into() };

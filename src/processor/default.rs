@@ -1,7 +1,7 @@
 //! One request, one call.
 
 use async_trait::async_trait;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span, info_span};
 
 use super::{CancellationFuture, ProcessorError, RequestProcessor, ShouldRetry};
 use crate::domain::request::{Claimed, Processing, Request, RequestCompletionResult};
@@ -30,21 +30,7 @@ impl DefaultRequestProcessor {
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
-        let claimed = info_span!(
-            target: "batchwright_state",
-            "batchwright.state.claimed",
-            otel.name = "batchwright.state.claimed",
-            request_id = %request.data.id,
-            daemon_id = %request.state.daemon_id,
-        );
-        let processing = claimed.in_scope(|| request.process(self.clock.now()));
-        let span = info_span!(
-            target: "batchwright_state",
-            "batchwright.state.processing",
-            otel.name = "batchwright.state.processing",
-            request_id = %processing.data.id,
-            retry_attempt = processing.attempt,
-        );
+        let (processing, span) = begin(request, &self.clock);
         fire(processing, http, should_retry, cancellation).instrument(span).await
     }
 }
@@ -65,6 +51,27 @@ where
     ) -> Result<RequestCompletionResult, ProcessorError> {
         Ok(self.call(request, http, should_retry, cancellation).await)
     }
+}
+
+/// Moves a claimed request on to its calls, in the spans that every processor of `serve` has: the second, for the calls,
+/// is returned.
+pub(super) fn begin(request: Request<Claimed>, clock: &Clock) -> (Request<Processing>, Span) {
+    let claimed = info_span!(
+        target: "batchwright_state",
+        "batchwright.state.claimed",
+        otel.name = "batchwright.state.claimed",
+        request_id = %request.data.id,
+        daemon_id = %request.state.daemon_id,
+    );
+    let processing = claimed.in_scope(|| request.process(clock.now()));
+    let span = info_span!(
+        target: "batchwright_state",
+        "batchwright.state.processing",
+        otel.name = "batchwright.state.processing",
+        request_id = %processing.data.id,
+        retry_attempt = processing.attempt,
+    );
+    (processing, span)
 }
 
 async fn fire(

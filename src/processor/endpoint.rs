@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tracing::Instrument as _;
 
 use super::checked::CheckedRow;
+use super::default::begin;
 use super::{
     CancellationFuture, DefaultRequestProcessor, Ensured, ProcessorError, RequestProcessor, ResponsesProcessor,
     ShouldRetry,
@@ -61,10 +63,10 @@ where
         Ok(match checked {
             Ok(None) => self.single.call(request, http, should_retry, cancellation).await,
             Ok(Some(row)) => {
-                let request = request.process(self.clock.now());
-                row.run(request, http, should_retry, cancellation, self.ensured.corrections()).await
+                let (request, span) = begin(request, &self.clock);
+                row.run(request, http, should_retry, cancellation, self.ensured.corrections()).instrument(span).await
             }
-            Err(reason) => RequestCompletionResult::Failed(request.process(self.clock.now()).fail(reason)),
+            Err(reason) => RequestCompletionResult::Failed(begin(request, &self.clock).0.fail(reason)),
         })
     }
 }

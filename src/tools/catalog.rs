@@ -15,6 +15,7 @@ use super::hosts::AllowedHosts;
 use super::http::{HttpTool, HttpToolSettings};
 use super::mcp::{McpClient, McpServer};
 use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, Secret, ToolsConfig};
+use crate::domain::response::raw;
 use crate::domain::schema::Schema;
 
 /// Bounds of MCP servers that come with rows.
@@ -246,7 +247,7 @@ fn agent_tool(config: &AgentConfig) -> Result<Entry, String> {
         model: config.model.clone(),
         instructions: config.instructions.clone(),
         schema,
-        tools: functions.chain(servers).map(|tool| to_raw_value(&tool).expect("it is JSON")).collect(),
+        tools: functions.chain(servers).map(|tool| raw(&tool)).collect(),
     };
     Ok(Entry { served: Served::Agent(Arc::new(agent)), description: config.description.clone(), parameters })
 }

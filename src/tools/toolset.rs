@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ToolError;
@@ -12,7 +12,7 @@ use super::catalog::{Agent, Catalog, Entry, RowServer, Served, headers};
 use super::http::HttpTool;
 use super::mcp::{McpClient, McpTool};
 use crate::domain::outcome::FailureReason;
-use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name};
+use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name, raw};
 
 /// MCP servers of one row: each may offer as much as one answer can have.
 const MOST_SERVERS: usize = 32;
@@ -333,8 +333,4 @@ fn as_function(name: &str, tool: &McpTool) -> Box<RawValue> {
     fields.set("parameters", &tool.input_schema);
     fields.set("strict", &false);
     raw(&fields)
-}
-
-fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
-    to_raw_value(value).expect("it has a form in JSON")
 }

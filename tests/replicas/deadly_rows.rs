@@ -7,14 +7,15 @@ use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_row_that_kills_its_worker_is_failed_in_the_end() {
-    fail_the_deadly_row(Stage::sqlite(&["--latency", "5ms"]).await).await;
+    fail_the_deadly_row(Stage::sqlite(&["--latency", "0ms"]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_a_row_that_kills_its_worker_is_failed_in_the_end() {
-    fail_the_deadly_row(Stage::postgres(&["--latency", "5ms"]).await).await;
+    fail_the_deadly_row(Stage::postgres(&["--latency", "0ms"]).await).await;
 }
 
+/// The upstream answers at once, so that the row's turn comes before anything is recorded, on a busy machine too.
 async fn fail_the_deadly_row(stage: Stage) {
     let start = async || {
         let mut command = stage.command_at("127.0.0.1:0", &["--lease", "2s", "--max-concurrency", "8"]);
@@ -42,8 +43,7 @@ async fn fail_the_deadly_row(stage: Stage) {
     assert_eq!(results.error_codes(), ["worker_died"]);
     assert_eq!(results.errors[0]["custom_id"], "deadly");
     assert_eq!(results.output.len(), 59, "it takes nobody with it");
-    // Three with others beside it, three alone. What is recorded in between sets the count of the first three back, which
-    // on a machine that is busy happens before the row's turn comes.
-    assert!((6..=12).contains(&deaths), "{deaths} deaths");
+    // Three with others beside it, three alone; more if a death came between a row and its record.
+    assert!((6..=8).contains(&deaths), "{deaths} deaths");
     stage.prove(&client, &input, &batch, vec![server]).await;
 }

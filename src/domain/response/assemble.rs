@@ -1,11 +1,10 @@
 //! The response object that comes of a row's steps (contract §10.6).
 
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::conversation::turns_of;
-use super::{End, Fields, ItemIds, Limit, Step, StepPath, TokenUsage, ToolCall, ToolOutput, Turn, TurnEnd};
+use super::{End, Fields, ItemIds, Limit, Step, StepPath, TokenUsage, ToolCall, ToolOutput, Turn, TurnEnd, raw};
 use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
 
@@ -242,10 +241,6 @@ fn usage(steps: &[Step]) -> Value {
         "output_tokens_details": { "reasoning_tokens": usage.reasoning_tokens },
         "total_tokens": usage.total_tokens,
     })
-}
-
-fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
-    to_raw_value(value).expect("the value has a form in JSON")
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! What the model of a scope is asked: the request it began with, and all that was said since.
 
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use super::{Fields, Limits, Spent, Step, StepPath, StepState, ToolCall, Turn};
+use super::{Fields, Limits, Spent, Step, StepPath, StepState, ToolCall, Turn, raw};
 
 /// A function call's output as an item of a conversation.
-#[derive(Serialize)]
-struct CallOutput<'a> {
-    r#type: &'static str,
-    call_id: &'a str,
-    output: &'a str,
+pub(super) fn call_output(call_id: &str, output: &str) -> Box<RawValue> {
+    #[derive(Serialize)]
+    struct CallOutput<'a> {
+        r#type: &'static str,
+        call_id: &'a str,
+        output: &'a str,
+    }
+    raw(&CallOutput { r#type: "function_call_output", call_id, output })
 }
 
 #[derive(Serialize)]
@@ -70,9 +73,7 @@ impl Opening {
                 let path = step.path.child(no);
                 let answered = steps.iter().find(|step| step.path == path).and_then(Step::output);
                 if let Some(answer) = answered {
-                    let output =
-                        CallOutput { r#type: "function_call_output", call_id: &call.call_id, output: &answer.output };
-                    input.push(raw(&output));
+                    input.push(call_output(&call.call_id, &answer.output));
                 }
             }
         }
@@ -110,7 +111,7 @@ fn repeated(item: &RawValue, call: Option<ToolCall>) -> Box<RawValue> {
 }
 
 /// The turns of a scope that have ended, in their order.
-pub(super) fn turns_of<'a>(scope: &'a StepPath, steps: &'a [Step]) -> impl Iterator<Item = (&'a Step, &'a Turn)> {
+pub fn turns_of<'a>(scope: &'a StepPath, steps: &'a [Step]) -> impl Iterator<Item = (&'a Step, &'a Turn)> {
     let mut own: Vec<_> = steps
         .iter()
         .filter(|step| step.state == StepState::Completed && step.path.parent().as_ref() == Some(scope))
@@ -140,8 +141,4 @@ fn unforced(choice: &RawValue) -> Option<Box<RawValue>> {
     }
     object.set("mode", "auto");
     Some(raw(&object))
-}
-
-fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
-    to_raw_value(value).expect("the value has a form in JSON")
 }

@@ -5,7 +5,16 @@ use std::collections::hash_map::Entry;
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
+
+/// A value of this program as JSON.
+///
+/// # Panics
+/// If it has no form in JSON, such as a map with keys that are no strings.
+#[must_use]
+pub fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
+    to_raw_value(value).expect("the value has a form in JSON")
+}
 
 /// The members of a JSON object in their order, each as it was written. Of members with one name the last counts, as
 /// with every JSON parser.
@@ -41,7 +50,7 @@ impl Fields {
     /// # Panics
     /// If the value cannot be JSON, such as a map with keys that are no strings.
     pub fn set(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
-        let value = serde_json::value::to_raw_value(value).expect("the value has a form in JSON");
+        let value = raw(value);
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
             None => self.0.push((name.to_owned(), value)),

@@ -13,9 +13,9 @@ mod tool_name;
 mod turn;
 
 pub use assemble::{Assembly, McpFunction, McpList};
-pub use conversation::{Opening, correction, input_items};
+pub use conversation::{Opening, correction, input_items, turns_of};
 pub use decide::{End, Limit, Limits, Next, Rules, Served, Spent, decide_next};
-pub use fields::Fields;
+pub use fields::{Fields, raw};
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
 pub use told::{as_told, with_every_call_answered};
 pub use tool_name::mcp_function_name;

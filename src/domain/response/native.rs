@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::turn::seconds;
-use super::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd};
+use super::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
 use crate::domain::row::shown;
 
 /// A response read as the turn it is. Its items stay as they came, except that those without an id get one, and so do
@@ -105,7 +105,7 @@ fn with_ids(
     if !is_changed {
         return Ok(item);
     }
-    Ok(to_raw_value(&fields).expect("it came from JSON"))
+    Ok(raw(&fields))
 }
 
 /// What the ids of a type of item begin with.

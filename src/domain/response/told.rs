@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use super::mcp_function_name;
+use super::conversation::call_output;
+use super::{mcp_function_name, raw};
 
 /// What is read of an item.
 #[derive(Default, Deserialize)]
@@ -43,7 +44,7 @@ impl Item {
         let call = json!({
             "type": "function_call", "call_id": self.id, "name": name, "arguments": self.arguments,
         });
-        vec![raw(&call), raw(&call_output(&self.id, output))]
+        vec![raw(&call), call_output(&self.id, output)]
     }
 
     fn said(&self) -> String {
@@ -79,17 +80,9 @@ pub fn with_every_call_answered(items: Vec<Box<RawValue>>) -> Vec<Box<RawValue>>
         read.iter().filter(|item| is(item, "function_call_output")).map(|item| item.call_id.as_str()).collect();
     let answer = |item: &Item| {
         let is_open = item.r#type == "function_call" && !answered.contains(item.call_id.as_str());
-        is_open.then(|| raw(&call_output(&item.call_id, "The function was not called.")))
+        is_open.then(|| call_output(&item.call_id, "The function was not called."))
     };
     items.into_iter().zip(&read).flat_map(|(item, read)| std::iter::once(item).chain(answer(read))).collect()
-}
-
-fn call_output(call_id: &str, output: &str) -> serde_json::Value {
-    json!({ "type": "function_call_output", "call_id": call_id, "output": output })
-}
-
-fn raw(value: &serde_json::Value) -> Box<RawValue> {
-    to_raw_value(value).expect("it is JSON")
 }
 
 #[cfg(test)]
@@ -138,7 +131,7 @@ mod tests {
 
         let answered = values(&with_every_call_answered(items(&said)));
 
-        assert_eq!(answered[1], call_output("a", "The function was not called."));
+        assert_eq!(answered[1], json!(call_output("a", "The function was not called.")));
         assert_eq!(answered.as_array().expect("a list").len(), 5);
     }
 }

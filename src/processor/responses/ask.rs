@@ -50,46 +50,50 @@ impl Asker {
         false
     }
 
-    /// Asks for one turn. `ids` name its items, and its calls if they have none of their own or one that is `used`.
+    /// Asks for one turn.
     pub(super) async fn ask(
         &self,
         http: &impl HttpClient,
-        request: &Fields,
-        key: &str,
-        ids: &ItemIds,
-        used: &HashSet<String>,
+        question: &Question<'_>,
         should_retry: &ShouldRetry,
     ) -> Result<Turn, FailureReason> {
         if self.is_native() {
-            let call = Call {
-                endpoint: Endpoint::Responses,
-                key: key.to_owned(),
-                body: native_request(request).to_json().into(),
-            };
+            let body = native_request(question.request).to_json().into();
+            let call = Call { endpoint: Endpoint::Responses, key: question.key.clone(), body };
             let response = http.post(call).await?;
             if !self.finds_none(&response) {
                 let body = success(response, should_retry)?;
-                return native::turn(&body, ids, used).map_err(reason);
+                return native::turn(&body, &question.ids, &question.used).map_err(reason);
             }
         }
-        self.ask_chat(http, request, key, ids, used, should_retry).await
+        self.ask_chat(http, question, should_retry).await
     }
 
     /// Asks for one turn through `/v1/chat/completions`.
     pub(super) async fn ask_chat(
         &self,
         http: &impl HttpClient,
-        request: &Fields,
-        key: &str,
-        ids: &ItemIds,
-        used: &HashSet<String>,
+        question: &Question<'_>,
         should_retry: &ShouldRetry,
     ) -> Result<Turn, FailureReason> {
-        let request = chat::request(request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
-        let call = Call { endpoint: Endpoint::ChatCompletions, key: key.to_owned(), body: request.to_json().into() };
+        let request = chat::request(question.request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
+        let body = request.to_json().into();
+        let call = Call { endpoint: Endpoint::ChatCompletions, key: question.key.clone(), body };
         let body = success(http.post(call).await?, should_retry)?;
-        chat::turn(&body, ids, used).map_err(reason)
+        chat::turn(&body, &question.ids, &question.used).map_err(reason)
     }
+}
+
+/// What is asked for one turn.
+pub(super) struct Question<'a> {
+    /// A body for `/v1/responses`.
+    pub(super) request: &'a Fields,
+    /// The idempotency key.
+    pub(super) key: String,
+    /// Ids for its items, and for its calls if they have none of their own or one that is `used`.
+    pub(super) ids: ItemIds,
+    /// Ids of calls of the turns before.
+    pub(super) used: HashSet<String>,
 }
 
 fn reason(bad: BadAnswer) -> FailureReason {

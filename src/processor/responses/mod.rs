@@ -13,8 +13,9 @@ mod step_log;
 
 use std::sync::Arc;
 
-use tracing::{Instrument as _, info_span};
+use tracing::Instrument as _;
 
+use super::default::begin;
 use super::ensure::Ensured;
 use super::{CancellationFuture, Loans, ShouldRetry};
 use crate::config::{Dialect, ResponsesConfig};
@@ -86,14 +87,7 @@ impl ResponsesProcessor {
     ) -> RequestCompletionResult {
         let claimed = request.state.clone();
         let is_fresh = claimed.token == 1 && request.attempt == 0;
-        let request = request.process(self.clock.now());
-        let span = info_span!(
-            target: "batchwright_state",
-            "batchwright.state.processing",
-            otel.name = "batchwright.state.processing",
-            request_id = %request.data.id,
-            retry_attempt = request.attempt,
-        );
+        let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.
             let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ResponsesProcessor;
+use super::ask::Question;
 use super::previous::{self, Conversation};
 use super::run::{Run, Scope, Stop};
 use crate::domain::ids::RequestId;
@@ -136,8 +137,9 @@ impl ResponsesProcessor {
         }
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
-        let (key, ids) = (data.id.to_string(), ItemIds::of_step(data.id, &path));
-        let turn = self.asker.ask_chat(http, body, &key, &ids, &HashSet::new(), should_retry).await?;
+        let ids = ItemIds::of_step(data.id, &path);
+        let question = Question { request: body, key: data.id.to_string(), ids, used: HashSet::new() };
+        let turn = self.asker.ask_chat(http, &question, should_retry).await?;
         let end = End::of(&turn);
         let step = Step {
             seq: 0,

@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::ResponsesProcessor;
+use super::ask::Question;
 use super::step_log::NotKept;
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::Claimed;
 use crate::domain::response::{
     End, Fields, ItemIds, Limit, Limits, Next, Opening, Rules, Served, Step, StepBody, StepPath, StepState, ToolCall,
-    ToolOutput, Turn, decide_next, input_items,
+    ToolOutput, Turn, decide_next, input_items, turns_of,
 };
 use crate::domain::schema::Schema;
 use crate::processor::ShouldRetry;
@@ -139,15 +140,12 @@ impl<'a, H: HttpClient> Run<'a, H> {
     }
 
     fn turns(&self, scope: &Scope) -> u32 {
-        let is_turn = |step: &&Step| step.path.parent().as_ref() == Some(&scope.path) && step.turn().is_some();
-        u32::try_from(self.steps().iter().filter(is_turn).count()).unwrap_or(u32::MAX)
+        u32::try_from(turns_of(&scope.path, &self.steps()).count()).unwrap_or(u32::MAX)
     }
 
     /// The ids of the calls that the scope's turns so far asked for. Some models number those of each turn anew.
     fn used_call_ids(&self, scope: &Scope) -> HashSet<String> {
-        let steps = self.steps();
-        let turns = steps.iter().filter(|step| step.path.parent().as_ref() == Some(&scope.path)).filter_map(Step::turn);
-        turns.flat_map(Turn::calls).map(|call| call.call_id).collect()
+        turns_of(&scope.path, &self.steps()).flat_map(|(_, turn)| turn.calls()).map(|call| call.call_id).collect()
     }
 
     async fn call_model(&self, scope: &Scope) -> Result<(), Stop> {
@@ -161,9 +159,13 @@ impl<'a, H: HttpClient> Run<'a, H> {
             self.take_call().await;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
-            let (key, ids) = (self.key(&path), ItemIds::of_step(self.row, &path));
-            let used = self.used_call_ids(scope);
-            let asked = self.processor.asker.ask(self.http, &request, &key, &ids, &used, self.should_retry).await;
+            let question = Question {
+                request: &request,
+                key: self.key(&path),
+                ids: ItemIds::of_step(self.row, &path),
+                used: self.used_call_ids(scope),
+            };
+            let asked = self.processor.asker.ask(self.http, &question, self.should_retry).await;
             if scope.path != StepPath::root() {
                 // The row itself waits for this agent, and other agents may wait for the call.
                 self.lend_call();
@@ -228,12 +230,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let input = input_items(request.raw("input")).expect("it is a text");
             let scope = Scope { path: path.clone(), opening: Opening { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
-            let text = {
-                let last = self.turns(&scope).checked_sub(1).map(|no| scope.path.child(no));
-                let steps = self.steps();
-                let last = steps.iter().find(|step| Some(&step.path) == last.as_ref());
-                last.and_then(Step::turn).map(Turn::text).unwrap_or_default()
-            };
+            let text = turns_of(&scope.path, &self.steps()).last().map(|(_, turn)| turn.text()).unwrap_or_default();
             match end {
                 End::Completed => Ok(Ok(text)),
                 End::Reached(Limit::Iterations) => {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::node::{as_string, is_string, raw};
+use super::node::{as_string, is_string};
 use crate::domain::response::turn::seconds;
-use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
 use crate::domain::row::shown;
 
 /// A chat completion read as the turn it is. `ids` gives the items' ids, and those of calls that have none of their own

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::node::{Node, is_string, nodes, raw};
-use crate::domain::response::{Fields, Unsupported};
+use super::node::{Node, is_string, nodes};
+use crate::domain::response::{Fields, Unsupported, raw};
 use crate::domain::row::shown;
 
 /// The content of a chat message.

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 
 use super::content::{self, Content};
 use super::messages::{Messages, ToolCall};
-use super::node::{Node, as_string, is_string, nodes, raw};
-use crate::domain::response::{Fields, Unsupported, mcp_function_name};
+use super::node::{Node, as_string, is_string, nodes};
+use crate::domain::response::{Fields, Unsupported, mcp_function_name, raw};
 use crate::domain::row::shown;
 
 /// Takes `instructions` and `input` out of a body.

@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::domain::response::{Fields, Unsupported};
+use crate::domain::response::{Fields, Unsupported, raw};
 
 /// An object of a request whose members are yet to be translated.
 pub(super) struct Node {
@@ -125,9 +125,4 @@ pub(super) fn is_string(json: &RawValue) -> bool {
 /// A string as it was written, and of anything else a string with its JSON: what the arguments of a call should be.
 pub(super) fn as_string(json: Box<RawValue>) -> Box<RawValue> {
     if is_string(&json) { json } else { raw(json.get()) }
-}
-
-/// A value of this program as JSON.
-pub(super) fn raw(value: &(impl serde::Serialize + ?Sized)) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("the value has a form in JSON")
 }

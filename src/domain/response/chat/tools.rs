@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
-use super::node::{Node, is_string, raw};
-use crate::domain::response::{Fields, Unsupported};
+use super::node::{Node, is_string};
+use crate::domain::response::{Fields, Unsupported, raw};
 use crate::domain::row::shown;
 
 /// Takes the tools out of a body.
