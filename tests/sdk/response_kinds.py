@@ -150,7 +150,7 @@ KINDS = {
     ),
     "endless": Kind(endless(), CALLED * 10, "", "incomplete"),
     "max_tool_calls": Kind(endless(max_tool_calls=2), [*CALLED * 2, "function_call"], "", "incomplete"),
-    "max_output_tokens": Kind(endless(max_output_tokens=20), [*CALLED, "function_call"], "", "incomplete"),
+    "max_output_tokens": Kind(endless(max_output_tokens=23), [*CALLED, "function_call"], "", "incomplete"),
     "client's function": Kind(
         {
             "input": scripted([call("weather", city="Rome")]),
