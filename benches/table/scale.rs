@@ -40,8 +40,8 @@ enum Place {
 impl Place {
     async fn open(&self) -> Result<SqlStorage> {
         let db = match self {
-            Self::Sqlite(path) => Db::open_sqlite(path, Clock::System).await?,
-            Self::Postgres(url) => Db::open_postgres(url, 16, Clock::System).await?,
+            Self::Sqlite(path) => Db::open_sqlite(path).await?,
+            Self::Postgres(url) => Db::open_postgres(url, 16).await?,
         };
         Ok(SqlStorage::open(db).await?)
     }

@@ -6,10 +6,9 @@ use anyhow::Context as _;
 
 use super::opened::database;
 use crate::config::StorageConfig;
-use crate::domain::time::Clock;
 
 pub(super) async fn run(config: StorageConfig) -> anyhow::Result<ExitCode> {
-    let (db, _lock) = database(&config, &Clock::System).await?;
+    let (db, _lock) = database(&config).await?;
     db.migrate().await.context("the database cannot be used")?;
     println!("The database is up to date.");
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,6 @@ use anyhow::{Context as _, bail};
 
 use crate::config::StorageConfig;
 use crate::domain::ids::BlobId;
-use crate::domain::time::Clock;
 use crate::storage::Storage as _;
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
@@ -22,9 +21,9 @@ pub(super) struct Opened {
 }
 
 /// Opens what the settings name, and makes sure that it belongs together.
-pub(super) async fn open(config: &StorageConfig, clock: &Clock) -> anyhow::Result<Opened> {
+pub(super) async fn open(config: &StorageConfig) -> anyhow::Result<Opened> {
     let directory = &config.data_dir;
-    let (db, lock) = database(config, clock).await?;
+    let (db, lock) = database(config).await?;
     let blobs = match &config.blob_url {
         Some(url) => Blobs::at_url(url)?,
         None if config.database_url.is_some() => bail!(
@@ -44,14 +43,14 @@ pub(super) async fn open(config: &StorageConfig, clock: &Clock) -> anyhow::Resul
 }
 
 /// Opens the database the settings name, and locks the data directory if it is there.
-pub(super) async fn database(config: &StorageConfig, clock: &Clock) -> anyhow::Result<(Db, Option<File>)> {
+pub(super) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
     let directory = &config.data_dir;
     match &config.database_url {
         None => {
             std::fs::create_dir_all(directory)
                 .with_context(|| format!("the data directory {} cannot be made", directory.display()))?;
             let lock = lock(directory)?;
-            Ok((Db::open_sqlite(&directory.join("batchwright.db"), clock.clone()).await?, Some(lock)))
+            Ok((Db::open_sqlite(&directory.join("batchwright.db")).await?, Some(lock)))
         }
         Some(url) => {
             let url = url.reveal();
@@ -59,9 +58,7 @@ pub(super) async fn database(config: &StorageConfig, clock: &Clock) -> anyhow::R
                 bail!("--database-url must start with postgres://; leave it out for the embedded database");
             }
             Ok((
-                Db::open_postgres(url, config.database_connections, clock.clone())
-                    .await
-                    .context("--database-url cannot be used")?,
+                Db::open_postgres(url, config.database_connections).await.context("--database-url cannot be used")?,
                 None,
             ))
         }

@@ -127,7 +127,7 @@ impl Service {
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
         let clock = Clock::System;
-        let Opened { storage, blobs, lock } = opened::open(&settings.storage, &clock).await?;
+        let Opened { storage, blobs, lock } = opened::open(&settings.storage).await?;
         let wakeup = Wakeup::new();
         let mut service = Self {
             router: Router::new(),

@@ -7,7 +7,8 @@ use futures::FutureExt as _;
 
 use super::context::Context;
 use super::queue::{Halts, OpenRow};
-use crate::domain::ids::{LeaseId, RequestId};
+use crate::domain::ids::RequestId;
+use crate::domain::lease::FencedLease;
 use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
@@ -21,8 +22,7 @@ use crate::upstream::HttpClient;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
     pub(super) id: RequestId,
-    pub(super) lease: LeaseId,
-    pub(super) token: i64,
+    pub(super) lease: FencedLease,
 }
 
 /// Takes rows and runs them, one after the other, until the queue is closed. `caller` is the number of the caller,
@@ -136,7 +136,7 @@ where
     }
     let started = context.clock.now();
     let attempt = request.attempt;
-    let claimed = Claimed { daemon_id: context.id, lease: row.lease, token: row.token };
+    let claimed = Claimed { daemon_id: context.id, lease: row.lease };
     let ended = attempt_once(context, request.claim(claimed), halts.clone()).await;
     let took = context.clock.now().since(started);
     let reason = match ended {

@@ -68,7 +68,7 @@ where
     P: RequestProcessor<S, H> + 'static,
 {
     if look_for_lapsed {
-        for lapsed in context.storage.lapsed_leases(LANES).await? {
+        for lapsed in context.storage.lapsed_leases(context.id, LANES).await? {
             if let Some(lease) = context.storage.take_over(lapsed, context.id).await? {
                 tracing::info!(lease_id = %lease.id, batch_id = %lease.batch_id, token = lease.token, "lease taken over");
                 start(context, lease);

@@ -1,6 +1,6 @@
 //! What the daemon's loops share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use super::held::Held;
 use super::lifeline::Lifeline;
 use super::limit::Limit;
 use super::outcomes::Outcomes;
+use super::peers::Peers;
 use super::queue::Queue;
 use super::sweep::Broom;
 use crate::domain::ids::DaemonId;
@@ -74,6 +75,7 @@ pub(super) struct Context<S, H, P> {
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) held: Arc<Held>,
     pub(super) lifeline: Lifeline,
+    pub(super) peers: Mutex<Peers>,
     pub(super) limit: Limit,
     pub(super) recordings: Arc<Recordings>,
     pub(super) broom: Broom,
@@ -92,6 +94,7 @@ impl<S, H, P> Context<S, H, P> {
         id: DaemonId,
         daemon: Daemon<S, H, P>,
         stops: Stops,
+        held: Arc<Held>,
         outcomes: Arc<Outcomes>,
         recordings: Arc<Recordings>,
         leases: TaskTracker,
@@ -112,8 +115,9 @@ impl<S, H, P> Context<S, H, P> {
             settings: daemon.settings,
             stops,
             outcomes,
-            held: Arc::default(),
+            held,
             lifeline: Lifeline::new(),
+            peers: Mutex::default(),
             limit,
             recordings,
             broom: Broom::new(),

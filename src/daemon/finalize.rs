@@ -88,5 +88,5 @@ async fn write_owed<S: Storage, H, P>(
         }
     }
     let bytes = writer.written();
-    Ok(RecordedPart { part: FilePart { blob: writer.finish().await?, bytes }, rows })
+    Ok(RecordedPart { part: FilePart { blob: writer.finish().await?, bytes }, lines: rows.len(), rows })
 }

@@ -1,4 +1,7 @@
 //! The leases this daemon holds, and how far it is with them.
+//!
+//! A run is known by its lease and its token: a lease that was given back and claimed again is another run, also while the
+//! first still ends.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,8 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::ids::{BatchId, LeaseId};
-use crate::domain::lease::Lease;
+use crate::domain::ids::BatchId;
+use crate::domain::lease::{FencedLease, Lease};
 use crate::storage::HeldLease;
 
 /// How long a lease may be this daemon's in the database only.
@@ -19,13 +22,13 @@ const STRAY_AFTER: Duration = Duration::from_secs(5);
 /// The leases this daemon holds. Written by the claim loop and by the tasks that run leases; read by the heartbeat.
 #[derive(Default)]
 pub(super) struct Held {
-    leases: Mutex<HashMap<LeaseId, Entry>>,
+    leases: Mutex<HashMap<FencedLease, Entry>>,
     /// Rows that are leased and not begun.
     waiting: AtomicUsize,
     /// Rows begun since the daemon started: what the claim loop takes its pace from.
     begun: AtomicUsize,
     /// Leases that the database has as this daemon's and nobody here runs, and since when. Only the heartbeat uses it.
-    strays: Mutex<HashMap<LeaseId, Instant>>,
+    strays: Mutex<HashMap<FencedLease, Instant>>,
     /// Told whenever a row was begun or let go, for a claim loop that waits for room.
     fewer: Notify,
 }
@@ -37,11 +40,15 @@ struct Entry {
 }
 
 impl Held {
-    /// Notes a lease that was taken. `halt` is cancelled if its rows are not to be run any more.
+    /// Notes a lease that was taken. `halt` is cancelled if its rows are not to be run any more. A run of the same lease that
+    /// has not ended is called off: with its older token it can record nothing.
     pub(super) fn take(&self, lease: &Lease, halt: CancellationToken) {
         let rows = lease.last - lease.first;
         self.waiting.fetch_add(rows as usize, Ordering::Relaxed);
-        self.lock().insert(lease.id, Entry { batch: lease.batch_id, rows, halt });
+        let mut leases = self.lock();
+        let replaced = leases.iter().filter(|(held, _)| held.id == lease.id);
+        replaced.for_each(|(_, entry)| entry.halt.cancel());
+        leases.insert(lease.fenced(), Entry { batch: lease.batch_id, rows, halt });
     }
 
     /// Notes that rows of a lease were begun.
@@ -56,9 +63,9 @@ impl Held {
         self.fewer.notify_one();
     }
 
-    /// Notes that a lease is through, lost or given back.
-    pub(super) fn end(&self, lease: LeaseId) {
-        self.lock().remove(&lease);
+    /// Notes that a run is over: its lease is through, lost or given back. Another run of the lease stays.
+    pub(super) fn end(&self, run: FencedLease) {
+        self.lock().remove(&run);
     }
 
     /// Rows begun since the daemon started.
@@ -83,22 +90,22 @@ impl Held {
     }
 
     /// The leases held at this moment.
-    pub(super) fn ids(&self) -> Vec<LeaseId> {
+    pub(super) fn all(&self) -> Vec<FencedLease> {
         self.lock().keys().copied().collect()
     }
 
     /// Halts those of the leases in `before` that the database says are lost or whose batch is over. `before` was
     /// read before the database was asked: a lease taken since then is not known to it.
-    pub(super) fn halt_all_but(&self, before: &[LeaseId], still_held: &[HeldLease]) {
-        let runs: HashMap<LeaseId, bool> = still_held.iter().map(|lease| (lease.id, lease.runs)).collect();
-        let leases = self.lock();
-        for id in before {
-            if runs.get(id) != Some(&true)
-                && let Some(entry) = leases.get(id)
-            {
-                entry.halt.cancel();
-            }
-        }
+    pub(super) fn halt_all_but(&self, before: &[FencedLease], still_held: &[HeldLease]) {
+        let runs: HashMap<FencedLease, bool> = still_held.iter().map(|held| (held.lease, held.runs)).collect();
+        let not_to_run = before.iter().filter(|lease| runs.get(lease) != Some(&true));
+        self.halt(not_to_run);
+    }
+
+    /// Halts leases: their rows are not to be run here any more.
+    pub(super) fn halt<'a>(&self, leases: impl IntoIterator<Item = &'a FencedLease>) {
+        let held = self.lock();
+        leases.into_iter().filter_map(|lease| held.get(lease)).for_each(|entry| entry.halt.cancel());
     }
 
     /// Halts every lease: its rows are for others to run.
@@ -108,20 +115,20 @@ impl Held {
 
     /// Of the leases that the database has as this daemon's, those that nobody here has run for a while: the answer to
     /// a claim or to giving one back was lost. No other daemon takes them while this one lives.
-    pub(super) fn strays(&self, in_database: &[HeldLease], now: Instant) -> Vec<HeldLease> {
+    pub(super) fn strays(&self, in_database: &[HeldLease], now: Instant) -> Vec<FencedLease> {
         let leases = self.lock();
         let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown: Vec<HeldLease> =
-            in_database.iter().filter(|lease| !leases.contains_key(&lease.id)).copied().collect();
-        strays.retain(|id, _| unknown.iter().any(|lease| lease.id == *id));
+        let unknown: Vec<FencedLease> =
+            in_database.iter().map(|held| held.lease).filter(|lease| !leases.contains_key(lease)).collect();
+        strays.retain(|lease, _| unknown.contains(lease));
         // A claim that has just committed is not noted here yet: only what stays unknown is a stray.
         unknown
             .into_iter()
-            .filter(|lease| now.duration_since(*strays.entry(lease.id).or_insert(now)) >= STRAY_AFTER)
+            .filter(|lease| now.duration_since(*strays.entry(*lease).or_insert(now)) >= STRAY_AFTER)
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FencedLease, Entry>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -129,27 +136,43 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::LeaseId;
+
+    fn lease(id: LeaseId, token: i64) -> Lease {
+        Lease { id, batch_id: BatchId::new(), model: String::new(), first: 0, last: 1, token, owed: 1, deaths: 0 }
+    }
 
     #[test]
     fn a_lease_that_nobody_runs_is_a_stray_after_a_while() {
         let held = Held::default();
-        let run = Lease {
-            id: LeaseId::new(),
-            batch_id: BatchId::new(),
-            model: String::new(),
-            first: 0,
-            last: 1,
-            token: 1,
-            deaths: 0,
-        };
-        let lost = HeldLease { id: LeaseId::new(), token: 1, runs: true };
+        let run = lease(LeaseId::new(), 1);
+        let lost = FencedLease { id: LeaseId::new(), token: 1 };
         held.take(&run, CancellationToken::new());
-        let in_database = [HeldLease { id: run.id, token: 1, runs: true }, lost];
+        let in_database = [run.fenced(), lost].map(|lease| HeldLease { lease, runs: true });
         let start = Instant::now();
 
         assert_eq!(held.strays(&in_database, start), []);
         assert_eq!(held.strays(&in_database, start + STRAY_AFTER), [lost]);
         assert_eq!(held.strays(&in_database[..1], start + STRAY_AFTER), []);
         assert_eq!(held.strays(&in_database, start + STRAY_AFTER), []);
+    }
+
+    #[test]
+    fn of_two_runs_of_a_lease_the_later_calls_the_earlier_off_and_each_ends_by_itself() {
+        let held = Held::default();
+        let id = LeaseId::new();
+        let (first, second) = (lease(id, 1), lease(id, 2));
+        let (first_halt, second_halt) = (CancellationToken::new(), CancellationToken::new());
+
+        held.take(&first, first_halt.clone());
+        held.take(&second, second_halt.clone());
+        assert!(first_halt.is_cancelled() && !second_halt.is_cancelled());
+
+        held.end(first.fenced());
+        let in_database = [HeldLease { lease: second.fenced(), runs: true }];
+        assert_eq!(held.strays(&in_database, Instant::now() + STRAY_AFTER * 2), [], "the second is still run");
+
+        held.halt_all_but(&held.all(), &[HeldLease { lease: first.fenced(), runs: true }]);
+        assert!(second_halt.is_cancelled(), "the database has another token");
     }
 }

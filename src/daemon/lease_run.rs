@@ -118,7 +118,7 @@ where
             () = tokio::time::sleep_until(context.started + ALIVE_BEFORE_TRIAL) => {}
         }
         let lines = reader.lines(std::slice::from_ref(entry)).await?;
-        let Some(tries) = context.storage.try_alone(self.lease.id, self.lease.token).await? else { return Ok(false) };
+        let Some(tries) = context.storage.try_alone(self.lease.fenced()).await? else { return Ok(false) };
         if tries > TRIES_ALONE {
             self.fail_as_deadly(lines).await;
         } else {
@@ -144,7 +144,7 @@ where
             tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
             let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
             let line = line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(TRIES_ALONE));
-            let row = Row { id, lease: self.lease.id, token: self.lease.token };
+            let row = Row { id, lease: self.lease.fenced() };
             self.context.outcomes.failed(row, line).await;
         }
     }
@@ -155,6 +155,12 @@ where
         if self.lease.token > 1 {
             let recorded = self.context.storage.recorded_rows(self.lease.batch_id).await?;
             entries.retain(|entry| !recorded.contains(entry.row));
+            let owed = u32::try_from(entries.len()).expect("a lease has no more rows than its range");
+            if owed != self.lease.owed {
+                tracing::error!(lease_id = %self.lease.id, batch_id = %self.lease.batch_id, counted = self.lease.owed, owed,
+                    "a lease did not count what it owes as its ledger does; the ledger holds");
+                self.context.storage.correct_owed(self.lease.fenced(), owed).await?;
+            }
             self.context.held.let_go(self.not_begun - entries.len());
             self.not_begun = entries.len();
         }
@@ -168,7 +174,7 @@ where
         let mut rows = Vec::with_capacity(lines.len());
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
-            let row = Row { id, lease: self.lease.id, token: self.lease.token };
+            let row = Row { id, lease: self.lease.fenced() };
             match self.request(reader, id, &line) {
                 Ok(request) => rows.push(OpenRow {
                     row,
@@ -207,17 +213,17 @@ where
             () = self.open.wait() => {}
             () = self.halts.until_no_more() => {
                 // Those that no caller has taken are left owed; the calls under way end or are aborted.
-                context.queue.leave(self.lease.id);
+                context.queue.leave(self.lease.fenced());
                 self.open.wait().await;
             }
         }
         context.held.let_go(self.not_begun);
         context.outcomes.settle().await;
-        if let Err(error) = context.storage.give_back(self.lease.id, self.lease.token).await {
+        if let Err(error) = context.storage.give_back(self.lease.fenced()).await {
             // The heartbeat finds that nobody runs it, and tries again.
             tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
         }
-        context.held.end(self.lease.id);
+        context.held.end(self.lease.fenced());
         context.wakeup.wake();
     }
 }

@@ -23,6 +23,7 @@ mod lease_run;
 mod lifeline;
 mod limit;
 mod outcomes;
+mod peers;
 mod queue;
 mod recorder;
 mod retain;
@@ -39,6 +40,7 @@ use crate::wakeup::Wakeup;
 use compact::Recordings;
 use context::Context;
 pub use context::DaemonSettings;
+use held::Held;
 use outcomes::Outcomes;
 use queue::Queue;
 
@@ -102,16 +104,19 @@ where
         let stops = context::Stops::default();
         let liveness = Liveness::default();
         let recordings = Arc::new(Recordings::default());
+        let held = Arc::new(Held::default());
         let (outcomes, recorder) = recorder::start(
             self.storage.clone(),
             self.blobs.clone(),
             self.clock.clone(),
             recordings.clone(),
+            held.clone(),
             stops.clone(),
         );
         let id = DaemonId::new();
         let leases = TaskTracker::new();
-        let context = Arc::new(Context::new(id, self, stops.clone(), outcomes.clone(), recordings, leases.clone()));
+        let context =
+            Arc::new(Context::new(id, self, stops.clone(), held, outcomes.clone(), recordings, leases.clone()));
         let (tasks, queue) = (TaskTracker::new(), context.queue.clone());
         let wakeup = &context.wakeup;
         let duty = |name, every| duty::Duty::new(name, every, wakeup, &stops.stopping, &liveness);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::Row;
-use crate::domain::ids::LeaseId;
+use crate::domain::lease::FencedLease;
 use crate::domain::request::{Pending, Request};
 
 /// Reads whose rows wait, so that no caller waits for the disk. A read is small, or one long row.
@@ -150,7 +150,7 @@ impl Queue {
     }
 
     /// Takes the rows of a halted lease out.
-    pub(super) fn leave(&self, lease: LeaseId) {
+    pub(super) fn leave(&self, lease: FencedLease) {
         self.lock().retain(|row| row.row.lease != lease);
     }
 
@@ -172,12 +172,12 @@ mod tests {
 
     use super::*;
     use crate::domain::endpoint::Endpoint;
-    use crate::domain::ids::{BatchId, RequestId};
+    use crate::domain::ids::{BatchId, LeaseId, RequestId};
     use crate::domain::request::RequestData;
 
     /// Rows of one lease, as its run makes them.
     struct Given {
-        lease: LeaseId,
+        lease: FencedLease,
         halts: Arc<Halts>,
         open: TaskTracker,
     }
@@ -186,7 +186,7 @@ mod tests {
         fn lease() -> Self {
             let token = CancellationToken::new;
             let halts = Arc::new(Halts { lease: token(), stopping: token(), abort: token() });
-            Self { lease: LeaseId::new(), halts, open: TaskTracker::new() }
+            Self { lease: FencedLease { id: LeaseId::new(), token: 1 }, halts, open: TaskTracker::new() }
         }
 
         fn row(&self, row: u32) -> OpenRow {
@@ -200,7 +200,7 @@ mod tests {
                 metadata: Arc::default(),
             };
             OpenRow {
-                row: Row { id, lease: self.lease, token: 1 },
+                row: Row { id, lease: self.lease },
                 request: Request::new(data),
                 halts: self.halts.clone(),
                 place: None,

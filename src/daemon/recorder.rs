@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roaring::RoaringBitmap;
 use tokio::task::JoinHandle;
 
 use super::compact::Recordings;
 use super::context::Stops;
+use super::held::Held;
 use super::outcomes::{Outcome, Outcomes};
 use crate::domain::file::FilePart;
-use crate::domain::ids::{BatchId, BlobId, LeaseId};
+use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::lease::FencedLease;
 use crate::domain::time::Clock;
 use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
-use crate::storage::{BatchFlush, Flush, Recorded, RecordedPart, Storage};
+use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, Violation};
 use crate::telemetry::chain;
 use crate::telemetry::metrics;
 
@@ -28,10 +31,11 @@ pub(super) fn start<S: Storage>(
     blobs: Blobs,
     clock: Clock,
     recordings: Arc<Recordings>,
+    held: Arc<Held>,
     stops: Stops,
 ) -> (Arc<Outcomes>, JoinHandle<()>) {
     let outcomes = Arc::new(Outcomes::new());
-    let recorder = Recorder { storage, blobs, clock, recordings };
+    let recorder = Recorder { storage, blobs, clock, recordings, held };
     let gone = Gone { outcomes: outcomes.clone(), stops };
     let task = tokio::spawn(recorder.run(gone));
     (outcomes, task)
@@ -57,6 +61,7 @@ struct Recorder<S> {
     blobs: Blobs,
     clock: Clock,
     recordings: Arc<Recordings>,
+    held: Arc<Held>,
 }
 
 impl<S: Storage> Recorder<S> {
@@ -70,7 +75,8 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
-    /// Records outcomes, however often it takes. Only those of lost leases are left out.
+    /// Records outcomes, however often it takes. Only those of lost leases are left out, and those that contradict the
+    /// ledger: their rows stay owed, and whoever runs the lease next reads from the ledger which they are.
     async fn flush(&self, mut outcomes: Vec<Outcome>) {
         while !outcomes.is_empty() {
             let flush = self.until_done("written", || self.write_parts(&outcomes)).await;
@@ -83,10 +89,39 @@ impl<S: Storage> Recorder<S> {
                 }
                 Recorded::LostLeases(lost) => {
                     tracing::warn!(leases = lost.len(), "leases were lost; their new holders run their rows again");
-                    outcomes.retain(|outcome| !lost.contains(&outcome.row.lease));
-                    self.remove_parts(&flush).await;
+                    self.leave_out(&mut outcomes, &lost);
+                }
+                Recorded::Violations(violations) => {
+                    for violation in violations {
+                        self.leave_out(&mut outcomes, &violation.leases);
+                        self.repair(violation).await;
+                    }
                 }
             }
+            self.remove_parts(&flush).await;
+        }
+    }
+
+    /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.
+    fn leave_out(&self, outcomes: &mut Vec<Outcome>, leases: &[FencedLease]) {
+        outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
+        self.held.halt(leases);
+    }
+
+    /// Tells of a fault of this program, and sets what is counted to what the ledger has. The leases correct themselves when
+    /// they are taken again.
+    async fn repair(&self, Violation { batch, leases, what }: Violation) {
+        metrics::ledger_violated();
+        let named: Vec<String> =
+            leases.iter().map(|lease| format!("{} with token {}", lease.id, lease.token)).collect();
+        tracing::error!(
+            batch_id = %batch,
+            leases = named.join(", "),
+            violation = %what,
+            "outcomes contradict the ledger and are not recorded; their rows that have no line are run again"
+        );
+        if what == Contradiction::CountersPassTotal {
+            self.until_done("counted again", || self.storage.recount(batch, self.clock.now())).await;
         }
     }
 
@@ -118,10 +153,10 @@ impl<S: Storage> Recorder<S> {
             let (output, error) =
                 futures::try_join!(self.write_part(&outcomes, true), self.write_part(&outcomes, false))?;
             let mut usage = Usage::default();
-            let mut leases: BTreeMap<LeaseId, (i64, u32)> = BTreeMap::new();
+            let mut leases: BTreeMap<FencedLease, RoaringBitmap> = BTreeMap::new();
             for outcome in outcomes {
                 usage.add(outcome.usage);
-                leases.entry(outcome.row.lease).or_insert((outcome.row.token, 0)).1 += 1;
+                leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);
             }
             Ok::<_, BlobError>((batch, BatchFlush { output, error, usage, leases }))
         });
@@ -139,8 +174,9 @@ impl<S: Storage> Recorder<S> {
         }
         let size = bytes.len() as u64;
         let rows = mine().map(|outcome| outcome.row.id.row).collect();
+        let lines = mine().count() as u64;
         let blob = self.blobs.put(bytes).await?;
-        Ok(Some(RecordedPart { part: FilePart { blob, bytes: size }, rows }))
+        Ok(Some(RecordedPart { part: FilePart { blob, bytes: size }, lines, rows }))
     }
 
     async fn remove_parts(&self, flush: &Flush) {

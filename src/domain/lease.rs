@@ -1,6 +1,8 @@
 //! Lanes and leases: ranges of rows, and who may run them.
 
-use super::ids::{BatchId, LeaseId};
+use std::time::Duration;
+
+use super::ids::{BatchId, DaemonId, LeaseId};
 use super::time::Timestamp;
 
 /// A lane that has rows nobody has claimed: the rows of one batch that go to one model.
@@ -26,6 +28,18 @@ impl OpenLane {
     }
 }
 
+/// A lease as one holder has it: the identity of a run.
+///
+/// Whoever takes a lease over raises its fencing token, so that the same lease can be run twice, by two daemons or by
+/// one. Everything that is done in a holder's name is keyed by both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FencedLease {
+    /// The lease.
+    pub id: LeaseId,
+    /// The fencing token it is held with: 1 for the first holder, one more for each that follows.
+    pub token: i64,
+}
+
 /// The right of one daemon to run positions `first..last` of a batch's row index.
 ///
 /// A lease lives as long as its daemon's heartbeat. Whoever takes it over raises the token, and only the holder of
@@ -44,11 +58,19 @@ pub struct Lease {
     pub last: u32,
     /// The fencing token: 1 for the first holder, one more for each that follows.
     pub token: i64,
+    /// Rows of the range without a recorded outcome, as the lease counts them.
+    pub owed: u32,
     /// Holders that died since anything was recorded under it.
     pub deaths: u32,
 }
 
 impl Lease {
+    /// The lease as this holder has it.
+    #[must_use]
+    pub fn fenced(&self) -> FencedLease {
+        FencedLease { id: self.id, token: self.token }
+    }
+
     /// Whether one of its rows may have killed those who held it: its rows are then run one by one.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
@@ -57,13 +79,16 @@ impl Lease {
     }
 }
 
-/// A lease whose daemon is gone, or that its daemon gave back.
+/// What a daemon's last heartbeat left in the database. Whoever sees it unchanged for the daemon's lifetime, on a
+/// monotonic clock, knows that the daemon is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LapsedLease {
-    /// Its id.
-    pub id: LeaseId,
-    /// The token it was last held with.
-    pub token: i64,
+pub struct DaemonPulse {
+    /// The daemon.
+    pub id: DaemonId,
+    /// How long it may be silent before it counts as dead.
+    pub lifetime: Duration,
+    /// Raised by each of its heartbeats.
+    pub beats: i64,
 }
 
 /// A daemon's place among those that live.

@@ -4,6 +4,7 @@
 //! on are values (`bool`, `Option`, [`Recorded`]); a [`StorageError`] means that it could not be found out.
 
 pub mod blobs;
+mod flush;
 pub mod results;
 pub mod rows;
 pub mod sql;
@@ -13,18 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use flush::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Violation};
 use roaring::RoaringBitmap;
 
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::{File, FilePart, Purpose};
-use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId, RequestId};
-use crate::domain::lease::{LapsedLease, Lease, OpenLane, Place};
+use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, RequestId};
+use crate::domain::lease::{DaemonPulse, FencedLease, Lease, OpenLane};
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::{NewLane, Report};
 use crate::domain::response::Step;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::Usage;
 
 /// The result of asking the storage for something.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -156,10 +157,8 @@ pub trait BatchStore {
 /// A lease as the heartbeat finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldLease {
-    /// The lease.
-    pub id: LeaseId,
-    /// The token it is held with.
-    pub token: i64,
+    /// The lease, and the token it is held with.
+    pub lease: FencedLease,
     /// Whether its batch is still in progress; if not, its rows are not to be run.
     pub runs: bool,
 }
@@ -169,8 +168,8 @@ pub struct HeldLease {
 pub struct Beat {
     /// The leases that are the daemon's own.
     pub leases: Vec<HeldLease>,
-    /// Its place among the daemons that live.
-    pub place: Place,
+    /// Every daemon that is not known to be dead, this one included, in the order of their ids.
+    pub daemons: Vec<DaemonPulse>,
 }
 
 /// What is needed to run rows of a batch.
@@ -186,11 +185,18 @@ pub struct BatchInput {
     pub metadata: Arc<BTreeMap<String, String>>,
 }
 
-/// Lanes, leases and daemons: who runs what. Times are those of the database's clock.
+/// Lanes, leases and daemons: who runs what.
+///
+/// No clock is read here. A daemon counts as alive until another has seen it silent for its lifetime, on a monotonic clock
+/// of its own, and declares it dead: no step of a wall clock, of a daemon's host or of the database's, ends a lease.
 #[async_trait]
 pub trait LeaseStore {
-    /// Says that a daemon lives for another `lifetime`, and returns which leases are its own.
+    /// Says that a daemon lives, and that it is dead once it has been silent for `lifetime`. Returns which leases are its own.
     async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Beat>;
+
+    /// Declares a daemon dead that has not beaten since it was seen like this: its leases can be taken over. False if it has
+    /// beaten since. A daemon that was declared dead by mistake lives again with its next beat.
+    async fn declare_dead(&self, silent: DaemonPulse) -> Result<bool>;
 
     /// Says that a daemon works no more. What it still holds can be taken over at once.
     async fn leave(&self, daemon: DaemonId) -> Result<()>;
@@ -202,19 +208,24 @@ pub trait LeaseStore {
     /// not in progress any more: look again.
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>>;
 
-    /// Leases whose daemon is dead or that were given back, of batches in progress.
-    async fn lapsed_leases(&self, limit: u32) -> Result<Vec<LapsedLease>>;
+    /// Leases of batches in progress that `daemon` may take over: those whose daemon is dead or gave them back. Never its
+    /// own, which it runs, or gives back with its next heartbeats.
+    async fn lapsed_leases(&self, daemon: DaemonId, limit: u32) -> Result<Vec<FencedLease>>;
 
     /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an
-    /// entry in the ledger are the new holder's. `None` if somebody was faster.
-    async fn take_over(&self, lapsed: LapsedLease, daemon: DaemonId) -> Result<Option<Lease>>;
+    /// entry in the ledger are the new holder's. `None` if somebody was faster, or if the lease is the daemon's own.
+    async fn take_over(&self, lapsed: FencedLease, daemon: DaemonId) -> Result<Option<Lease>>;
 
     /// Gives a lease back, for others to take over at once. Nothing happens if it is lost already.
-    async fn give_back(&self, id: LeaseId, token: i64) -> Result<()>;
+    async fn give_back(&self, lease: FencedLease) -> Result<()>;
+
+    /// Sets how many rows a lease owes to what its holder has found in the ledger; one that owes none ends. Nothing happens
+    /// if it is lost already.
+    async fn correct_owed(&self, lease: FencedLease, owed: u32) -> Result<()>;
 
     /// Notes that the first owed row of a lease is about to run alone, and returns how often it has, this time included.
     /// Recording it, or giving the lease back, sets the count back. `None` if the lease is lost.
-    async fn try_alone(&self, id: LeaseId, token: i64) -> Result<Option<u32>>;
+    async fn try_alone(&self, lease: FencedLease) -> Result<Option<u32>>;
 
     /// Whether a daemon that lives has the row at this position of the index. False once the row is recorded and its
     /// lease has ended.
@@ -224,35 +235,6 @@ pub trait LeaseStore {
     async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
 }
 
-/// Outcomes to be recorded together, for any number of batches. Their lines are in the blob store already.
-#[derive(Debug, Clone, Default)]
-pub struct Flush {
-    /// What is to be recorded of each batch.
-    pub batches: BTreeMap<BatchId, BatchFlush>,
-}
-
-/// Outcomes of rows of one batch.
-#[derive(Debug, Clone, Default)]
-pub struct BatchFlush {
-    /// The lines of the rows that succeeded.
-    pub output: Option<RecordedPart>,
-    /// The lines of the rows that failed.
-    pub error: Option<RecordedPart>,
-    /// Tokens used.
-    pub usage: Usage,
-    /// The leases the rows were run under: the token held, and how many of the rows were.
-    pub leases: BTreeMap<LeaseId, (i64, u32)>,
-}
-
-/// One part of an output or error file, and the rows it answers.
-#[derive(Debug, Clone)]
-pub struct RecordedPart {
-    /// The bytes.
-    pub part: FilePart,
-    /// The numbers of the rows that have a line in it.
-    pub rows: RoaringBitmap,
-}
-
 /// Where the line of a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowPart {
@@ -260,16 +242,6 @@ pub struct RowPart {
     pub part: FilePart,
     /// Whether that is of the output file, and not of the error file.
     pub succeeded: bool,
-}
-
-/// Whether a flush was recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum Recorded {
-    /// All of it, and durably.
-    Applied,
-    /// Nothing of it, because these leases are not held any more. Leave their rows out and try again.
-    LostLeases(Vec<LeaseId>),
 }
 
 /// How a batch ends.
@@ -290,6 +262,9 @@ pub struct Ending {
 pub trait Ledger {
     /// Records outcomes in one transaction: parts, row numbers, counters and leases. The transaction that records the
     /// last row of a batch moves it to `finalizing`. Recording the same flush again does nothing.
+    ///
+    /// The ledger defends itself: what would give a row a second line, or a counter a value beyond the batch's total, is
+    /// refused whole.
     async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded>;
 
     /// The rows of a batch that have their line.
@@ -298,8 +273,12 @@ pub trait Ledger {
     /// Where the line of a row is; `None` if it has none yet, or if its file was deleted or has expired.
     async fn part_of_row(&self, row: RequestId, now: Timestamp) -> Result<Option<RowPart>>;
 
+    /// Sets the counters of a batch that runs to what its ledger has, which they never differ from unless something is
+    /// broken. A batch whose every row is recorded moves to `finalizing`.
+    async fn recount(&self, id: BatchId, now: Timestamp) -> Result<()>;
+
     /// Ends all leases of a batch in `finalizing` or `cancelling`, so that nothing more can be recorded for it, and
-    /// returns its counts as they then stay. `None` while a living daemon holds one, or if the batch has ended.
+    /// returns its counts, by its ledger, as they then stay. `None` while a living daemon holds one, or if the batch has ended.
     async fn fence(&self, id: BatchId) -> Result<Option<Counts>>;
 
     /// Ends a fenced batch: adds the lines of the rows that never ran, publishes its files and makes its status
@@ -348,20 +327,10 @@ pub trait Upkeep {
 pub struct StepWrite {
     /// The row.
     pub row: RequestId,
-    /// The lease the row is run under.
-    pub lease: LeaseId,
-    /// The token it is held with.
-    pub token: i64,
+    /// The lease in whose name it is written, and the token it is held with.
+    pub lease: FencedLease,
     /// The step.
     pub step: Step,
-}
-
-impl StepWrite {
-    /// The lease in whose name it is written, and the token.
-    #[must_use]
-    pub fn held_by(&self) -> (LeaseId, i64) {
-        (self.lease, self.token)
-    }
 }
 
 /// The steps of rows that take more than one call.
@@ -369,7 +338,7 @@ impl StepWrite {
 pub trait StepStore {
     /// Keeps steps as they stand, in their order and in one transaction. A step that has ended well stays as it is. Returns
     /// the leases that are not held with their token any more: nothing is kept in their name.
-    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<(LeaseId, i64)>>;
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<FencedLease>>;
 
     /// The steps of a row, in the order in which they were begun.
     async fn steps(&self, row: RequestId) -> Result<Vec<Step>>;

@@ -33,6 +33,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_lines_recorded_total", "Lines recorded in output and error files");
     describe_counter!("batchwright_flushes_total", "Commits that recorded lines");
     describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
+    describe_counter!("batchwright_ledger_violations_total", "Recordings refused because they contradict the ledger");
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
     describe_counter!("batchwright_loop_turns_total", "Turns of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Turns that failed");
@@ -104,6 +105,11 @@ pub fn flush_recorded(lines: usize) {
 /// Lines could not be recorded and are tried again.
 pub fn flush_failed() {
     counter!("batchwright_flush_errors_total").increment(1);
+}
+
+/// A recording was refused because it contradicts the ledger, which only a fault of this program can do.
+pub fn ledger_violated() {
+    counter!("batchwright_ledger_violations_total").increment(1);
 }
 
 /// How many calls the daemon may have under way from now on.

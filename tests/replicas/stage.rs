@@ -7,7 +7,7 @@ use std::time::Duration;
 use batchwright::config::ServeConfig;
 use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
-use batchwright::domain::ids::BatchId;
+use batchwright::domain::ids::{BatchId, DaemonId};
 use batchwright::domain::time::Clock;
 use batchwright::processor::DefaultRequestProcessor;
 use batchwright::storage::blobs::Blobs;
@@ -198,10 +198,8 @@ impl Stage {
     /// The storage itself. On SQLite no process may run.
     pub async fn storage(&self) -> SqlStorage {
         let db = match &self.database {
-            Database::Sqlite => {
-                Db::open_sqlite(&self.directory.path().join("data/batchwright.db"), Clock::System).await
-            }
-            Database::Postgres(url) => Db::open_postgres(url, 4, Clock::System).await,
+            Database::Sqlite => Db::open_sqlite(&self.directory.path().join("data/batchwright.db")).await,
+            Database::Postgres(url) => Db::open_postgres(url, 4).await,
         };
         SqlStorage::open(db.expect("the database answers")).await.expect("the database can be used")
     }
@@ -225,7 +223,7 @@ impl Stage {
         for (batch, verdict) in batches.iter().zip(verdicts) {
             compare_with_ledger(&storage, batch, &verdict).await;
         }
-        let lapsed = storage.lapsed_leases(10).await.expect("they can be read");
+        let lapsed = storage.lapsed_leases(DaemonId::new(), 10).await.expect("they can be read");
         assert_eq!(lapsed, [], "no lease outlives its batch");
     }
 }

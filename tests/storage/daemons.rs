@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use batchwright::domain::ids::{DaemonId, LeaseId};
-use batchwright::domain::lease::{LapsedLease, Lease, Place};
+use batchwright::domain::lease::{FencedLease, Lease, Place};
 use batchwright::storage::{LeaseStore as _, Ledger as _, Recorded, Result};
-use sqlx::Connection as _;
 
-use crate::given::{self, TestStorage, after, flush};
+use crate::given::{TestStorage, after, flush};
 
 on_both_databases!(
     a_daemon_alone_has_the_first_place_of_one,
@@ -33,7 +32,10 @@ on_both_databases!(
 const LONG: Duration = Duration::from_hours(1);
 
 async fn place_of(storage: &TestStorage, daemon: DaemonId) -> Result<Place> {
-    Ok(storage.beat(daemon, LONG).await?.place)
+    let daemons = storage.beat(daemon, LONG).await?.daemons;
+    let rank = daemons.iter().position(|pulse| pulse.id == daemon).expect("it has just beaten");
+    let few = |count| u32::try_from(count).expect("few daemons");
+    Ok(Place { rank: few(rank), of: few(daemons.len()) })
 }
 
 /// A lease on `rows` rows, in the hands of a daemon that is dead.
@@ -44,7 +46,7 @@ async fn dead_lease(storage: &TestStorage, rows: u32) -> Result<Lease> {
 
 /// The same lease, with its next holder.
 async fn taken_over(storage: &TestStorage, lease: &Lease, daemon: DaemonId) -> Result<Lease> {
-    let lapsed = LapsedLease { id: lease.id, token: lease.token };
+    let lapsed = lease.fenced();
     Ok(storage.take_over(lapsed, daemon).await?.expect("nobody else takes it"))
 }
 
@@ -120,13 +122,13 @@ async fn the_leases_of_a_daemon_that_left_can_be_taken_over_at_once(storage: Tes
     let leaving = storage.living_daemon().await?;
     let batch = storage.running(&[3]).await?;
     let lease = storage.claimed(batch.id, 3, leaving).await?;
-    let before = storage.lapsed_leases(10).await?;
+    let before = storage.lapsed(10).await?;
 
     storage.leave(leaving).await?;
 
     let next = storage.living_daemon().await?;
     assert_eq!(before, []);
-    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: lease.id, token: 1 }]);
     assert_eq!(taken_over(&storage, &lease, next).await?.token, 2);
     assert_eq!(storage.beat(leaving, LONG).await?.leases, []);
     Ok(())
@@ -139,8 +141,8 @@ async fn a_daemon_that_left_leaves_the_leases_of_others_alone(storage: TestStora
 
     storage.leave(leaving).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, []);
-    let held: Vec<LeaseId> = storage.beat(other, LONG).await?.leases.iter().map(|held| held.id).collect();
+    assert_eq!(storage.lapsed(10).await?, []);
+    let held: Vec<LeaseId> = storage.beat(other, LONG).await?.leases.iter().map(|held| held.lease.id).collect();
     assert_eq!(held, [lease.id]);
     Ok(())
 }
@@ -167,7 +169,7 @@ async fn a_lease_that_was_given_back_counts_no_death(storage: TestStorage) -> Re
     let lease = dead_lease(&storage, 3).await?;
     let lease = after_deaths(&storage, &lease, 2).await?;
 
-    storage.give_back(lease.id, lease.token).await?;
+    storage.give_back(lease.fenced()).await?;
     let lease = taken_over(&storage, &lease, DaemonId::new()).await?;
 
     assert_eq!(lease.deaths, 2);
@@ -200,7 +202,7 @@ async fn what_is_recorded_sets_the_deaths_back(storage: TestStorage) -> Result<(
 async fn a_row_that_was_recorded_alone_leaves_the_lease_suspect(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
     let lease = after_deaths(&storage, &lease, 3).await?;
-    storage.try_alone(lease.id, lease.token).await?;
+    storage.try_alone(lease.fenced()).await?;
 
     record_row(&storage, &lease, 0).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
@@ -215,10 +217,10 @@ async fn a_row_that_was_recorded_alone_leaves_the_lease_suspect(storage: TestSto
 async fn each_trial_alone_is_counted_whoever_makes_it(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
 
-    let first = storage.try_alone(lease.id, lease.token).await?;
-    let second = storage.try_alone(lease.id, lease.token).await?;
+    let first = storage.try_alone(lease.fenced()).await?;
+    let second = storage.try_alone(lease.fenced()).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
-    let third = storage.try_alone(next.id, next.token).await?;
+    let third = storage.try_alone(next.fenced()).await?;
 
     assert_eq!([first, second, third], [Some(1), Some(2), Some(3)]);
     Ok(())
@@ -227,23 +229,23 @@ async fn each_trial_alone_is_counted_whoever_makes_it(storage: TestStorage) -> R
 async fn what_is_recorded_sets_the_trials_back(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
     for _ in 0..2 {
-        storage.try_alone(lease.id, lease.token).await?;
+        storage.try_alone(lease.fenced()).await?;
     }
 
     record_row(&storage, &lease, 0).await?;
 
-    assert_eq!(storage.try_alone(lease.id, lease.token).await?, Some(1));
+    assert_eq!(storage.try_alone(lease.fenced()).await?, Some(1));
     Ok(())
 }
 
 async fn a_holder_that_gives_back_has_not_died_of_the_row_it_tried(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
-    storage.try_alone(lease.id, lease.token).await?;
+    storage.try_alone(lease.fenced()).await?;
 
-    storage.give_back(lease.id, lease.token).await?;
+    storage.give_back(lease.fenced()).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
 
-    assert_eq!(storage.try_alone(next.id, next.token).await?, Some(1));
+    assert_eq!(storage.try_alone(next.fenced()).await?, Some(1));
     Ok(())
 }
 
@@ -251,62 +253,13 @@ async fn a_lease_that_is_lost_is_not_tried(storage: TestStorage) -> Result<()> {
     let old = dead_lease(&storage, 1).await?;
     let new = after_deaths(&storage, &old, 1).await?;
 
-    let by_the_old_holder = storage.try_alone(old.id, old.token).await?;
-    let by_the_new = storage.try_alone(new.id, new.token).await?;
+    let by_the_old_holder = storage.try_alone(old.fenced()).await?;
+    let by_the_new = storage.try_alone(new.fenced()).await?;
     record_row(&storage, &new, 0).await?;
-    let when_it_is_done = storage.try_alone(new.id, new.token).await?;
+    let when_it_is_done = storage.try_alone(new.fenced()).await?;
 
     // The old holder's trial was not counted.
     assert_eq!((by_the_old_holder, by_the_new, when_it_is_done), (None, Some(1), None));
-    assert_eq!(storage.try_alone(LeaseId::new(), 1).await?, None);
+    assert_eq!(storage.try_alone(FencedLease { id: LeaseId::new(), token: 1 }).await?, None);
     Ok(())
-}
-
-/// What only a clock that the test sets can show; PostgreSQL has its own.
-mod clocks {
-    use super::*;
-
-    async fn daemons_known(storage: &TestStorage) -> i64 {
-        let given::Place::Sqlite(path) = &storage.place else { unreachable!("it was opened so") };
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("it was opened before");
-        let count = sqlx::query_scalar("SELECT COUNT(*) FROM daemons").fetch_one(&mut connection);
-        count.await.expect("the table is there")
-    }
-
-    #[tokio::test]
-    async fn a_daemon_that_was_silent_for_over_a_day_is_forgotten() -> Result<()> {
-        let storage = TestStorage::sqlite().await;
-        let silent = DaemonId::new();
-        storage.beat(silent, Duration::from_secs(15)).await?;
-        let batch = storage.running(&[2]).await?;
-        let lease = storage.claimed(batch.id, 2, silent).await?;
-
-        storage.clock.advance(Duration::from_secs(24 * 3600 + 15));
-        let other = storage.living_daemon().await?;
-        let after_a_day = daemons_known(&storage).await;
-        storage.clock.advance(Duration::from_millis(1));
-        storage.beat(other, LONG).await?;
-
-        assert_eq!((after_a_day, daemons_known(&storage).await), (2, 1));
-        assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
-        assert_eq!(storage.beat(silent, LONG).await?.leases.len(), 1);
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_daemon_has_its_place_until_its_time_has_run_out() -> Result<()> {
-        let storage = TestStorage::sqlite().await;
-        let silent = DaemonId::new();
-        storage.beat(silent, Duration::from_secs(15)).await?;
-        let other = storage.living_daemon().await?;
-
-        storage.clock.advance(Duration::from_millis(14_999));
-        let just_before = place_of(&storage, other).await?;
-        storage.clock.advance(Duration::from_millis(1));
-        let then = place_of(&storage, other).await?;
-
-        assert_eq!((just_before.of, then.of), (2, 1));
-        Ok(())
-    }
 }

@@ -83,7 +83,7 @@ async fn a_fence_does_not_wait_for_leases_that_were_given_back(storage: TestStor
     let lease = storage.claimed(batch.id, 1, daemon).await?;
     called_off(&storage, batch.id).await?;
 
-    storage.give_back(lease.id, lease.token).await?;
+    storage.give_back(lease.fenced()).await?;
 
     assert!(storage.fence(batch.id).await?.is_some());
     Ok(())
@@ -98,7 +98,8 @@ async fn a_fence_does_not_wait_for_other_batches(storage: TestStorage) -> Result
 
     assert!(storage.fence(batch.id).await?.is_some());
 
-    let mine: Vec<_> = storage.beat(daemon, Duration::from_hours(1)).await?.leases.iter().map(|held| held.id).collect();
+    let mine: Vec<_> =
+        storage.beat(daemon, Duration::from_hours(1)).await?.leases.iter().map(|held| held.lease.id).collect();
     assert_eq!(mine, [lease.id]);
     assert_eq!(storage.open_lane(other.id).await?.next, 1);
     Ok(())
@@ -125,7 +126,7 @@ async fn nothing_is_recorded_behind_a_fence(storage: TestStorage) -> Result<()> 
 
     let recorded = storage.record(&flush(&[(&lease, 0..4, 0..0)]), after(4)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![lease.id]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![lease.fenced()]));
     assert_eq!(storage.now(batch.id).await?, batch);
     assert!(storage.recorded_rows(batch.id).await?.is_empty());
     Ok(())
@@ -134,7 +135,7 @@ async fn nothing_is_recorded_behind_a_fence(storage: TestStorage) -> Result<()> 
 async fn no_lease_is_taken_over_behind_a_fence(storage: TestStorage) -> Result<()> {
     let batch = storage.running(&[5]).await?;
     storage.claimed(batch.id, 4, DaemonId::new()).await?;
-    let lapsed = storage.lapsed_leases(1).await?[0];
+    let lapsed = storage.lapsed(1).await?[0];
     called_off(&storage, batch.id).await?;
     storage.fence(batch.id).await?.expect("no daemon lives");
 

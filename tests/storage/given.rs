@@ -8,10 +8,10 @@ use batchwright::domain::batch::{Batch, BatchStatus, NewBatch, Window};
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::{File, FilePart, Purpose};
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId};
-use batchwright::domain::lease::{Lease, OpenLane};
+use batchwright::domain::lease::{FencedLease, Lease, OpenLane};
 use batchwright::domain::page::{Order, PageRequest};
 use batchwright::domain::report::{NewLane, Report};
-use batchwright::domain::time::{Clock, Timestamp};
+use batchwright::domain::time::Timestamp;
 use batchwright::domain::usage::Usage;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{
@@ -59,10 +59,10 @@ pub enum Place {
 }
 
 impl Place {
-    pub async fn open(&self, clock: Clock) -> Result<SqlStorage> {
+    pub async fn open(&self) -> Result<SqlStorage> {
         let db = match self {
-            Self::Sqlite(path) => Db::open_sqlite(path, clock).await?,
-            Self::Postgres(url) => Db::open_postgres(url, 16, clock).await?,
+            Self::Sqlite(path) => Db::open_sqlite(path).await?,
+            Self::Postgres(url) => Db::open_postgres(url, 16).await?,
         };
         SqlStorage::open(db).await
     }
@@ -71,8 +71,6 @@ impl Place {
 /// A storage of its own for one test.
 pub struct TestStorage {
     storage: SqlStorage,
-    /// The database's clock on SQLite; PostgreSQL has its own.
-    pub clock: Clock,
     pub place: Place,
     /// Deleted when the test ends.
     _directory: Option<TempDir>,
@@ -97,10 +95,16 @@ impl TestStorage {
         Self::open(Place::Postgres(postgres_url().await), None).await
     }
 
+    /// One on SQLite whose ledger does not defend itself.
+    pub async fn without_guard() -> Self {
+        let mut storage = Self::sqlite().await;
+        storage.storage = storage.storage.without_guard();
+        storage
+    }
+
     async fn open(place: Place, directory: Option<TempDir>) -> Self {
-        let clock = Clock::manual(START);
-        let storage = place.open(clock.clone()).await.expect("a fresh database can be opened");
-        Self { storage, clock, place, _directory: directory }
+        let storage = place.open().await.expect("a fresh database can be opened");
+        Self { storage, place, _directory: directory }
     }
 
     /// A batch as it is now.
@@ -174,10 +178,18 @@ impl TestStorage {
         Ok(daemon)
     }
 
-    /// Lets a daemon's time run out, on either clock.
+    /// A daemon is silent for so long that another declares it dead.
     pub async fn let_die(&self, daemon: DaemonId) -> Result<()> {
-        self.beat(daemon, Duration::ZERO).await?;
+        let daemons = self.beat(DaemonId::new(), Duration::ZERO).await?.daemons;
+        for pulse in daemons.into_iter().filter(|pulse| pulse.id == daemon || pulse.lifetime.is_zero()) {
+            assert!(self.declare_dead(pulse).await?, "it has not beaten meanwhile");
+        }
         Ok(())
+    }
+
+    /// The leases that a daemon which holds none could take over.
+    pub async fn lapsed(&self, limit: u32) -> Result<Vec<FencedLease>> {
+        self.lapsed_leases(DaemonId::new(), limit).await
     }
 }
 
@@ -237,16 +249,16 @@ pub fn flush(ran: &[(&Lease, Range<u32>, Range<u32>)]) -> Flush {
         for row in failed.clone() {
             add_row(&mut batch.error, row, ERROR_LINE);
         }
-        let rows = u32::try_from(completed.len() + failed.len()).expect("few rows");
-        batch.leases.insert(lease.id, (lease.token, rows));
+        batch.leases.insert(lease.fenced(), completed.clone().chain(failed.clone()).collect());
     }
     flush
 }
 
 /// Adds the line of a row to a part, which is made if it is not there.
 pub fn add_row(part: &mut Option<RecordedPart>, row: u32, bytes: u64) {
-    let part = part.get_or_insert_with(|| RecordedPart { part: self::part(0), rows: RoaringBitmap::new() });
+    let part = part.get_or_insert_with(|| RecordedPart { part: self::part(0), lines: 0, rows: RoaringBitmap::new() });
     part.rows.insert(row);
+    part.lines += 1;
     part.part.bytes += bytes;
 }
 

@@ -6,7 +6,7 @@ use batchwright::domain::batch::NewBatch;
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{DaemonId, FileId, LeaseId};
-use batchwright::domain::lease::{LapsedLease, Lease};
+use batchwright::domain::lease::{FencedLease, Lease};
 use batchwright::storage::{
     BatchStore as _, FileStore as _, HeldLease, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
 };
@@ -30,6 +30,9 @@ on_both_databases!(
     a_lease_that_was_given_back_has_lapsed,
     a_lease_given_back_with_an_old_token_stays,
     a_daemon_that_beats_again_keeps_its_leases,
+    a_daemon_that_has_beaten_since_it_was_seen_is_not_declared_dead,
+    a_daemon_takes_nothing_over_from_itself,
+    a_lease_that_owes_other_rows_than_it_counts_is_corrected_by_its_holder,
     lapsed_leases_are_of_batches_in_progress_only,
     lapsed_leases_come_up_to_the_limit,
     whoever_takes_a_lease_over_has_its_rows_under_a_higher_token,
@@ -45,14 +48,14 @@ on_both_databases!(
 );
 
 /// The state of leases as the one lapsed lease it must be.
-async fn only_lapsed(storage: &TestStorage) -> Result<LapsedLease> {
-    let lapsed = storage.lapsed_leases(10).await?;
+async fn only_lapsed(storage: &TestStorage) -> Result<FencedLease> {
+    let lapsed = storage.lapsed(10).await?;
     assert_eq!(lapsed.len(), 1);
     Ok(lapsed[0])
 }
 
 fn held(lease: &Lease, runs: bool) -> HeldLease {
-    HeldLease { id: lease.id, token: lease.token, runs }
+    HeldLease { lease: lease.fenced(), runs }
 }
 
 /// Sorts leases by their rows and checks that these are `0..rows`, each once.
@@ -73,8 +76,16 @@ async fn a_claim_moves_the_cursor(storage: TestStorage) -> Result<()> {
 
     let lease = storage.claim(&lane, 4, DaemonId::new()).await?.expect("nobody else claims");
 
-    let expected =
-        Lease { id: lease.id, batch_id: batch.id, model: "model-0".to_owned(), first: 0, last: 4, token: 1, deaths: 0 };
+    let expected = Lease {
+        id: lease.id,
+        batch_id: batch.id,
+        model: "model-0".to_owned(),
+        first: 0,
+        last: 4,
+        token: 1,
+        owed: 4,
+        deaths: 0,
+    };
     assert_eq!(lease, expected);
     let moved = storage.open_lane(batch.id).await?;
     assert_eq!((moved.next, moved.last), (4, 10));
@@ -182,7 +193,7 @@ async fn the_lease_of_a_living_daemon_has_not_lapsed(storage: TestStorage) -> Re
 
     storage.claimed(batch.id, 2, daemon).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.lapsed(10).await?, []);
     Ok(())
 }
 
@@ -193,7 +204,7 @@ async fn the_lease_of_a_dead_daemon_has_lapsed(storage: TestStorage) -> Result<(
 
     storage.let_die(daemon).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: lease.id, token: 1 }]);
     Ok(())
 }
 
@@ -202,7 +213,7 @@ async fn the_lease_of_a_daemon_that_never_beat_has_lapsed(storage: TestStorage) 
 
     let lease = storage.claimed(batch.id, 2, DaemonId::new()).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: lease.id, token: 1 }]);
     Ok(())
 }
 
@@ -212,9 +223,9 @@ async fn a_lease_that_was_given_back_has_lapsed(storage: TestStorage) -> Result<
     let given_back = storage.claimed(batch.id, 2, daemon).await?;
     let kept = storage.claimed(batch.id, 2, daemon).await?;
 
-    storage.give_back(given_back.id, given_back.token).await?;
+    storage.give_back(given_back.fenced()).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, [LapsedLease { id: given_back.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: given_back.id, token: 1 }]);
     assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&kept, true)]);
     Ok(())
 }
@@ -226,9 +237,9 @@ async fn a_lease_given_back_with_an_old_token_stays(storage: TestStorage) -> Res
     let lapsed = only_lapsed(&storage).await?;
     let taken = storage.take_over(lapsed, daemon).await?.expect("nobody else takes it");
 
-    storage.give_back(old.id, old.token).await?;
+    storage.give_back(old.fenced()).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.lapsed(10).await?, []);
     assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&taken, true)]);
     Ok(())
 }
@@ -243,8 +254,56 @@ async fn a_daemon_that_beats_again_keeps_its_leases(storage: TestStorage) -> Res
     let mine = storage.beat(daemon, Duration::from_hours(1)).await?.leases;
 
     assert_eq!(mine, [held(&lease, true)]);
-    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.lapsed(10).await?, []);
     assert_eq!(storage.take_over(lapsed, DaemonId::new()).await?, None);
+    Ok(())
+}
+
+async fn a_daemon_that_has_beaten_since_it_was_seen_is_not_declared_dead(storage: TestStorage) -> Result<()> {
+    let daemon = DaemonId::new();
+    let seen = storage.beat(daemon, Duration::from_millis(1)).await?.daemons[0];
+    let batch = storage.running(&[2]).await?;
+    storage.claimed(batch.id, 2, daemon).await?;
+    let since = storage.beat(daemon, Duration::from_millis(1)).await?.daemons[0];
+
+    assert!(!storage.declare_dead(seen).await?);
+    let after_the_old_pulse = storage.lapsed(10).await?;
+    assert!(storage.declare_dead(since).await?);
+
+    assert_eq!(after_the_old_pulse, []);
+    assert_eq!(storage.lapsed(10).await?.len(), 1);
+    assert!(!storage.declare_dead(since).await?, "once");
+    Ok(())
+}
+
+async fn a_daemon_takes_nothing_over_from_itself(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+    let batch = storage.running(&[2]).await?;
+    let lease = storage.claimed(batch.id, 2, daemon).await?;
+    storage.let_die(daemon).await?;
+
+    let by_itself = (storage.lapsed_leases(daemon, 10).await?, storage.take_over(lease.fenced(), daemon).await?);
+
+    assert_eq!(by_itself, (vec![], None));
+    assert_eq!(storage.lapsed(10).await?, [lease.fenced()], "it has lapsed for others");
+    storage.give_back(lease.fenced()).await?;
+    assert_eq!(storage.lapsed_leases(daemon, 10).await?, [lease.fenced()], "given back it is anybody's");
+    Ok(())
+}
+
+async fn a_lease_that_owes_other_rows_than_it_counts_is_corrected_by_its_holder(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[4]).await?;
+    let lease = storage.claimed(batch.id, 4, DaemonId::new()).await?;
+    let old = FencedLease { token: lease.token - 1, ..lease.fenced() };
+
+    storage.correct_owed(old, 0).await?;
+    let by_an_old_holder = only_lapsed(&storage).await?;
+    storage.correct_owed(lease.fenced(), 1).await?;
+    let taken = storage.take_over(lease.fenced(), DaemonId::new()).await?.expect("nobody else takes it");
+    storage.correct_owed(taken.fenced(), 0).await?;
+
+    assert_eq!((by_an_old_holder, taken.owed), (lease.fenced(), 1));
+    assert_eq!(storage.lapsed(10).await?, [], "what owes nothing is gone");
     Ok(())
 }
 
@@ -256,7 +315,7 @@ async fn lapsed_leases_are_of_batches_in_progress_only(storage: TestStorage) -> 
     storage.claimed(overdue.id, 2, DaemonId::new()).await?;
     storage.expire_batches(overdue.expires_at, 10).await?;
 
-    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.lapsed(10).await?, []);
     Ok(())
 }
 
@@ -266,7 +325,7 @@ async fn lapsed_leases_come_up_to_the_limit(storage: TestStorage) -> Result<()> 
         storage.claimed(batch.id, 1, DaemonId::new()).await?;
     }
 
-    assert_eq!(storage.lapsed_leases(2).await?.len(), 2);
+    assert_eq!(storage.lapsed(2).await?.len(), 2);
     Ok(())
 }
 
@@ -278,7 +337,7 @@ async fn whoever_takes_a_lease_over_has_its_rows_under_a_higher_token(storage: T
     let taken = storage.take_over(only_lapsed(&storage).await?, daemon).await?;
 
     assert_eq!(taken, Some(Lease { token: 2, deaths: 1, ..old }));
-    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.lapsed(10).await?, []);
     Ok(())
 }
 
@@ -291,8 +350,8 @@ async fn a_lease_is_taken_over_from_the_token_it_lapsed_with_only(storage: TestS
 
     assert_eq!(storage.take_over(first, DaemonId::new()).await?, None);
 
-    assert_eq!(only_lapsed(&storage).await?, LapsedLease { token: 2, ..first });
-    assert_eq!(storage.take_over(LapsedLease { id: LeaseId::new(), token: 1 }, DaemonId::new()).await?, None);
+    assert_eq!(only_lapsed(&storage).await?, FencedLease { token: 2, ..first });
+    assert_eq!(storage.take_over(FencedLease { id: LeaseId::new(), token: 1 }, DaemonId::new()).await?, None);
     Ok(())
 }
 
@@ -301,7 +360,7 @@ async fn a_lease_of_a_living_daemon_is_not_taken_over(storage: TestStorage) -> R
     let batch = storage.running(&[2]).await?;
     let lease = storage.claimed(batch.id, 2, daemon).await?;
 
-    let taken = storage.take_over(LapsedLease { id: lease.id, token: lease.token }, DaemonId::new()).await?;
+    let taken = storage.take_over(lease.fenced(), DaemonId::new()).await?;
 
     assert_eq!(taken, None);
     assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&lease, true)]);
@@ -348,7 +407,7 @@ async fn a_heartbeat_tells_which_batches_still_run(storage: TestStorage) -> Resu
 
     let mut leases = storage.beat(daemon, Duration::from_hours(1)).await?.leases;
 
-    leases.sort_by_key(|lease| lease.id);
+    leases.sort_by_key(|held| held.lease);
     assert_eq!(leases, [held(&closing, false), held(&stopping, false), held(&running, true)]);
     Ok(())
 }
@@ -405,45 +464,9 @@ async fn a_batch_without_an_indexed_file_has_no_input(storage: TestStorage) -> R
     Ok(())
 }
 
-/// Time as each database has it: a lease lapses by no other clock.
-mod clocks {
+/// What opening a database does to leases.
+mod opening {
     use super::*;
-
-    #[tokio::test]
-    async fn sqlite_follows_the_clock_it_was_opened_with() -> Result<()> {
-        let storage = TestStorage::sqlite().await;
-        let daemon = DaemonId::new();
-        storage.beat(daemon, Duration::from_secs(15)).await?;
-        let batch = storage.running(&[2]).await?;
-        storage.claimed(batch.id, 2, daemon).await?;
-
-        storage.clock.advance(Duration::from_millis(14_999));
-        let just_before = storage.lapsed_leases(10).await?;
-        storage.clock.advance(Duration::from_millis(1));
-        let then = storage.lapsed_leases(10).await?;
-
-        assert_eq!((just_before.len(), then.len()), (0, 1));
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn postgres_follows_its_own_clock() -> Result<()> {
-        let storage = TestStorage::postgres().await;
-        let daemon = storage.living_daemon().await?;
-        let batch = storage.running(&[2]).await?;
-        storage.claimed(batch.id, 2, daemon).await?;
-
-        storage.clock.advance(Duration::from_hours(2));
-        let by_the_programs_clock = storage.lapsed_leases(10).await?;
-        storage.beat(daemon, Duration::from_millis(1)).await?;
-        let by_its_own = async {
-            while storage.lapsed_leases(10).await?.is_empty() {}
-            Ok(())
-        };
-
-        assert_eq!(by_the_programs_clock, []);
-        tokio::time::timeout(Duration::from_secs(10), by_its_own).await.expect("a millisecond passes")
-    }
 
     #[tokio::test]
     async fn every_lease_has_lapsed_when_sqlite_is_opened_again() -> Result<()> {
@@ -452,9 +475,9 @@ mod clocks {
         let batch = storage.running(&[2]).await?;
         let lease = storage.claimed(batch.id, 2, daemon).await?;
 
-        let reopened = storage.place.open(storage.clock.clone()).await?;
+        let reopened = storage.place.open().await?;
 
-        assert_eq!(reopened.lapsed_leases(10).await?, [LapsedLease { id: lease.id, token: 1 }]);
+        assert_eq!(reopened.lapsed_leases(DaemonId::new(), 10).await?, [FencedLease { id: lease.id, token: 1 }]);
         Ok(())
     }
 
@@ -465,9 +488,9 @@ mod clocks {
         let batch = storage.running(&[2]).await?;
         storage.claimed(batch.id, 2, daemon).await?;
 
-        let other = storage.place.open(storage.clock.clone()).await?;
+        let other = storage.place.open().await?;
 
-        assert_eq!(other.lapsed_leases(10).await?, []);
+        assert_eq!(other.lapsed_leases(DaemonId::new(), 10).await?, []);
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ async fn leased(storage: &TestStorage, total: u32, claimed: u32) -> Result<(Batc
 /// The lease in the hands of a living daemon.
 async fn taken_over(storage: &TestStorage, lease: &Lease) -> Result<Lease> {
     let daemon = storage.living_daemon().await?;
-    let lapsed = storage.lapsed_leases(100).await?.into_iter().find(|lapsed| lapsed.id == lease.id);
+    let lapsed = storage.lapsed(100).await?.into_iter().find(|lapsed| lapsed.id == lease.id);
     let taken = storage.take_over(lapsed.expect("it has lapsed"), daemon).await?;
     Ok(taken.expect("nobody else takes it"))
 }
@@ -172,9 +172,9 @@ async fn a_lease_ends_with_its_last_row(storage: TestStorage) -> Result<()> {
     let (_, lease) = leased(&storage, 5, 3).await?;
 
     assert_recorded(&storage, &flush(&[(&lease, 0..2, 0..0)])).await?;
-    let with_one_row_left = storage.lapsed_leases(10).await?.len();
+    let with_one_row_left = storage.lapsed(10).await?.len();
     assert_recorded(&storage, &flush(&[(&lease, 0..0, 2..3)])).await?;
-    let with_none = storage.lapsed_leases(10).await?.len();
+    let with_none = storage.lapsed(10).await?.len();
 
     assert_eq!((with_one_row_left, with_none), (1, 0));
     Ok(())
@@ -187,7 +187,7 @@ async fn a_lease_that_was_taken_over_records_nothing(storage: TestStorage) -> Re
 
     let recorded = storage.record(&flush(&[(&lease, 0..2, 2..3)]), after(5)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![lease.id]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![lease.fenced()]));
     assert_eq!(state(&storage, batch.id).await?, before);
     assert_eq!(storage.file_parts(batch.output_file_id).await?, []);
     assert_eq!(storage.file_parts(batch.error_file_id).await?, []);
@@ -200,21 +200,21 @@ async fn a_lease_that_never_was_records_nothing(storage: TestStorage) -> Result<
 
     let recorded = storage.record(&flush(&[(&made_up, 0..5, 0..0)]), after(5)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![made_up.id]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![made_up.fenced()]));
     assert_eq!(state(&storage, batch.id).await?, (batch, rows([])));
     Ok(())
 }
 
 async fn a_lease_that_was_given_back_records_until_it_is_taken_over(storage: TestStorage) -> Result<()> {
     let (_, lease) = leased(&storage, 5, 5).await?;
-    storage.give_back(lease.id, lease.token).await?;
+    storage.give_back(lease.fenced()).await?;
 
     let given_back = storage.record(&flush(&[(&lease, 0..1, 0..0)]), after(5)).await?;
     taken_over(&storage, &lease).await?;
     let lost = storage.record(&flush(&[(&lease, 1..2, 0..0)]), after(5)).await?;
 
     assert_eq!(given_back, Recorded::Applied);
-    assert_eq!(lost, Recorded::LostLeases(vec![lease.id]));
+    assert_eq!(lost, Recorded::LostLeases(vec![lease.fenced()]));
     Ok(())
 }
 
@@ -227,9 +227,9 @@ async fn a_flush_with_one_lost_lease_is_refused_whole(storage: TestStorage) -> R
     // The kept lease would end with this flush, and the batch be through.
     let recorded = storage.record(&flush(&[(&kept, 0..3, 0..0), (&lost, 3..6, 0..0)]), after(5)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![lost.id]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![lost.fenced()]));
     assert_eq!(state(&storage, batch.id).await?, before);
-    assert_eq!(storage.lapsed_leases(10).await?.iter().map(|lapsed| lapsed.id).collect::<Vec<_>>(), [kept.id]);
+    assert_eq!(storage.lapsed(10).await?.iter().map(|lapsed| lapsed.id).collect::<Vec<_>>(), [kept.id]);
     Ok(())
 }
 
@@ -243,7 +243,7 @@ async fn a_flush_with_one_lost_lease_leaves_its_other_batches_alone(storage: Tes
     for (good, lost) in [(&taken[0], &other_lease), (&taken[1], &one_lease)] {
         let recorded = storage.record(&flush(&[(good, 0..3, 0..0), (lost, 0..3, 0..0)]), after(5)).await?;
 
-        assert_eq!(recorded, Recorded::LostLeases(vec![lost.id]));
+        assert_eq!(recorded, Recorded::LostLeases(vec![lost.fenced()]));
         assert_eq!((state(&storage, one.id).await?, state(&storage, other.id).await?), before);
         assert_eq!(storage.file_parts(one.output_file_id).await?, []);
         assert_eq!(storage.file_parts(other.output_file_id).await?, []);
@@ -256,7 +256,7 @@ async fn a_refused_flush_is_recorded_without_the_lost_rows(storage: TestStorage)
     let lost = storage.claimed(batch.id, 3, DaemonId::new()).await?;
     taken_over(&storage, &lost).await?;
     let refused = storage.record(&flush(&[(&kept, 0..3, 0..0), (&lost, 3..6, 0..0)]), after(5)).await?;
-    assert_eq!(refused, Recorded::LostLeases(vec![lost.id]));
+    assert_eq!(refused, Recorded::LostLeases(vec![lost.fenced()]));
 
     assert_recorded(&storage, &flush(&[(&kept, 0..3, 0..0)])).await?;
 
@@ -361,7 +361,7 @@ async fn flushes_of_many_daemons_at_once_are_all_counted(storage: TestStorage) -
         let parts = [batch.output_file_id, batch.error_file_id].map(|file| storage.file_parts(file));
         assert_eq!(join_all(parts).await.into_iter().collect::<Result<Vec<_>>>()?.concat().len(), 80);
     }
-    assert_eq!(storage.lapsed_leases(10).await?, []);
+    assert_eq!(storage.lapsed(10).await?, []);
     Ok(())
 }
 

@@ -30,6 +30,7 @@ mod cancelling;
 mod daemons;
 mod ending;
 mod files;
+mod guard;
 mod leases;
 mod ledger;
 mod merging;

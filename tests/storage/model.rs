@@ -3,21 +3,17 @@
 //! A case is one batch and a seed, which decides all that happens to it; a failure names the seed. `MODEL_CASES` sets
 //! how many cases are run, which start from the seed in `MODEL_SEED` or 0.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+mod case;
+mod daemon;
 
-use batchwright::domain::batch::{Batch, Counts};
-use batchwright::domain::file::FilePart;
-use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
-use batchwright::domain::lease::{Lease, OpenLane};
-use batchwright::storage::{
-    BatchFlush, BatchStore as _, Beat, Ending, FileStore as _, Flush, LeaseStore as _, Ledger as _, Recorded, Result,
-    TieredPart, Upkeep as _,
-};
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
+use std::panic::AssertUnwindSafe;
 
-use crate::given::{ERROR_LINE, OUTPUT_LINE, TestStorage, USAGE_OF_A_ROW, WINDOW, add_row, after, ending, merged};
+use batchwright::storage::Result;
+use case::Case;
+use daemon::Recorder;
+use futures::FutureExt as _;
+
+use crate::given::TestStorage;
 
 #[tokio::test]
 async fn on_sqlite_every_row_has_its_line_exactly_once() -> Result<()> {
@@ -29,14 +25,45 @@ async fn on_postgres_every_row_has_its_line_exactly_once() -> Result<()> {
     run_cases(&TestStorage::postgres().await, 20).await
 }
 
-async fn run_cases(storage: &TestStorage, cases: u64) -> Result<()> {
-    let first = setting("MODEL_SEED").unwrap_or(0);
-    for seed in first..first + setting("MODEL_CASES").unwrap_or(cases) {
+#[tokio::test]
+async fn a_recorder_that_confuses_runs_of_a_lease_loses_calls_and_no_line() -> Result<()> {
+    let storage = TestStorage::sqlite().await;
+    let mut violations = 0;
+    for seed in seeds(200) {
         let named = NameOnPanic(seed);
-        Case::new(storage, seed).await?.run().await?;
+        violations += Case::new(&storage, seed, Recorder::ConfusesTokens).await?.run().await?;
+        std::mem::forget(named);
+    }
+    assert!(violations > 0, "the guard was never asked: the fault does not show");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_the_guard_the_same_recorder_breaks_the_promise() {
+    for seed in seeds(200) {
+        let storage = TestStorage::without_guard().await;
+        let case = Case::new(&storage, seed, Recorder::ConfusesTokens).await.expect("a fresh database takes a batch");
+        let kept = AssertUnwindSafe(case.run()).catch_unwind().await;
+        if !matches!(kept, Ok(Ok(_))) {
+            return;
+        }
+    }
+    panic!("the model does not find the fault that the guard is for");
+}
+
+async fn run_cases(storage: &TestStorage, cases: u64) -> Result<()> {
+    for seed in seeds(cases) {
+        let named = NameOnPanic(seed);
+        let violations = Case::new(storage, seed, Recorder::KeysByToken).await?.run().await?;
+        assert_eq!(violations, 0, "nothing that the program does contradicts the ledger");
         std::mem::forget(named);
     }
     Ok(())
+}
+
+fn seeds(cases: u64) -> std::ops::Range<u64> {
+    let first = setting("MODEL_SEED").unwrap_or(0);
+    first..first + setting("MODEL_CASES").unwrap_or(cases)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the program")]
@@ -51,514 +78,5 @@ struct NameOnPanic(u64);
 impl Drop for NameOnPanic {
     fn drop(&mut self) {
         eprintln!("the case of seed {0} failed; run it alone by MODEL_SEED={0} MODEL_CASES=1", self.0);
-    }
-}
-
-/// A call that has ended and whose outcome is not recorded yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ended {
-    lease: LeaseId,
-    token: i64,
-    row: u32,
-    completed: bool,
-}
-
-/// What a daemon has in memory, which is not what the database has: it may have lost leases without knowing.
-struct Daemon {
-    id: DaemonId,
-    /// Its leases, and the rows of each whose call has not ended.
-    held: BTreeMap<LeaseId, (Lease, BTreeSet<u32>)>,
-    ended: Vec<Ended>,
-    /// The lane it saw last, which others may have moved since.
-    lane: Option<OpenLane>,
-    /// The parts of a file it saw last, which others may have merged since.
-    parts: Option<(FileId, Vec<TieredPart>)>,
-    /// A flush whose answer it has not seen.
-    unanswered: Option<Flush>,
-    crashed: bool,
-}
-
-impl Daemon {
-    fn new() -> Self {
-        Self {
-            id: DaemonId::new(),
-            held: BTreeMap::new(),
-            ended: Vec::new(),
-            lane: None,
-            parts: None,
-            unanswered: None,
-            crashed: false,
-        }
-    }
-}
-
-/// What happens next.
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    Look,
-    Claim,
-    TakeOver,
-    Beat,
-    Stall,
-    CallEnds,
-    Record,
-    RecordAgain,
-    GiveBack,
-    Crash,
-    Leave,
-    TryAlone,
-    Merge,
-    Cancel,
-    WindowCloses,
-    Finish,
-}
-
-impl Event {
-    /// Each event and how often it comes, compared with the others.
-    const WEIGHTS: [(Self, u32); 16] = [
-        (Self::Look, 10),
-        (Self::Claim, 12),
-        (Self::TakeOver, 12),
-        (Self::Beat, 10),
-        (Self::Stall, 6),
-        (Self::CallEnds, 30),
-        (Self::Record, 14),
-        (Self::RecordAgain, 4),
-        (Self::GiveBack, 3),
-        (Self::Crash, 3),
-        (Self::Leave, 2),
-        (Self::TryAlone, 6),
-        (Self::Merge, 10),
-        (Self::Cancel, 1),
-        (Self::WindowCloses, 1),
-        (Self::Finish, 8),
-    ];
-
-    fn any(random: &mut StdRng) -> Self {
-        let mut left = random.random_range(0..Self::WEIGHTS.iter().map(|(_, weight)| weight).sum());
-        for (event, weight) in Self::WEIGHTS {
-            if left < weight {
-                return event;
-            }
-            left -= weight;
-        }
-        unreachable!("the weights add up to their sum")
-    }
-}
-
-/// A lease as it must be in the database.
-struct Known {
-    token: i64,
-    owed: u32,
-    given_back: bool,
-    deaths: u32,
-    tries: u32,
-}
-
-struct Case<'a> {
-    storage: &'a TestStorage,
-    random: StdRng,
-    id: BatchId,
-    rows: u32,
-    daemons: Vec<Daemon>,
-    /// The ids of those that live.
-    living: BTreeSet<DaemonId>,
-    leases: BTreeMap<LeaseId, Known>,
-    /// What each merged blob was made of.
-    sources: BTreeMap<BlobId, Vec<FilePart>>,
-    /// The parts of the output and the error file as they were recorded, in the order in which they were first seen.
-    seen: [Vec<FilePart>; 2],
-    /// The rows whose outcomes the storage said it has, and whether each completed: the ledger as it must be.
-    recorded: BTreeMap<u32, bool>,
-    /// The rows that got their line because they never ran.
-    never_ran: BTreeSet<u32>,
-    /// The batch as it was when it ended.
-    end: Option<Batch>,
-}
-
-impl<'a> Case<'a> {
-    async fn new(storage: &'a TestStorage, seed: u64) -> Result<Self> {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut lanes = vec![random.random_range(1..=7)];
-        if random.random_bool(0.5) {
-            lanes.push(random.random_range(1..=7));
-        }
-        let id = storage.running(&lanes).await?.id;
-        Ok(Self {
-            storage,
-            random,
-            id,
-            rows: lanes.iter().sum(),
-            daemons: (0..3).map(|_| Daemon::new()).collect(),
-            living: BTreeSet::new(),
-            leases: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            seen: [Vec::new(), Vec::new()],
-            recorded: BTreeMap::new(),
-            never_ran: BTreeSet::new(),
-            end: None,
-        })
-    }
-
-    async fn run(mut self) -> Result<()> {
-        let mut steps = 0;
-        while self.end.is_none() {
-            self.step().await?;
-            self.check().await?;
-            steps += 1;
-            assert!(steps < 10_000, "the batch does not come to its end");
-        }
-        // Those who have not heard that it has ended change nothing any more.
-        for _ in 0..10 {
-            self.step().await?;
-            self.check().await?;
-        }
-        self.check_files().await?;
-        // Their leases are gone with the batch; they must not live on into the next case.
-        for daemon in &self.daemons {
-            assert_eq!(self.storage.beat(daemon.id, Duration::ZERO).await?.leases, []);
-        }
-        Ok(())
-    }
-
-    async fn step(&mut self) -> Result<()> {
-        let who = self.random.random_range(0..self.daemons.len());
-        let event = Event::any(&mut self.random);
-        if self.daemons[who].crashed {
-            return self.restart(who).await;
-        }
-        match event {
-            Event::Look => self.look(who).await,
-            Event::Claim => self.claim(who).await,
-            Event::TakeOver => self.take_over(who).await,
-            Event::Beat => self.beat(who).await,
-            Event::Stall => self.let_die(who).await,
-            Event::CallEnds => {
-                self.call_ends(who);
-                Ok(())
-            }
-            Event::Record => self.record(who).await,
-            Event::RecordAgain => self.record_again(who).await,
-            Event::GiveBack => self.give_back(who).await,
-            Event::Crash => {
-                self.daemons[who].crashed = true;
-                Ok(())
-            }
-            Event::Leave => self.leave(who).await,
-            Event::TryAlone => self.try_alone(who).await,
-            Event::Merge => self.merge(who).await,
-            Event::Cancel => self.storage.cancel_batch(self.id, after(1)).await.map(drop),
-            Event::WindowCloses => self.storage.expire_batches(after(0).plus(WINDOW), 10).await.map(drop),
-            Event::Finish => self.finish().await,
-        }
-    }
-
-    /// Nothing of a crashed daemon is left but its leases, until its time has run out.
-    async fn restart(&mut self, who: usize) -> Result<()> {
-        self.let_die(who).await?;
-        self.daemons[who] = Daemon::new();
-        self.beat(who).await
-    }
-
-    async fn let_die(&mut self, who: usize) -> Result<()> {
-        self.living.remove(&self.daemons[who].id);
-        self.storage.let_die(self.daemons[who].id).await
-    }
-
-    /// A daemon says that it works no more; another starts in its place, or its last calls and flushes come late.
-    async fn leave(&mut self, who: usize) -> Result<()> {
-        self.storage.leave(self.daemons[who].id).await?;
-        self.living.remove(&self.daemons[who].id);
-        if self.random.random_bool(0.5) {
-            self.daemons[who] = Daemon::new();
-            self.beat(who).await?;
-        }
-        Ok(())
-    }
-
-    async fn look(&mut self, who: usize) -> Result<()> {
-        let lanes = self.storage.open_lanes(10).await?;
-        if !lanes.is_empty() {
-            let no = self.random.random_range(0..lanes.len());
-            self.daemons[who].lane = Some(lanes[no].clone());
-        }
-        Ok(())
-    }
-
-    async fn claim(&mut self, who: usize) -> Result<()> {
-        let daemon = &mut self.daemons[who];
-        let Some(lane) = daemon.lane.take() else { return Ok(()) };
-        let rows = self.random.random_range(1..=5).min(lane.waiting());
-        if let Some(lease) = self.storage.claim(&lane, rows, daemon.id).await? {
-            let known = Known { token: lease.token, owed: rows, given_back: false, deaths: 0, tries: 0 };
-            self.leases.insert(lease.id, known);
-            daemon.held.insert(lease.id, (lease.clone(), (lease.first..lease.last).collect()));
-        }
-        Ok(())
-    }
-
-    async fn take_over(&mut self, who: usize) -> Result<()> {
-        let lapsed = self.storage.lapsed_leases(10).await?;
-        if lapsed.is_empty() {
-            return Ok(());
-        }
-        let lapsed = lapsed[self.random.random_range(0..lapsed.len())];
-        let daemon = &mut self.daemons[who];
-        let lease = self.storage.take_over(lapsed, daemon.id).await?.expect("nobody else does anything meanwhile");
-        let recorded = self.storage.recorded_rows(self.id).await?;
-        let owed: BTreeSet<u32> = (lease.first..lease.last).filter(|row| !recorded.contains(*row)).collect();
-        assert!(!owed.is_empty(), "a lease goes with its last row");
-        let known = self.leases.get_mut(&lease.id).expect("only what was claimed is a lease");
-        known.token += 1;
-        known.deaths += u32::from(!known.given_back);
-        known.given_back = false;
-        assert_eq!((lease.token, lease.deaths), (known.token, known.deaths));
-        daemon.held.insert(lease.id, (lease, owed));
-        Ok(())
-    }
-
-    /// Learns which leases are its own, drops the others, and gives back those of a batch that does not run.
-    async fn beat(&mut self, who: usize) -> Result<()> {
-        let daemon = &mut self.daemons[who];
-        let Beat { leases: mine, place } = self.storage.beat(daemon.id, Duration::from_hours(1)).await?;
-        self.living.insert(daemon.id);
-        let rank = self.living.range(..daemon.id).count();
-        assert_eq!((place.rank as usize, place.of as usize), (rank, self.living.len()));
-        daemon.held.retain(|id, _| mine.iter().any(|held| held.id == *id));
-        for held in mine.into_iter().filter(|held| !held.runs) {
-            // One it knows nothing of was claimed or taken over by nobody else.
-            let (lease, _) = self.daemons[who].held.remove(&held.id).expect("it holds what the database says it holds");
-            self.hand_back(&lease).await?;
-        }
-        Ok(())
-    }
-
-    async fn hand_back(&mut self, lease: &Lease) -> Result<()> {
-        if let Some(known) = self.leases.get_mut(&lease.id).filter(|known| known.token == lease.token) {
-            known.given_back = true;
-            known.tries = 0;
-        }
-        self.storage.give_back(lease.id, lease.token).await
-    }
-
-    /// A row of a lease is about to run alone, if the lease is still its holder's.
-    async fn try_alone(&mut self, who: usize) -> Result<()> {
-        let held = &self.daemons[who].held;
-        if held.is_empty() {
-            return Ok(());
-        }
-        let no = self.random.random_range(0..held.len());
-        let (lease, _) = held.values().nth(no).expect("it was counted");
-        let known = self.leases.get_mut(&lease.id).filter(|known| known.token == lease.token);
-        let expected = known.map(|known| {
-            known.tries += 1;
-            known.tries
-        });
-        assert_eq!(self.storage.try_alone(lease.id, lease.token).await?, expected);
-        Ok(())
-    }
-
-    fn call_ends(&mut self, who: usize) {
-        let daemon = &mut self.daemons[who];
-        if daemon.held.is_empty() {
-            return;
-        }
-        let no = self.random.random_range(0..daemon.held.len());
-        let (lease, owed) = daemon.held.values_mut().nth(no).expect("it was counted");
-        if !owed.is_empty() {
-            let no = self.random.random_range(0..owed.len());
-            let row = *owed.iter().nth(no).expect("it was counted");
-            owed.remove(&row);
-            let completed = self.random.random_bool(0.7);
-            daemon.ended.push(Ended { lease: lease.id, token: lease.token, row, completed });
-        }
-    }
-
-    /// Records all that has ended, without the rows of leases that turn out to be lost.
-    async fn record(&mut self, who: usize) -> Result<()> {
-        let mut ended = std::mem::take(&mut self.daemons[who].ended);
-        while !ended.is_empty() {
-            let flush = self.flush(&ended);
-            match self.storage.record(&flush, after(2)).await? {
-                Recorded::Applied => {
-                    for row in &ended {
-                        let known = self.recorded.insert(row.row, row.completed);
-                        assert_eq!(known, None, "row {} was recorded twice", row.row);
-                    }
-                    self.pay_off(&flush);
-                    let daemon = &mut self.daemons[who];
-                    match self.random.random_range(0..10) {
-                        0..3 => daemon.unanswered = Some(flush),
-                        3 => daemon.crashed = true,
-                        _ => {}
-                    }
-                    return Ok(());
-                }
-                Recorded::LostLeases(lost) => {
-                    assert!(!lost.is_empty());
-                    let before = ended.len();
-                    ended.retain(|row| !lost.contains(&row.lease));
-                    assert!(ended.len() < before, "only leases that were named can be lost");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn pay_off(&mut self, flush: &Flush) {
-        for (id, (token, rows)) in &flush.batches[&self.id].leases {
-            let known = self.leases.get_mut(id).expect("rows of a lease that is gone are not recorded");
-            assert_eq!(known.token, *token, "rows of an old holder are not recorded");
-            known.owed -= rows;
-            known.deaths = if known.tries > 0 { known.deaths } else { 0 };
-            known.tries = 0;
-        }
-        self.leases.retain(|_, known| known.owed > 0);
-    }
-
-    fn flush(&self, ended: &[Ended]) -> Flush {
-        let mut batch = BatchFlush::default();
-        for row in ended {
-            if row.completed {
-                add_row(&mut batch.output, row.row, OUTPUT_LINE);
-                batch.usage.add(USAGE_OF_A_ROW);
-            } else {
-                add_row(&mut batch.error, row.row, ERROR_LINE);
-            }
-            batch.leases.entry(row.lease).or_insert((row.token, 0)).1 += 1;
-        }
-        Flush { batches: BTreeMap::from([(self.id, batch)]) }
-    }
-
-    /// A commit whose answer was lost is repeated, whatever has become of the leases and the batch meanwhile.
-    async fn record_again(&mut self, who: usize) -> Result<()> {
-        if let Some(flush) = self.daemons[who].unanswered.take() {
-            assert_eq!(self.storage.record(&flush, after(3)).await?, Recorded::Applied);
-        }
-        Ok(())
-    }
-
-    /// Gives a lease back, maybe with outcomes under it that are not recorded.
-    async fn give_back(&mut self, who: usize) -> Result<()> {
-        if let Some((_, (lease, _))) = self.daemons[who].held.pop_first() {
-            self.hand_back(&lease).await?;
-        }
-        Ok(())
-    }
-
-    /// Merges neighbouring parts of one of the files, maybe of those that were there when the daemon last looked.
-    async fn merge(&mut self, who: usize) -> Result<()> {
-        let batch = self.storage.now(self.id).await?;
-        let file = if self.random.random_bool(0.7) { batch.output_file_id } else { batch.error_file_id };
-        let looked_up = (file, self.storage.tiered_parts(file).await?);
-        let (file, parts) = match self.daemons[who].parts.take() {
-            Some(stale) if self.random.random_bool(0.5) => stale,
-            _ => looked_up.clone(),
-        };
-        if self.random.random_bool(0.5) {
-            self.daemons[who].parts = Some(looked_up);
-        }
-        if parts.len() < 2 {
-            return Ok(());
-        }
-        let length = self.random.random_range(2..=parts.len().min(4));
-        let first = self.random.random_range(0..=parts.len() - length);
-        let parts = &parts[first..first + length];
-
-        let now_there = self.storage.tiered_parts(file).await?;
-        let to = merged(parts);
-        let is_merged = self.storage.merge_parts(file, parts, to, after(3)).await?;
-
-        assert_eq!(is_merged, parts.iter().all(|part| now_there.contains(part)));
-        if is_merged {
-            self.sources.insert(to.blob, parts.iter().map(|part| part.part).collect());
-        }
-        Ok(())
-    }
-
-    /// Ends the batch if it is due, unless the finisher crashes or the batch is called off between the two steps.
-    async fn finish(&mut self) -> Result<()> {
-        let Some(batch) = self.storage.batches_to_finish(1).await?.pop() else { return Ok(()) };
-        assert_eq!(batch.id, self.id);
-        let Some(counts) = self.storage.fence(batch.id).await? else { return Ok(()) };
-        self.leases.clear();
-        let recorded = self.storage.recorded_rows(batch.id).await?;
-        let owed: BTreeSet<u32> = (0..self.rows).filter(|row| !recorded.contains(*row)).collect();
-        assert_eq!(counts.owed(), owed.len() as u64);
-        match self.random.random_range(0..10) {
-            0..2 => return Ok(()),
-            2 => self.storage.cancel_batch(batch.id, after(4)).await.map(drop)?,
-            _ => {}
-        }
-
-        let unchanged = self.storage.now(batch.id).await?.status == batch.status;
-        let finished = self.storage.finish(&ending(&batch, owed.clone()), after(5)).await?;
-
-        assert_eq!(finished, unchanged);
-        if finished {
-            self.never_ran = owed;
-            let ended = self.storage.now(batch.id).await?;
-            assert!(ended.status.is_terminal());
-            self.end = Some(ended);
-            let again = Ending { from: batch.status, ..ending(&batch, self.never_ran.clone()) };
-            assert!(!self.storage.finish(&again, after(6)).await?);
-        }
-        Ok(())
-    }
-
-    /// The ledger and the counters are what the storage said it recorded, and what has ended stays as it is.
-    async fn check(&mut self) -> Result<()> {
-        let batch = self.storage.now(self.id).await?;
-        let completed = self.recorded.values().filter(|completed| **completed).count() as u64;
-        let failed = self.recorded.len() as u64 - completed;
-        assert_eq!(batch.counts, Counts { total: u64::from(self.rows), completed, failed });
-        assert_eq!(batch.usage.total_tokens, completed * USAGE_OF_A_ROW.total_tokens);
-        let lines: BTreeSet<u32> = self.recorded.keys().chain(&self.never_ran).copied().collect();
-        assert_eq!(self.storage.recorded_rows(self.id).await?.iter().collect::<BTreeSet<_>>(), lines);
-        if let Some(end) = &self.end {
-            assert_eq!(batch, *end);
-        }
-        let errors = failed + self.never_ran.len() as u64;
-        self.check_bytes(0, batch.output_file_id, completed * OUTPUT_LINE).await?;
-        self.check_bytes(1, batch.error_file_id, errors * ERROR_LINE).await
-    }
-
-    /// A file has the bytes of its lines, and those that could be seen before are where they were.
-    async fn check_bytes(&mut self, no: usize, id: FileId, expected: u64) -> Result<()> {
-        let parts = self.storage.file_parts(id).await?;
-        let apart: Vec<FilePart> = parts.iter().flat_map(|part| self.taken_apart(*part)).collect();
-        assert!(apart.starts_with(&self.seen[no]), "{apart:?} does not go on from {:?}", self.seen[no]);
-        assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), expected);
-        assert_eq!(apart.iter().map(|part| part.bytes).sum::<u64>(), expected);
-        self.seen[no] = apart;
-        Ok(())
-    }
-
-    /// The parts that were recorded of what they were merged into.
-    fn taken_apart(&self, part: FilePart) -> Vec<FilePart> {
-        match self.sources.get(&part.blob) {
-            Some(source) => source.iter().flat_map(|part| self.taken_apart(*part)).collect(),
-            None => vec![part],
-        }
-    }
-
-    /// Each row has a line in one of the two files, and the files have no other lines.
-    async fn check_files(&self) -> Result<()> {
-        let batch = self.storage.now(self.id).await?;
-        let mut lines = 0;
-        for (id, line, shown) in [
-            (batch.output_file_id, OUTPUT_LINE, batch.output_file()),
-            (batch.error_file_id, ERROR_LINE, batch.error_file()),
-        ] {
-            let file = self.storage.file(id, after(5)).await?;
-            assert_eq!(file.as_ref().map(|file| file.id), shown);
-            lines += file.map_or(0, |file| file.bytes / line);
-        }
-        assert_eq!(lines, u64::from(self.rows));
-        let retired: Vec<BlobId> = self.sources.values().flatten().map(|part| part.blob).collect();
-        assert_eq!(self.storage.orphans(&retired).await?, []);
-        let covered: BTreeSet<u32> = self.recorded.keys().chain(&self.never_ran).copied().collect();
-        assert_eq!(covered, (0..self.rows).collect());
-        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use batchwright::domain::batch::{BatchStatus, NewBatch};
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
+use batchwright::domain::lease::{DaemonPulse, FencedLease};
 use batchwright::domain::page::Order;
 use batchwright::storage::{
     BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, StepStore as _, Upkeep as _,
@@ -40,7 +41,7 @@ on_both_databases!(
     the_line_of_a_row_is_found_by_index,
     whether_a_row_is_held_is_found_by_index,
     a_fence_finds_its_leases_by_index,
-    daemons_that_live_are_found_by_index,
+    a_silent_daemon_is_found_by_index,
     a_daemon_that_leaves_is_found_by_index,
     a_trial_finds_its_lease_by_index,
     the_parts_of_a_file_are_found_by_index,
@@ -188,7 +189,7 @@ async fn open_lanes_are_found_by_index(storage: TestStorage) -> Result<()> {
 }
 
 async fn lapsed_leases_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.lapsed_leases(10)).await?;
+    let statements = sent(storage.lapsed_leases(DaemonId::new(), 10)).await?;
 
     assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
     Ok(())
@@ -297,10 +298,12 @@ async fn a_fence_finds_its_leases_by_index(storage: TestStorage) -> Result<()> {
     Ok(())
 }
 
-async fn daemons_that_live_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.beat(DaemonId::new(), Duration::ZERO)).await?;
+async fn a_silent_daemon_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let silent = DaemonPulse { id: DaemonId::new(), lifetime: Duration::ZERO, beats: 1 };
 
-    assert_found_by(&storage.place, &["daemons_by_life"], statements).await;
+    let statements = sent(storage.declare_dead(silent)).await?;
+
+    assert_found_by(&storage.place, &["autoindex_daemons", "daemons_pkey"], statements).await;
     Ok(())
 }
 
@@ -312,7 +315,7 @@ async fn a_daemon_that_leaves_is_found_by_index(storage: TestStorage) -> Result<
 }
 
 async fn a_trial_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.try_alone(LeaseId::new(), 1)).await?;
+    let statements = sent(storage.try_alone(FencedLease { id: LeaseId::new(), token: 1 })).await?;
 
     assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
     Ok(())

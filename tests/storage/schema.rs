@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use batchwright::domain::time::Clock;
 use batchwright::storage::{Result, Storage as _, StorageError};
 use futures::future::join_all;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 use crate::databases::postgres_url;
-use crate::given::{Place, START, TestStorage};
+use crate::given::{Place, TestStorage};
 
 on_both_databases!(a_database_that_is_up_to_date_is_opened_again, a_database_of_a_newer_program_is_refused,);
 
@@ -91,7 +90,7 @@ fn both_databases_have_migrations_of_the_same_names() {
 async fn replicas_that_start_together_share_the_migration() -> Result<()> {
     let place = Place::Postgres(postgres_url().await);
 
-    let replicas = join_all((0..4).map(|_| place.open(Clock::manual(START)))).await;
+    let replicas = join_all((0..4).map(|_| place.open())).await;
 
     for replica in replicas {
         replica?.check().await?;
@@ -102,7 +101,7 @@ async fn replicas_that_start_together_share_the_migration() -> Result<()> {
 async fn a_database_that_is_up_to_date_is_opened_again(storage: TestStorage) -> Result<()> {
     let batch = storage.validating().await?;
 
-    let again = storage.place.open(storage.clock.clone()).await?;
+    let again = storage.place.open().await?;
 
     again.check().await?;
     assert_eq!(storage.now(batch.id).await?, batch);
@@ -112,7 +111,7 @@ async fn a_database_that_is_up_to_date_is_opened_again(storage: TestStorage) -> 
 async fn a_database_of_a_newer_program_is_refused(storage: TestStorage) -> Result<()> {
     execute(&storage.place, FROM_THE_FUTURE).await;
 
-    let error = storage.place.open(storage.clock.clone()).await.err().expect("it is refused");
+    let error = storage.place.open().await.err().expect("it is refused");
 
     let StorageError::TooNew { found, known } = error else { panic!("{error}") };
     assert_eq!(found, 9999);

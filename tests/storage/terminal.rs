@@ -3,7 +3,7 @@
 use batchwright::domain::batch::{Batch, BatchStatus};
 use batchwright::domain::file::{File, FilePart};
 use batchwright::domain::ids::{BatchId, DaemonId, LeaseId};
-use batchwright::domain::lease::{LapsedLease, Lease, OpenLane};
+use batchwright::domain::lease::{Lease, OpenLane};
 use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Recorded, Result};
 use roaring::RoaringBitmap;
 
@@ -64,12 +64,12 @@ async fn assert_never_changes(storage: &TestStorage, id: BatchId, lane: OpenLane
     assert_eq!(storage.expire_batches(now, 10).await?, 0);
     assert_eq!(storage.open_lanes(10).await?, []);
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
-    assert_eq!(storage.lapsed_leases(10).await?, []);
-    let lapsed = LapsedLease { id: lease.id, token: lease.token };
+    assert_eq!(storage.lapsed(10).await?, []);
+    let lapsed = lease.fenced();
     assert_eq!(storage.take_over(lapsed, DaemonId::new()).await?, None);
-    storage.give_back(lease.id, lease.token).await?;
+    storage.give_back(lease.fenced()).await?;
     let late = flush(&[(&lease, 0..1, 1..2)]);
-    assert_eq!(storage.record(&late, now).await?, Recorded::LostLeases(vec![lease.id]));
+    assert_eq!(storage.record(&late, now).await?, Recorded::LostLeases(vec![lease.fenced()]));
     assert_eq!(storage.fence(id).await?, None);
     for from in [BatchStatus::Finalizing, BatchStatus::Cancelling, status] {
         let mut again = ending(&before.batch, 0..3);
@@ -107,6 +107,7 @@ async fn a_failed_batch_never_changes(storage: TestStorage) -> Result<()> {
         first: 0,
         last: 3,
         token: 1,
+        owed: 3,
         deaths: 0,
     };
 

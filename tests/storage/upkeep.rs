@@ -328,7 +328,7 @@ async fn the_first_blob_store_is_the_one_for_good(storage: TestStorage) -> Resul
 
     assert_eq!(storage.blob_store_id(first).await?, first);
 
-    let reopened = storage.place.open(storage.clock.clone()).await?;
+    let reopened = storage.place.open().await?;
     assert_eq!(storage.blob_store_id(BlobId::new()).await?, first);
     assert_eq!(reopened.blob_store_id(BlobId::new()).await?, first);
     Ok(())

@@ -1,6 +1,7 @@
 //! The states of a request, each with what is known only in it.
 
-use crate::domain::ids::{DaemonId, LeaseId};
+use crate::domain::ids::DaemonId;
+use crate::domain::lease::FencedLease;
 use crate::domain::outcome::{Answer, FailureReason};
 use crate::domain::time::Timestamp;
 
@@ -22,10 +23,8 @@ pub struct Pending {
 pub struct Claimed {
     /// The daemon.
     pub daemon_id: DaemonId,
-    /// The lease that it runs the request under.
-    pub lease: LeaseId,
-    /// The token it holds the lease with: above 1, others have held it before.
-    pub token: i64,
+    /// The lease that it runs the request under; a token above 1 says that others have held it before.
+    pub lease: FencedLease,
 }
 
 /// On the wire.

@@ -86,7 +86,7 @@ impl ResponsesProcessor {
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
         let claimed = request.state.clone();
-        let is_fresh = claimed.token == 1 && request.attempt == 0;
+        let is_fresh = claimed.lease.token == 1 && request.attempt == 0;
         let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.

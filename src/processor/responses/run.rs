@@ -320,7 +320,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
     }
 
     fn write(&self, step: Step) -> StepWrite {
-        StepWrite { row: self.row, lease: self.claimed.lease, token: self.claimed.token, step }
+        StepWrite { row: self.row, lease: self.claimed.lease, step }
     }
 }
 

@@ -95,7 +95,7 @@ async fn record(storage: &impl StepStore, writes: &[StepWrite]) -> Result<Vec<Re
         match storage.record_steps(writes).await {
             Ok(lost) => {
                 let result =
-                    |write: &StepWrite| if lost.contains(&write.held_by()) { Err(NotKept::LeaseLost) } else { Ok(()) };
+                    |write: &StepWrite| if lost.contains(&write.lease) { Err(NotKept::LeaseLost) } else { Ok(()) };
                 return Ok(writes.iter().map(result).collect());
             }
             Err(error @ (StorageError::Internal(_) | StorageError::Corrupt { .. })) => {
@@ -117,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::{BatchId, LeaseId, RequestId};
+    use crate::domain::lease::FencedLease;
     use crate::domain::response::{Step, StepBody, StepPath, StepState};
     use crate::domain::time::Timestamp;
     use crate::storage::Result as StorageResult;
@@ -126,11 +127,11 @@ mod tests {
 
     #[async_trait]
     impl StepStore for Picky {
-        async fn record_steps(&self, writes: &[StepWrite]) -> StorageResult<BTreeSet<(LeaseId, i64)>> {
+        async fn record_steps(&self, writes: &[StepWrite]) -> StorageResult<BTreeSet<FencedLease>> {
             if writes.iter().any(|write| write.row.row == 1) {
                 return Err(StorageError::Corrupt { table: "t", column: "c", id: "i".to_owned() });
             }
-            Ok(writes.iter().filter(|write| write.row.row == 2).map(StepWrite::held_by).collect())
+            Ok(writes.iter().filter(|write| write.row.row == 2).map(|write| write.lease).collect())
         }
 
         async fn steps(&self, _row: RequestId) -> StorageResult<Vec<Step>> {
@@ -155,7 +156,13 @@ mod tests {
         };
         let row = RequestId { batch: BatchId::new(), row };
         let (done, kept) = oneshot::channel();
-        (Entry { write: StepWrite { row, lease: LeaseId::new(), token: 1, step }, kept: Some(done) }, kept)
+        (
+            Entry {
+                write: StepWrite { row, lease: FencedLease { id: LeaseId::new(), token: 1 }, step },
+                kept: Some(done),
+            },
+            kept,
+        )
     }
 
     #[tokio::test]

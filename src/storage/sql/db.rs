@@ -13,7 +13,6 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
 
-use crate::domain::time::Clock;
 use crate::storage::{Result, StorageError};
 
 /// How long any call of the storage may take, once it has a connection.
@@ -41,8 +40,6 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// A database.
 pub struct Db {
     pub(super) pools: Pools,
-    /// The clock of a database that has none of its own.
-    pub(super) clock: Clock,
 }
 
 pub(super) enum Pools {
@@ -52,7 +49,7 @@ pub(super) enum Pools {
 
 impl Db {
     /// Opens the SQLite database at `path`, which is made if it is not there.
-    pub async fn open_sqlite(path: &Path, clock: Clock) -> Result<Self> {
+    pub async fn open_sqlite(path: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -63,11 +60,11 @@ impl Db {
         let pool = || SqlitePoolOptions::new().acquire_timeout(CALL_TIMEOUT);
         let writer = pool().max_connections(1).connect_with(options.clone()).await?;
         let reader = pool().max_connections(SQLITE_READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { pools: Pools::Sqlite { writer, reader }, clock })
+        Ok(Self { pools: Pools::Sqlite { writer, reader } })
     }
 
     /// Connects to the PostgreSQL database at `url`, over at most `connections` connections.
-    pub async fn open_postgres(url: &str, connections: u32, clock: Clock) -> Result<Self> {
+    pub async fn open_postgres(url: &str, connections: u32) -> Result<Self> {
         let options: PgConnectOptions = url.parse().map_err(StorageError::Unavailable)?;
         // No float is ever read, and poolers refuse startup parameters that they do not know.
         let options = options.extra_float_digits(None).statement_cache_capacity(0);
@@ -85,7 +82,7 @@ impl Db {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pools: Pools::Postgres(pool), clock })
+        Ok(Self { pools: Pools::Postgres(pool) })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Lanes, leases and daemons.
 //!
-//! A lease is live while its daemon is: a heartbeat is one update of the daemon's row, however many leases it has, and
-//! never waits for a transaction that records rows.
+//! A lease is live while its daemon has a row: a heartbeat is one update of that row, however many leases there are, and
+//! never waits for a transaction that records rows. No statement here reads a clock: a daemon that is silent is declared
+//! dead by another, which has watched it on a monotonic clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,28 +11,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::dialect::{Announce as _, DatabaseClock as _, query, query_as, query_scalar};
-use super::{End, SqlStorage, corrupt, in_write, on_reader};
+use super::dialect::{Announce as _, query, query_as, query_scalar};
+use super::{End, SqlStorage, corrupt, in_write, on_reader, to_u64};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
-use crate::domain::lease::{LapsedLease, Lease, OpenLane, Place};
+use crate::domain::lease::{DaemonPulse, FencedLease, Lease, OpenLane};
 use crate::domain::time::Timestamp;
 use crate::storage::{BatchInput, Beat, FileStore as _, HeldLease, LeaseStore, Result, StorageError};
 
 const BEAT: &str = "
-    INSERT INTO daemons (id, started_at, alive_until)
-    VALUES ($1, $2, $3)
-    ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until";
+    INSERT INTO daemons (id, lifetime, beats)
+    VALUES ($1, $2, 1)
+    ON CONFLICT (id) DO UPDATE SET lifetime = excluded.lifetime, beats = daemons.beats + 1";
 
-// Long after its leases have lapsed: only to keep the table small.
-const FORGET_DAEMONS: &str = "DELETE FROM daemons WHERE alive_until < $1";
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
+const DAEMONS: &str = "SELECT id, lifetime, beats FROM daemons ORDER BY id";
 
-const PLACE: &str = "
-    SELECT COUNT(*) FILTER (WHERE id < $2), COUNT(*)
-    FROM daemons
-    WHERE alive_until > $1";
+// The counter tells whether the daemon has beaten since it was seen silent.
+const DECLARE_DEAD: &str = "DELETE FROM daemons WHERE id = $1 AND beats = $2";
 
 const LEAVE: &str = "DELETE FROM daemons WHERE id = $1";
 
@@ -59,14 +56,14 @@ const LEASE: &str = "
     INSERT INTO leases (id, batch_id, model, first, last, owed, daemon_id, token)
     VALUES ($1, $2, $3, $4, $5, $6, $7, 1)";
 
-/// True of a lease that is nobody's any more: given back, or of a daemon whose last heartbeat is too long ago.
-macro_rules! lapsed_at {
-    ($now:literal) => {
+/// True of a lease that another daemon may take over: it was given back, or its daemon was declared dead. A daemon's own
+/// is never lapsed for itself, even while others hold it dead: it may be running.
+macro_rules! lapsed_for {
+    ($daemon:literal) => {
         concat!(
-            "(leases.daemon_id IS NULL OR NOT EXISTS (
-                SELECT 1 FROM daemons WHERE daemons.id = leases.daemon_id AND daemons.alive_until > ",
-            $now,
-            "))"
+            "(leases.daemon_id IS NULL OR (leases.daemon_id <> ",
+            $daemon,
+            " AND NOT EXISTS (SELECT 1 FROM daemons WHERE daemons.id = leases.daemon_id)))"
         )
     };
 }
@@ -75,7 +72,7 @@ const LAPSED: &str = concat!(
     "SELECT leases.id, leases.token
      FROM leases JOIN batches ON batches.id = leases.batch_id
      WHERE batches.status = 'in_progress' AND ",
-    lapsed_at!("$1"),
+    lapsed_for!("$1"),
     "
      ORDER BY batches.expires_at, leases.id
      LIMIT $2"
@@ -87,20 +84,23 @@ const TAKE_OVER: &str = concat!(
     "UPDATE leases
      SET token = token + 1, deaths = deaths + CASE WHEN daemon_id IS NULL THEN 0 ELSE 1 END, daemon_id = $3
      WHERE id = $1 AND token = $2 AND ",
-    lapsed_at!("$4"),
+    lapsed_for!("$3"),
     "
-     RETURNING id, batch_id, model, first, last, token, deaths"
+     RETURNING id, batch_id, model, first, last, token, owed, deaths"
 );
 
 // Whoever gives a lease back has not died of the row that was alone.
 const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id = $1 AND token = $2";
+
+const CORRECT_OWED: &str = "UPDATE leases SET owed = $3 WHERE id = $1 AND token = $2";
+const DROP_SETTLED: &str = "DELETE FROM leases WHERE id = $1 AND token = $2 AND owed = 0";
 
 const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
 const IS_HELD: &str = "
     SELECT 1
     FROM leases JOIN daemons ON daemons.id = leases.daemon_id
-    WHERE leases.batch_id = $1 AND leases.first <= $2 AND leases.last > $2 AND daemons.alive_until > $3
+    WHERE leases.batch_id = $1 AND leases.first <= $2 AND leases.last > $2
     LIMIT 1";
 
 const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
@@ -123,6 +123,7 @@ struct LeaseRow {
     first: i64,
     last: i64,
     token: i64,
+    owed: i64,
     deaths: i64,
 }
 
@@ -151,6 +152,7 @@ impl TryFrom<LeaseRow> for Lease {
             first: position(row.first, "leases", row.id)?,
             last: position(row.last, "leases", row.id)?,
             token: row.token,
+            owed: position(row.owed, "leases", row.id)?,
             deaths: u32::try_from(row.deaths).unwrap_or(u32::MAX),
         })
     }
@@ -164,20 +166,27 @@ fn position(stored: i64, table: &'static str, id: Uuid) -> Result<u32> {
 #[async_trait]
 impl LeaseStore for SqlStorage {
     async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Beat> {
-        let (held, place): (Vec<(Uuid, i64, String)>, (i64, i64)) = in_write!(self.db, tx => {
-            let now = tx.now(&self.db.clock).await?;
-            query(BEAT).bind(daemon.0).bind(now.0).bind(now.plus(lifetime).0).execute(&mut *tx).await?;
-            query(FORGET_DAEMONS).bind(now.minus(FORGOTTEN_AFTER).0).execute(&mut *tx).await?;
+        let (held, daemons): (Vec<(Uuid, i64, String)>, Vec<(Uuid, i64, i64)>) = in_write!(self.db, tx => {
+            query(BEAT).bind(daemon.0).bind(Timestamp(0).plus(lifetime).0).execute(&mut *tx).await?;
             let held = query_as(HELD).bind(daemon.0).fetch_all(&mut *tx).await?;
-            End::Commit((held, query_as(PLACE).bind(now.0).bind(daemon.0).fetch_one(&mut *tx).await?))
+            End::Commit((held, query_as(DAEMONS).fetch_all(&mut *tx).await?))
         })?;
         let lease = |(id, token, status): (Uuid, i64, String)| {
             let runs = status == "in_progress";
-            HeldLease { id: LeaseId(id), token, runs }
+            HeldLease { lease: FencedLease { id: LeaseId(id), token }, runs }
         };
-        let few = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
-        let place = Place { rank: few(place.0), of: few(place.1) };
-        Ok(Beat { leases: held.into_iter().map(lease).collect(), place })
+        let pulse = |(id, lifetime, beats): (Uuid, i64, i64)| {
+            let lifetime = Duration::from_millis(to_u64(lifetime));
+            DaemonPulse { id: DaemonId(id), lifetime, beats }
+        };
+        Ok(Beat { leases: held.into_iter().map(lease).collect(), daemons: daemons.into_iter().map(pulse).collect() })
+    }
+
+    async fn declare_dead(&self, silent: DaemonPulse) -> Result<bool> {
+        in_write!(self.db, tx => {
+            let declared = query(DECLARE_DEAD).bind(silent.id.0).bind(silent.beats).execute(&mut *tx).await?;
+            End::Commit(declared.rows_affected() == 1)
+        })
     }
 
     async fn leave(&self, daemon: DaemonId) -> Result<()> {
@@ -226,54 +235,62 @@ impl LeaseStore for SqlStorage {
             first,
             last: first + rows,
             token: 1,
+            owed: rows,
             deaths: 0,
         }))
     }
 
-    async fn lapsed_leases(&self, limit: u32) -> Result<Vec<LapsedLease>> {
+    async fn lapsed_leases(&self, daemon: DaemonId, limit: u32) -> Result<Vec<FencedLease>> {
         let rows: Vec<(Uuid, i64)> = on_reader!(self.db, conn => {
-            let now = conn.now(&self.db.clock).await?;
-            Ok(query_as(LAPSED).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
+            Ok(query_as(LAPSED).bind(daemon.0).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
-        Ok(rows.into_iter().map(|(id, token)| LapsedLease { id: LeaseId(id), token }).collect())
+        Ok(rows.into_iter().map(|(id, token)| FencedLease { id: LeaseId(id), token }).collect())
     }
 
-    async fn take_over(&self, lapsed: LapsedLease, daemon: DaemonId) -> Result<Option<Lease>> {
+    async fn take_over(&self, lapsed: FencedLease, daemon: DaemonId) -> Result<Option<Lease>> {
         let row: Option<LeaseRow> = in_write!(self.db, tx => {
-            let now = tx.now(&self.db.clock).await?;
-            let taken = query_as(TAKE_OVER)
-                .bind(lapsed.id.0)
-                .bind(lapsed.token)
-                .bind(daemon.0)
-                .bind(now.0)
-                .fetch_optional(&mut *tx)
-                .await?;
-            End::Commit(taken)
+            let taken = query_as(TAKE_OVER).bind(lapsed.id.0).bind(lapsed.token).bind(daemon.0);
+            End::Commit(taken.fetch_optional(&mut *tx).await?)
         })?;
         row.map(Lease::try_from).transpose()
     }
 
-    async fn give_back(&self, id: LeaseId, token: i64) -> Result<()> {
-        in_write!(self.db, tx => {
-            let given = query(GIVE_BACK).bind(id.0).bind(token).execute(&mut *tx).await?;
+    async fn give_back(&self, lease: FencedLease) -> Result<()> {
+        let given = in_write!(self.db, tx => {
+            let given = query(GIVE_BACK).bind(lease.id.0).bind(lease.token).execute(&mut *tx).await?;
             if given.rows_affected() > 0 {
                 tx.announce().await?;
             }
             End::Commit(())
+        });
+        // An error here is a lease that was given back without its holder learning of it.
+        fail::fail_point!("lease.given-back", |what| Err(super::db::fault(what)));
+        given
+    }
+
+    async fn correct_owed(&self, lease: FencedLease, owed: u32) -> Result<()> {
+        in_write!(self.db, tx => {
+            query(CORRECT_OWED)
+                .bind(lease.id.0)
+                .bind(lease.token)
+                .bind(i64::from(owed))
+                .execute(&mut *tx)
+                .await?;
+            query(DROP_SETTLED).bind(lease.id.0).bind(lease.token).execute(&mut *tx).await?;
+            End::Commit(())
         })
     }
 
-    async fn try_alone(&self, id: LeaseId, token: i64) -> Result<Option<u32>> {
+    async fn try_alone(&self, lease: FencedLease) -> Result<Option<u32>> {
         let tries: Option<i64> = in_write!(self.db, tx => {
-            End::Commit(query_scalar(TRY_ALONE).bind(id.0).bind(token).fetch_optional(&mut *tx).await?)
+            End::Commit(query_scalar(TRY_ALONE).bind(lease.id.0).bind(lease.token).fetch_optional(&mut *tx).await?)
         })?;
         Ok(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX)))
     }
 
     async fn is_held(&self, batch: BatchId, position: u32) -> Result<bool> {
         let held: Option<i32> = on_reader!(self.db, conn => {
-            let now = conn.now(&self.db.clock).await?;
-            let held = query_scalar(IS_HELD).bind(batch.0).bind(i64::from(position)).bind(now.0);
+            let held = query_scalar(IS_HELD).bind(batch.0).bind(i64::from(position));
             Ok(held.fetch_optional(&mut *conn).await?)
         })?;
         Ok(held.is_some())

@@ -8,45 +8,21 @@ use futures::TryStreamExt as _;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
-use super::dialect::{DatabaseClock as _, query, query_as, query_scalar};
+use super::dialect::{query, query_as, query_scalar};
 use super::files::{INSERT_FILE, INSERT_PART, visible_at};
+use super::record::{ALL_RECORDED, Checked, Files, RecordBatch as _};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::batch::{BatchStatus, Counts};
 use crate::domain::file::{FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::time::Timestamp;
-use crate::storage::{Ending, Flush, Ledger, Recorded, RecordedPart, Result, RowPart};
+use crate::storage::{Ending, Flush, Ledger, Recorded, Result, RowPart};
 
 // A part may have been merged into another since it was recorded.
 const IS_RECORDED: &str = "
     SELECT 1 FROM file_parts WHERE blob = $1
     UNION ALL
     SELECT 1 FROM retired_blobs WHERE blob = $1";
-
-const COUNT: &str = "
-    UPDATE batches
-    SET completed = completed + $2, failed = failed + $3,
-        input_tokens = input_tokens + $4, cached_tokens = cached_tokens + $5, output_tokens = output_tokens + $6,
-        reasoning_tokens = reasoning_tokens + $7, total_tokens = total_tokens + $8,
-        output_parts = output_parts + $9, error_parts = error_parts + $10
-    WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')
-    RETURNING output_file_id, output_parts, error_file_id, error_parts";
-
-// The fence: no row without the current token, no recording without the row.
-// What is recorded shows that the lease is none that kills whoever holds it. Of one whose rows run one by one it shows
-// that of a single row, so it stays suspect.
-const PAY_OFF: &str = "
-    UPDATE leases
-    SET owed = owed - $3, deaths = CASE WHEN tries > 0 THEN deaths ELSE 0 END, tries = 0
-    WHERE id = $1 AND token = $2
-    RETURNING owed";
-const DROP_PAID: &str = "DELETE FROM leases WHERE id = $1 AND owed <= 0";
-
-// The counters tell that the last row is recorded: each row is counted once, in the transaction that records it.
-const ALL_RECORDED: &str = "
-    UPDATE batches
-    SET status = 'finalizing', finalizing_at = $2
-    WHERE id = $1 AND status = 'in_progress' AND completed + failed = total";
 
 const RECORDED_ROWS: &str = "
     SELECT file_parts.rows
@@ -64,11 +40,17 @@ const PARTS_WITH_ROWS: &str = concat!(
     "))"
 );
 
-// Changes nothing, and locks the batch until the transaction ends.
+// Both change nothing, and lock the batch until the transaction ends.
 const LOCK_ENDING: &str = "
     UPDATE batches SET status = status
     WHERE id = $1 AND status IN ('finalizing', 'cancelling')
-    RETURNING total, completed, failed";
+    RETURNING output_file_id, error_file_id, total, completed, failed";
+const LOCK_RUNNING: &str = "
+    UPDATE batches SET status = status
+    WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')
+    RETURNING output_file_id, error_file_id, total, completed, failed";
+
+const SET_COUNTERS: &str = "UPDATE batches SET completed = $2, failed = $3 WHERE id = $1";
 
 // Waits for claims under way, and leaves nothing to claim: after this no lease can be added.
 const CLOSE_LANES: &str = "UPDATE lanes SET next = last WHERE batch_id = $1 AND next < last";
@@ -76,7 +58,7 @@ const CLOSE_LANES: &str = "UPDATE lanes SET next = last WHERE batch_id = $1 AND 
 const LIVE_LEASES: &str = "
     SELECT COUNT(*)
     FROM leases JOIN daemons ON daemons.id = leases.daemon_id
-    WHERE leases.batch_id = $1 AND daemons.alive_until > $2";
+    WHERE leases.batch_id = $1";
 
 const DROP_LEASES: &str = "DELETE FROM leases WHERE batch_id = $1";
 
@@ -91,79 +73,42 @@ const END: &str = "
 
 const SIZE: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM file_parts WHERE file_id = $1";
 
-/// The two files of a batch and the number of parts each has.
+/// What a batch counts, and the files that its ledger is in.
 #[derive(sqlx::FromRow)]
-struct Files {
+struct Counted {
     output_file_id: Uuid,
-    output_parts: i64,
     error_file_id: Uuid,
-    error_parts: i64,
+    total: i64,
+    completed: i64,
+    failed: i64,
 }
 
 #[async_trait]
 impl Ledger for SqlStorage {
     async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded> {
         let Some(first_blob) = flush.first_blob() else { return Ok(Recorded::Applied) };
+        let guarded = self.is_guarded();
         in_write!(self.db, tx => {
             // A commit whose answer was lost: all of a flush is recorded, or nothing of it.
             let known: Option<i32> = query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?;
             if known.is_some() {
                 End::Rollback(Recorded::Applied)
             } else {
-                let mut lost = Vec::new();
-                for (batch_id, batch) in &flush.batches {
-                    let count = |part: &Option<RecordedPart>| to_i64(part.as_ref().map_or(0, |part| part.rows.len()));
-                    let files: Option<Files> = query_as(COUNT)
-                        .bind(batch_id.0)
-                        .bind(count(&batch.output))
-                        .bind(count(&batch.error))
-                        .bind(to_i64(batch.usage.input_tokens))
-                        .bind(to_i64(batch.usage.cached_tokens))
-                        .bind(to_i64(batch.usage.output_tokens))
-                        .bind(to_i64(batch.usage.reasoning_tokens))
-                        .bind(to_i64(batch.usage.total_tokens))
-                        .bind(i64::from(batch.output.is_some()))
-                        .bind(i64::from(batch.error.is_some()))
-                        .fetch_optional(&mut *tx)
-                        .await?;
-                    let Some(files) = files else {
-                        lost.extend(batch.leases.keys().copied());
-                        continue;
-                    };
-                    for (lease, (token, rows)) in &batch.leases {
-                        let owed: Option<i64> = query_scalar(PAY_OFF)
-                            .bind(lease.0)
-                            .bind(token)
-                            .bind(i64::from(*rows))
-                            .fetch_optional(&mut *tx)
-                            .await?;
-                        match owed {
-                            None => lost.push(*lease),
-                            Some(owed) if owed <= 0 => {
-                                query(DROP_PAID).bind(lease.0).execute(&mut *tx).await?;
-                            }
-                            Some(_) => {}
-                        }
+                let (mut lost, mut violations) = (Vec::new(), Vec::new());
+                for (id, batch) in &flush.batches {
+                    match tx.record_batch(*id, batch, guarded, now).await? {
+                        Checked::Recorded => {}
+                        Checked::Lost(leases) => lost.extend(leases),
+                        Checked::Violation(violation) => violations.push(violation),
                     }
-                    let parts = [
-                        (&batch.output, files.output_file_id, files.output_parts),
-                        (&batch.error, files.error_file_id, files.error_parts),
-                    ];
-                    for (part, file_id, parts) in parts {
-                        if let Some(part) = part {
-                            query(INSERT_PART)
-                                .bind(file_id)
-                                .bind(parts - 1)
-                                .bind(part.part.blob.0)
-                                .bind(to_i64(part.part.bytes))
-                                .bind(Some(encode(&part.rows)))
-                                .execute(&mut *tx)
-                                .await?;
-                        }
-                    }
-                    query(ALL_RECORDED).bind(batch_id.0).bind(now.0).execute(&mut *tx).await?;
                 }
-                if lost.is_empty() { End::Commit(Recorded::Applied) } else { End::Rollback(Recorded::LostLeases(lost)) }
+                if !violations.is_empty() {
+                    End::Rollback(Recorded::Violations(violations))
+                } else if !lost.is_empty() {
+                    End::Rollback(Recorded::LostLeases(lost))
+                } else {
+                    End::Commit(Recorded::Applied)
+                }
             }
         })
     }
@@ -196,28 +141,52 @@ impl Ledger for SqlStorage {
         })
     }
 
+    async fn recount(&self, id: BatchId, now: Timestamp) -> Result<()> {
+        in_write!(self.db, tx => {
+            let counted: Option<Counted> = query_as(LOCK_RUNNING).bind(id.0).fetch_optional(&mut *tx).await?;
+            if let Some(counted) = counted {
+                let (completed, failed) =
+                    tx.ledger_counts(counted.output_file_id, counted.error_file_id).await?;
+                query(SET_COUNTERS).bind(id.0).bind(completed).bind(failed).execute(&mut *tx).await?;
+                query(ALL_RECORDED).bind(id.0).bind(now.0).execute(&mut *tx).await?;
+            }
+            End::Commit(())
+        })
+    }
+
     async fn fence(&self, id: BatchId) -> Result<Option<Counts>> {
-        let counts: Option<(i64, i64, i64)> = in_write!(self.db, tx => {
-            let counts = query_as(LOCK_ENDING).bind(id.0).fetch_optional(&mut *tx).await?;
-            if counts.is_some() {
+        in_write!(self.db, tx => {
+            let counted: Option<Counted> = query_as(LOCK_ENDING).bind(id.0).fetch_optional(&mut *tx).await?;
+            if counted.is_some() {
                 query(CLOSE_LANES).bind(id.0).execute(&mut *tx).await?;
             }
-            let now = tx.now(&self.db.clock).await?;
-            let live: i64 = query_scalar(LIVE_LEASES).bind(id.0).bind(now.0).fetch_one(&mut *tx).await?;
-            if live == 0 {
-                if counts.is_some() {
+            let live: i64 = query_scalar(LIVE_LEASES).bind(id.0).fetch_one(&mut *tx).await?;
+            match counted {
+                Some(counted) if live == 0 => {
                     query(DROP_LEASES).bind(id.0).execute(&mut *tx).await?;
+                    let (completed, failed) =
+                        tx.ledger_counts(counted.output_file_id, counted.error_file_id).await?;
+                    if (completed, failed) != (counted.completed, counted.failed) {
+                        tracing::error!(
+                            batch_id = %id,
+                            total = counted.total,
+                            completed = counted.completed,
+                            failed = counted.failed,
+                            completed_in_ledger = completed,
+                            failed_in_ledger = failed,
+                            "the counters of a batch were not those of its ledger; it ends by its ledger"
+                        );
+                        query(SET_COUNTERS).bind(id.0).bind(completed).bind(failed).execute(&mut *tx).await?;
+                    }
+                    End::Commit(Some(Counts {
+                        total: to_u64(counted.total),
+                        completed: to_u64(completed),
+                        failed: to_u64(failed),
+                    }))
                 }
-                End::Commit(counts)
-            } else {
-                End::Commit(None)
+                _ => End::Commit(None),
             }
-        })?;
-        Ok(counts.map(|(total, completed, failed)| Counts {
-            total: to_u64(total),
-            completed: to_u64(completed),
-            failed: to_u64(failed),
-        }))
+        })
     }
 
     async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool> {
@@ -266,15 +235,6 @@ impl Ledger for SqlStorage {
             }
             End::Commit(files.is_some())
         })
-    }
-}
-
-impl Flush {
-    fn first_blob(&self) -> Option<BlobId> {
-        let parts = |batch: &crate::storage::BatchFlush| {
-            batch.output.as_ref().or(batch.error.as_ref()).map(|part| part.part.blob)
-        };
-        self.batches.values().find_map(parts)
     }
 }
 

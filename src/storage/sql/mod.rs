@@ -10,6 +10,7 @@ mod hints;
 mod leases;
 mod ledger;
 mod migrate;
+mod record;
 mod steps;
 mod upkeep;
 
@@ -26,6 +27,8 @@ use crate::storage::{Result, Storage, StorageError};
 /// A database with the schema this program knows.
 pub struct SqlStorage {
     db: Db,
+    #[cfg(feature = "failpoints")]
+    unguarded: bool,
 }
 
 impl SqlStorage {
@@ -37,7 +40,30 @@ impl SqlStorage {
         if let Pools::Sqlite { writer, .. } = &db.pools {
             query("DELETE FROM daemons").execute(writer).await?;
         }
-        Ok(Self { db })
+        Ok(Self {
+            db,
+            #[cfg(feature = "failpoints")]
+            unguarded: false,
+        })
+    }
+
+    /// The same without the ledger's guard, to show that the guard is what finds a fault.
+    #[cfg(feature = "failpoints")]
+    #[must_use]
+    pub fn without_guard(mut self) -> Self {
+        self.unguarded = true;
+        self
+    }
+
+    #[cfg(feature = "failpoints")]
+    fn is_guarded(&self) -> bool {
+        !self.unguarded
+    }
+
+    #[cfg(not(feature = "failpoints"))]
+    #[expect(clippy::unused_self, reason = "tests alone can switch the guard off")]
+    fn is_guarded(&self) -> bool {
+        true
     }
 }
 

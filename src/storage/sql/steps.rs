@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::dialect::{Locks as _, query, query_as, query_scalar};
 use super::{End, SqlStorage, corrupt, in_write, on_reader};
-use crate::domain::ids::{LeaseId, RequestId};
+use crate::domain::ids::RequestId;
+use crate::domain::lease::FencedLease;
 use crate::domain::response::{Step, StepBody, StepPath, StepState};
 use crate::domain::time::Timestamp;
 use crate::storage::{Result, StepStore, StepWrite, StorageError};
@@ -106,17 +107,17 @@ fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite
 
 #[async_trait]
 impl StepStore for SqlStorage {
-    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<(LeaseId, i64)>> {
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<FencedLease>> {
         // In the order in which a flush locks them, so that the two do not wait for each other.
-        let leases: BTreeSet<_> = writes.iter().map(|write| (write.row.batch, write.lease, write.token)).collect();
+        let leases: BTreeSet<_> = writes.iter().map(|write| (write.row.batch, write.lease)).collect();
         in_write!(self.db, tx => {
             let mut lost = BTreeSet::new();
-            for (_, lease, token) in &leases {
-                if !tx.lock_lease(lease.0, *token).await? {
-                    lost.insert((*lease, *token));
+            for (_, lease) in &leases {
+                if !tx.lock_lease(lease.id.0, lease.token).await? {
+                    lost.insert(*lease);
                 }
             }
-            let held = staying(writes.iter().filter(|write| !lost.contains(&write.held_by())));
+            let held = staying(writes.iter().filter(|write| !lost.contains(&write.lease)));
             for together in held.chunks(TOGETHER) {
                 // One round trip for all of them: it takes longer than the writing.
                 let mut query = QueryBuilder::new(WRITE);

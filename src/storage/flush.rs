@@ -1,0 +1,172 @@
+//! Outcomes on their way into the ledger, and what is wrong with those that contradict it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use roaring::RoaringBitmap;
+
+use crate::domain::file::FilePart;
+use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::lease::FencedLease;
+use crate::domain::usage::Usage;
+
+/// Outcomes to be recorded together, for any number of batches. Their lines are in the blob store already.
+#[derive(Debug, Clone, Default)]
+pub struct Flush {
+    /// What is to be recorded of each batch.
+    pub batches: BTreeMap<BatchId, BatchFlush>,
+}
+
+/// Outcomes of rows of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct BatchFlush {
+    /// The lines of the rows that succeeded.
+    pub output: Option<RecordedPart>,
+    /// The lines of the rows that failed.
+    pub error: Option<RecordedPart>,
+    /// Tokens used.
+    pub usage: Usage,
+    /// The rows that were run under each lease, by the token that was held.
+    pub leases: BTreeMap<FencedLease, RoaringBitmap>,
+}
+
+/// One part of an output or error file, and the rows it answers.
+#[derive(Debug, Clone)]
+pub struct RecordedPart {
+    /// The bytes.
+    pub part: FilePart,
+    /// How many lines it has.
+    pub lines: u64,
+    /// The numbers of the rows that have a line in it.
+    pub rows: RoaringBitmap,
+}
+
+/// Whether a flush was recorded.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum Recorded {
+    /// All of it, and durably.
+    Applied,
+    /// Nothing of it, because these leases are not held any more. Leave their rows out and try again.
+    LostLeases(Vec<FencedLease>),
+    /// Nothing of it, because it contradicts the ledger, which only a fault of this program can do. Leave the rows of the
+    /// leases out that are named, and try again; the leases are to be read again from the ledger.
+    Violations(Vec<Violation>),
+}
+
+/// How the outcomes of some leases contradict the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Violation {
+    /// The batch.
+    pub batch: BatchId,
+    /// The leases at fault, as they were held.
+    pub leases: Vec<FencedLease>,
+    /// What is wrong.
+    pub what: Contradiction,
+}
+
+/// What is wrong with outcomes that contradict the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Contradiction {
+    /// The parts do not answer exactly the rows that the leases ran, each once.
+    RowsDiffer,
+    /// These rows have their line already.
+    RecordedAlready(RoaringBitmap),
+    /// More rows are recorded under a lease than it owes.
+    MoreThanOwed,
+    /// The counters of the batch would pass its total.
+    CountersPassTotal,
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RowsDiffer => f.write_str("the lines do not answer exactly the rows that were run"),
+            Self::RecordedAlready(rows) => {
+                let first = rows.min().unwrap_or_default();
+                write!(f, "{} rows have their line already, row {first} first", rows.len())
+            }
+            Self::MoreThanOwed => f.write_str("more rows are recorded under the lease than it owes"),
+            Self::CountersPassTotal => f.write_str("the counters would pass the batch's total"),
+        }
+    }
+}
+
+impl Flush {
+    /// The blob that tells whether the flush has been recorded.
+    pub(super) fn first_blob(&self) -> Option<BlobId> {
+        self.batches.values().find_map(|batch| batch.parts().next()).map(|part| part.part.blob)
+    }
+}
+
+impl BatchFlush {
+    /// The parts that are to be appended, at most one for each file.
+    pub fn parts(&self) -> impl Iterator<Item = &RecordedPart> {
+        [&self.output, &self.error].into_iter().flatten()
+    }
+
+    /// The rows that have a line in one of the parts.
+    pub(super) fn rows(&self) -> RoaringBitmap {
+        self.parts().fold(RoaringBitmap::new(), |rows, part| rows | &part.rows)
+    }
+
+    /// Whether the parts answer exactly the rows that the leases ran, and each row is in one part and under one lease.
+    pub(super) fn is_consistent(&self) -> bool {
+        let lines: u64 = self.parts().map(|part| part.lines).sum();
+        let ran: u64 = self.leases.values().map(RoaringBitmap::len).sum();
+        let rows = self.rows();
+        let under_leases = self.leases.values().fold(RoaringBitmap::new(), |all, rows| all | rows);
+        lines == rows.len() && ran == rows.len() && rows == under_leases
+    }
+
+    /// The leases that ran any of these rows.
+    pub(super) fn leases_of(&self, rows: &RoaringBitmap) -> Vec<FencedLease> {
+        self.leases.iter().filter(|(_, ran)| !ran.is_disjoint(rows)).map(|(lease, _)| *lease).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::LeaseId;
+
+    fn part(rows: &[u32]) -> Option<RecordedPart> {
+        let part = FilePart { blob: BlobId::new(), bytes: 1 };
+        (!rows.is_empty()).then(|| RecordedPart {
+            part,
+            lines: rows.len() as u64,
+            rows: rows.iter().copied().collect(),
+        })
+    }
+
+    #[test]
+    fn the_lines_must_be_those_of_the_rows_that_were_run() {
+        // Rows with a line in the output file, in the error file, and of two runs: whether they go together.
+        type Rows = &'static [u32];
+        let cases: [(Rows, Rows, Rows, Rows, bool); 8] = [
+            (&[0, 1], &[2], &[0, 1, 2], &[], true),
+            (&[0, 1], &[2], &[0, 2], &[1], true),
+            (&[0, 1], &[1], &[0, 1], &[], false),
+            (&[0, 1, 1], &[], &[0, 1], &[], false),
+            (&[0, 1], &[], &[0, 1], &[1], false),
+            (&[0, 1], &[], &[0], &[], false),
+            (&[0], &[], &[0, 1], &[], false),
+            (&[0, 1], &[], &[0, 2], &[], false),
+        ];
+        for (output, error, first, second, expected) in cases {
+            let id = LeaseId::new();
+            let runs = [(1, first), (2, second)].map(|(token, rows)| {
+                let rows: RoaringBitmap = rows.iter().copied().collect();
+                (FencedLease { id, token }, rows)
+            });
+            let flush = BatchFlush {
+                output: part(output),
+                error: part(error),
+                usage: Usage::default(),
+                leases: runs.into_iter().filter(|(_, rows)| !rows.is_empty()).collect(),
+            };
+
+            assert_eq!(flush.is_consistent(), expected, "{output:?} {error:?} {first:?} {second:?}");
+        }
+    }
+}
