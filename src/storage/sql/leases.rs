@@ -263,8 +263,11 @@ impl LeaseStore for SqlStorage {
             }
             End::Commit(())
         });
-        // An error here is a lease that was given back without its holder learning of it.
-        fail::fail_point!("lease.given-back", |what| Err(super::db::fault(what)));
+        #[cfg(feature = "failpoints")]
+        if crate::fault::late("lease.given-back").await {
+            // It was given back, and its holder learns of it late or not at all.
+            return Err(super::db::fault(None));
+        }
         given
     }
 
