@@ -20,7 +20,8 @@ const BATCHES: usize = 500;
 const FEW_ROWS: u32 = 200;
 const MANY_ROWS: u32 = 20_000;
 /// Lanes looked at for one claim, as the daemon does it.
-const LANES: u32 = 256;
+const LANES: u32 = 1024;
+const LANES_OF_A_MODEL: u32 = 16;
 /// Little enough that no lane is used up.
 const ROWS_OF_A_CLAIM: u32 = 10;
 const READS: usize = 1_000;
@@ -99,7 +100,7 @@ impl Side {
 
     async fn claim(&mut self, no: usize) -> Result<()> {
         let started = Instant::now();
-        let lanes = self.storage.open_lanes(LANES).await?;
+        let lanes = self.storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
         let claimed = self.storage.claim(&lanes[no % lanes.len()], ROWS_OF_A_CLAIM, self.daemon).await?;
         self.claims.push(started.elapsed());
         claimed.map(drop).ok_or("nobody else claims".into())

@@ -116,7 +116,7 @@ where
     H: HttpClient,
     P: RequestProcessor<S, H>,
 {
-    let OpenRow { row, request, halts, open, .. } = open;
+    let OpenRow { row, request, halts, mut waiting, share, open, .. } = open;
     if !context.lifeline.holds() {
         tokio::select! {
             () = halts.until_no_more() => return None,
@@ -126,6 +126,7 @@ where
     if halts.no_more() {
         return None;
     }
+    waiting.begin();
     let custom_id = request.data.custom_id.clone();
     #[cfg(feature = "failpoints")]
     if custom_id == "deadly" {
@@ -139,6 +140,9 @@ where
     let claimed = Claimed { daemon_id: context.id, lease: row.lease };
     let ended = attempt_once(context, request.claim(claimed), halts.clone()).await;
     let took = context.clock.now().since(started);
+    if let (Some(share), Some(answers)) = (&share, ended.shows_an_answer()) {
+        share.answered(answers);
+    }
     let reason = match ended {
         Ended::Canceled => return None,
         Ended::Completed(answer) => {
@@ -154,7 +158,11 @@ where
             Verdict::RetryAt(at) => {
                 metrics::attempt_ended(metrics::Ended::Retried, took);
                 tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
-                return try_again(context, OpenRow { row, request: failed.retry(at), halts, place: None, open }).await;
+                return try_again(
+                    context,
+                    OpenRow { row, request: failed.retry(at), halts, waiting, place: None, share, open },
+                )
+                .await;
             }
         },
     };
@@ -177,6 +185,7 @@ async fn try_again<S, H, P>(context: &Context<S, H, P>, mut open: OpenRow) -> Op
     };
     let Ok(place) = context.waiting_places.clone().try_acquire_owned() else { return until_due(open).await };
     open.place = Some(Arc::new(place));
+    open.share = None;
     let queue = context.queue.clone();
     tokio::spawn(async move {
         if let Some(open) = until_due(open).await {
@@ -192,6 +201,19 @@ enum Ended {
     /// The processor ended without giving the request back.
     GaveUp(FailureReason),
     Canceled,
+}
+
+impl Ended {
+    /// Whether the upstream answered, if that can be told.
+    fn shows_an_answer(&self) -> Option<bool> {
+        match self {
+            Self::Completed(_) => Some(true),
+            Self::Failed(failed) => {
+                Some(!matches!(failed.state.reason, FailureReason::Timeout(_) | FailureReason::Network(_)))
+            }
+            Self::GaveUp(_) | Self::Canceled => None,
+        }
+    }
 }
 
 async fn attempt_once<S, H, P>(context: &Context<S, H, P>, request: Request<Claimed>, halts: Arc<Halts>) -> Ended

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Daemon;
+use super::backlog::Backlogs;
 use super::compact::Recordings;
 use super::held::Held;
 use super::lifeline::Lifeline;
@@ -74,6 +75,7 @@ pub(super) struct Context<S, H, P> {
     pub(super) stops: Stops,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) held: Arc<Held>,
+    pub(super) backlogs: Backlogs,
     pub(super) lifeline: Lifeline,
     pub(super) peers: Mutex<Peers>,
     pub(super) limit: Limit,
@@ -100,6 +102,7 @@ impl<S, H, P> Context<S, H, P> {
         leases: TaskTracker,
     ) -> Self {
         let limit = Limit::new(daemon.settings.max_concurrency, daemon.settings.global_max_concurrency.is_some());
+        let queue = Arc::new(Queue::new(limit.now()));
         let places = daemon.settings.max_concurrency * WAITING_PER_CALL;
         Self {
             id,
@@ -116,13 +119,14 @@ impl<S, H, P> Context<S, H, P> {
             stops,
             outcomes,
             held,
+            backlogs: Backlogs::default(),
             lifeline: Lifeline::new(),
             peers: Mutex::default(),
             limit,
             recordings,
             broom: Broom::new(),
             alone: Semaphore::new(1),
-            queue: Arc::new(Queue::new()),
+            queue,
             waiting_places: Arc::new(Semaphore::new(places)),
             leases,
         }

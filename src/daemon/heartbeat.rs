@@ -24,6 +24,7 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     context.lifeline.extend(asked, lifetime);
     if let Some(limit) = context.settings.global_max_concurrency {
         context.limit.follow(place(context.id, &beat.daemons).share_of(limit), asked);
+        context.queue.set_permits(context.limit.now());
         if context.limit.now() == 0 {
             context.held.halt_all();
         }

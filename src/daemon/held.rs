@@ -1,92 +1,43 @@
-//! The leases this daemon holds, and how far it is with them.
+//! The leases this daemon holds.
 //!
 //! A run is known by its lease and its token: a lease that was given back and claimed again is another run, also while the
 //! first still ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::ids::BatchId;
-use crate::domain::lease::{FencedLease, Lease};
+use crate::domain::lease::FencedLease;
 use crate::storage::HeldLease;
 
 /// How long a lease may be this daemon's in the database only.
 const STRAY_AFTER: Duration = Duration::from_secs(5);
 
-/// The leases this daemon holds. Written by the claim loop and by the tasks that run leases; read by the heartbeat.
+/// The leases this daemon holds, each with what halts its run. Written by the claim loop and by the tasks that run leases;
+/// read by the heartbeat and the recorder.
 #[derive(Default)]
 pub(super) struct Held {
-    leases: Mutex<HashMap<FencedLease, Entry>>,
-    /// Rows that are leased and not begun.
-    waiting: AtomicUsize,
-    /// Rows begun since the daemon started: what the claim loop takes its pace from.
-    begun: AtomicUsize,
+    leases: Mutex<HashMap<FencedLease, CancellationToken>>,
     /// Leases that the database has as this daemon's and nobody here runs, and since when. Only the heartbeat uses it.
     strays: Mutex<HashMap<FencedLease, Instant>>,
-    /// Told whenever a row was begun or let go, for a claim loop that waits for room.
-    fewer: Notify,
-}
-
-struct Entry {
-    batch: BatchId,
-    rows: u32,
-    halt: CancellationToken,
 }
 
 impl Held {
     /// Notes a lease that was taken. `halt` is cancelled if its rows are not to be run any more. A run of the same lease that
     /// has not ended is called off: with its older token it can record nothing.
-    pub(super) fn take(&self, lease: &Lease, halt: CancellationToken) {
-        let rows = lease.last - lease.first;
-        self.waiting.fetch_add(rows as usize, Ordering::Relaxed);
+    pub(super) fn take(&self, lease: FencedLease, halt: CancellationToken) {
         let mut leases = self.lock();
         let replaced = leases.iter().filter(|(held, _)| held.id == lease.id);
-        replaced.for_each(|(_, entry)| entry.halt.cancel());
-        leases.insert(lease.fenced(), Entry { batch: lease.batch_id, rows, halt });
-    }
-
-    /// Notes that rows of a lease were begun.
-    pub(super) fn begin_rows(&self, rows: usize) {
-        self.begun.fetch_add(rows, Ordering::Relaxed);
-        self.let_go(rows);
-    }
-
-    /// Notes that rows of a lease will not be begun here.
-    pub(super) fn let_go(&self, rows: usize) {
-        self.waiting.fetch_sub(rows, Ordering::Relaxed);
-        self.fewer.notify_one();
+        replaced.for_each(|(_, halt)| halt.cancel());
+        leases.insert(lease, halt);
     }
 
     /// Notes that a run is over: its lease is through, lost or given back. Another run of the lease stays.
     pub(super) fn end(&self, run: FencedLease) {
         self.lock().remove(&run);
-    }
-
-    /// Rows begun since the daemon started.
-    pub(super) fn begun(&self) -> usize {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    /// Waits until fewer than `enough` rows wait to be begun.
-    pub(super) async fn until_fewer_wait_than(&self, enough: usize) {
-        while self.waiting.load(Ordering::Relaxed) >= enough {
-            self.fewer.notified().await;
-        }
-    }
-
-    /// How many rows of each batch are leased here.
-    pub(super) fn rows_by_batch(&self) -> HashMap<BatchId, u64> {
-        let mut rows = HashMap::new();
-        for entry in self.lock().values() {
-            *rows.entry(entry.batch).or_default() += u64::from(entry.rows);
-        }
-        rows
     }
 
     /// The leases held at this moment.
@@ -105,12 +56,12 @@ impl Held {
     /// Halts leases: their rows are not to be run here any more.
     pub(super) fn halt<'a>(&self, leases: impl IntoIterator<Item = &'a FencedLease>) {
         let held = self.lock();
-        leases.into_iter().filter_map(|lease| held.get(lease)).for_each(|entry| entry.halt.cancel());
+        leases.into_iter().filter_map(|lease| held.get(lease)).for_each(CancellationToken::cancel);
     }
 
     /// Halts every lease: its rows are for others to run.
     pub(super) fn halt_all(&self) {
-        self.lock().values().for_each(|entry| entry.halt.cancel());
+        self.lock().values().for_each(CancellationToken::cancel);
     }
 
     /// Of the leases that the database has as this daemon's, those that nobody here has run for a while: the answer to
@@ -128,7 +79,7 @@ impl Held {
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<FencedLease, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FencedLease, CancellationToken>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,17 +89,13 @@ mod tests {
     use super::*;
     use crate::domain::ids::LeaseId;
 
-    fn lease(id: LeaseId, token: i64) -> Lease {
-        Lease { id, batch_id: BatchId::new(), model: String::new(), first: 0, last: 1, token, owed: 1, deaths: 0 }
-    }
-
     #[test]
     fn a_lease_that_nobody_runs_is_a_stray_after_a_while() {
         let held = Held::default();
-        let run = lease(LeaseId::new(), 1);
+        let run = FencedLease { id: LeaseId::new(), token: 1 };
         let lost = FencedLease { id: LeaseId::new(), token: 1 };
-        held.take(&run, CancellationToken::new());
-        let in_database = [run.fenced(), lost].map(|lease| HeldLease { lease, runs: true });
+        held.take(run, CancellationToken::new());
+        let in_database = [run, lost].map(|lease| HeldLease { lease, runs: true });
         let start = Instant::now();
 
         assert_eq!(held.strays(&in_database, start), []);
@@ -161,18 +108,18 @@ mod tests {
     fn of_two_runs_of_a_lease_the_later_calls_the_earlier_off_and_each_ends_by_itself() {
         let held = Held::default();
         let id = LeaseId::new();
-        let (first, second) = (lease(id, 1), lease(id, 2));
+        let [first, second] = [1, 2].map(|token| FencedLease { id, token });
         let (first_halt, second_halt) = (CancellationToken::new(), CancellationToken::new());
 
-        held.take(&first, first_halt.clone());
-        held.take(&second, second_halt.clone());
+        held.take(first, first_halt.clone());
+        held.take(second, second_halt.clone());
         assert!(first_halt.is_cancelled() && !second_halt.is_cancelled());
 
-        held.end(first.fenced());
-        let in_database = [HeldLease { lease: second.fenced(), runs: true }];
+        held.end(first);
+        let in_database = [HeldLease { lease: second, runs: true }];
         assert_eq!(held.strays(&in_database, Instant::now() + STRAY_AFTER * 2), [], "the second is still run");
 
-        held.halt_all_but(&held.all(), &[HeldLease { lease: first.fenced(), runs: true }]);
+        held.halt_all_but(&held.all(), &[HeldLease { lease: first, runs: true }]);
         assert!(second_halt.is_cancelled(), "the database has another token");
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempt::Row;
+use super::backlog::Backlog;
 use super::context::Context;
 use super::queue::{Halts, OpenRow};
 use crate::domain::ids::RequestId;
@@ -21,6 +22,7 @@ use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
 use crate::processor::{ProcessorError, RequestProcessor};
 use crate::storage::Storage;
+use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::telemetry::chain;
 use crate::upstream::HttpClient;
@@ -34,15 +36,19 @@ const ALIVE_BEFORE_TRIAL: Duration = Duration::from_secs(2);
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
-/// Runs a lease to its end. `halt` is cancelled when its rows are not to be run here any more.
-pub(super) async fn run<S, H, P>(context: Arc<Context<S, H, P>>, lease: Lease, halt: CancellationToken)
-where
+/// Runs a lease to its end. `halt` is cancelled when its rows are not to be run here any more. `backlog` counts them all.
+pub(super) async fn run<S, H, P>(
+    context: Arc<Context<S, H, P>>,
+    lease: Lease,
+    halt: CancellationToken,
+    backlog: Arc<Backlog>,
+) where
     S: Storage,
     H: HttpClient,
     P: RequestProcessor<S, H> + 'static,
 {
     let mut run = LeaseRun {
-        not_begun: (lease.last - lease.first) as usize,
+        not_queued: (lease.last - lease.first) as usize,
         model: lease.model.as_str().into(),
         open: TaskTracker::new(),
         halts: Arc::new(Halts {
@@ -50,6 +56,7 @@ where
             stopping: context.stops.stopping.clone(),
             abort: context.stops.abort.clone(),
         }),
+        backlog,
         lease,
         context,
     };
@@ -67,7 +74,9 @@ struct LeaseRun<S, H, P> {
     model: Arc<str>,
     /// The rows that are with the callers, or wait for one.
     open: TaskTracker,
-    not_begun: usize,
+    backlog: Arc<Backlog>,
+    /// Rows of the backlog that have not been handed to the queue.
+    not_queued: usize,
 }
 
 impl<S, H, P> LeaseRun<S, H, P>
@@ -90,17 +99,25 @@ where
             }
         }
         let entries = &entries[alone..];
-        let runs = stream::iter(index::runs(entries, READ_BYTES));
-        let mut reads = runs.map(|run| reader.lines(&entries[run])).buffered(READS_AHEAD);
-        while let Some(lines) = reads.try_next().await? {
-            let place = tokio::select! {
+        let (runs, backlog, reader) = (stream::iter(index::runs(entries, READ_BYTES)), self.backlog.clone(), &reader);
+        let mut reads = runs
+            .map(|run| {
+                let backlog = &backlog;
+                async move {
+                    let place = backlog.room().await;
+                    Ok::<_, BlobError>((reader.lines(&entries[run]).await?, place))
+                }
+            })
+            .buffered(READS_AHEAD);
+        loop {
+            let read = tokio::select! {
                 biased;
                 () = self.halts.until_no_more() => return Ok(()),
-                place = context.queue.room() => place,
+                read = reads.try_next() => read?,
             };
-            self.open_rows(&reader, lines, &place).await;
+            let Some((lines, place)) = read else { return Ok(()) };
+            self.open_rows(reader, lines, &place).await;
         }
-        Ok(())
     }
 
     /// Runs one row of a suspect lease and has it recorded, while no other of a suspect lease runs. One that has been
@@ -123,7 +140,7 @@ where
             self.fail_as_deadly(lines).await;
         } else {
             tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row of a suspect lease runs alone");
-            let place = context.queue.room().await;
+            let place = self.backlog.room().await;
             self.open_rows(reader, lines, &place).await;
         }
         self.open.close();
@@ -137,8 +154,8 @@ where
     }
 
     async fn fail_as_deadly(&mut self, lines: Vec<(u32, Bytes)>) {
-        self.context.held.begin_rows(lines.len());
-        self.not_begun -= lines.len();
+        self.backlog.let_go(lines.len());
+        self.not_queued -= lines.len();
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
             tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
@@ -161,26 +178,28 @@ where
                     "a lease did not count what it owes as its ledger does; the ledger holds");
                 self.context.storage.correct_owed(self.lease.fenced(), owed).await?;
             }
-            self.context.held.let_go(self.not_begun - entries.len());
-            self.not_begun = entries.len();
+            self.backlog.let_go(self.not_queued - entries.len());
+            self.not_queued = entries.len();
         }
         Ok(entries)
     }
 
-    /// Hands the rows of one read to the callers.
+    /// Hands the rows of one read to the workers.
     async fn open_rows(&mut self, reader: &RowReader, lines: Vec<(u32, Bytes)>, place: &Arc<OwnedSemaphorePermit>) {
-        self.context.held.begin_rows(lines.len());
-        self.not_begun -= lines.len();
+        self.not_queued -= lines.len();
         let mut rows = Vec::with_capacity(lines.len());
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
             let row = Row { id, lease: self.lease.fenced() };
+            let waiting = self.backlog.row();
             match self.request(reader, id, &line) {
                 Ok(request) => rows.push(OpenRow {
                     row,
                     request,
                     halts: self.halts.clone(),
+                    waiting,
                     place: Some(place.clone()),
+                    share: None,
                     open: self.open.token(),
                 }),
                 Err(error) => {
@@ -217,7 +236,7 @@ where
                 self.open.wait().await;
             }
         }
-        context.held.let_go(self.not_begun);
+        self.backlog.let_go(self.not_queued);
         context.outcomes.settle().await;
         if let Err(error) = context.storage.give_back(self.lease.fenced()).await {
             // The heartbeat finds that nobody runs it, and tries again.

@@ -10,6 +10,7 @@
 
 mod admit;
 mod attempt;
+mod backlog;
 mod borrow;
 mod claim_loop;
 mod compact;
@@ -25,6 +26,8 @@ mod limit;
 mod outcomes;
 mod peers;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod recorder;
 mod retain;
 mod scheduler;

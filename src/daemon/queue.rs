@@ -1,8 +1,14 @@
-//! Rows that were read and wait for a caller.
+//! Rows that were read and wait for a worker: a queue for each model, and in it one for each batch.
+//!
+//! A worker that becomes free takes a row of the model with the fewest under way, and of that model's batch with the fewest:
+//! where more rows wait than can run, models share the calls evenly, and batches share those of their model.
+//!
+//! A model that has not answered yet, or whose last call found no server, may be one that hangs. It leaves a quarter of the
+//! calls that others do not use to models to come, so that these never wait for its time-outs.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -10,19 +16,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::Row;
+use super::backlog::Waiting;
+use crate::domain::ids::BatchId;
 use crate::domain::lease::FencedLease;
 use crate::domain::request::{Pending, Request};
 
-/// Reads whose rows wait, so that no caller waits for the disk. A read is small, or one long row.
-const READS_AHEAD: usize = 4;
+/// Models that are remembered although none of their rows is here.
+const IDLE_MODELS: usize = 256;
 
-/// A row on its way from its lease to a caller, and back for each further attempt.
+/// A row on its way from its lease to a worker, and back for each further attempt.
 pub(super) struct OpenRow {
     pub(super) row: Row,
     pub(super) request: Request<Pending>,
     pub(super) halts: Arc<Halts>,
+    /// Its place in the backlog of its lane, until it begins.
+    pub(super) waiting: Waiting,
     /// What it takes up while it waits: a share of its read, or a place among the rows that wait for another attempt.
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
+    /// Its share of the calls, while a worker has it.
+    pub(super) share: Option<Share>,
     /// The lease ends when the last of these is gone.
     pub(super) open: TaskTrackerToken,
 }
@@ -52,19 +64,147 @@ impl Halts {
     }
 }
 
-/// Where leases put their rows and callers take them, in turn.
+/// Where leases put their rows and workers take them.
 pub(super) struct Queue {
-    rows: Mutex<VecDeque<OpenRow>>,
+    state: Mutex<State>,
     /// One permit for each row, and one too many for each that was taken out by [`Queue::leave`].
     filled: Semaphore,
-    reads: Arc<Semaphore>,
-    /// Callers that have no row to run.
+    /// Workers that know of rows of which none may begin.
+    held_back: AtomicUsize,
+    /// Told when a row that was held back may begin.
+    may_begin: Notify,
+    /// Workers that have no row to run.
     idle: AtomicUsize,
-    /// Told when rows were added, and when a caller is idle no more.
+    /// Told when rows were added, and when a worker is idle no more.
     more: Notify,
 }
 
-/// Held by a caller for as long as it has no row to run.
+#[derive(Default)]
+struct State {
+    models: Vec<Model>,
+    /// Calls that may run at once.
+    permits: usize,
+    /// Rows that workers have.
+    running: usize,
+    /// How many rows were taken so far.
+    taken: u64,
+}
+
+struct Model {
+    name: Arc<str>,
+    batches: Vec<Batch>,
+    /// Rows that workers have.
+    running: usize,
+    /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
+    served: u64,
+    answers: Arc<AtomicBool>,
+}
+
+struct Batch {
+    id: BatchId,
+    rows: VecDeque<OpenRow>,
+    running: usize,
+    served: u64,
+}
+
+impl State {
+    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut Batch {
+        let no = self.models.iter().position(|known| known.name == *model).unwrap_or_else(|| {
+            if self.models.len() >= IDLE_MODELS {
+                self.models.retain(|known| !known.batches.is_empty());
+            }
+            let (name, answers) = (model.clone(), Arc::default());
+            self.models.push(Model { name, batches: Vec::new(), running: 0, served: 0, answers });
+            self.models.len() - 1
+        });
+        let batches = &mut self.models[no].batches;
+        let no = batches.iter().position(|known| known.id == id).unwrap_or_else(|| {
+            batches.push(Batch { id, rows: VecDeque::new(), running: 0, served: 0 });
+            batches.len() - 1
+        });
+        &mut batches[no]
+    }
+
+    /// The model and the batch of the row that is next, by their places. `Err` if rows wait and none may begin.
+    fn next(&self) -> Result<Option<(usize, usize)>, HeldBack> {
+        let has_rows = |model: &Model| model.batches.iter().any(|batch| !batch.rows.is_empty());
+        let waiting = || self.models.iter().enumerate().filter(|(_, model)| has_rows(model));
+        let next =
+            waiting().filter(|(_, model)| self.may_begin(model)).min_by_key(|(_, model)| (model.running, model.served));
+        let Some((no, model)) = next else {
+            return if waiting().next().is_some() { Err(HeldBack) } else { Ok(None) };
+        };
+        let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
+        let batch = batches.min_by_key(|(_, batch)| (batch.running, batch.served));
+        Ok(batch.map(|(batch, _)| (no, batch)))
+    }
+
+    fn may_begin(&self, model: &Model) -> bool {
+        let not_of_others = self.permits.saturating_sub(self.running - model.running);
+        model.answers.load(Relaxed) || model.running < (not_of_others - not_of_others / 4).max(1)
+    }
+
+    fn take(&mut self, (model, batch): (usize, usize)) -> Option<OpenRow> {
+        self.taken += 1;
+        let model = &mut self.models[model];
+        model.served = self.taken;
+        model.batches[batch].served = self.taken;
+        model.batches[batch].rows.pop_front()
+    }
+
+    /// Forgets batches of which nothing is here.
+    fn tidy(&mut self) {
+        for model in &mut self.models {
+            model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
+        }
+    }
+}
+
+/// Rows wait, and none may begin.
+struct HeldBack;
+
+/// A row's share of the calls, given back when it is dropped.
+pub(super) struct Share {
+    queue: Arc<Queue>,
+    model: Arc<str>,
+    batch: BatchId,
+    answers: Arc<AtomicBool>,
+}
+
+impl Share {
+    /// Notes whether the row's model answers: whether there was any answer to its last call.
+    pub(super) fn answered(&self, answers: bool) {
+        if self.answers.load(Relaxed) != answers {
+            // Under the lock, so that a worker which is about to wait sees it, or is told.
+            let state = self.queue.lock();
+            self.answers.store(answers, Relaxed);
+            drop(state);
+            self.queue.tell_held_back();
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.running -= 1;
+        let is_over = {
+            let batch = state.batch(&self.model, self.batch);
+            batch.running -= 1;
+            batch.running == 0 && batch.rows.is_empty()
+        };
+        if let Some(model) = state.models.iter_mut().find(|model| model.name == self.model) {
+            model.running -= 1;
+        }
+        if is_over {
+            state.tidy();
+        }
+        drop(state);
+        self.queue.tell_held_back();
+    }
+}
+
+/// Held by a worker for as long as it has no row to run.
 pub(super) struct Idle<'a>(&'a Queue);
 
 impl Drop for Idle<'_> {
@@ -75,41 +215,70 @@ impl Drop for Idle<'_> {
 }
 
 impl Queue {
-    pub(super) fn new() -> Self {
-        let reads = Arc::new(Semaphore::new(READS_AHEAD));
+    /// A queue for so many calls that may run at once.
+    pub(super) fn new(permits: usize) -> Self {
         Self {
-            rows: Mutex::default(),
+            state: Mutex::new(State { permits, ..State::default() }),
             filled: Semaphore::new(0),
-            reads,
+            held_back: AtomicUsize::new(0),
+            may_begin: Notify::new(),
             idle: AtomicUsize::new(0),
             more: Notify::new(),
         }
     }
 
-    /// Waits until the rows of one more read have room.
-    pub(super) async fn room(&self) -> Arc<OwnedSemaphorePermit> {
-        Arc::new(self.reads.clone().acquire_owned().await.expect("the semaphore is never closed"))
+    /// Sets how many calls may run at once.
+    pub(super) fn set_permits(&self, permits: usize) {
+        let before = std::mem::replace(&mut self.lock().permits, permits);
+        if before < permits {
+            self.tell_held_back();
+        }
     }
 
     /// Adds rows of one lease, which has not left.
     pub(super) fn push(&self, rows: Vec<OpenRow>) {
-        let mut queue = self.lock();
-        let before = queue.len();
-        // Checked under the lock: whoever halts a lease then takes its rows out, and must not miss one.
-        queue.extend(rows.into_iter().filter(|row| !row.halts.no_more()));
-        self.filled.add_permits(queue.len() - before);
+        let mut added = 0;
+        let mut state = self.lock();
+        for row in rows {
+            // Checked under the lock: whoever halts a lease then takes its rows out, and must not miss one.
+            if !row.halts.no_more() {
+                let model = row.request.data.model.clone();
+                state.batch(&model, row.row.id.batch).rows.push_back(row);
+                added += 1;
+            }
+        }
+        drop(state);
+        self.filled.add_permits(added);
+        self.tell_held_back();
         self.more.notify_one();
     }
 
-    /// Notes that a caller has no row to run.
+    /// Notes that a worker has no row to run.
     pub(super) fn idle(&self) -> Idle<'_> {
         self.idle.fetch_add(1, Relaxed);
         Idle(self)
     }
 
-    /// The next row, if there is one now and no caller is idle, whose it would be.
+    /// The next row for a call that another row has lent, if there is one now and no worker is idle, whose it would be. It
+    /// has no share of the calls: the row that lent the call has.
     pub(super) fn next_for_nobody_else(&self) -> Option<OpenRow> {
-        if self.idle.load(Relaxed) == 0 { self.next_now() } else { None }
+        if self.idle.load(Relaxed) > 0 {
+            return None;
+        }
+        loop {
+            self.filled.try_acquire().ok()?.forget();
+            let mut state = self.lock();
+            let next = match state.next() {
+                Ok(next) => next.and_then(|next| state.take(next)),
+                Err(HeldBack) => {
+                    self.filled.add_permits(1);
+                    return None;
+                }
+            };
+            if next.is_some() {
+                return next;
+            }
+        }
     }
 
     /// Waits until there may be a row for one who has found none.
@@ -118,134 +287,110 @@ impl Queue {
     }
 
     /// The next row, or `None` when the queue is closed.
-    pub(super) async fn next(&self) -> Option<OpenRow> {
+    pub(super) async fn next(self: &Arc<Self>) -> Option<OpenRow> {
         loop {
-            self.filled.acquire().await.ok()?.forget();
-            let row = self.lock().pop_front();
-            if row.is_some() {
-                return row;
+            // Given back if the wait is given up.
+            let filled = self.filled.acquire().await.ok()?;
+            match self.take_next() {
+                Ok(taken) => {
+                    filled.forget();
+                    if taken.is_some() {
+                        return taken;
+                    }
+                }
+                Err(HeldBack) => self.until_may_begin().await,
             }
         }
     }
 
-    /// The next row, if there is one now.
-    pub(super) fn next_now(&self) -> Option<OpenRow> {
+    /// The next row, if there is one now that may begin.
+    pub(super) fn next_now(self: &Arc<Self>) -> Option<OpenRow> {
         loop {
-            self.filled.try_acquire().ok()?.forget();
-            let row = self.lock().pop_front();
-            if row.is_some() {
-                return row;
+            let filled = self.filled.try_acquire().ok()?;
+            let taken = self.take_next().ok()?;
+            filled.forget();
+            if taken.is_some() {
+                return taken;
             }
         }
     }
 
-    /// Puts a row back that was taken last, for the next caller.
-    pub(super) fn put_back(&self, row: OpenRow) {
-        let mut queue = self.lock();
+    /// Puts a row back that was taken last, for the next worker.
+    pub(super) fn put_back(&self, mut row: OpenRow) {
+        row.share = None;
+        let mut state = self.lock();
         if !row.halts.no_more() {
-            queue.push_front(row);
+            let model = row.request.data.model.clone();
+            state.batch(&model, row.row.id.batch).rows.push_front(row);
+            drop(state);
             self.filled.add_permits(1);
+            self.tell_held_back();
             self.more.notify_one();
         }
     }
 
     /// Takes the rows of a halted lease out.
     pub(super) fn leave(&self, lease: FencedLease) {
-        self.lock().retain(|row| row.row.lease != lease);
+        let mut state = self.lock();
+        for batch in state.models.iter_mut().flat_map(|model| &mut model.batches) {
+            batch.rows.retain(|row| row.row.lease != lease);
+        }
+        state.tidy();
     }
 
-    /// Sends the callers home.
+    /// Sends the workers home.
     pub(super) fn close(&self) {
         self.filled.close();
+        self.may_begin.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<OpenRow>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use futures::FutureExt as _;
-    use tokio_util::task::TaskTracker;
-
-    use super::*;
-    use crate::domain::endpoint::Endpoint;
-    use crate::domain::ids::{BatchId, LeaseId, RequestId};
-    use crate::domain::request::RequestData;
-
-    /// Rows of one lease, as its run makes them.
-    struct Given {
-        lease: FencedLease,
-        halts: Arc<Halts>,
-        open: TaskTracker,
+    fn take_next(self: &Arc<Self>) -> Result<Option<OpenRow>, HeldBack> {
+        let mut state = self.lock();
+        let Some(next) = state.next()? else { return Ok(None) };
+        let Some(mut row) = state.take(next) else { return Ok(None) };
+        state.running += 1;
+        let model = &mut state.models[next.0];
+        model.running += 1;
+        model.batches[next.1].running += 1;
+        let share = Share {
+            queue: self.clone(),
+            model: model.name.clone(),
+            batch: row.row.id.batch,
+            answers: model.answers.clone(),
+        };
+        drop(state);
+        row.share = Some(share);
+        Ok(Some(row))
     }
 
-    impl Given {
-        fn lease() -> Self {
-            let token = CancellationToken::new;
-            let halts = Arc::new(Halts { lease: token(), stopping: token(), abort: token() });
-            Self { lease: FencedLease { id: LeaseId::new(), token: 1 }, halts, open: TaskTracker::new() }
-        }
-
-        fn row(&self, row: u32) -> OpenRow {
-            let id = RequestId { batch: BatchId::new(), row };
-            let data = RequestData {
-                id,
-                custom_id: String::new(),
-                endpoint: Endpoint::ChatCompletions,
-                model: "m".into(),
-                body: Bytes::new(),
-                metadata: Arc::default(),
-            };
-            OpenRow {
-                row: Row { id, lease: self.lease },
-                request: Request::new(data),
-                halts: self.halts.clone(),
-                place: None,
-                open: self.open.token(),
+    async fn until_may_begin(&self) {
+        /// Whoever gives up the wait is held back no more.
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
             }
         }
+        let notified = self.may_begin.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        self.held_back.fetch_add(1, Relaxed);
+        let _counted = Counted(&self.held_back);
+        // What changed since the look that found nothing was told to nobody.
+        let changed = !matches!(self.lock().next(), Err(HeldBack));
+        if !changed && !self.filled.is_closed() {
+            notified.await;
+        }
     }
 
-    /// The numbers of the rows that callers would get now.
-    fn taken(queue: &Queue) -> Vec<u32> {
-        std::iter::from_fn(|| queue.next().now_or_never().flatten()).map(|row| row.row.id.row).collect()
+    /// Has the workers look again that found rows of which none could begin.
+    fn tell_held_back(&self) {
+        if self.held_back.load(Relaxed) > 0 {
+            self.may_begin.notify_waiters();
+        }
     }
 
-    #[test]
-    fn callers_get_rows_in_the_order_in_which_they_came() {
-        let queue = Queue::new();
-        let (a, b) = (Given::lease(), Given::lease());
-        queue.push(vec![a.row(0), a.row(1)]);
-        queue.push(vec![b.row(2)]);
-
-        assert_eq!(taken(&queue), [0, 1, 2]);
-    }
-
-    #[test]
-    fn the_rows_of_a_halted_lease_hold_nobody_up() {
-        let queue = Queue::new();
-        let (halted, other) = (Given::lease(), Given::lease());
-        queue.push(vec![halted.row(0), other.row(1), halted.row(2)]);
-
-        halted.halts.lease.cancel();
-        queue.leave(halted.lease);
-        // One that was waiting for another attempt, and is due only now.
-        queue.push(vec![halted.row(3)]);
-
-        assert!(halted.open.is_empty(), "the lease waits for rows that nobody runs");
-        assert_eq!(taken(&queue), [1]);
-    }
-
-    #[test]
-    fn a_closed_queue_sends_callers_home() {
-        let queue = Queue::new();
-        assert!(queue.next().now_or_never().is_none(), "a caller waits");
-
-        queue.close();
-
-        assert!(queue.next().now_or_never().expect("it answers").is_none());
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

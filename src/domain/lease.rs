@@ -1,5 +1,6 @@
 //! Lanes and leases: ranges of rows, and who may run them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{BatchId, DaemonId, LeaseId};
@@ -12,6 +13,8 @@ pub struct OpenLane {
     pub batch_id: BatchId,
     /// The number of the lane within its batch, counted from 0.
     pub no: u32,
+    /// The model that its rows go to.
+    pub model: Arc<str>,
     /// The first position of the row index that is not claimed: the lane's cursor.
     pub next: u32,
     /// The position after the lane's last.

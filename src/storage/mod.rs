@@ -201,8 +201,9 @@ pub trait LeaseStore {
     /// Says that a daemon works no more. What it still holds can be taken over at once.
     async fn leave(&self, daemon: DaemonId) -> Result<()>;
 
-    /// Lanes of batches in progress with unclaimed rows, oldest deadline first.
-    async fn open_lanes(&self, limit: u32) -> Result<Vec<OpenLane>>;
+    /// Lanes of batches in progress with unclaimed rows: of each model up to `of_a_model`, those whose windows close first, and
+    /// the first lane of every model before the second of any. So no model's lanes hide another's.
+    async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>>;
 
     /// Claims the next `rows` rows of a lane. `None` if the lane's cursor is not where `lane` has it, or the batch is
     /// not in progress any more: look again.

@@ -14,4 +14,5 @@ mod operations;
 mod requests;
 mod restarts;
 mod retries;
+mod sharing;
 mod uploads;

@@ -90,7 +90,7 @@ async fn a_batch_that_never_was_is_not_found(storage: TestStorage) -> Result<()>
     assert_eq!(storage.cancel_batch(id, START).await?, None);
     assert!(!storage.admit_batch(id, &lanes(&[1]), START).await?);
     assert!(!storage.refuse_batch(id, &[], START).await?);
-    assert_eq!(storage.open_lanes(10).await?, []);
+    assert_eq!(storage.open_lanes(10, 10).await?, []);
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn an_admitted_batch_has_its_lanes_open(storage: TestStorage) -> Result<()
 
     storage.admit_batch(batch.id, &lanes(&[3, 2]), after(1)).await?;
 
-    let open = storage.open_lanes(10).await?;
+    let open = storage.open_lanes(10, 10).await?;
     let ranges: Vec<_> = open.iter().map(|lane| (lane.batch_id, lane.no, lane.next, lane.last)).collect();
     assert_eq!(ranges, [(batch.id, 0, 0, 3), (batch.id, 1, 3, 5)]);
     assert!(open.iter().all(|lane| lane.expires_at == batch.expires_at));
@@ -200,12 +200,12 @@ async fn a_refused_batch_has_failed_with_its_errors(storage: TestStorage) -> Res
 async fn a_batch_is_admitted_only_from_validating(storage: TestStorage) -> Result<()> {
     for status in EVERY_STATUS.into_iter().filter(|status| *status != BatchStatus::Validating) {
         let batch = storage.batch_in(status).await?;
-        let open = storage.open_lanes(100).await?;
+        let open = storage.open_lanes(100, 100).await?;
 
         assert!(!storage.admit_batch(batch.id, &lanes(&[4, 4]), after(9)).await?, "{status}");
 
         assert_eq!(storage.now(batch.id).await?, batch);
-        assert_eq!(storage.open_lanes(100).await?, open);
+        assert_eq!(storage.open_lanes(100, 100).await?, open);
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ async fn a_batch_called_off_has_no_open_lanes(storage: TestStorage) -> Result<()
 
     storage.cancel_batch(batch.id, after(1)).await?;
 
-    assert_eq!(storage.open_lanes(10).await?, []);
+    assert_eq!(storage.open_lanes(10, 10).await?, []);
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
     Ok(())
 }

@@ -161,7 +161,7 @@ impl TestStorage {
 
     /// The first lane of a batch that has unclaimed rows.
     pub async fn open_lane(&self, id: BatchId) -> Result<OpenLane> {
-        let lanes = self.open_lanes(1000).await?;
+        let lanes = self.open_lanes(1000, 1000).await?;
         Ok(lanes.into_iter().find(|lane| lane.batch_id == id).expect("the batch has an open lane"))
     }
 

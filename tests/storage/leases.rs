@@ -5,8 +5,9 @@ use std::time::Duration;
 use batchwright::domain::batch::NewBatch;
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::Purpose;
-use batchwright::domain::ids::{DaemonId, FileId, LeaseId};
+use batchwright::domain::ids::{BatchId, DaemonId, FileId, LeaseId};
 use batchwright::domain::lease::{FencedLease, Lease};
+use batchwright::domain::report::NewLane;
 use batchwright::storage::{
     BatchStore as _, FileStore as _, HeldLease, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
 };
@@ -23,6 +24,7 @@ on_both_databases!(
     a_claim_on_a_batch_that_was_called_off_gets_nothing,
     a_claim_on_a_batch_whose_window_closed_gets_nothing,
     open_lanes_come_by_deadline,
+    the_lanes_of_one_model_hide_no_other,
     a_claimed_lane_is_not_open,
     the_lease_of_a_living_daemon_has_not_lapsed,
     the_lease_of_a_dead_daemon_has_lapsed,
@@ -102,7 +104,7 @@ async fn claims_cover_a_lane_without_gap_or_overlap(storage: TestStorage) -> Res
     }
 
     assert_covered(&mut leases, 12);
-    assert_eq!(storage.open_lanes(10).await?, []);
+    assert_eq!(storage.open_lanes(10, 10).await?, []);
     Ok(())
 }
 
@@ -111,7 +113,7 @@ async fn claims_at_the_same_time_cover_a_lane_without_gap_or_overlap(storage: Te
     let claim_all = async || -> Result<Vec<Lease>> {
         let daemon = DaemonId::new();
         let mut leases = Vec::new();
-        while let Some(lane) = storage.open_lanes(1).await?.pop() {
+        while let Some(lane) = storage.open_lanes(1, 1).await?.pop() {
             leases.extend(storage.claim(&lane, lane.waiting().min(7), daemon).await?);
         }
         Ok(leases)
@@ -160,7 +162,7 @@ async fn a_claim_on_a_batch_whose_window_closed_gets_nothing(storage: TestStorag
     storage.expire_batches(batch.expires_at, 10).await?;
 
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
-    assert_eq!(storage.open_lanes(10).await?, []);
+    assert_eq!(storage.open_lanes(10, 10).await?, []);
     Ok(())
 }
 
@@ -170,10 +172,31 @@ async fn open_lanes_come_by_deadline(storage: TestStorage) -> Result<()> {
     storage.admit_batch(late.id, &lanes(&[1, 1]), START).await?;
     storage.admit_batch(soon.id, &lanes(&[1, 1]), START).await?;
 
-    let first_three = storage.open_lanes(3).await?;
+    let first_three = storage.open_lanes(3, 3).await?;
 
     let order: Vec<_> = first_three.iter().map(|lane| (lane.batch_id, lane.no)).collect();
     assert_eq!(order, [(soon.id, 0), (soon.id, 1), (late.id, 0)]);
+    Ok(())
+}
+
+async fn the_lanes_of_one_model_hide_no_other(storage: TestStorage) -> Result<()> {
+    let mut of_one_model = Vec::new();
+    for _ in 0..4 {
+        of_one_model.push(storage.running(&[1]).await?.id);
+    }
+    let another = storage.create_batch(&new_batch(), after(60)).await?;
+    storage.admit_batch(another.id, &[NewLane { model: "another".to_owned(), first: 0, last: 1 }], START).await?;
+
+    let open = async |of_a_model, limit| -> Result<Vec<(BatchId, String)>> {
+        let lanes = storage.open_lanes(of_a_model, limit).await?;
+        Ok(lanes.into_iter().map(|lane| (lane.batch_id, lane.model.to_string())).collect())
+    };
+
+    let first = (of_one_model[0], "model-0".to_owned());
+    let second = (of_one_model[1], "model-0".to_owned());
+    let another = (another.id, "another".to_owned());
+    assert_eq!(open(2, 10).await?, [first.clone(), another.clone(), second]);
+    assert_eq!(open(10, 2).await?, [first, another]);
     Ok(())
 }
 
@@ -182,7 +205,7 @@ async fn a_claimed_lane_is_not_open(storage: TestStorage) -> Result<()> {
 
     storage.claimed(batch.id, 2, DaemonId::new()).await?;
 
-    let open: Vec<u32> = storage.open_lanes(10).await?.iter().map(|lane| lane.no).collect();
+    let open: Vec<u32> = storage.open_lanes(10, 10).await?.iter().map(|lane| lane.no).collect();
     assert_eq!(open, [1]);
     Ok(())
 }

@@ -182,7 +182,7 @@ async fn assert_found_by(place: &Place, indexes: &[&str], statements: Vec<String
 }
 
 async fn open_lanes_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.open_lanes(10)).await?;
+    let statements = sent(storage.open_lanes(10, 10)).await?;
 
     assert_found_by(&storage.place, &["lanes_with_work", "batches_to_work_on"], statements).await;
     Ok(())

@@ -62,7 +62,7 @@ async fn assert_never_changes(storage: &TestStorage, id: BatchId, lane: OpenLane
     assert!(!storage.refuse_batch(id, &[], now).await?);
     assert_eq!(storage.cancel_batch(id, now).await?.as_ref(), Some(&before.batch));
     assert_eq!(storage.expire_batches(now, 10).await?, 0);
-    assert_eq!(storage.open_lanes(10).await?, []);
+    assert_eq!(storage.open_lanes(10, 10).await?, []);
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
     assert_eq!(storage.lapsed(10).await?, []);
     let lapsed = lease.fenced();
@@ -99,7 +99,8 @@ async fn a_completed_batch_never_changes(storage: TestStorage) -> Result<()> {
 async fn a_failed_batch_never_changes(storage: TestStorage) -> Result<()> {
     let batch = storage.batch_in(BatchStatus::Failed).await?;
     // It never had a lane or a lease.
-    let lane = OpenLane { batch_id: batch.id, no: 0, next: 0, last: 3, expires_at: batch.expires_at };
+    let lane =
+        OpenLane { batch_id: batch.id, no: 0, model: "model-0".into(), next: 0, last: 3, expires_at: batch.expires_at };
     let lease = Lease {
         id: LeaseId::new(),
         batch_id: batch.id,

@@ -38,11 +38,18 @@ const HELD: &str = "
     WHERE leases.daemon_id = $1";
 
 const OPEN_LANES: &str = "
-    SELECT lanes.batch_id, lanes.no, lanes.next, lanes.last, batches.expires_at
-    FROM lanes JOIN batches ON batches.id = lanes.batch_id
-    WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
-    ORDER BY batches.expires_at, batches.id, lanes.no
-    LIMIT $1";
+    SELECT batch_id, no, model, next, last, expires_at
+    FROM (
+        SELECT lanes.batch_id, lanes.no, lanes.model, lanes.next, lanes.last, batches.expires_at,
+               ROW_NUMBER() OVER (
+                   PARTITION BY lanes.model ORDER BY batches.expires_at, lanes.batch_id, lanes.no
+               ) AS place
+        FROM lanes JOIN batches ON batches.id = lanes.batch_id
+        WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
+    ) AS open
+    WHERE place <= $1
+    ORDER BY place, expires_at, batch_id, no
+    LIMIT $2";
 
 // Compare-and-set on the cursor: of several claimers that saw the same cursor, one moves it.
 const MOVE_CURSOR: &str = "
@@ -110,6 +117,7 @@ const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob I
 struct LaneRow {
     batch_id: Uuid,
     no: i64,
+    model: String,
     next: i64,
     last: i64,
     expires_at: i64,
@@ -134,6 +142,7 @@ impl TryFrom<LaneRow> for OpenLane {
         Ok(Self {
             batch_id: BatchId(row.batch_id),
             no: position(row.no, "lanes", row.batch_id)?,
+            model: row.model.into(),
             next: position(row.next, "lanes", row.batch_id)?,
             last: position(row.last, "lanes", row.batch_id)?,
             expires_at: Timestamp(row.expires_at),
@@ -196,9 +205,9 @@ impl LeaseStore for SqlStorage {
         })
     }
 
-    async fn open_lanes(&self, limit: u32) -> Result<Vec<OpenLane>> {
+    async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>> {
         let rows: Vec<LaneRow> = on_reader!(self.db, conn => {
-            Ok(query_as(OPEN_LANES).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
+            Ok(query_as(OPEN_LANES).bind(i64::from(of_a_model)).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
         rows.into_iter().map(OpenLane::try_from).collect()
     }

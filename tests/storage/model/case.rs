@@ -157,7 +157,7 @@ impl<'a> Case<'a> {
     }
 
     async fn look(&mut self, who: usize) -> Result<()> {
-        let lanes = self.storage.open_lanes(10).await?;
+        let lanes = self.storage.open_lanes(10, 10).await?;
         if !lanes.is_empty() {
             let no = self.random.random_range(0..lanes.len());
             self.daemons[who].lane = Some(lanes[no].clone());

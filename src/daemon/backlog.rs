@@ -1,0 +1,279 @@
+//! Rows that this daemon has leased and not begun, lane by lane: what the claim loop tops up.
+//!
+//! Each lane has a backlog of its own, so that a lane whose rows do not begin keeps no other from being claimed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::domain::ids::BatchId;
+use crate::domain::lease::OpenLane;
+
+/// Models that may have rows waiting here. Others wait until one of them has none.
+const MODELS: usize = 64;
+/// Reads of a lane whose rows wait, so that no worker waits for the disk. A read is small, or one long row.
+const READS_AHEAD: usize = 4;
+/// No lease is larger: what a crash makes others wait for is bounded.
+const MAX_LEASE: usize = 10_000;
+/// No lease is smaller, unless its lane is: each costs a few statements.
+const MIN_LEASE: usize = 16;
+
+/// The rows of one batch that go to one model.
+type LaneKey = (BatchId, Arc<str>);
+
+/// The backlogs of all lanes in this daemon's hands.
+#[derive(Default)]
+pub(super) struct Backlogs {
+    lanes: Mutex<HashMap<LaneKey, Weak<Backlog>>>,
+    /// Told when a backlog becomes short, for a claim loop that waits for that.
+    short: Arc<Notify>,
+}
+
+/// The backlog of one lane. It lasts as long as one of the lane's leases is held here.
+pub(super) struct Backlog {
+    /// Rows that are leased and not begun.
+    waiting: AtomicUsize,
+    /// Rows begun since the lane came here.
+    begun: AtomicUsize,
+    /// When fewer wait, the backlog is short. Written by the claim loop.
+    mark: AtomicUsize,
+    pace: Mutex<Pace>,
+    reads: Arc<Semaphore>,
+    short: Arc<Notify>,
+}
+
+/// A row that was leased and has not begun. Dropped without having begun, it is let go.
+pub(super) struct Waiting(Option<Arc<Backlog>>);
+
+/// How the backlogs stand at one moment, for the claim loop to choose by.
+pub(super) struct Survey {
+    lanes: HashMap<LaneKey, Standing>,
+    /// Rows that wait, for each model that has any.
+    models: HashMap<Arc<str>, usize>,
+    /// How many rows a lane gets that has no backlog here.
+    first: usize,
+}
+
+struct Standing {
+    waiting: usize,
+    /// About the rows that begin in a second.
+    rows_a_second: usize,
+}
+
+impl Backlogs {
+    /// The backlog of a lane, with `rows` more that were leased.
+    pub(super) fn add(&self, batch: BatchId, model: &str, rows: usize) -> Arc<Backlog> {
+        let mut lanes = self.lock();
+        lanes.retain(|_, backlog| backlog.strong_count() > 0);
+        let known = lanes.entry((batch, model.into())).or_default();
+        let backlog = known.upgrade().unwrap_or_else(|| {
+            let backlog = Arc::new(Backlog::new(self.short.clone()));
+            *known = Arc::downgrade(&backlog);
+            backlog
+        });
+        backlog.waiting.fetch_add(rows, Relaxed);
+        backlog
+    }
+
+    /// How things stand with so many calls that may run at once. A lane has rows for about a second, and at least its part
+    /// of four for each call.
+    pub(super) fn survey(&self, permits: usize) -> Survey {
+        let held: Vec<_> = {
+            let lanes = self.lock();
+            lanes.iter().filter_map(|(lane, backlog)| Some((lane.clone(), backlog.upgrade()?))).collect()
+        };
+        let part_of = |lanes: usize| (permits * 4 / lanes.max(1)).max(MIN_LEASE);
+        let mut survey = Survey { lanes: HashMap::new(), models: HashMap::new(), first: part_of(held.len() + 1) };
+        let least = part_of(held.len());
+        for (lane, backlog) in held {
+            let waiting = backlog.waiting.load(Relaxed);
+            let rows_a_second = backlog.rows_a_second().max(least);
+            backlog.mark.store(rows_a_second / 2 + 1, Relaxed);
+            if waiting > 0 {
+                *survey.models.entry(lane.1.clone()).or_default() += waiting;
+            }
+            survey.lanes.insert(lane, Standing { waiting, rows_a_second });
+        }
+        survey
+    }
+
+    /// Waits until a backlog has become short, if none has since this was last called.
+    pub(super) async fn until_short(&self) {
+        self.short.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Weak<Backlog>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Survey {
+    /// How many rows to claim of a lane now; `None` if it has enough, or if too many models have rows waiting.
+    pub(super) fn wanted(&self, lane: &OpenLane) -> Option<u32> {
+        let rows = match self.lanes.get(&(lane.batch_id, lane.model.clone())) {
+            Some(Standing { waiting, rows_a_second }) => {
+                (*waiting < rows_a_second / 2 + 1).then_some(*rows_a_second)?
+            }
+            None => self.first,
+        };
+        if self.models.len() >= MODELS && !self.models.contains_key(&lane.model) {
+            return None;
+        }
+        Some(u32::try_from(rows.min(MAX_LEASE)).expect("bounded").min(lane.waiting()))
+    }
+
+    /// Rows that wait here for the lane's model, and of the lane itself.
+    pub(super) fn waiting(&self, lane: &OpenLane) -> (usize, usize) {
+        let of_lane = self.lanes.get(&(lane.batch_id, lane.model.clone())).map_or(0, |standing| standing.waiting);
+        (self.models.get(&lane.model).copied().unwrap_or(0), of_lane)
+    }
+}
+
+impl Backlog {
+    fn new(short: Arc<Notify>) -> Self {
+        let reads = Arc::new(Semaphore::new(READS_AHEAD));
+        let (waiting, begun, mark) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { waiting, begun, mark, pace: Mutex::new(Pace::new()), reads, short }
+    }
+
+    /// Waits until the rows of one more read have room.
+    pub(super) async fn room(&self) -> Arc<OwnedSemaphorePermit> {
+        Arc::new(self.reads.clone().acquire_owned().await.expect("the semaphore is never closed"))
+    }
+
+    /// One of the rows that wait, to be counted by itself from now on.
+    pub(super) fn row(self: &Arc<Self>) -> Waiting {
+        Waiting(Some(self.clone()))
+    }
+
+    /// Notes that rows do not wait any more.
+    pub(super) fn let_go(&self, rows: usize) {
+        let before = self.waiting.fetch_sub(rows, Relaxed);
+        let mark = self.mark.load(Relaxed);
+        // Once for each time that it becomes short: this runs for every row.
+        if before >= mark && before - rows < mark {
+            self.short.notify_one();
+        }
+    }
+
+    fn rows_a_second(&self) -> usize {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).rows_a_second(self.begun.load(Relaxed))
+    }
+}
+
+impl Waiting {
+    /// Notes that the row begins; only the first attempt does.
+    pub(super) fn begin(&mut self) {
+        if let Some(backlog) = self.0.take() {
+            backlog.begun.fetch_add(1, Relaxed);
+            backlog.let_go(1);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(backlog) = self.0.take() {
+            backlog.let_go(1);
+        }
+    }
+}
+
+/// How many rows of a lane begin in a second.
+struct Pace {
+    rows_a_second: f64,
+    measured: (Instant, usize),
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { rows_a_second: 0.0, measured: (Instant::now(), 0) }
+    }
+
+    fn rows_a_second(&mut self, begun: usize) -> usize {
+        const WINDOW: Duration = Duration::from_millis(100);
+        let (since, before) = self.measured;
+        let elapsed = since.elapsed();
+        if elapsed >= WINDOW {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let measured = (begun - before) as f64 / elapsed.as_secs_f64();
+            self.rows_a_second = self.rows_a_second.midpoint(measured);
+            self.measured = (Instant::now(), begun);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and not negative")]
+        let pace = self.rows_a_second as usize;
+        pace
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::domain::time::Timestamp;
+
+    const PERMITS: usize = 100;
+
+    fn lane(batch_id: BatchId, model: &str) -> OpenLane {
+        OpenLane { batch_id, no: 0, model: model.into(), next: 0, last: 5_000, expires_at: Timestamp(0) }
+    }
+
+    #[test]
+    fn a_lane_whose_rows_do_not_begin_keeps_no_other_from_being_claimed() {
+        let backlogs = Backlogs::default();
+        let (stuck, other) = (lane(BatchId::new(), "a"), lane(BatchId::new(), "b"));
+        assert_eq!(backlogs.survey(PERMITS).wanted(&stuck), Some(400), "alone it has four rows for each call");
+
+        let _stuck = backlogs.add(stuck.batch_id, "a", 400);
+
+        let survey = backlogs.survey(PERMITS);
+        assert_eq!((survey.wanted(&stuck), survey.wanted(&other)), (None, Some(200)));
+        assert_eq!((survey.waiting(&stuck), survey.waiting(&other)), ((400, 400), (0, 0)));
+    }
+
+    #[test]
+    fn a_backlog_is_short_when_half_of_it_has_begun_and_says_so_once() {
+        let backlogs = Backlogs::default();
+        let open = lane(BatchId::new(), "a");
+        let backlog = backlogs.add(open.batch_id, "a", 400);
+        assert_eq!(backlogs.survey(PERMITS).wanted(&open), None);
+        let rows: Vec<Waiting> = (0..400).map(|_| backlog.row()).collect();
+        let mut begun = 0;
+        let mut told = 0;
+
+        for mut row in rows {
+            row.begin();
+            row.begin();
+            begun += 1;
+            if backlogs.until_short().now_or_never().is_some() {
+                told += 1;
+                assert_eq!(begun, 200);
+            }
+        }
+
+        assert_eq!(told, 1);
+        assert!(backlogs.survey(PERMITS).wanted(&open).is_some());
+    }
+
+    #[test]
+    fn so_many_models_have_rows_waiting_and_no_more() {
+        let backlogs = Backlogs::default();
+        let held: Vec<_> = (0..MODELS).map(|no| backlogs.add(BatchId::new(), &no.to_string(), 1)).collect();
+        let (known, new) = (lane(BatchId::new(), "0"), lane(BatchId::new(), "new"));
+
+        let survey = backlogs.survey(PERMITS);
+        assert_eq!((survey.wanted(&known), survey.wanted(&new)), (Some(16), None));
+
+        held[0].let_go(1);
+        assert_eq!(
+            backlogs.survey(PERMITS).wanted(&new),
+            Some(16),
+            "a model all of whose rows have begun does not count"
+        );
+    }
+}
