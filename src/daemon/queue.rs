@@ -3,8 +3,8 @@
 //! A worker that becomes free takes a row of the model with the fewest under way, and of that model's batch with the fewest:
 //! where more rows wait than can run, models share the calls evenly, and batches share those of their model.
 //!
-//! A model that has not answered yet, or whose last call found no server, may be one that hangs. It leaves a quarter of the
-//! calls that others do not use to models to come, so that these never wait for its time-outs.
+//! A model that has not answered yet, or whose last call found no server, may be one that hangs. It leaves an eighth of
+//! the calls that others do not use to models to come, at least one of four, so that these never wait for its time-outs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +21,8 @@ use crate::domain::ids::BatchId;
 use crate::domain::lease::FencedLease;
 use crate::domain::request::{Pending, Request};
 
+/// Of fewer calls none is left unused for models to come.
+const FEW: usize = 4;
 /// Models that are remembered although none of their rows is here.
 const IDLE_MODELS: usize = 256;
 
@@ -141,7 +143,8 @@ impl State {
 
     fn may_begin(&self, model: &Model) -> bool {
         let not_of_others = self.permits.saturating_sub(self.running - model.running);
-        model.answers.load(Relaxed) || model.running < (not_of_others - not_of_others / 4).max(1)
+        let left_to_others = if self.permits < FEW { 0 } else { (not_of_others / 8).max(1) };
+        model.answers.load(Relaxed) || model.running < not_of_others.saturating_sub(left_to_others).max(1)
     }
 
     fn take(&mut self, (model, batch): (usize, usize)) -> Option<OpenRow> {

@@ -26,7 +26,8 @@ async fn a_batch_made_on_one_replica_starts_on_another_within_a_second_and_a_can
     for _ in 0..3 {
         let id = client.create_batch(&file).await;
         starts.push(in_flight("the first rows to be sent", |count| count > 0).await);
-        in_flight("both workers to run all they may", |count| count == 512).await;
+        // A model that has not answered leaves an eighth of the 256 calls of each.
+        in_flight("both workers to run all they may", |count| count == 448).await;
         client.cancel(&id).await.ok();
         stops.push(in_flight("every call to be aborted", |count| count == 0).await);
         batches.push(client.wait_for(&id, "cancelled").await);
