@@ -1,25 +1,25 @@
 //! Chat completions whose answer must match the JSON schema that the row asks for.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::ensure::Ensured;
+use super::ensure::{Ensured, RowSchema};
 use super::{CancellationFuture, ShouldRetry};
 use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
 use crate::domain::response::{Fields, correction, raw};
-use crate::domain::schema::Schema;
 use crate::domain::usage::Usage;
 use crate::upstream::{Call, HttpClient};
+
+/// Bytes of an answer that a model is shown again, to correct it.
+const LONGEST_CORRECTED: usize = 4 << 20;
 
 /// A row whose answer is checked.
 pub(super) struct CheckedRow {
     body: Fields,
     messages: Vec<Box<RawValue>>,
-    schema: Arc<Schema>,
+    schema: RowSchema,
 }
 
 impl CheckedRow {
@@ -81,7 +81,7 @@ impl CheckedRow {
             }
             let answer = Answer::read(response).map_err(FailureReason::InvalidAnswer)?;
             let Err((message, wrong)) = self.check(&answer.response) else { return Ok((answer.response, earlier)) };
-            if asked == corrections {
+            if asked == corrections || answer.response.body.len() > LONGEST_CORRECTED {
                 return Err(FailureReason::SchemaInvalid(answer.response, wrong));
             }
             earlier.add(answer.usage);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,14 +14,27 @@ use crate::domain::schema::Schema;
 
 /// The key of a batch's metadata that says whether its answers are checked.
 const METADATA_KEY: &str = "ensure_schema";
-/// Rows of one batch mostly ask for one schema.
+/// Bytes of compiled schemas that are kept. Rows of one batch mostly ask for one schema.
+const SCHEMA_BYTES: u64 = 64 << 20;
 const SCHEMAS_KEPT: usize = 256;
+
+/// Schemas that were compiled, by their texts.
+type Schemas = Cache<String, Arc<Schema>, Bytes>;
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<String, Arc<Schema>> for Bytes {
+    fn weight(&self, text: &String, schema: &Arc<Schema>) -> u64 {
+        text.len() as u64 + schema.bytes()
+    }
+}
 
 /// Which rows are checked, and the schemas that were compiled for it.
 pub struct Ensured {
     by_default: bool,
     corrections: u32,
-    schemas: Cache<String, Arc<Schema>>,
+    schemas: Arc<Schemas>,
 }
 
 impl Ensured {
@@ -28,7 +42,15 @@ impl Ensured {
     /// correct its answer `corrections` times at most.
     #[must_use]
     pub fn new(by_default: bool, corrections: u32) -> Self {
-        Self { by_default, corrections, schemas: Cache::new(SCHEMAS_KEPT) }
+        // One shard, so that the largest schema has room.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(SCHEMAS_KEPT)
+            .weight_capacity(SCHEMA_BYTES)
+            .build()
+            .expect("both capacities are given");
+        let schemas = Cache::with_options(options, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { by_default, corrections, schemas: Arc::new(schemas) }
     }
 
     pub(super) fn corrections(&self) -> u32 {
@@ -48,7 +70,7 @@ impl Ensured {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn schema(&self, format: Option<&RawValue>) -> Result<Option<Arc<Schema>>, FailureReason> {
+    pub(super) fn schema(&self, format: Option<&RawValue>) -> Result<Option<RowSchema>, FailureReason> {
         /// Either API's way to ask for a schema.
         #[derive(Deserialize)]
         struct Format {
@@ -68,7 +90,57 @@ impl Ensured {
         let nested = nested.transpose().map_err(|error| wrong(error.to_string()))?;
         let schema = format.schema.or_else(|| nested.and_then(|mut nested| nested.remove("schema")));
         let Some(schema) = schema else { return Ok(None) };
-        let compile = || Schema::compile(schema.get()).map(Arc::new).map_err(wrong);
-        self.schemas.get_or_insert_with(schema.get(), compile).map(Some)
+        let schema = RowSchema { text: schema, schemas: self.schemas.clone() };
+        schema.compiled().map_err(wrong)?;
+        Ok(Some(schema))
+    }
+}
+
+/// A schema that a row asks for, and that can be compiled. The row holds its text only, so that what is compiled takes no
+/// more memory than the cache has, however many rows wait for answers.
+pub(super) struct RowSchema {
+    text: Box<RawValue>,
+    schemas: Arc<Schemas>,
+}
+
+impl RowSchema {
+    /// Checks a text, which must be JSON that matches.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a model or a person to mend.
+    pub(super) fn check(&self, text: &str) -> Result<(), String> {
+        self.compiled()?.check(text)
+    }
+
+    fn compiled(&self) -> Result<Arc<Schema>, String> {
+        self.schemas.get_or_insert_with(self.text.get(), || Schema::compile(self.text.get()).map(Arc::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::response::raw;
+
+    #[test]
+    fn schemas_that_rows_hold_take_no_more_than_the_cache_has() {
+        let ensured = Ensured::new(true, 0);
+        let format = |no: usize| {
+            let patterns = json!({ "a": { "pattern": format!("^([a-f]|[b-g]){{1,100}}{no}$") } });
+            raw(&json!({ "type": "json_schema", "schema": { "properties": patterns } }))
+        };
+
+        let rows: Vec<RowSchema> =
+            (0..200).map(|no| ensured.schema(Some(&format(no))).expect("a schema").expect("one")).collect();
+
+        assert!(ensured.schemas.weight() <= SCHEMA_BYTES);
+        assert!(ensured.schemas.len() > 1);
+        assert!(ensured.schemas.len() < rows.len(), "they would take more than there is room for");
+        for row in &rows {
+            assert_eq!(row.check(r#"{"b":7}"#), Ok(()));
+        }
+        assert!(ensured.schemas.weight() <= SCHEMA_BYTES);
     }
 }

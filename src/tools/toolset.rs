@@ -17,10 +17,15 @@ use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name, r
 /// MCP servers of one row: each may offer as much as one answer can have.
 const MOST_SERVERS: usize = 32;
 
+/// Bytes of all that they offer to one row, which holds it twice.
+const MOST_OFFERED: usize = 4 << 20;
+
 /// The tools of one row, or of one agent.
 #[derive(Default)]
 pub struct Toolset {
     functions: HashMap<String, Function>,
+    /// Bytes of what MCP servers offered.
+    offered: usize,
     /// What MCP servers offered, in the order in which the row names them.
     pub lists: Vec<McpList>,
     /// The tools as the model is told of them: those of MCP servers as functions.
@@ -247,8 +252,16 @@ impl Toolset {
                 _ => NoToolset::Unsupported(text),
             }
         })?;
+        let allowed = || offered.iter().filter(|offer| server.allows(offer));
+        self.offered += allowed().map(McpTool::bytes).sum::<usize>();
+        if self.offered > MOST_OFFERED {
+            return Err(NoToolset::Unsupported(format!(
+                "The MCP servers of the row offer more than {MOST_OFFERED} bytes of tools; say in 'allowed_tools' which \
+                 are needed."
+            )));
+        }
         let mut listed = Vec::new();
-        for offer in offered.iter().filter(|offer| server.allows(offer)) {
+        for offer in allowed() {
             let function = McpFunction {
                 label: label.to_owned(),
                 tool: offer.name.clone(),

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, Url};
+use tokio::time::Instant;
 
+use super::answer_budget::{AnswerBudget, Reservation};
 use super::{Call, HttpClient, UpstreamError, retry_after};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// No inference server answers with more; what does is broken, and must not fill the memory.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -38,6 +38,7 @@ pub struct ReqwestHttpClient {
     paths: Arc<Paths>,
     timeout: Duration,
     clock: Clock,
+    budget: AnswerBudget,
 }
 
 struct Paths {
@@ -77,6 +78,7 @@ impl ReqwestHttpClient {
             paths: Arc::new(Paths { models: below("models"), endpoints }),
             timeout: settings.timeout,
             clock,
+            budget: AnswerBudget::default(),
         })
     }
 
@@ -86,12 +88,31 @@ impl ReqwestHttpClient {
     }
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
-        let timed_out = || UpstreamError::Timeout(format!("it had {}", humantime::format_duration(self.timeout)));
-        tokio::time::timeout(self.timeout, self.answer(request)).await.map_err(|_| timed_out())?
+        let deadline = Instant::now() + self.timeout;
+        let (answer, rest) = match self.in_time(deadline, self.answer(request)).await? {
+            Begun::Whole(answer) => return Ok(answer),
+            Begun::Large(large) => *large,
+        };
+        // The upstream is not at fault if there is no room for its answer.
+        let waiting = Instant::now();
+        let reservation = self.budget.reserve(rest.length.unwrap_or(self.budget.largest())).await;
+        let deadline = deadline + waiting.elapsed();
+        let body = self.in_time(deadline, rest.read(reservation, self.budget.largest())).await?;
+        Ok(HttpResponse { body, ..answer })
     }
 
-    async fn answer(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
-        let response = self.client.execute(request).await.map_err(why)?;
+    async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        let timed_out = || UpstreamError::Timeout(format!("it had {}", humantime::format_duration(self.timeout)));
+        tokio::time::timeout_at(deadline, work).await.map_err(|_| timed_out())?
+    }
+
+    /// The answer, as far as it may be read without a reservation.
+    async fn answer(&self, request: Request) -> Result<Begun, UpstreamError> {
+        let mut response = self.client.execute(request).await.map_err(why)?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let asked = (header("retry-after-ms"), header(RETRY_AFTER.as_str()));
         let retry_after = match asked {
@@ -100,7 +121,64 @@ impl ReqwestHttpClient {
         };
         let request_id = header("x-request-id").map(str::to_owned);
         let status = response.status().as_u16();
-        Ok(HttpResponse { status, request_id, retry_after, body: body_of(response).await? })
+        let with = |body| HttpResponse { status, request_id, retry_after, body };
+        let length = response.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if length.is_some_and(|length| length <= self.budget.share()) {
+            return Ok(Begun::Whole(with(response.bytes().await.map_err(why)?)));
+        }
+        let is_success = response.status().is_success();
+        if is_success && length.is_some_and(|length| length > self.budget.largest()) {
+            return Err(UpstreamError::TooLarge { limit: self.budget.largest() });
+        }
+        let mut body = BytesMut::new();
+        while length.is_none() || !is_success {
+            let Some(chunk) = response.chunk().await.map_err(why)? else {
+                return Ok(Begun::Whole(with(body.freeze())));
+            };
+            body.extend_from_slice(&chunk);
+            if body.len() > self.budget.share() {
+                break;
+            }
+        }
+        if !is_success {
+            // An error is cut off: a row that has failed may wait for others that need the room.
+            body.truncate(self.budget.share());
+            return Ok(Begun::Whole(with(body.freeze())));
+        }
+        Ok(Begun::Large(Box::new((with(Bytes::new()), Rest { response, length, body }))))
+    }
+}
+
+/// An answer of which the headers have come.
+enum Begun {
+    /// It is complete.
+    Whole(HttpResponse),
+    /// It is larger than its share: without its body, and what there is of that.
+    Large(Box<(HttpResponse, Rest)>),
+}
+
+/// The body of a large answer.
+struct Rest {
+    response: Response,
+    /// What the upstream says.
+    length: Option<usize>,
+    /// What has come.
+    body: BytesMut,
+}
+
+impl Rest {
+    async fn read(self, reservation: Reservation, largest: usize) -> Result<Bytes, UpstreamError> {
+        let Self { mut response, length, mut body } = self;
+        body.reserve(length.unwrap_or(0).saturating_sub(body.len()));
+        while body.len() <= largest {
+            let Some(chunk) = response.chunk().await.map_err(why)? else {
+                // What grew may have twice the room that it needs.
+                let body = if length.is_some() { body.freeze() } else { Bytes::copy_from_slice(&body) };
+                return Ok(reservation.fill(body));
+            };
+            body.extend_from_slice(&chunk);
+        }
+        Err(UpstreamError::TooLarge { limit: largest })
     }
 }
 
@@ -114,24 +192,6 @@ impl HttpClient for ReqwestHttpClient {
     }
 }
 
-async fn body_of(mut response: Response) -> Result<Bytes, UpstreamError> {
-    let too_large = UpstreamError::TooLarge { limit: MAX_ANSWER_BYTES };
-    match response.content_length() {
-        Some(length) if length <= MAX_ANSWER_BYTES as u64 => response.bytes().await.map_err(why),
-        Some(_) => Err(too_large),
-        None => {
-            let mut body = BytesMut::new();
-            while let Some(chunk) = response.chunk().await.map_err(why)? {
-                if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                    return Err(too_large);
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(body.freeze())
-        }
-    }
-}
-
 /// The innermost cause says what happened; the outer ones say "error sending request" and the URL.
 #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
 fn why(error: reqwest::Error) -> UpstreamError {
@@ -141,4 +201,94 @@ fn why(error: reqwest::Error) -> UpstreamError {
     }
     let text = cause.to_string();
     if error.is_timeout() { UpstreamError::Timeout(text) } else { UpstreamError::Network(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::post;
+    use futures::future::join_all;
+    use futures::stream;
+
+    use super::*;
+
+    const KIB: usize = 1 << 10;
+
+    /// A client with little room, of a server that answers with as many bytes as it is told: how they are sent, and with
+    /// which status.
+    async fn client(budget: AnswerBudget, timeout: Duration) -> ReqwestHttpClient {
+        let answer = async |body: Bytes| {
+            let text = str::from_utf8(&body).expect("a text");
+            let (status, kib) = text.split_once(' ').expect("two words");
+            let bytes = "x".repeat(kib.trim_start_matches('~').parse::<usize>().expect("a number") * KIB);
+            let body = match kib.strip_prefix('~') {
+                None => Body::from(bytes),
+                Some(_) => Body::from_stream(stream::iter([Ok::<_, Infallible>(bytes)])),
+            };
+            axum::http::Response::builder().status(status.parse::<u16>().expect("a status")).body(body).expect("valid")
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let base_url = format!("http://{}/v1", listener.local_addr().expect("an address")).parse().expect("a URL");
+        let server = Router::new().route("/v1/chat/completions", post(answer));
+        tokio::spawn(async move { axum::serve(listener, server).await });
+        let settings = UpstreamSettings { base_url, key: None, timeout, max_idle: 8 };
+        ReqwestHttpClient { budget, ..ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings") }
+    }
+
+    fn call(what: String) -> Call {
+        Call { endpoint: Endpoint::ChatCompletions, key: "k".to_owned(), body: what.into() }
+    }
+
+    #[tokio::test]
+    async fn large_answers_wait_for_room_and_all_come() {
+        let budget = AnswerBudget::new(4 * KIB, 64 * KIB, 256 * KIB);
+        let client = client(budget, Duration::from_mins(1)).await;
+        let sent = |no: usize| format!("200 {}{}", ["", "~"][no % 2], [1, 3, 5, 40, 64][no % 5]);
+
+        let ask = async |no: usize| {
+            let answer = client.post(call(sent(no))).await.expect("an answer");
+            // Others get room meanwhile, if there is any.
+            tokio::task::yield_now().await;
+            assert_eq!(answer.body.len(), [1, 3, 5, 40, 64][no % 5] * KIB);
+        };
+        join_all((0..200).map(ask)).await;
+    }
+
+    #[tokio::test]
+    async fn waiting_for_room_is_not_the_upstreams_time() {
+        let budget = AnswerBudget::new(4 * KIB, 64 * KIB, 128 * KIB);
+        let client = client(budget, Duration::from_secs(2)).await;
+        let first = client.post(call("200 64".to_owned())).await.expect("an answer");
+
+        let mut waiting = Box::pin(client.post(call("200 64".to_owned())));
+        let waited = tokio::time::timeout(Duration::from_secs(3), &mut waiting).await;
+
+        assert!(waited.is_err(), "there is no room as long as the first answer lives");
+        assert_eq!(client.post(call("200 3".to_owned())).await.expect("an answer").body.len(), 3 * KIB, "a small one");
+        drop(first);
+        assert_eq!(waiting.await.expect("an answer").body.len(), 64 * KIB);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_refused_and_an_error_is_cut_off() {
+        let budget = AnswerBudget::new(4 * KIB, 64 * KIB, 128 * KIB);
+        let client = client(budget, Duration::from_mins(1)).await;
+        let too_large = Err(UpstreamError::TooLarge { limit: 64 * KIB });
+        let cases = [
+            ("200 64", Ok(64)),
+            ("200 ~64", Ok(64)),
+            ("200 65", too_large.clone()),
+            ("200 ~65", too_large),
+            ("503 4", Ok(4)),
+            ("503 65", Ok(4)),
+            ("503 ~65", Ok(4)),
+        ];
+        for (sent, expected) in cases {
+            let answer = client.post(call(sent.to_owned())).await.map(|answer| answer.body.len() / KIB);
+            assert_eq!(answer, expected, "{sent}");
+        }
+    }
 }

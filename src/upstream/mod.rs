@@ -1,5 +1,6 @@
 //! Inference servers: sending them requests.
 
+mod answer_budget;
 mod http;
 mod retry_after;
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::common::builders::{file, line, rows};
 use crate::common::client::text;
-use crate::common::fake_upstream::Reply;
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::process::Process;
 use crate::common::test_app::TestApp;
+use crate::line_errors::peak_memory;
 
 const ODD_BODY: &str = concat!(
     r#"{ "z":1.10,  "model" : "m","n":12345678901234567890,"e":1E+2,"f":-0.0,"a":{"b":[ ]},"#,
@@ -120,4 +122,24 @@ async fn a_row_of_many_megabytes_is_run() {
 
     assert_eq!(results.output_ids(), ["a", "b"]);
     assert!(app.upstream.calls().iter().any(|call| call.text() == body));
+}
+
+#[tokio::test]
+async fn many_large_answers_at_once_have_a_common_bound() {
+    const MIB: usize = 1 << 20;
+    let upstream = FakeUpstream::start();
+    let answer = bytes::Bytes::from(format!(r#"{{"choices":[],"x":"{}"}}"#, "x".repeat(40 * MIB)));
+    upstream.reply(move |_| Reply::new(200, answer.clone()));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().to_str().expect("a printable path");
+    let url = format!("http://{}/v1", upstream.address);
+    let server = Process::serve(&["--upstream", &url, "--data-dir", data]).await;
+
+    let client = server.client();
+    let batch = client.submit(rows(32)).await;
+    client.wait_for_completed(&batch, 32).await;
+
+    // 512 MiB for answers, 64 MiB for lines and as much for the part that is written, and what the allocator keeps.
+    let peak = peak_memory(server.id()) / 1024;
+    assert!(peak < 1000, "the peak memory was {peak} MiB");
 }

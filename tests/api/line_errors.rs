@@ -200,7 +200,7 @@ async fn a_line_of_200_mb_is_an_error_of_its_line_and_is_not_held_in_memory() {
 }
 
 /// The most memory a process ever had, in kB.
-fn peak_memory(process: u32) -> u64 {
+pub fn peak_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is known");
     peak.trim().trim_end_matches(" kB").parse().expect("a number")

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::client::{Client, Results};
+use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::stage::{Stage, call, last_text, submit_to, types};
 
 const GOOD: &str = r#"{"city":"Rome"}"#;
@@ -134,4 +135,71 @@ async fn a_schema_that_is_none_is_said_before_anything_is_paid() {
 
     assert_eq!(line["error"]["code"], "unsupported");
     assert_eq!(stage.upstream().await["requests"], 0);
+}
+
+/// Rows that would kill or stop the process, each with what its error says, beside one that has nothing to do with them.
+#[tokio::test]
+async fn a_hostile_schema_or_answer_fails_its_own_row_only() {
+    let next = |no: usize| json!({ "anyOf": [{ "$ref": format!("#/$defs/d{}", no + 1) }] });
+    let mut defs: serde_json::Map<String, Value> = (0..4_000).map(|no| (format!("d{no}"), next(no))).collect();
+    defs.insert("d4000".to_owned(), json!({}));
+    let chain = json!({ "$ref": "#/$defs/d0", "$defs": defs });
+    let way =
+        |required: &[&str]| json!({ "type": "object", "properties": { "x": { "$ref": "#" } }, "required": required });
+    let two_ways = json!({ "anyOf": [way(&["x"]), way(&["x", "y"])] });
+    let pattern = |no: usize| (format!("p{no}"), json!({ "pattern": format!("^(\\pL{{60}}){{4}}{no}$") }));
+    let patterns = json!({ "properties": (0..200).map(pattern).collect::<serde_json::Map<_, _>>() });
+    let branching = json!({ "allOf": [{ "$ref": "#" }, { "$ref": "#" }] });
+    let deep = |levels: usize| format!("{}7{}", r#"{"x":"#.repeat(levels), "}".repeat(levels));
+    let hostile = [
+        (chain, GOOD.to_owned(), "unsupported", "lie within each other"),
+        (branching, GOOD.to_owned(), "unsupported", "without going into the value"),
+        (patterns, GOOD.to_owned(), "unsupported", "patterns"),
+        (two_ways.clone(), deep(20), "schema_invalid", "does not match the schema"),
+        (two_ways.clone(), deep(120), "schema_invalid", "does not match the schema"),
+        (two_ways, deep(5_000), "schema_invalid", "recursion limit"),
+    ];
+    let stage = Stage::with_flags(&["--ensure-schema", "--schema-retries", "0"]).await;
+    let server = stage.serve().await;
+    let client = server.client();
+    for endpoint in ["/v1/responses", "/v1/chat/completions"] {
+        let ask = |schema: &Value, answer: &str| {
+            let mut body = row(endpoint, &[answer]);
+            let place = if endpoint == "/v1/responses" { "/text/format" } else { "/response_format/json_schema" };
+            body.pointer_mut(place).expect("a format")["schema"] = schema.clone();
+            body
+        };
+        let mut rows = vec![("good".to_owned(), row(endpoint, &[GOOD]))];
+        for (no, (schema, answer, ..)) in hostile.iter().enumerate() {
+            rows.push((no.to_string(), ask(schema, answer)));
+        }
+        let rows: Vec<(&str, Value)> = rows.iter().map(|(id, body)| (id.as_str(), body.clone())).collect();
+
+        let id = submit_to(&client, endpoint, &rows, json!({})).await;
+        let results = client.results(&client.wait_for(&id, "completed").await).await;
+
+        assert_eq!(results.output_ids(), ["good"]);
+        for (no, (.., code, message)) in hostile.iter().enumerate() {
+            let id = no.to_string();
+            let line = results.errors.iter().find(|line| line["custom_id"] == id.as_str()).expect("one line a row");
+            assert_eq!(line["error"]["code"], *code, "{line}");
+            assert!(line["error"]["message"].as_str().expect("a text").contains(message), "{}", line["error"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_to_be_checked_is_not_asked_for_again() {
+    let upstream = FakeUpstream::start();
+    let text = json!({ "city": "x".repeat(5 << 20) }).to_string();
+    let answer = json!({ "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }] });
+    upstream.reply(move |_| Reply::new(200, answer.to_string()));
+    let stage = Stage::at(&upstream, &["--ensure-schema"]).await;
+    let server = stage.serve().await;
+
+    let (results, _) = run(&server.client(), "/v1/chat/completions", row("/v1/chat/completions", &[]), "true").await;
+
+    assert_eq!(results.errors[0]["error"]["code"], "schema_invalid");
+    assert_eq!(upstream.calls().len(), 1);
 }

@@ -95,6 +95,25 @@ async fn a_call_that_nobody_waits_for_is_cancelled() {
 }
 
 #[tokio::test]
+async fn the_answers_of_all_servers_together_have_room() {
+    let stuck = Scripted::start(|_| stuck("application/json")).await;
+    let hello = says_hello().await;
+    // A quarter of what is read is kept, so that 16 answers take all.
+    let large = |url: &Url| client(McpServer { max_output_bytes: 16 << 20, ..server(url.clone()) });
+    let (stuck_client, hello_client) = (large(&stuck.url), large(&hello.url));
+    let asked = || stuck.asked().iter().filter(|(_, message)| message["method"] == "tools/call").count();
+
+    let calls = futures::future::join_all((0..20).map(|_| echo(&stuck_client, "")));
+    tokio::select! {
+        ended = calls => panic!("they ended: {ended:?}"),
+        () = until("the calls to arrive", || asked() == 16) => {}
+        // Nothing is left for the last of them.
+    }
+    assert_eq!(echo(&hello_client, "").await.unwrap(), "hello", "there is room again once they are called off");
+    assert_eq!(asked(), 16);
+}
+
+#[tokio::test]
 async fn headers_and_the_key_are_sent_and_not_told() {
     let refusing = Scripted::start(|_| (StatusCode::FORBIDDEN, "no access with Bearer secret").into_response()).await;
     let mut server = server(refusing.url.clone());

@@ -1,7 +1,6 @@
 //! One attempt at a row: what it asks for, whether one call does, and the response that comes of it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -19,8 +18,8 @@ use crate::domain::response::{
     Assembly, End, Fields, ItemIds, Limits, Opening, Step, StepBody, StepPath, StepState, as_told, input_items,
     mcp_function_name, with_every_call_answered,
 };
-use crate::domain::schema::Schema;
 use crate::processor::ShouldRetry;
+use crate::processor::ensure::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
 use crate::upstream::{Call, HttpClient};
@@ -182,7 +181,7 @@ struct Asked {
     /// None if one call does.
     tools: Option<Toolset>,
     /// What its answer must match.
-    schema: Option<Arc<Schema>>,
+    schema: Option<RowSchema>,
     /// The conversation that it goes on from.
     previous: Option<Conversation>,
 }

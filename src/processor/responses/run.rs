@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use serde_json::{Map, Value};
@@ -18,12 +18,15 @@ use crate::domain::response::{
     End, Fields, ItemIds, Limit, Limits, Next, Opening, Rules, Served, Step, StepBody, StepPath, StepState, ToolCall,
     ToolOutput, Turn, decide_next, input_items, turns_of,
 };
-use crate::domain::schema::Schema;
 use crate::processor::ShouldRetry;
+use crate::processor::ensure::RowSchema;
 use crate::storage::StepWrite;
 use crate::telemetry::metrics;
 use crate::tools::{Agent, Function, ToolError, Toolset};
 use crate::upstream::HttpClient;
+
+/// Bytes of all that the models of one row may say: as many as one row may have, by default.
+const MOST_SAID: usize = 16 << 20;
 
 /// Why a row goes no further.
 pub(super) enum Stop {
@@ -44,7 +47,7 @@ pub(super) struct Run<'a, H> {
     pub(super) claimed: &'a Claimed,
     pub(super) limits: Limits,
     /// What the row's last answer must match.
-    pub(super) schema: Option<Arc<Schema>>,
+    pub(super) schema: Option<RowSchema>,
     /// In the order in which they were begun.
     steps: Mutex<Vec<Step>>,
     /// Whether any step has ended well since the row was taken up.
@@ -69,7 +72,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         (http, should_retry): (&'a H, &'a ShouldRetry),
         (row, claimed): (RequestId, &'a Claimed),
         limits: Limits,
-        schema: Option<Arc<Schema>>,
+        schema: Option<RowSchema>,
         steps: Vec<Step>,
     ) -> Self {
         Self {
@@ -170,7 +173,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
                 // The row itself waits for this agent, and other agents may wait for the call.
                 self.lend_call();
             }
-            (seq, asked)
+            (seq, asked.and_then(|turn| self.within_bounds(turn)))
         };
         match asked {
             Ok(turn) => self.end(seq, StepState::Completed, None, |body| *body = StepBody::ModelCall(Some(turn))).await,
@@ -180,6 +183,17 @@ impl<'a, H: HttpClient> Run<'a, H> {
                 Err(Stop::Failed(reason))
             }
         }
+    }
+
+    /// A turn, unless all that was said is more than a row may hold while it runs.
+    fn within_bounds(&self, turn: Turn) -> Result<Turn, FailureReason> {
+        let bytes = |turn: &Turn| turn.output.iter().map(|item| item.get().len()).sum::<usize>();
+        let before: usize = self.steps().iter().filter_map(Step::turn).map(bytes).sum();
+        if before + bytes(&turn) > MOST_SAID {
+            let wrong = format!("The upstream's answers to this row are together larger than {MOST_SAID} bytes.");
+            return Err(FailureReason::InvalidAnswer(wrong));
+        }
+        Ok(turn)
     }
 
     async fn call_tool(&self, scope: &Scope, path: StepPath, call: ToolCall) -> Result<(), Stop> {

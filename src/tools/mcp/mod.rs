@@ -16,7 +16,7 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::common::client_side_sse::FixedInterval;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use url::Url;
 
 use self::http::BoundedHttp;
@@ -29,6 +29,9 @@ use super::hosts::AllowedHosts;
 const TOOLS_KEPT: Duration = Duration::from_mins(5);
 /// How many calls may wait for the headers of their answers at once. Rows are limited elsewhere.
 const MAX_CALLS: usize = 1024;
+/// KiB of answers of all servers together, each as long as it may be: 256 calls at once by default.
+const ROOM_KIB: u32 = 1 << 20;
+static ROOM: Semaphore = Semaphore::const_new(ROOM_KIB as usize);
 /// How often an answer that broke off is asked for again, a second apart. `rmcp` would never stop.
 const MAX_RESUMES: usize = 5;
 /// What the protocol needs to itself, and what would change whom a request is for or where it ends.
@@ -92,12 +95,16 @@ impl McpClient {
 
     /// The tools that may be called. The list is asked for again after five minutes.
     pub async fn tools(&self) -> Result<Arc<[McpTool]>, ToolError> {
+        if let Ok(kept) = self.tools.try_lock()
+            && let Some(tools) = fresh(kept.as_ref())
+        {
+            return Ok(tools);
+        }
+        let _room = self.room().await;
         self.in_time(async {
             let mut kept = self.tools.lock().await;
-            if let Some((since, tools)) = &*kept
-                && since.elapsed() < TOOLS_KEPT
-            {
-                return Ok(tools.clone());
+            if let Some(tools) = fresh(kept.as_ref()) {
+                return Ok(tools);
             }
             let tools = tool::list(&self.session().await?, |name| self.is_allowed(name)).await?;
             tracing::debug!(mcp_server = self.server.label, tools = tools.len(), "an MCP server has listed its tools");
@@ -117,9 +124,18 @@ impl McpClient {
         let mut call = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
         call.meta = Some(meta);
 
+        let _room = self.room().await;
         let session = self.session();
         let answer = self.in_time(async { session.await?.call_tool(call).await.map_err(failure::of_call) });
         tool::text_of(answer.await?, self.server.max_output_bytes)
+    }
+
+    /// Waits until there is room for an answer as long as it may be. The server is not at fault if there is none, so that
+    /// waiting does not count as its time.
+    async fn room(&self) -> SemaphorePermit<'static> {
+        let kib = http::max_message_bytes(self.server.max_output_bytes) >> 10;
+        let kib = u32::try_from(kib).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+        ROOM.acquire_many(kib).await.expect("the semaphore is never closed")
     }
 
     fn is_allowed(&self, name: &str) -> bool {
@@ -155,4 +171,9 @@ impl McpClient {
         tracing::debug!(mcp_server = self.server.label, "a session with an MCP server has begun");
         Ok(session.insert(begun).peer().clone())
     }
+}
+
+/// A list of tools, if it is still good.
+fn fresh(kept: Option<&(Instant, Arc<[McpTool]>)>) -> Option<Arc<[McpTool]>> {
+    kept.filter(|(since, _)| since.elapsed() < TOOLS_KEPT).map(|(_, tools)| tools.clone())
 }

@@ -28,7 +28,9 @@ pub struct McpTool {
 }
 
 impl McpTool {
-    fn bytes(&self) -> usize {
+    /// How many bytes it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         let texts = [Some(self.name.as_str()), self.description.as_deref()];
         let values = [Some(&self.input_schema), self.annotations.as_ref()].map(|value| value.map(|value| value.get()));
         texts.iter().chain(&values).flatten().map(|text| text.len()).sum()

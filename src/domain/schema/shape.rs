@@ -1,0 +1,253 @@
+//! Where the checking of a value can lead to in a schema, and the bounds that follow from the schema alone.
+//!
+//! It follows references once and without recursion, so that no schema can exhaust the stack here. It must know every
+//! keyword that `jsonschema` descends into: one that it does not know would be checked without being counted.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+
+/// Subschemas, each counted once.
+const MOST_NODES: usize = 20_000;
+/// Subschemas that are applied to the same value within each other, references among them: how deep one check of one
+/// value recurses.
+const MOST_IN_PLACE_DEPTH: usize = 64;
+/// Subschemas that are applied to the same value, counted as often as they are referred to.
+const MOST_IN_PLACE: u64 = 10_000;
+/// The same for all subschemas with `unevaluatedProperties` or `unevaluatedItems` together: each is compiled with all
+/// that is applied beside it.
+const MOST_UNEVALUATED: u64 = 100_000;
+
+/// What applying a subschema to a value costs at least, with what is remembered of it.
+pub(super) const PAIR: u64 = 8;
+
+/// A subschema's number.
+pub(super) type NodeNo = usize;
+
+/// Regular expressions, each with the number of the subschema that has it.
+pub(super) type Patterns<'a> = Vec<(NodeNo, &'a str)>;
+
+/// The subschemas of a schema. Number 0 is the schema itself.
+#[derive(Default)]
+pub(super) struct Shape {
+    pub(super) nodes: Vec<Node>,
+    /// The longest way from one subschema to another without going into the value.
+    pub(super) in_place_depth: usize,
+    /// What it costs to apply every subschema once to a value of one byte.
+    pub(super) weight: u64,
+    /// What the dearest regular expression costs for each byte of a text.
+    pub(super) most_per_byte: u64,
+    /// Whether what a pair costs depends on more than the pair, so that `weight` is no bound.
+    pub(super) is_irregular: bool,
+}
+
+/// What a subschema does with a value.
+#[derive(Default)]
+pub(super) struct Node {
+    /// What comparing with its constants costs.
+    pub(super) weight: u64,
+    /// What its regular expressions cost for each byte of a text.
+    pub(super) per_byte: u64,
+    /// Subschemas for the same value.
+    pub(super) in_place: Vec<NodeNo>,
+    /// Subschemas for members by their names.
+    pub(super) properties: HashMap<Box<str>, NodeNo>,
+    /// Subschemas that may be applied to any member.
+    pub(super) members: Vec<NodeNo>,
+    /// Subschemas for the names of members.
+    pub(super) names: Vec<NodeNo>,
+    /// Subschemas for elements by their positions.
+    pub(super) prefix: Vec<NodeNo>,
+    /// Subschemas that may be applied to any element.
+    pub(super) elements: Vec<NodeNo>,
+    /// Whether all elements are compared.
+    pub(super) is_unique: bool,
+    /// Whether it looks at what those beside it have looked at.
+    pub(super) is_unevaluated: bool,
+    /// How many subschemas are applied to the value with it.
+    pub(super) in_place_size: u64,
+}
+
+impl Shape {
+    /// The shape of a schema, and its regular expressions.
+    ///
+    /// # Errors
+    /// What in it is too large, or not known here.
+    pub(super) fn of(root: &Value) -> Result<(Self, Patterns<'_>), String> {
+        let mut building =
+            Building { root, shape: Self::default(), patterns: Vec::new(), known: HashMap::new(), open: Vec::new() };
+        building.number(root)?;
+        while let Some((no, schema)) = building.open.pop() {
+            building.read(no, schema)?;
+        }
+        let Building { mut shape, patterns, .. } = building;
+        shape.measure()?;
+        Ok((shape, patterns))
+    }
+
+    /// Notes what a regular expression of a subschema costs for each byte of a text.
+    pub(super) fn add_pattern(&mut self, no: NodeNo, per_byte: u64) {
+        self.nodes[no].per_byte += per_byte;
+        self.weight += 2 * per_byte;
+        self.most_per_byte = self.most_per_byte.max(self.nodes[no].per_byte);
+    }
+
+    /// Measures what is applied in place, and finds circles. The subschemas are visited in the order in which a
+    /// recursion would leave them.
+    fn measure(&mut self) -> Result<(), String> {
+        const OPEN: usize = usize::MAX;
+        let mut depths = vec![0; self.nodes.len()];
+        let mut unevaluated: u64 = 0;
+        for start in 0..self.nodes.len() {
+            let mut way = vec![(start, 0)];
+            while let Some((no, next)) = way.pop() {
+                if next == 0 && depths[no] != 0 {
+                    continue;
+                }
+                depths[no] = OPEN;
+                if let Some(&child) = self.nodes[no].in_place.get(next) {
+                    if depths[child] == OPEN {
+                        return Err("it refers to itself without going into the value".to_owned());
+                    }
+                    way.extend([(no, next + 1), (child, 0)]);
+                    continue;
+                }
+                let children = &self.nodes[no].in_place;
+                let depth = 1 + children.iter().map(|&child| depths[child]).max().unwrap_or(0);
+                let size =
+                    children.iter().fold(1, |sum: u64, &child| sum.saturating_add(self.nodes[child].in_place_size));
+                if depth > MOST_IN_PLACE_DEPTH {
+                    return Err(format!(
+                        "more than {MOST_IN_PLACE_DEPTH} of its subschemas and references lie within each other"
+                    ));
+                }
+                if size > MOST_IN_PLACE {
+                    return Err(format!("more than {MOST_IN_PLACE} of its subschemas apply to one value"));
+                }
+                depths[no] = depth;
+                self.nodes[no].in_place_size = size;
+                self.in_place_depth = self.in_place_depth.max(depth);
+                self.weight = self.weight.saturating_add(2 * PAIR + self.nodes[no].weight);
+                self.is_irregular |= self.nodes[no].is_irregular();
+                unevaluated += if self.nodes[no].is_unevaluated { size } else { 0 };
+            }
+        }
+        if unevaluated > MOST_UNEVALUATED {
+            return Err("its `unevaluatedProperties` and `unevaluatedItems` look at too many subschemas".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn is_irregular(&self) -> bool {
+        self.is_unique || self.is_unevaluated || !self.names.is_empty()
+    }
+}
+
+struct Building<'a> {
+    root: &'a Value,
+    shape: Shape,
+    patterns: Patterns<'a>,
+    /// The numbers of subschemas by where they are.
+    known: HashMap<*const Value, NodeNo>,
+    open: Vec<(NodeNo, &'a Map<String, Value>)>,
+}
+
+impl<'a> Building<'a> {
+    fn number(&mut self, schema: &'a Value) -> Result<NodeNo, String> {
+        if let Some(no) = self.known.get(&std::ptr::from_ref(schema)) {
+            return Ok(*no);
+        }
+        let no = self.shape.nodes.len();
+        if no == MOST_NODES {
+            return Err(format!("it has more than {MOST_NODES} subschemas"));
+        }
+        self.shape.nodes.push(Node::default());
+        self.known.insert(schema, no);
+        if let Value::Object(members) = schema {
+            self.open.push((no, members));
+        }
+        Ok(no)
+    }
+
+    fn numbers(&mut self, schemas: impl Iterator<Item = &'a Value>) -> Result<Vec<NodeNo>, String> {
+        schemas.map(|schema| self.number(schema)).collect()
+    }
+
+    fn read(&mut self, no: NodeNo, schema: &'a Map<String, Value>) -> Result<(), String> {
+        let mut node = Node::default();
+        for (name, value) in schema {
+            match (name.as_str(), value) {
+                ("$ref", Value::String(reference)) => node.in_place.push(self.behind(reference)?),
+                ("$dynamicRef" | "$recursiveRef", Value::String(_)) => return Err(only_pointers(name)),
+                ("$id", Value::String(_)) if no != 0 => return Err(only_pointers(name)),
+                // It is what `$id` is in later drafts, where it means nothing.
+                ("id", Value::String(_)) if no != 0 && self.is_of_draft_4() => return Err(only_pointers(name)),
+                ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => {
+                    node.in_place.extend(self.numbers(schemas.iter())?);
+                }
+                ("not" | "if" | "then" | "else", Value::Object(_)) => node.in_place.push(self.number(value)?),
+                ("dependentSchemas" | "dependencies", Value::Object(schemas)) => {
+                    node.weight += schemas.len() as u64;
+                    node.in_place.extend(self.numbers(schemas.values())?);
+                }
+                ("properties", Value::Object(schemas)) => {
+                    node.weight += schemas.len() as u64;
+                    for (name, schema) in schemas {
+                        node.properties.insert(name.as_str().into(), self.number(schema)?);
+                    }
+                }
+                ("patternProperties", Value::Object(schemas)) => {
+                    self.patterns.extend(schemas.keys().map(|pattern| (no, pattern.as_str())));
+                    node.members.extend(self.numbers(schemas.values())?);
+                }
+                ("pattern", Value::String(pattern)) => self.patterns.push((no, pattern)),
+                ("additionalProperties", Value::Object(_)) => node.members.push(self.number(value)?),
+                ("propertyNames", Value::Object(_)) => node.names.push(self.number(value)?),
+                ("prefixItems" | "items", Value::Array(schemas)) => {
+                    let numbers = self.numbers(schemas.iter())?;
+                    // Which of the two counts depends on the draft, so that one of them is counted too often.
+                    node.elements.extend(std::mem::replace(&mut node.prefix, numbers));
+                }
+                ("items" | "additionalItems" | "contains", Value::Object(_)) => node.elements.push(self.number(value)?),
+                ("unevaluatedProperties" | "unevaluatedItems", _) => {
+                    node.is_unevaluated = true;
+                    let applied = if name == "unevaluatedItems" { &mut node.elements } else { &mut node.members };
+                    applied.extend(value.is_object().then(|| self.number(value)).transpose()?);
+                }
+                ("uniqueItems", Value::Bool(true)) => node.is_unique = true,
+                ("enum" | "const" | "required" | "dependentRequired", value) => node.weight += size(value),
+                _ => {}
+            }
+        }
+        self.shape.nodes[no] = node;
+        Ok(())
+    }
+
+    fn behind(&mut self, reference: &str) -> Result<NodeNo, String> {
+        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        let target = target.ok_or_else(|| format!("its reference {reference:?} is no JSON pointer into it"))?;
+        self.number(target)
+    }
+
+    fn is_of_draft_4(&self) -> bool {
+        self.root.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"))
+    }
+}
+
+fn only_pointers(name: &str) -> String {
+    format!("it has `{name}`; only `$ref` with a JSON pointer is taken")
+}
+
+/// What a constant costs to compare with, at most.
+fn size(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => 1 + text.len() as u64 / 16,
+        Value::Array(elements) => 1 + elements.iter().map(size).sum::<u64>(),
+        Value::Object(members) => {
+            1 + members.iter().map(|(name, value)| 1 + name.len() as u64 / 16 + size(value)).sum::<u64>()
+        }
+        _ => 1,
+    }
+}
