@@ -129,16 +129,20 @@ impl State {
 
     /// The model and the batch of the row that is next, by their places. `Err` if rows wait and none may begin.
     fn next(&self) -> Result<Option<(usize, usize)>, HeldBack> {
+        match self.next_of(|model| self.may_begin(model)) {
+            None if self.next_of(|_| true).is_some() => Err(HeldBack),
+            next => Ok(next),
+        }
+    }
+
+    /// The same among the models that are chosen.
+    fn next_of(&self, chosen: impl Fn(&Model) -> bool) -> Option<(usize, usize)> {
         let has_rows = |model: &Model| model.batches.iter().any(|batch| !batch.rows.is_empty());
-        let waiting = || self.models.iter().enumerate().filter(|(_, model)| has_rows(model));
-        let next =
-            waiting().filter(|(_, model)| self.may_begin(model)).min_by_key(|(_, model)| (model.running, model.served));
-        let Some((no, model)) = next else {
-            return if waiting().next().is_some() { Err(HeldBack) } else { Ok(None) };
-        };
+        let models = self.models.iter().enumerate().filter(|(_, model)| has_rows(model) && chosen(model));
+        let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
         let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
-        let batch = batches.min_by_key(|(_, batch)| (batch.running, batch.served));
-        Ok(batch.map(|(batch, _)| (no, batch)))
+        let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
+        Some((no, batch))
     }
 
     fn may_begin(&self, model: &Model) -> bool {
@@ -271,15 +275,8 @@ impl Queue {
         loop {
             self.filled.try_acquire().ok()?.forget();
             let mut state = self.lock();
-            let next = match state.next() {
-                Ok(next) => next.and_then(|next| state.take(next)),
-                Err(HeldBack) => {
-                    self.filled.add_permits(1);
-                    return None;
-                }
-            };
-            if next.is_some() {
-                return next;
+            if let Some(next) = state.next_of(|_| true) {
+                return state.take(next);
             }
         }
     }
