@@ -11,12 +11,13 @@ use tokio_util::task::TaskTracker;
 use super::Daemon;
 use super::compact::Recordings;
 use super::held::Held;
+use super::items::Items;
 use super::lifeline::Lifeline;
 use super::limit::Limit;
 use super::outcomes::Outcomes;
 use super::queue::Queue;
 use super::sweep::Broom;
-use crate::domain::ids::DaemonId;
+use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Clock;
@@ -77,6 +78,8 @@ pub(super) struct Context<S, H, P> {
     pub(super) limit: Limit,
     pub(super) recordings: Arc<Recordings>,
     pub(super) broom: Broom,
+    /// Batches whose rows could not be read.
+    pub(super) unreadable: Arc<Items<BatchId>>,
     /// For whoever runs a row of a suspect lease: one at a time, so that a death has one cause.
     pub(super) alone: Semaphore,
     /// Rows that were read and wait for a caller.
@@ -95,6 +98,7 @@ impl<S, H, P> Context<S, H, P> {
         outcomes: Arc<Outcomes>,
         recordings: Arc<Recordings>,
         leases: TaskTracker,
+        unreadable: Arc<Items<BatchId>>,
     ) -> Self {
         let limit = Limit::new(daemon.settings.max_concurrency, daemon.settings.global_max_concurrency.is_some());
         let places = daemon.settings.max_concurrency * WAITING_PER_CALL;
@@ -117,6 +121,7 @@ impl<S, H, P> Context<S, H, P> {
             limit,
             recordings,
             broom: Broom::new(),
+            unreadable,
             alone: Semaphore::new(1),
             queue: Arc::new(Queue::new()),
             waiting_places: Arc::new(Semaphore::new(places)),

@@ -39,4 +39,5 @@ mod rows;
 mod schema;
 mod steps;
 mod terminal;
+mod unreadable;
 mod upkeep;
