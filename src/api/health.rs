@@ -21,9 +21,10 @@ pub(super) async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// Whether database and blob store answer and the daemon's loops turn.
+/// Whether database and blob store answer and the daemon's loops turn and do not fail turn after turn. `warnings` has what
+/// needs somebody's eye and keeps nothing else from working.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
-    (status = 200, description = "It can work"),
+    (status = 200, description = "It can work; `warnings`, if there are any, says what fails beside that"),
     (status = 503, description = "It cannot; `problems` says why")
 ))]
 pub(super) async fn readyz(State(app): AppState) -> Response {
@@ -40,13 +41,28 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
         Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
         Err(_) => problems.push("the blob store does not answer".to_owned()),
     }
-    let stuck = app.liveness.as_ref().map(crate::telemetry::Liveness::stuck).unwrap_or_default();
-    problems.extend(stuck.iter().map(|name| format!("the {name} loop does not turn")));
-    if problems.is_empty() {
-        Json(json!({ "status": "ready" })).into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not ready", "problems": problems }))).into_response()
+    let mut warnings = Vec::new();
+    if let Some(liveness) = &app.liveness {
+        problems.extend(liveness.stuck().iter().map(|name| format!("the {name} loop does not turn")));
+        let failing = |(name, since): &(_, Duration)| {
+            format!("the {name} loop has failed for {} s, turn after turn: the log says why", since.as_secs())
+        };
+        problems.extend(liveness.failing().iter().map(failing));
+        let waiting = |(name, items): &(_, usize)| {
+            format!(
+                "the {name} loop could not deal with {items} of its items, and tries them again: the log names them"
+            )
+        };
+        warnings.extend(liveness.in_backoff().iter().map(waiting));
     }
+    let mut answer = json!({ "status": if problems.is_empty() { "ready" } else { "not ready" } });
+    for (member, texts) in [("problems", &problems), ("warnings", &warnings)] {
+        if !texts.is_empty() {
+            answer[member] = json!(texts);
+        }
+    }
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(answer)).into_response()
 }
 
 /// The metrics, in the text format of Prometheus.

@@ -4,36 +4,77 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::duty::Turn;
+use super::items::Items;
+use super::lost_input::GONE_AFTER;
 use crate::domain::batch::{Batch, BatchError};
-use crate::domain::ids::FileId;
+use crate::domain::ids::{BatchId, FileId};
 use crate::domain::report::{NewLane, file_not_found};
-use crate::storage::{Result, Storage};
+use crate::storage::{Result, Storage, StorageError};
+use crate::telemetry::chain;
 
 const BATCHES: u32 = 64;
 
 /// Admits or refuses the batches that wait for it.
-pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Turn {
-    let waiting = context.storage.batches_to_admit(BATCHES).await?;
-    let any = !waiting.is_empty();
-    for batch in waiting {
-        let now = context.clock.now();
-        match lanes(&context, &batch).await? {
-            Ok(lanes) => {
-                if context.storage.admit_batch(batch.id, &lanes, now).await? {
-                    tracing::info!(batch_id = %batch.id, lanes = lanes.len(), "batch in progress");
-                }
-            }
-            Err(errors) => {
-                if context.storage.refuse_batch(batch.id, &errors, now).await? {
-                    tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
-                }
+pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BatchId>>) -> Turn {
+    let page = |after| context.storage.batches_to_admit(after, BATCHES);
+    items.for_each(page, |batch| admit_or_refuse(&context, &items, batch)).await
+}
+
+async fn admit_or_refuse<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BatchId>, batch: Batch) -> Turn {
+    let now = context.clock.now();
+    match admit(context, &batch).await {
+        Ok(Ok(lanes)) => {
+            if let Some(lanes) = lanes {
+                tracing::info!(batch_id = %batch.id, lanes, "batch in progress");
+                context.wakeup.wake();
             }
         }
-    }
-    if any {
-        context.wakeup.wake();
+        Ok(Err(errors)) => refuse(context, &batch, &errors).await?,
+        // What is corrupt stays so. Anything else that is the batch's own may pass until its window has closed; after
+        // that it would not run anyway.
+        Err(error) if !error.is_outage() => {
+            let is_corrupt = matches!(error, StorageError::Corrupt { .. });
+            let is_hopeless = is_corrupt && items.failing_for(batch.id) >= GONE_AFTER || now >= batch.expires_at;
+            if !is_hopeless {
+                return Err(error.into());
+            }
+            tracing::error!(batch_id = %batch.id, error = chain(&error), "a batch is refused: it cannot be admitted");
+            refuse(context, &batch, &[not_admitted()]).await?;
+        }
+        Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+/// Opens a batch's lanes and says how many: `None` if somebody else was faster. Or says why it cannot run.
+async fn admit<S: Storage, H, P>(
+    context: &Context<S, H, P>,
+    batch: &Batch,
+) -> Result<std::result::Result<Option<usize>, Vec<BatchError>>> {
+    let lanes = match lanes(context, batch).await? {
+        Ok(lanes) => lanes,
+        Err(errors) => return Ok(Err(errors)),
+    };
+    let admitted = context.storage.admit_batch(batch.id, &lanes, context.clock.now()).await?;
+    Ok(Ok(admitted.then_some(lanes.len())))
+}
+
+async fn refuse<S: Storage, H, P>(context: &Context<S, H, P>, batch: &Batch, errors: &[BatchError]) -> Turn {
+    if context.storage.refuse_batch(batch.id, errors, context.clock.now()).await? {
+        tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
+    }
+    Ok(())
+}
+
+fn not_admitted() -> BatchError {
+    BatchError {
+        code: "input_unavailable".to_owned(),
+        message: "What is known of the input file cannot be read any more. Please upload the file again, and create \
+                  another batch with it."
+            .to_owned(),
+        param: Some("file_id".to_owned()),
+        line: None,
+    }
 }
 
 async fn lanes<S: Storage, H, P>(

@@ -11,6 +11,7 @@ use futures::TryStreamExt as _;
 
 use super::context::Context;
 use super::duty::Turn;
+use super::items::Items;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, FileId};
 use crate::storage::blobs::{BlobError, FileBytes};
@@ -40,26 +41,38 @@ impl Recordings {
         *recordings.entry(batch).or_default() += 1;
     }
 
+    /// Notes that the parts of a batch could not be merged, so that it is due again.
+    fn put_back(&self, batch: BatchId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(batch, MERGED);
+    }
+
     /// The batches whose files may have parts to merge. They are not returned again until there are more.
-    fn due(&self) -> Vec<BatchId> {
+    fn due(&self, may_be_tried: impl Fn(BatchId) -> bool) -> Vec<BatchId> {
         let mut recordings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recordings.extract_if(|_, times| *times >= MERGED).map(|(batch, _)| batch).collect()
+        recordings.extract_if(|batch, times| *times >= MERGED && may_be_tried(*batch)).map(|(batch, _)| batch).collect()
     }
 }
 
 /// Merges what this daemon has recorded in too many parts.
-pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Turn {
-    for batch in context.recordings.due() {
-        let Some(batch) = context.storage.batch(batch).await? else { continue };
-        for file in [batch.output_file_id, batch.error_file_id] {
-            tokio::select! {
-                // What is half merged is nothing.
-                () = context.stops.stopping.cancelled() => return Ok(()),
-                merged = merge_all(&context, file) => merged?,
-            }
-        }
+pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BatchId>>) -> Turn {
+    let due = context.recordings.due(|batch| items.is_due(batch));
+    let found = due.clone().into_iter().map(|batch| (batch, Ok(())));
+    let merged = items.each(found, 1, |batch, ()| merge_files(&context, batch)).await;
+    let well = merged.as_deref().unwrap_or_default();
+    due.iter().filter(|batch| !well.contains(batch)).for_each(|batch| context.recordings.put_back(*batch));
+    merged.map(drop)
+}
+
+async fn merge_files<S: Storage, H, P>(context: &Context<S, H, P>, batch: BatchId) -> Turn {
+    let Some(batch) = context.storage.batch(batch).await? else { return Ok(()) };
+    tokio::select! {
+        // What is half merged is nothing.
+        () = context.stops.stopping.cancelled() => Ok(()),
+        // A file that cannot be merged does not keep the other from it.
+        (output, error) = async {
+            (merge_all(context, batch.output_file_id).await, merge_all(context, batch.error_file_id).await)
+        } => output.and(error),
     }
-    Ok(())
 }
 
 async fn merge_all<S: Storage, H, P>(context: &Context<S, H, P>, file: FileId) -> Turn {

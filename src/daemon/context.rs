@@ -12,13 +12,14 @@ use super::Daemon;
 use super::backlog::Backlogs;
 use super::compact::Recordings;
 use super::held::Held;
+use super::items::Items;
 use super::lifeline::Lifeline;
 use super::limit::Limit;
 use super::outcomes::Outcomes;
 use super::peers::Peers;
 use super::queue::Queue;
 use super::sweep::Broom;
-use crate::domain::ids::DaemonId;
+use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Clock;
@@ -81,6 +82,8 @@ pub(super) struct Context<S, H, P> {
     pub(super) limit: Limit,
     pub(super) recordings: Arc<Recordings>,
     pub(super) broom: Broom,
+    /// Batches whose rows could not be read.
+    pub(super) unreadable: Arc<Items<BatchId>>,
     /// For whoever runs a row of a suspect lease: one at a time, so that a death has one cause.
     pub(super) alone: Semaphore,
     /// Rows that were read and wait for a caller.
@@ -100,6 +103,7 @@ impl<S, H, P> Context<S, H, P> {
         outcomes: Arc<Outcomes>,
         recordings: Arc<Recordings>,
         leases: TaskTracker,
+        unreadable: Arc<Items<BatchId>>,
     ) -> Self {
         let limit = Limit::new(daemon.settings.max_concurrency, daemon.settings.global_max_concurrency.is_some());
         let queue = Arc::new(Queue::new(limit.now()));
@@ -125,6 +129,7 @@ impl<S, H, P> Context<S, H, P> {
             limit,
             recordings,
             broom: Broom::new(),
+            unreadable,
             alone: Semaphore::new(1),
             queue,
             waiting_places: Arc::new(Semaphore::new(places)),

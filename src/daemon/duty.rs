@@ -5,11 +5,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::{Liveness, chain, metrics};
+use crate::telemetry::{Liveness, chain};
 use crate::wakeup::Wakeup;
 
+/// Why a turn, or one item in it, failed.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// What a turn of a duty says: an error is logged and the next turn tries again.
-pub(super) type Turn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(super) type Turn = Result<(), Failure>;
 
 /// A loop: what wakes it, and what ends it.
 pub(super) struct Duty {
@@ -43,9 +46,8 @@ impl Duty {
 
     /// Notes that the loop turned, and logs what went wrong.
     pub(super) fn report(&self, turn: Turn) {
-        self.liveness.turned(self.name);
+        self.liveness.turned(self.name, turn.is_err());
         if let Err(error) = turn {
-            metrics::loop_failed(self.name);
             tracing::error!(duty = self.name, error = chain(&*error), "a turn failed; the next one tries again");
         }
     }

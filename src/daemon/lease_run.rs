@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::attempt::Row;
 use super::backlog::Backlog;
 use super::context::Context;
+use super::lost_input;
 use super::queue::{Halts, OpenRow};
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
@@ -27,8 +28,6 @@ use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::telemetry::chain;
 use crate::upstream::HttpClient;
 
-/// How long a lease whose rows cannot be read is kept before others may try.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// How often a row may be under way alone when its daemon dies.
 const TRIES_ALONE: u32 = 3;
 /// A daemon that something else kills as soon as it has started never gets to try a row, so that the row is not blamed.
@@ -61,8 +60,9 @@ pub(super) async fn run<S, H, P>(
         context,
     };
     if let Err(error) = run.start_rows().await {
-        tracing::error!(lease_id = %run.lease.id, error = chain(&*error), "the rows of a lease cannot be read");
-        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+        // Nobody waits for room for them while the lease is kept.
+        run.backlog.let_go(std::mem::take(&mut run.not_queued));
+        lost_input::lease_failed(&run.context, &run.lease, error, &run.halts).await;
     }
     run.end().await;
 }

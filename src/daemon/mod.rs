@@ -11,6 +11,7 @@
 mod admit;
 mod attempt;
 mod backlog;
+mod backoff;
 mod borrow;
 mod claim_loop;
 mod compact;
@@ -20,10 +21,13 @@ mod expire;
 mod finalize;
 mod heartbeat;
 mod held;
+mod items;
 mod lease_run;
 mod lifeline;
 mod limit;
+mod lost_input;
 mod outcomes;
+mod owed;
 mod peers;
 mod queue;
 #[cfg(test)]
@@ -44,6 +48,7 @@ use compact::Recordings;
 use context::Context;
 pub use context::DaemonSettings;
 use held::Held;
+use items::{Items, Surroundings};
 use outcomes::Outcomes;
 use queue::Queue;
 
@@ -61,6 +66,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const FINISH_EVERY: Duration = Duration::from_secs(1);
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(30);
+/// How long an item that fails again and again waits at most to be tried once more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What a daemon works with.
 pub struct Daemon<S, H, P> {
@@ -118,27 +125,36 @@ where
         );
         let id = DaemonId::new();
         let leases = TaskTracker::new();
+        let around = Surroundings {
+            storage: self.storage.clone(),
+            blobs: self.blobs.clone(),
+            liveness: liveness.clone(),
+            stopping: stops.stopping.clone(),
+        };
+        let unreadable = Items::new("run", lost_input::LONGEST_PAUSE, &around);
         let context =
-            Arc::new(Context::new(id, self, stops.clone(), held, outcomes.clone(), recordings, leases.clone()));
+            Context::new(id, self, stops.clone(), held, outcomes.clone(), recordings, leases.clone(), unreadable);
+        let context = Arc::new(context);
         let (tasks, queue) = (TaskTracker::new(), context.queue.clone());
         let wakeup = &context.wakeup;
         let duty = |name, every| duty::Duty::new(name, every, wakeup, &stops.stopping, &liveness);
 
-        let admit = context.clone();
-        tasks.spawn(duty("admit", ADMIT_EVERY).run(move || admit::tick(admit.clone())));
+        let (admit, items) = (context.clone(), Items::new("admit", LONGEST_PAUSE, &around));
+        tasks.spawn(duty("admit", ADMIT_EVERY).run(move || admit::tick(admit.clone(), items.clone())));
         let expire = context.clone();
         tasks.spawn(duty("expire", EXPIRE_EVERY).run(move || expire::tick(expire.clone())));
-        let finish = context.clone();
-        tasks.spawn(duty("finalize", FINISH_EVERY).run(move || finalize::tick(finish.clone())));
+        let (finish, items) = (context.clone(), Items::new("finalize", LONGEST_PAUSE, &around));
+        tasks.spawn(duty("finalize", FINISH_EVERY).run(move || finalize::tick(finish.clone(), items.clone())));
         // These have nothing to do with what happens meanwhile.
         let quiet = Wakeup::new();
         let chore = |name, every| duty::Duty::new(name, every, &quiet, &stops.stopping, &liveness);
-        let compact = context.clone();
-        tasks.spawn(chore("compact", COMPACT_EVERY).run(move || compact::tick(compact.clone())));
-        let retain = context.clone();
-        tasks.spawn(chore("retain", RETAIN_EVERY).run(move || retain::tick(retain.clone())));
-        let sweep = context.clone();
-        tasks.spawn(chore("sweep", context.settings.sweep_every).run(move || sweep::tick(sweep.clone())));
+        let (compact, items) = (context.clone(), Items::new("compact", LONGEST_PAUSE, &around));
+        tasks.spawn(chore("compact", COMPACT_EVERY).run(move || compact::tick(compact.clone(), items.clone())));
+        let (retain, items) = (context.clone(), Items::new("retain", LONGEST_PAUSE, &around));
+        tasks.spawn(chore("retain", RETAIN_EVERY).run(move || retain::tick(retain.clone(), items.clone())));
+        let (sweep, items) = (context.clone(), Items::new("sweep", LONGEST_PAUSE, &around));
+        let sweep_every = context.settings.sweep_every;
+        tasks.spawn(chore("sweep", sweep_every).run(move || sweep::tick(sweep.clone(), items.clone())));
         // The heart beats until the last lease is given back, not only until the daemon is told to stop.
         let beat = context.clone();
         let heart = duty::Duty::new("heartbeat", heartbeat::EVERY, wakeup, &stops.ended, &liveness);

@@ -13,6 +13,7 @@ use futures::TryStreamExt as _;
 
 use super::context::Context;
 use super::duty::Turn;
+use super::items::Items;
 use crate::domain::ids::BlobId;
 use crate::storage::Storage;
 
@@ -31,13 +32,13 @@ impl Broom {
 }
 
 /// Sweeps one directory.
-pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Turn {
+pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BlobId>>) -> Turn {
     let directory = context.broom.0.fetch_add(1, Relaxed);
     let before = context.clock.now().minus(OLD);
     let old = context.blobs.older_than(directory, before);
     let mut chunks = std::pin::pin!(old.try_chunks(ASKED));
     while let Some(blobs) = chunks.try_next().await.map_err(|error| error.1)? {
-        remove_orphans(&context, &blobs).await?;
+        remove_orphans(&context, &items, &blobs).await?;
         if context.stops.stopping.is_cancelled() {
             return Ok(());
         }
@@ -46,13 +47,12 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     Ok(())
 }
 
-async fn remove_orphans<S: Storage, H, P>(context: &Context<S, H, P>, blobs: &[BlobId]) -> Turn {
+async fn remove_orphans<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BlobId>, blobs: &[BlobId]) -> Turn {
     let orphans = context.storage.orphans(blobs).await?;
-    for orphan in &orphans {
-        context.blobs.delete(*orphan).await?;
-    }
-    if !orphans.is_empty() {
-        tracing::info!(blobs = orphans.len(), "orphaned blobs removed");
+    let delete = async |blob| -> Turn { Ok(context.blobs.delete(blob).await?) };
+    let removed = items.each(orphans.into_iter().map(|blob| (blob, Ok(()))), 1, |blob, ()| delete(blob)).await?;
+    if !removed.is_empty() {
+        tracing::info!(blobs = removed.len(), "orphaned blobs removed");
     }
     Ok(())
 }

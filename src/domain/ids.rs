@@ -150,6 +150,14 @@ impl RequestId {
     }
 }
 
+/// The row number that the id of a result line ends with; `None` if it is not of the form of [`RequestId`].
+#[must_use]
+pub fn row_of_line_id(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("batch_req_")?;
+    let is_ours = digits.len() == 32 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if is_ours { u32::from_str_radix(&digits[24..], 16).ok() } else { None }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The low 96 bits of a UUIDv7 hold all of its random part; the rest is a clock reading.
@@ -213,6 +221,10 @@ mod tests {
         let id = RequestId { batch, row: 255 };
 
         assert_eq!(id.to_string(), "batch_req_89abcdef0123456789abcdef000000ff");
+        assert_eq!(row_of_line_id(&id.to_string()), Some(255));
+        for foreign in ["batch_req_a", "batch_req_89ABCDEF0123456789abcdef000000ff", "req_1", "batch_req_"] {
+            assert_eq!(row_of_line_id(foreign), None, "{foreign}");
+        }
         assert_eq!(id.response_id(), "resp_0123456789abcdef0123456789abcdef000000ff");
         assert_eq!(RequestId::parse_response(&id.response_id()), Some(id));
     }

@@ -15,7 +15,12 @@ pub enum NeverRan {
     Cancelled,
     /// The window closed.
     Expired,
+    /// The row could not be read any more. If that is so of its name too, the line has an empty one.
+    InputUnavailable,
 }
+
+/// The code of lines for rows that could not be read. What else of them is unknown, the row's number ends the line's id.
+pub const INPUT_UNAVAILABLE: &str = "input_unavailable";
 
 /// What the line of a row begins with, and no other line.
 #[must_use]
@@ -74,6 +79,13 @@ pub fn never_ran(id: RequestId, custom_id: &str, why: NeverRan) -> Vec<u8> {
             custom_id,
             "batch_expired",
             "This request could not be executed before the completion window expired.",
+        ),
+        NeverRan::InputUnavailable => with_error(
+            id,
+            custom_id,
+            INPUT_UNAVAILABLE,
+            "This request could not be executed because the input file of the batch could not be read any more. Upload \
+             it again, and create another batch for what is missing.",
         ),
     }
 }

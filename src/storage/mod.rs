@@ -70,6 +70,17 @@ pub enum StorageError {
     Internal(#[source] sqlx::Error),
 }
 
+impl StorageError {
+    /// Whether the database is the cause, and not what it was asked about: whatever else is asked fails alike.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Unavailable(_) | Self::Full(_) | Self::TooNew { .. } | Self::Migration(_) => true,
+            Self::Corrupt { .. } | Self::Internal(_) => false,
+        }
+    }
+}
+
 /// Why something that is kept could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -101,6 +112,15 @@ pub struct Indexed {
     pub report: Report,
 }
 
+/// A page of what waits for a duty, in the order of due times and ids.
+#[derive(Debug)]
+pub struct WorkPage<Id, T> {
+    /// The items with their ids. One whose row cannot be read has an error of its own, and spoils none beside it.
+    pub items: Vec<(Id, Result<T>)>,
+    /// What the next page is asked for by; `None` if this is the last one.
+    pub next: Option<(Timestamp, Id)>,
+}
+
 /// Files and their parts.
 #[async_trait]
 pub trait FileStore {
@@ -110,7 +130,8 @@ pub trait FileStore {
     /// A file that is neither deleted nor expired.
     async fn file(&self, id: FileId, now: Timestamp) -> Result<Option<File>>;
 
-    /// Files that are neither deleted nor expired, by creation time.
+    /// Files that are neither deleted nor expired, by creation time. Rows that cannot be read are left out, as if they
+    /// were not there.
     async fn files(&self, page: &PageRequest<FileId>, purpose: Option<Purpose>, now: Timestamp) -> Result<Page<File>>;
 
     /// The parts of a file in order, deleted or not.
@@ -132,14 +153,18 @@ pub trait BatchStore {
     /// A batch.
     async fn batch(&self, id: BatchId) -> Result<Option<Batch>>;
 
-    /// Batches by creation time.
+    /// Batches by creation time. Rows that cannot be read are left out, as if they were not there.
     async fn batches(&self, page: &PageRequest<BatchId>) -> Result<Page<Batch>>;
 
     /// Calls a batch off, if it has not ended and is not called off already. Returns it as it is then.
     async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
 
-    /// Batches that wait for validation, oldest deadline first.
-    async fn batches_to_admit(&self, limit: u32) -> Result<Vec<Batch>>;
+    /// Batches that wait for validation, oldest deadline first, from behind `after`.
+    async fn batches_to_admit(
+        &self,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>>;
 
     /// Opens a batch's lanes and moves it to `in_progress`. False if it was not waiting for validation.
     async fn admit_batch(&self, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<bool>;
@@ -150,8 +175,16 @@ pub trait BatchStore {
     /// Moves batches in progress whose window has closed to `finalizing`, up to `limit` of them. Returns how many.
     async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64>;
 
-    /// Batches in `finalizing` or `cancelling`, oldest deadline first.
-    async fn batches_to_finish(&self, limit: u32) -> Result<Vec<Batch>>;
+    /// Moves a batch in progress to `finalizing` although its window has not closed, because its rows cannot be read any
+    /// more. False if it was not in progress.
+    async fn give_up_batch(&self, id: BatchId, now: Timestamp) -> Result<bool>;
+
+    /// Batches in `finalizing` or `cancelling`, oldest deadline first, from behind `after`.
+    async fn batches_to_finish(
+        &self,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>>;
 }
 
 /// A lease as the heartbeat finds it.
@@ -254,6 +287,9 @@ pub struct Ending {
     pub from: BatchStatus,
     /// The lines of the rows that never ran; none if all have.
     pub never_ran: Option<RecordedPart>,
+    /// Whether those rows count as failed and the batch as completed, because neither a cancel nor the window is why
+    /// they never ran.
+    pub counts_as_failed: bool,
     /// When its files vanish.
     pub files_expire_at: Option<Timestamp>,
 }
@@ -313,8 +349,13 @@ pub trait Upkeep {
     /// Those that a batch still runs are left for later. Returns how many were looked at.
     async fn retire_files(&self, now: Timestamp, limit: u32) -> Result<u32>;
 
-    /// Retired blobs that nobody can be reading any more.
-    async fn retired_blobs(&self, now: Timestamp, limit: u32) -> Result<Vec<BlobId>>;
+    /// Retired blobs that nobody can be reading any more, oldest first, from behind `after`.
+    async fn retired_blobs(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, BlobId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BlobId, ()>>;
 
     /// Forgets retired blobs, which are gone from the blob store.
     async fn forget_blobs(&self, blobs: &[BlobId]) -> Result<()>;

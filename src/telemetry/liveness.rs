@@ -1,7 +1,7 @@
-//! Whether the daemon's loops turn.
+//! Whether the daemon's loops turn, and whether their turns go well.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,22 +10,133 @@ use super::metrics;
 
 /// A loop counts as stuck when it has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(90);
+/// A loop counts as failing after so many failed turns in a row, the first of them this long ago: a database that was
+/// away for a moment is no reason to take the service out of use.
+const FAILING_TURNS: u32 = 3;
+const FAILING_AFTER: Duration = Duration::from_secs(10);
 
-/// When each loop of a daemon last turned. Cheap to clone.
+/// How each loop of a daemon is doing. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Liveness(Arc<Mutex<BTreeMap<&'static str, Instant>>>);
+pub struct Liveness(Arc<Mutex<BTreeMap<&'static str, Loop>>>);
+
+/// Written by the loop itself, read by `/readyz`.
+#[derive(Debug)]
+struct Loop {
+    turned: Instant,
+    /// The first of the turns that have failed in a row, and how many.
+    failed: Option<(Instant, u32)>,
+    /// Items that wait to be tried again.
+    in_backoff: usize,
+}
 
 impl Liveness {
     /// The loops that have not turned for a minute and a half.
     #[must_use]
     pub fn stuck(&self) -> Vec<&'static str> {
-        let turned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turned.iter().filter(|(_, at)| at.elapsed() > STUCK_AFTER).map(|(name, _)| *name).collect()
+        self.stuck_at(Instant::now())
     }
 
-    /// Notes that a loop turned.
-    pub fn turned(&self, name: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+    /// The loops that fail turn after turn, and for how long they have.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(&'static str, Duration)> {
+        self.failing_at(Instant::now())
+    }
+
+    /// The loops that have items which fail again and again, and how many.
+    #[must_use]
+    pub fn in_backoff(&self) -> Vec<(&'static str, usize)> {
+        self.lock().iter().filter(|(_, it)| it.in_backoff > 0).map(|(name, it)| (*name, it.in_backoff)).collect()
+    }
+
+    /// Notes that a loop gets on, in the middle of a turn.
+    pub fn gets_on(&self, name: &'static str) {
+        self.gets_on_at(name, Instant::now());
+    }
+
+    /// Notes that a loop has turned, and whether the turn failed.
+    pub fn turned(&self, name: &'static str, failed: bool) {
+        let turns = self.turned_at(name, failed, Instant::now());
         metrics::loop_turned(name);
+        metrics::turns_failed(name, turns);
+        if failed {
+            metrics::loop_failed(name);
+        }
+    }
+
+    /// Notes how many items of a loop wait to be tried again.
+    pub fn has_in_backoff(&self, name: &'static str, items: usize) {
+        self.with(name, |it| it.in_backoff = items);
+        metrics::items_in_backoff(name, items);
+    }
+
+    fn stuck_at(&self, now: Instant) -> Vec<&'static str> {
+        let is_stuck = |it: &Loop| now.saturating_duration_since(it.turned) > STUCK_AFTER;
+        self.lock().iter().filter(|(_, it)| is_stuck(it)).map(|(name, _)| *name).collect()
+    }
+
+    fn failing_at(&self, now: Instant) -> Vec<(&'static str, Duration)> {
+        let failing = |(name, it): (&&'static str, &Loop)| {
+            let (since, turns) = it.failed?;
+            let lasts = now.saturating_duration_since(since);
+            (turns >= FAILING_TURNS && lasts >= FAILING_AFTER).then_some((*name, lasts))
+        };
+        self.lock().iter().filter_map(failing).collect()
+    }
+
+    fn gets_on_at(&self, name: &'static str, now: Instant) {
+        self.with(name, |it| it.turned = now);
+    }
+
+    /// Returns how many turns have failed in a row.
+    fn turned_at(&self, name: &'static str, failed: bool, now: Instant) -> u32 {
+        self.with(name, |it| {
+            it.turned = now;
+            it.failed = failed.then(|| it.failed.map_or((now, 1), |(since, turns)| (since, turns + 1)));
+            it.failed.map_or(0, |(_, turns)| turns)
+        })
+    }
+
+    fn with<T>(&self, name: &'static str, change: impl FnOnce(&mut Loop) -> T) -> T {
+        let fresh = || Loop { turned: Instant::now(), failed: None, in_backoff: 0 };
+        change(self.lock().entry(name).or_insert_with(fresh))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Loop>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_fails_when_turn_after_turn_has_failed_for_a_while() {
+        let liveness = Liveness::default();
+        let start = Instant::now();
+        let turned = |failed, at| {
+            liveness.turned_at("a", failed, at);
+            liveness.failing_at(at)
+        };
+
+        assert_eq!(turned(true, start), []);
+        assert_eq!(turned(true, start + FAILING_AFTER), [], "two turns are few");
+        assert_eq!(turned(true, start + FAILING_AFTER), [("a", FAILING_AFTER)]);
+        assert_eq!(turned(false, start + FAILING_AFTER), []);
+        for _ in 0..5 {
+            assert_eq!(turned(true, start + FAILING_AFTER), [], "one that went well begins the count anew");
+        }
+    }
+
+    #[test]
+    fn a_long_turn_that_gets_on_is_not_stuck() {
+        let liveness = Liveness::default();
+        let start = Instant::now();
+        liveness.turned_at("a", false, start);
+        liveness.turned_at("b", false, start);
+        liveness.gets_on_at("a", start + STUCK_AFTER);
+
+        assert_eq!(liveness.stuck_at(start + STUCK_AFTER), Vec::<&str>::new());
+        assert_eq!(liveness.stuck_at(start + STUCK_AFTER + Duration::from_secs(1)), ["b"]);
     }
 }

@@ -37,6 +37,10 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
     describe_counter!("batchwright_loop_turns_total", "Turns of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Turns that failed");
+    describe_gauge!("batchwright_loop_failed_turns", "Turns that have failed one after the other, up to the last one");
+    describe_counter!("batchwright_item_errors_total", "Batches, files or blobs that a loop could not deal with");
+    describe_gauge!("batchwright_items_in_backoff", "Those that a loop could not deal with and will try again");
+    describe_counter!("batchwright_unreadable_rows_total", "Database rows that were left out because they are corrupt");
     Ok(handle)
 }
 
@@ -126,4 +130,25 @@ pub fn loop_turned(name: &'static str) {
 /// A turn of a loop failed.
 pub fn loop_failed(name: &'static str) {
     counter!("batchwright_loop_errors_total", "loop" => name).increment(1);
+}
+
+/// So many turns of a loop have failed one after the other.
+pub fn turns_failed(name: &'static str, turns: u32) {
+    gauge!("batchwright_loop_failed_turns", "loop" => name).set(f64::from(turns));
+}
+
+/// A loop could not deal with one of its items.
+pub fn item_failed(name: &'static str) {
+    counter!("batchwright_item_errors_total", "loop" => name).increment(1);
+}
+
+/// So many items wait until a loop tries them again.
+pub fn items_in_backoff(name: &'static str, items: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
+    gauge!("batchwright_items_in_backoff", "loop" => name).set(items as f64);
+}
+
+/// A row of a table was left out of an answer.
+pub fn row_unreadable(table: &'static str) {
+    counter!("batchwright_unreadable_rows_total", "table" => table).increment(1);
 }

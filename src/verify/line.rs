@@ -6,6 +6,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::domain::ids::row_of_line_id;
+use crate::domain::line::INPUT_UNAVAILABLE;
+
 /// What is wrong with one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
@@ -40,6 +43,19 @@ pub struct Finding<'a> {
     pub custom_id: Cow<'a, str>,
     /// What it says of its request, or what is wrong with the rest of it.
     pub outcome: Result<Outcome<'a>, Wrong>,
+}
+
+impl Finding<'_> {
+    /// The row that a line without a name answers: one for a row that could not be read any more, so that nobody knew its
+    /// name. `None` for lines that must have one.
+    pub fn row_if_nameless(&self) -> Option<u32> {
+        match &self.outcome {
+            Ok(Outcome::Code(code)) if self.custom_id.is_empty() && *code == INPUT_UNAVAILABLE => {
+                row_of_line_id(&self.id)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What a result line says of its request.

@@ -72,12 +72,16 @@ struct Check<'a> {
     requests: HashMap<String, Request<'a>>,
     /// Where each line id stands.
     line_ids: HashMap<String, Place<'a>>,
+    /// The lines without a name, by the row number that their id ends with.
+    nameless: HashMap<u32, Place<'a>>,
     verdict: Verdict,
 }
 
 struct Request<'a> {
     /// The line of the input file.
     line: u64,
+    /// Which of the lines that are not blank it is, counted from 0.
+    row: u64,
     /// The first result line found for it.
     result: Option<Place<'a>>,
 }
@@ -102,7 +106,7 @@ impl<'a> Check<'a> {
             };
             match self.requests.entry(custom_id.into_owned()) {
                 Entry::Vacant(entry) => {
-                    entry.insert(Request { line: number, result: None });
+                    entry.insert(Request { line: number, row: self.verdict.rows - 1, result: None });
                 }
                 Entry::Occupied(entry) => {
                     let (id, first) = (entry.key(), entry.get().line);
@@ -137,6 +141,7 @@ impl<'a> Check<'a> {
             Ok(finding) => finding,
             Err(wrong) => return self.verdict.problem(place.path, place.line, format_args!("{wrong}")),
         };
+        let row = finding.row_if_nameless();
         match finding.outcome {
             Ok(line::Outcome::Status(status)) => *self.verdict.by_status.entry(status).or_default() += 1,
             Ok(line::Outcome::Code(code)) => match self.verdict.by_code.get_mut(&*code) {
@@ -146,7 +151,14 @@ impl<'a> Check<'a> {
             Err(wrong) => self.verdict.problem(place.path, place.line, format_args!("{wrong}")),
         }
         self.line_id(place, &finding.id);
-        self.custom_id(place, &finding.custom_id);
+        match row {
+            Some(row) => {
+                self.verdict.nameless_lines += 1;
+                // A second line with this row has the same id, which is reported.
+                self.nameless.entry(row).or_insert(place);
+            }
+            None => self.custom_id(place, &finding.custom_id),
+        }
     }
 
     fn line_id(&mut self, place: Place<'a>, id: &str) {
@@ -182,8 +194,18 @@ impl<'a> Check<'a> {
 
     /// Reports the requests without a result line, in the order of the input file.
     fn unanswered(&mut self, input: &Path) {
-        let without = self.requests.iter().filter(|(_, request)| request.result.is_none());
-        let mut without: Vec<(u64, &String)> = without.map(|(id, request)| (request.line, id)).collect();
+        let mut without = Vec::new();
+        for (id, request) in self.requests.iter().filter(|(_, request)| request.result.is_none()) {
+            // A line without a name answers the request at the place in the input file that its id tells.
+            let row = u32::try_from(request.row).ok();
+            if row.and_then(|row| self.nameless.remove(&row)).is_none() {
+                without.push((request.line, id));
+            }
+        }
+        for place in self.nameless.values() {
+            let message = format_args!("the line has no custom_id, and its id is of no request without another line");
+            self.verdict.problem(place.path, place.line, message);
+        }
         without.sort_unstable();
         for (line, id) in without {
             self.verdict.problem(input, line, format_args!("custom_id {id:?} has no line in the result files"));

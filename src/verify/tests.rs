@@ -233,3 +233,48 @@ fn a_file_that_cannot_be_read_is_an_error_naming_it() {
 
     assert!(error.starts_with("cannot read /nowhere/in.jsonl: "), "{error}");
 }
+
+/// The line of a row whose name could not be read.
+fn nameless(row: u32) -> String {
+    let error = r#"{"code":"input_unavailable","message":"gone"}"#;
+    line(&format!("batch_req_89abcdef0123456789abcdef{row:08x}"), "", "null", error)
+}
+
+#[test]
+fn lines_without_a_name_are_told_by_their_row() {
+    let input = "\n".to_owned() + &input(&["a", "b", "c"]);
+
+    let verdict = checked(&input, &good("b"), &(nameless(2) + &nameless(0)));
+
+    assert!(verdict.holds(), "{verdict}");
+    assert_eq!(verdict.nameless_lines, 2);
+    let text = verdict.to_string();
+    assert!(text.contains("       2  without a custom_id, told by the row number in their id\nOK: "), "{text}");
+}
+
+#[test]
+fn a_line_without_a_name_answers_no_other_row() {
+    let stray = "err:1: the line has no custom_id, and its id is of no request without another line";
+    let cases = [
+        (good("a"), nameless(0), vec![stray]),
+        (good("a"), nameless(1), vec![stray]),
+        (String::new(), nameless(1), vec![stray, r#"in:1: custom_id "a" has no line in the result files"#]),
+    ];
+    for (output, errors, expected) in cases {
+        assert_eq!(problems(input(&["a"]), &output, &errors), expected);
+    }
+}
+
+#[test]
+fn only_lines_for_unreadable_rows_may_lack_a_name() {
+    let id = "batch_req_89abcdef0123456789abcdef00000000";
+    let cases = [
+        (line(id, "", &response(200), "null"), String::new()),
+        (String::new(), line(id, "", "null", EXPIRED)),
+        (String::new(), line("batch_req_1", "", "null", r#"{"code":"input_unavailable","message":"gone"}"#)),
+    ];
+    for (output, errors) in cases {
+        let problems = problems(input(&["a"]), &output, &errors);
+        assert!(problems[0].ends_with(r#"custom_id "" is of no request in the input file"#), "{problems:?}");
+    }
+}

@@ -20,6 +20,8 @@ pub struct Verdict {
     pub by_status: BTreeMap<u16, u64>,
     /// How many lines of the error file have which error code instead of a response.
     pub by_code: BTreeMap<String, u64>,
+    /// Lines of the error file without a `custom_id`, for requests that could not be read any more.
+    pub nameless_lines: u64,
     /// The first problems: the file, the number of the line, and what is wrong there.
     pub problems: Vec<String>,
     /// How many problems there are.
@@ -50,6 +52,9 @@ impl fmt::Display for Verdict {
         }
         for (code, count) in &self.by_code {
             writeln!(f, "  {count:>8}  {code}")?;
+        }
+        if self.nameless_lines > 0 {
+            writeln!(f, "  {:>8}  without a custom_id, told by the row number in their id", self.nameless_lines)?;
         }
         if self.holds() {
             return write!(f, "OK: every one of {rows} requests has exactly one line");

@@ -4,6 +4,7 @@
 mod common;
 
 mod batches;
+mod broken;
 mod calls;
 mod downloads;
 mod ending;

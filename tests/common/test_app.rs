@@ -81,6 +81,11 @@ impl TestApp {
         Stopped { upstream: self.upstream, directory: self.directory }
     }
 
+    /// The file of the database.
+    pub fn database(&self) -> PathBuf {
+        self.directory.path().join("batchwright.db")
+    }
+
     /// Every blob in the blob store.
     pub fn blobs(&self) -> Vec<PathBuf> {
         let mut blobs = files_below(&self.directory.path().join("blobs"));

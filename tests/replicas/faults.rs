@@ -163,3 +163,25 @@ async fn on_sqlite_errors_and_lost_answers_everywhere_are_survived() {
 async fn on_postgres_errors_and_lost_answers_everywhere_are_survived() {
     fail_often(Stage::postgres(&["--latency", "100ms"]).await).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duties_that_fail_turn_after_turn_make_the_service_unready() {
+    let mut stage = Stage::sqlite(&[]).await;
+    // The first are those without which nothing starts.
+    stage.set("FAILPOINTS", "transaction.begun=20*off->return(error)");
+    let server = stage.serve(&[]).await;
+    let client = server.client();
+
+    eventually("the duty to be a problem", async || {
+        let answer = client.get("/readyz").await;
+        let is_named = answer.json()["problems"].to_string().contains("the expire loop has failed for ");
+        (answer.status == 503 && is_named).then_some(())
+    })
+    .await;
+
+    let metrics = client.get("/metrics").await.text();
+    let failed = metrics.lines().find(|line| line.starts_with("batchwright_loop_failed_turns{loop=\"expire\"}"));
+    let turns: f64 = failed.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("it is measured");
+    assert!(turns >= 3.0, "{metrics}");
+    assert!(!metrics.contains("batchwright_items_in_backoff{loop=\"admit\"} 1"), "{metrics}");
+}

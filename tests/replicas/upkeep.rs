@@ -170,3 +170,29 @@ async fn a_download_goes_on_when_its_parts_are_merged_and_gone() {
     assert_eq!(read.len() as u64, file.bytes);
     assert!(read.chunks(3 << 20).zip(b'a'..).all(|(part, byte)| part.iter().all(|read| *read == byte)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_cannot_be_deleted_keeps_no_other() {
+    let stage = Stage::postgres(&[]).await;
+    let api = stage.serve(&["--role", "api"]).await;
+    let stuck = api.client().upload(rows(1)).await;
+    let stuck_blobs = blobs(&stage);
+    let mut files = vec![stuck];
+    for _ in 0..15 {
+        files.push(api.client().upload(rows(1)).await);
+    }
+    for file in &files {
+        api.client().delete(&format!("/v1/files/{file}")).await.ok();
+    }
+    for path in &stuck_blobs {
+        std::fs::remove_file(path).expect("it is there");
+        std::fs::create_dir(path).expect("it can be made");
+    }
+
+    let daemon = stage.daemon(Clock::Ahead(2 * 3_600_000), HOUR).await;
+    until("the others to be removed", || blobs(&stage).len() == stuck_blobs.len()).await;
+    daemon.stop(Duration::ZERO).await;
+
+    let waiting = stage.storage().await.retired_blobs(Clock::Ahead(2 * 3_600_000).now(), None, 100).await;
+    assert_eq!(waiting.expect("they can be read").items.len(), stuck_blobs.len(), "they are tried again");
+}

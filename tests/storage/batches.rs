@@ -227,8 +227,8 @@ async fn batches_are_admitted_by_deadline(storage: TestStorage) -> Result<()> {
     let later = storage.create_batch(&with_window(2), START).await?;
     storage.running(&[1]).await?;
 
-    let first_two = storage.batches_to_admit(2).await?;
-    let everything = storage.batches_to_admit(10).await?;
+    let first_two = storage.to_admit(2).await?;
+    let everything = storage.to_admit(10).await?;
 
     assert_eq!(ids(&first_two), [soon.id, later.id]);
     assert_eq!(everything, [soon, later, late]);
@@ -243,8 +243,8 @@ async fn batches_are_finished_by_deadline(storage: TestStorage) -> Result<()> {
     storage.expire_batches(soon.expires_at, 1).await?;
     storage.running(&[1]).await?;
 
-    let first = storage.batches_to_finish(1).await?;
-    let everything = storage.batches_to_finish(10).await?;
+    let first = storage.to_finish(1).await?;
+    let everything = storage.to_finish(10).await?;
 
     assert_eq!(first, [storage.now(soon.id).await?]);
     assert_eq!(ids(&everything), [soon.id, late.id]);

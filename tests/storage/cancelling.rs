@@ -71,7 +71,7 @@ async fn a_batch_called_off_before_validation_is_not_admitted(storage: TestStora
 
     assert!(!storage.admit_batch(batch.id, &lanes(&[3]), after(2)).await?);
     assert!(!storage.refuse_batch(batch.id, &[], after(2)).await?);
-    assert_eq!(storage.batches_to_admit(10).await?, []);
+    assert_eq!(storage.to_admit(10).await?, []);
     Ok(())
 }
 
@@ -91,7 +91,7 @@ async fn what_was_called_off_waits_to_be_finished(storage: TestStorage) -> Resul
 
     let called_off = storage.cancel_batch(batch.id, after(1)).await?.expect("it is there");
 
-    assert_eq!(storage.batches_to_finish(10).await?, [called_off]);
+    assert_eq!(storage.to_finish(10).await?, [called_off]);
     assert_eq!(storage.expire_batches(batch.expires_at.plus(WINDOW), 10).await?, 0);
     Ok(())
 }

@@ -197,7 +197,7 @@ async fn assert_finished(
     let visible = [(output_lines, expected.output_file()), (error_lines, expected.error_file())];
     assert!(visible.iter().all(|(lines, file)| (*lines > 0) == file.is_some()));
     assert_eq!(storage.recorded_rows(expected.id).await?.len(), output_lines + error_lines);
-    assert_eq!(storage.batches_to_finish(10).await?, []);
+    assert_eq!(storage.to_finish(10).await?, []);
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use batchwright::domain::usage::Usage;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{
     BatchStore as _, Ending, Flush, Indexed, LeaseStore as _, Ledger as _, NewFile, Recorded, RecordedPart, Result,
-    TieredPart,
+    TieredPart, Upkeep as _, WorkPage,
 };
 use roaring::RoaringBitmap;
 use tempfile::TempDir;
@@ -112,6 +112,21 @@ impl TestStorage {
         Ok(self.batch(id).await?.expect("the batch is there"))
     }
 
+    /// Batches that wait for validation, the first `limit`.
+    pub async fn to_admit(&self, limit: u32) -> Result<Vec<Batch>> {
+        read(self.batches_to_admit(None, limit).await?)
+    }
+
+    /// Batches that wait for their end, the first `limit`.
+    pub async fn to_finish(&self, limit: u32) -> Result<Vec<Batch>> {
+        read(self.batches_to_finish(None, limit).await?)
+    }
+
+    /// Blobs that may be deleted, the first `limit`.
+    pub async fn retired(&self, now: Timestamp, limit: u32) -> Result<Vec<BlobId>> {
+        Ok(self.retired_blobs(now, None, limit).await?.items.into_iter().map(|(blob, _)| blob).collect())
+    }
+
     /// A batch that waits for validation.
     pub async fn validating(&self) -> Result<Batch> {
         self.create_batch(&new_batch(), START).await
@@ -193,6 +208,11 @@ impl TestStorage {
     }
 }
 
+/// The items of a page, all of which can be read.
+fn read<Id, T>(page: WorkPage<Id, T>) -> Result<Vec<T>> {
+    page.items.into_iter().map(|(_, item)| item).collect()
+}
+
 pub fn part(bytes: u64) -> FilePart {
     FilePart { blob: BlobId::new(), bytes }
 }
@@ -268,7 +288,7 @@ pub fn ending(batch: &Batch, never_ran: impl IntoIterator<Item = u32>) -> Ending
     for row in never_ran {
         add_row(&mut part, row, ERROR_LINE);
     }
-    Ending { id: batch.id, from: batch.status, never_ran: part, files_expire_at: None }
+    Ending { id: batch.id, from: batch.status, never_ran: part, counts_as_failed: false, files_expire_at: None }
 }
 
 /// All of a list on one page.

@@ -290,7 +290,7 @@ async fn the_last_row_moves_the_batch_to_finalizing(storage: TestStorage) -> Res
     let ended = storage.now(batch.id).await?;
     assert_eq!(ended.status, BatchStatus::Finalizing);
     assert_eq!(ended.milestones, Milestones { finalizing_at: Some(after(7)), ..batch.milestones });
-    assert_eq!(storage.batches_to_finish(10).await?, [ended]);
+    assert_eq!(storage.to_finish(10).await?, [ended]);
     Ok(())
 }
 
@@ -301,7 +301,7 @@ async fn a_batch_is_in_progress_until_its_last_row_is_recorded(storage: TestStor
 
     let running = storage.now(batch.id).await?;
     assert_eq!((running.status, running.milestones), (BatchStatus::InProgress, batch.milestones));
-    assert_eq!(storage.batches_to_finish(10).await?, []);
+    assert_eq!(storage.to_finish(10).await?, []);
     Ok(())
 }
 

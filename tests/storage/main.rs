@@ -40,4 +40,5 @@ mod rows;
 mod schema;
 mod steps;
 mod terminal;
+mod unreadable;
 mod upkeep;

@@ -190,7 +190,7 @@ async fn parts_that_were_merged_by_somebody_else_are_left_alone(storage: TestSto
 
     assert_eq!(storage.tiered_parts(batch.output_file_id).await?, before);
     assert_eq!(storage.recorded_rows(batch.id).await?, (0..15).collect());
-    assert_eq!(storage.retired_blobs(after(2 * HOUR), 10).await?.len(), 2);
+    assert_eq!(storage.retired(after(2 * HOUR), 10).await?.len(), 2);
     Ok(())
 }
 
@@ -228,7 +228,7 @@ async fn one_of_several_who_merge_the_same_parts_wins(storage: TestStorage) -> R
     assert_eq!(won.len(), 1);
     assert_eq!(bytes_of(&storage, batch.output_file_id).await?, won);
     assert_eq!(storage.recorded_rows(batch.id).await?, (0..10).collect());
-    assert_eq!(storage.retired_blobs(after(2 * HOUR), 10).await?.len(), 4);
+    assert_eq!(storage.retired(after(2 * HOUR), 10).await?.len(), 4);
     Ok(())
 }
 
@@ -321,9 +321,8 @@ async fn what_was_merged_can_be_read_for_another_hour(storage: TestStorage) -> R
     let parts = bytes_of(&storage, batch.output_file_id).await?;
     let merged = merge(&storage, batch.output_file_id, 0..3, after(10)).await?;
     let then = after(10 + HOUR);
-    let retired = async |now, limit| -> Result<BTreeSet<BlobId>> {
-        Ok(storage.retired_blobs(now, limit).await?.into_iter().collect())
-    };
+    let retired =
+        async |now, limit| -> Result<BTreeSet<BlobId>> { Ok(storage.retired(now, limit).await?.into_iter().collect()) };
 
     let just_before = retired(Timestamp(then.0 - 1), 10).await?;
     let first_two = retired(then, 2).await?;

@@ -213,14 +213,14 @@ async fn a_claim_finds_its_lane_by_index(storage: TestStorage) -> Result<()> {
 }
 
 async fn batches_to_admit_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.batches_to_admit(10)).await?;
+    let statements = sent(storage.batches_to_admit(None, 10)).await?;
 
     assert_found_by(&storage.place, &["batches_to_work_on"], statements).await;
     Ok(())
 }
 
 async fn batches_to_finish_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.batches_to_finish(10)).await?;
+    let statements = sent(storage.batches_to_finish(None, 10)).await?;
 
     assert_found_by(&storage.place, &["batches_to_work_on"], statements).await;
     Ok(())
@@ -387,7 +387,7 @@ async fn files_to_forget_are_found_by_index(storage: TestStorage) -> Result<()> 
 }
 
 async fn retired_blobs_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.retired_blobs(START, 10)).await?;
+    let statements = sent(storage.retired_blobs(START, None, 10)).await?;
     assert_found_by(&storage.place, &["retired_blobs_by_age"], statements).await;
 
     let statements = sent(storage.forget_blobs(&[BlobId::new()])).await?;

@@ -67,7 +67,7 @@ fn blobs(file: &NewFile) -> BTreeSet<BlobId> {
 }
 
 async fn retired(storage: &TestStorage, now: Timestamp) -> Result<BTreeSet<BlobId>> {
-    let blobs = storage.retired_blobs(now, 1000).await?;
+    let blobs = storage.retired(now, 1000).await?;
     assert!(blobs.iter().collect::<BTreeSet<_>>().len() == blobs.len());
     Ok(blobs.into_iter().collect())
 }

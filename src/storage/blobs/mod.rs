@@ -166,6 +166,13 @@ impl Blobs {
         }
     }
 
+    /// Whether the store has been marked by any deployment. One that has lost all it had, such as a directory whose file
+    /// system is not mounted, has not.
+    pub async fn has_mark(&self) -> Result<bool, BlobError> {
+        let marks = self.store.list(Some(&ObjectPath::from("deployment")));
+        Ok(std::pin::pin!(marks).try_next().await?.is_some())
+    }
+
     /// Whether the store answers.
     pub async fn check(&self) -> Result<(), BlobError> {
         match self.store.head(&ObjectPath::from("probe")).await {
@@ -192,15 +199,18 @@ fn remove_unfinished(directory: &std::path::Path, age: Duration) -> io::Result<(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
+    // One that cannot be removed does not keep the others.
+    let mut result = Ok(());
     for entry in entries {
-        let entry = entry?;
-        let modified = entry.metadata()?.modified()?;
-        let is_old = SystemTime::now().duration_since(modified).is_ok_and(|since| since > age);
-        if is_old && entry.file_name().as_encoded_bytes().contains(&b'#') {
-            std::fs::remove_file(entry.path())?;
-        }
+        let removed = entry.and_then(|entry| {
+            let modified = entry.metadata()?.modified()?;
+            let is_old = SystemTime::now().duration_since(modified).is_ok_and(|since| since > age);
+            let is_unfinished = entry.file_name().as_encoded_bytes().contains(&b'#');
+            if is_old && is_unfinished { std::fs::remove_file(entry.path()) } else { Ok(()) }
+        });
+        result = result.and(removed);
     }
-    Ok(())
+    result
 }
 
 #[cfg(feature = "failpoints")]

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::dialect::{Announce as _, query, query_as, query_scalar};
 use super::files::json;
+use super::readable::{Gathered, Placed, read_row};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, Milestones, NewBatch};
 use crate::domain::endpoint::Endpoint;
@@ -15,7 +17,7 @@ use crate::domain::page::{Order, Page, PageRequest};
 use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
-use crate::storage::{BatchStore, Result, StorageError};
+use crate::storage::{BatchStore, Result, StorageError, WorkPage};
 
 macro_rules! batch_columns {
     () => {
@@ -66,9 +68,9 @@ impl TryFrom<BatchRow> for Batch {
         Ok(Self {
             id: BatchId(row.id),
             input_file_id: row.input_file_id,
-            endpoint: Endpoint::parse(&row.endpoint).ok_or_else(|| corrupt("batches", "endpoint", row.id))?,
+            endpoint: Endpoint::parse(&row.endpoint).ok_or_else(|| corrupt("batches", "endpoint", BatchId(row.id)))?,
             completion_window: row.completion_window,
-            status: BatchStatus::parse(&row.status).ok_or_else(|| corrupt("batches", "status", row.id))?,
+            status: BatchStatus::parse(&row.status).ok_or_else(|| corrupt("batches", "status", BatchId(row.id)))?,
             created_at: Timestamp(row.created_at),
             expires_at: Timestamp(row.expires_at),
             milestones: Milestones {
@@ -90,12 +92,22 @@ impl TryFrom<BatchRow> for Batch {
                 total_tokens: to_u64(row.total_tokens),
             },
             metadata: row.metadata,
-            errors: errors.map_err(|_| corrupt("batches", "errors", row.id))?,
+            errors: errors.map_err(|_| corrupt("batches", "errors", BatchId(row.id)))?,
             output_file_id: FileId(row.output_file_id),
             error_file_id: FileId(row.error_file_id),
             output_expires_after: row.output_expires_after.map(|millis| Duration::from_millis(to_u64(millis))),
         })
     }
+}
+
+/// A row that was fetched, of either database, with its place: `None` if what makes the place cannot be read.
+macro_rules! placed {
+    ($row:ident, |$id:ident| $place:expr) => {{
+        let id: Option<Uuid> = Row::try_get($row, "id").ok();
+        let name = id.map(|id| BatchId(id).to_string());
+        let place = id.and_then(|$id| Some($place));
+        Placed { place, read: read_row::<_, BatchRow, Batch>("batches", name, $row) }
+    }};
 }
 
 // A second creation with the same key changes nothing, and finds the first by the statement after it.
@@ -122,8 +134,11 @@ const CANCEL: &str = "
     SET status = 'cancelling', cancelling_at = $2, finalizing_at = NULL
     WHERE id = $1 AND status IN ('validating', 'in_progress', 'finalizing')";
 
-const TO_ADMIT: &str =
-    concat!("SELECT ", batch_columns!(), " FROM batches WHERE status = 'validating' ORDER BY expires_at, id LIMIT $1");
+const TO_ADMIT: &str = concat!(
+    "SELECT ",
+    batch_columns!(),
+    " FROM batches WHERE status = 'validating' AND (expires_at, id) > ($1, $2) ORDER BY expires_at, id LIMIT $3"
+);
 
 const ADMIT: &str = "
     UPDATE batches
@@ -154,7 +169,10 @@ const EXPIRE: &str = "
 const TO_FINISH: &str = concat!(
     "SELECT ",
     batch_columns!(),
-    " FROM batches WHERE status IN ('finalizing', 'cancelling') ORDER BY expires_at, id LIMIT $1"
+    " FROM batches
+     WHERE status IN ('finalizing', 'cancelling') AND (expires_at, id) > ($1, $2)
+     ORDER BY expires_at, id
+     LIMIT $3"
 );
 
 #[async_trait]
@@ -207,14 +225,16 @@ impl BatchStore for SqlStorage {
                 return Ok(Page::empty());
             }
         }
-        let rows: Vec<BatchRow> = on_reader!(self.db, conn => {
-            Ok(query_as(statement)
-                .bind(page.after.map_or(start, |after| after.0))
-                .bind(i64::from(page.limit) + 1)
-                .fetch_all(&mut *conn)
-                .await?)
-        })?;
-        Ok(Page::cut(read_all(rows)?, page.limit))
+        let mut gathered = Gathered::with_limit(page.limit);
+        let mut next = Some(page.after.map_or(start, |after| after.0));
+        while let Some(after) = next {
+            let rows: Vec<Placed<Uuid, Batch>> = on_reader!(self.db, conn => {
+                let rows = query(statement).bind(after).bind(gathered.missing()).fetch_all(&mut *conn).await?;
+                Ok(rows.iter().map(|row| placed!(row, |id| id)).collect())
+            })?;
+            next = gathered.take(rows);
+        }
+        Ok(gathered.page())
     }
 
     async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
@@ -226,11 +246,12 @@ impl BatchStore for SqlStorage {
         row.map(Batch::try_from).transpose()
     }
 
-    async fn batches_to_admit(&self, limit: u32) -> Result<Vec<Batch>> {
-        let rows = on_reader!(self.db, conn => {
-            Ok(query_as(TO_ADMIT).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
-        })?;
-        read_all(rows)
+    async fn batches_to_admit(
+        &self,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>> {
+        self.waiting(TO_ADMIT, after, limit).await
     }
 
     async fn admit_batch(&self, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<bool> {
@@ -287,14 +308,37 @@ impl BatchStore for SqlStorage {
         })
     }
 
-    async fn batches_to_finish(&self, limit: u32) -> Result<Vec<Batch>> {
-        let rows = on_reader!(self.db, conn => {
-            Ok(query_as(TO_FINISH).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
-        })?;
-        read_all(rows)
+    async fn give_up_batch(&self, id: BatchId, now: Timestamp) -> Result<bool> {
+        in_write!(self.db, tx => {
+            let given_up = query(EXPIRE).bind(id.0).bind(now.0).execute(&mut *tx).await?.rows_affected() == 1;
+            tx.announce().await?;
+            End::Commit(given_up)
+        })
+    }
+
+    async fn batches_to_finish(
+        &self,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>> {
+        self.waiting(TO_FINISH, after, limit).await
     }
 }
 
-fn read_all(rows: Vec<BatchRow>) -> Result<Vec<Batch>> {
-    rows.into_iter().map(Batch::try_from).collect()
+impl SqlStorage {
+    async fn waiting(
+        &self,
+        statement: &'static str,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>> {
+        let (expires_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(expires_at, id)| (expires_at.0, id.0));
+        let rows: Vec<Placed<_, Batch>> = on_reader!(self.db, conn => {
+            let rows =
+                query(statement).bind(expires_at).bind(id).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+            let placed = |row| placed!(row, |id| (Timestamp(Row::try_get(row, "expires_at").ok()?), BatchId(id)));
+            Ok(rows.iter().map(placed).collect())
+        })?;
+        Ok(WorkPage::of(rows, limit))
+    }
 }

@@ -1,9 +1,11 @@
 //! Files and their parts.
 
 use async_trait::async_trait;
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::dialect::{query, query_as, query_scalar};
+use super::readable::{Gathered, Placed, read_row};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
@@ -43,7 +45,7 @@ impl TryFrom<FileRow> for File {
     fn try_from(row: FileRow) -> Result<Self> {
         Ok(Self {
             id: FileId(row.id),
-            purpose: Purpose::parse(&row.purpose).ok_or_else(|| corrupt("files", "purpose", row.id))?,
+            purpose: Purpose::parse(&row.purpose).ok_or_else(|| corrupt("files", "purpose", FileId(row.id)))?,
             filename: row.filename,
             bytes: to_u64(row.bytes),
             created_at: Timestamp(row.created_at),
@@ -125,23 +127,34 @@ impl FileStore for SqlStorage {
     }
 
     async fn files(&self, page: &PageRequest<FileId>, purpose: Option<Purpose>, now: Timestamp) -> Result<Page<File>> {
-        let Some((created_at, id)) = self.start_of(page).await? else { return Ok(Page::empty()) };
+        let Some(start) = self.start_of(page).await? else { return Ok(Page::empty()) };
         let statement = match page.order {
             Order::Descending => NEWER_FIRST,
             Order::Ascending => OLDER_FIRST,
         };
-        let rows: Vec<FileRow> = on_reader!(self.db, conn => {
-            Ok(query_as(statement)
-                .bind(created_at)
-                .bind(id)
-                .bind(purpose.map(Purpose::as_str))
-                .bind(now.0)
-                .bind(i64::from(page.limit) + 1)
-                .fetch_all(&mut *conn)
-                .await?)
-        })?;
-        let files = rows.into_iter().map(File::try_from).collect::<Result<_>>()?;
-        Ok(Page::cut(files, page.limit))
+        let mut gathered = Gathered::with_limit(page.limit);
+        let mut next = Some(start);
+        while let Some((created_at, id)) = next {
+            let rows: Vec<Placed<(i64, Uuid), File>> = on_reader!(self.db, conn => {
+                let rows = query(statement)
+                    .bind(created_at)
+                    .bind(id)
+                    .bind(purpose.map(Purpose::as_str))
+                    .bind(now.0)
+                    .bind(gathered.missing())
+                    .fetch_all(&mut *conn)
+                    .await?;
+                let placed = |row| {
+                    let id: Option<Uuid> = Row::try_get(row, "id").ok();
+                    let place = id.and_then(|id| Some((Row::try_get(row, "created_at").ok()?, id)));
+                    let name = id.map(|id| FileId(id).to_string());
+                    Placed { place, read: read_row::<_, FileRow, File>("files", name, row) }
+                };
+                Ok(rows.iter().map(placed).collect())
+            })?;
+            next = gathered.take(rows);
+        }
+        Ok(gathered.page())
     }
 
     async fn file_parts(&self, id: FileId) -> Result<Vec<FilePart>> {

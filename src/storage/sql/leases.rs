@@ -209,7 +209,7 @@ impl LeaseStore for SqlStorage {
         let rows: Vec<LaneRow> = on_reader!(self.db, conn => {
             Ok(query_as(OPEN_LANES).bind(i64::from(of_a_model)).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
         })?;
-        rows.into_iter().map(OpenLane::try_from).collect()
+        Ok(super::readable::readable(rows.into_iter().map(OpenLane::try_from)))
     }
 
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>> {

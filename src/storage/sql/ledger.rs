@@ -64,7 +64,7 @@ const DROP_LEASES: &str = "DELETE FROM leases WHERE batch_id = $1";
 
 const END: &str = "
     UPDATE batches
-    SET status = $3, error_parts = error_parts + $5,
+    SET status = $3, error_parts = error_parts + $5, failed = failed + $6,
         completed_at = CASE WHEN $3 = 'completed' THEN $4 END,
         expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
         cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
@@ -198,6 +198,7 @@ impl Ledger for SqlStorage {
                 .bind(to.as_str())
                 .bind(now.0)
                 .bind(i64::from(ending.never_ran.is_some()))
+                .bind(to_i64(ending.failed()))
                 .fetch_optional(&mut *tx)
                 .await?;
             if let Some(files) = &files {
@@ -244,9 +245,14 @@ impl Ending {
     fn status(&self) -> BatchStatus {
         match self.from {
             BatchStatus::Cancelling => BatchStatus::Cancelled,
-            _ if self.never_ran.is_none() => BatchStatus::Completed,
+            _ if self.never_ran.is_none() || self.counts_as_failed => BatchStatus::Completed,
             _ => BatchStatus::Expired,
         }
+    }
+
+    /// Rows that never ran and count as failed.
+    fn failed(&self) -> u64 {
+        self.never_ran.as_ref().filter(|_| self.counts_as_failed).map_or(0, |part| part.rows.len())
     }
 }
 

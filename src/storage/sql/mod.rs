@@ -10,6 +10,7 @@ mod hints;
 mod leases;
 mod ledger;
 mod migrate;
+mod readable;
 mod record;
 mod steps;
 mod upkeep;

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::dialect::{query, query_as, query_scalar};
 use super::ledger::{decode, encode};
+use super::readable::Placed;
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BlobId, FileId};
 use crate::domain::time::Timestamp;
-use crate::storage::{Result, TieredPart, Upkeep};
+use crate::storage::{Result, TieredPart, Upkeep, WorkPage};
 
 /// How long what was replaced or is not visible any more can still be read by those who have begun to.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -25,7 +26,9 @@ const REMOVE_PART: &str = "DELETE FROM file_parts WHERE blob = $1 AND file_id = 
 const INSERT_MERGED: &str = "
     INSERT INTO file_parts (file_id, no, blob, bytes, rows, tier)
     VALUES ($1, $2, $3, $4, $5, $6)";
-const RETIRE_BLOB: &str = "INSERT INTO retired_blobs (blob, delete_after) VALUES ($1, $2)";
+// One that is retired already stays so: an error would keep the other files of the step from being forgotten.
+const RETIRE_BLOB: &str =
+    "INSERT INTO retired_blobs (blob, delete_after) VALUES ($1, $2) ON CONFLICT (blob) DO NOTHING";
 
 // By id among those of an age: two replicas that lock the same files in different orders would wait for each other.
 const TO_RETIRE: &str = "SELECT id FROM files WHERE retired_at <= $1 ORDER BY retired_at, id LIMIT $2";
@@ -38,10 +41,16 @@ const PUT_OFF: &str = "UPDATE files SET retired_at = $2 WHERE id = $1";
 const FORGET_FILE: &str = "DELETE FROM files WHERE id = $1 RETURNING index_blob";
 const RETIRE_PARTS: &str = "
     INSERT INTO retired_blobs (blob, delete_after)
-    SELECT blob, $2 FROM file_parts WHERE file_id = $1";
+    SELECT blob, $2 FROM file_parts WHERE file_id = $1
+    ON CONFLICT (blob) DO NOTHING";
 const FORGET_PARTS: &str = "DELETE FROM file_parts WHERE file_id = $1";
 
-const RETIRED: &str = "SELECT blob FROM retired_blobs WHERE delete_after <= $1 ORDER BY delete_after LIMIT $2";
+const RETIRED: &str = "
+    SELECT delete_after, blob
+    FROM retired_blobs
+    WHERE delete_after <= $1 AND (delete_after, blob) > ($2, $3)
+    ORDER BY delete_after, blob
+    LIMIT $4";
 const FORGET_BLOB: &str = "DELETE FROM retired_blobs WHERE blob = $1";
 
 const IS_KNOWN: &str = "
@@ -129,11 +138,24 @@ impl Upkeep for SqlStorage {
         })
     }
 
-    async fn retired_blobs(&self, now: Timestamp, limit: u32) -> Result<Vec<BlobId>> {
-        let blobs: Vec<Uuid> = on_reader!(self.db, conn => {
-            Ok(query_scalar(RETIRED).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
+    async fn retired_blobs(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, BlobId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BlobId, ()>> {
+        let (delete_after, blob) = after.map_or((i64::MIN, Uuid::nil()), |(at, blob)| (at.0, blob.0));
+        let blobs: Vec<(i64, Uuid)> = on_reader!(self.db, conn => {
+            Ok(query_as(RETIRED)
+                .bind(now.0)
+                .bind(delete_after)
+                .bind(blob)
+                .bind(i64::from(limit))
+                .fetch_all(&mut *conn)
+                .await?)
         })?;
-        Ok(blobs.into_iter().map(BlobId).collect())
+        let placed = |(at, blob)| Placed { place: Some((Timestamp(at), BlobId(blob))), read: Ok(()) };
+        Ok(WorkPage::of(blobs.into_iter().map(placed).collect(), limit))
     }
 
     async fn forget_blobs(&self, blobs: &[BlobId]) -> Result<()> {

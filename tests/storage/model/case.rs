@@ -405,7 +405,7 @@ impl<'a> Case<'a> {
 
     /// Ends the batch if it is due, unless the finisher crashes or the batch is called off between the two steps.
     async fn finish(&mut self) -> Result<()> {
-        let Some(batch) = self.storage.batches_to_finish(1).await?.pop() else { return Ok(()) };
+        let Some(batch) = self.storage.to_finish(1).await?.pop() else { return Ok(()) };
         assert_eq!(batch.id, self.id);
         let Some(counts) = self.storage.fence(batch.id).await? else { return Ok(()) };
         self.leases.clear();

@@ -1,0 +1,184 @@
+//! Working through the items of a duty, each by itself: one that fails is logged, counted and tried again later, and the
+//! others go on.
+//!
+//! Every duty that has to do with more than one thing works through them here, and nowhere else.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::{Backoff, Retry};
+use super::duty::{Failure, Turn};
+use crate::domain::ids::DaemonId;
+use crate::domain::time::Timestamp;
+use crate::storage::blobs::{BlobError, Blobs};
+use crate::storage::{ReadError, Result, Storage, StorageError, WorkPage};
+use crate::telemetry::{Liveness, chain, metrics};
+
+/// What items need to tell their own faults from outages.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) blobs: Blobs,
+    pub(super) liveness: Liveness,
+    pub(super) stopping: CancellationToken,
+}
+
+/// The items of one duty.
+pub(super) struct Items<Id> {
+    duty: &'static str,
+    backoff: Backoff<Id>,
+    around: Surroundings,
+}
+
+impl<Id: Copy + Eq + Hash + Display> Items<Id> {
+    /// Items of the duty of this name. One that fails is tried again at the latest after `longest_pause`.
+    pub(super) fn new(duty: &'static str, longest_pause: Duration, around: &Surroundings) -> Arc<Self> {
+        Arc::new(Self { duty, backoff: Backoff::up_to(longest_pause), around: around.clone() })
+    }
+
+    /// Works on everything there is, page after page: items that fail do not hide those behind them. An error is an
+    /// outage, which is nobody's fault.
+    pub(super) async fn for_each<T, P, F>(
+        &self,
+        page: impl Fn(Option<(Timestamp, Id)>) -> P,
+        work: impl Fn(T) -> F,
+    ) -> Turn
+    where
+        P: Future<Output = Result<WorkPage<Id, T>>>,
+        F: Future<Output = Turn>,
+    {
+        let mut next = None;
+        loop {
+            let page = page(next).await?;
+            self.each(page.items, 1, |_, item| work(item)).await?;
+            next = page.next;
+            if next.is_none() || self.around.stopping.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Works on those of the items that are not in their pauses, `at_once` side by side. Returns those that went well.
+    pub(super) async fn each<T, F: Future<Output = Turn>>(
+        &self,
+        items: impl IntoIterator<Item = (Id, Result<T>)>,
+        at_once: usize,
+        work: impl Fn(Id, T) -> F,
+    ) -> std::result::Result<Vec<Id>, Failure> {
+        let due = items.into_iter().filter(|(id, _)| self.backoff.is_due(*id, Instant::now()));
+        let attempts = stream::iter(due).map(|(id, item)| {
+            let attempt = item.map(|item| caught(work(id, item)));
+            async move {
+                match attempt {
+                    Ok(attempt) => (id, attempt.await),
+                    Err(unreadable) => (id, Err(unreadable.into())),
+                }
+            }
+        });
+        let mut attempts = std::pin::pin!(attempts.buffer_unordered(at_once));
+        let mut well = Vec::new();
+        while let Some((id, result)) = attempts.next().await {
+            self.around.liveness.gets_on(self.duty);
+            match result {
+                Ok(()) => {
+                    self.backoff.went_well(id);
+                    well.push(id);
+                }
+                Err(error) => drop(self.failed(id, error).await?),
+            }
+            if self.around.stopping.is_cancelled() {
+                break;
+            }
+        }
+        self.around.liveness.has_in_backoff(self.duty, self.backoff.count(Instant::now()));
+        Ok(well)
+    }
+
+    /// Notes that an item failed, and logs it unless another attempt beside this one was faster. Gives the error back if
+    /// it is an outage: then the item is not to blame, and has no pause.
+    pub(super) async fn failed(&self, id: Id, error: Failure) -> std::result::Result<Retry, Failure> {
+        if self.around.is_outage(&*error).await {
+            return Err(error);
+        }
+        let retry = self.backoff.failed(id, Instant::now());
+        if retry.is_new {
+            metrics::item_failed(self.duty);
+            tracing::error!(
+                duty = self.duty,
+                item = %id,
+                failing_for = ?self.backoff.failing_for(id, Instant::now()),
+                again_in = ?retry.after,
+                error = chain(&*error),
+                "an item failed; the others go on"
+            );
+        }
+        self.around.liveness.has_in_backoff(self.duty, self.backoff.count(Instant::now()));
+        Ok(retry)
+    }
+
+    /// How long an item has failed each time it was tried.
+    pub(super) fn failing_for(&self, id: Id) -> Duration {
+        self.backoff.failing_for(id, Instant::now())
+    }
+
+    pub(super) fn is_due(&self, id: Id) -> bool {
+        self.backoff.is_due(id, Instant::now())
+    }
+}
+
+impl Surroundings {
+    /// Whether an error is not the item's fault, because nothing else would fare better.
+    async fn is_outage(&self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
+        match Cause::of(error) {
+            // A full disk lets pass what writes nothing, so that asking would not show it.
+            Cause::Storage(StorageError::Full(_)) | Cause::Blob(BlobError::Full(_)) => true,
+            // A statement that takes too long for one batch is that batch's: a write that goes well tells. The
+            // daemon of this new id is on no list, so that taking it off changes nothing.
+            Cause::Storage(error) if error.is_outage() => self.storage.leave(DaemonId::new()).await.is_err(),
+            Cause::Blob(error) if !error.is_gone() => self.blobs.check().await.is_err(),
+            _ => false,
+        }
+    }
+}
+
+/// Which store an error came from.
+pub(super) enum Cause<'a> {
+    Storage(&'a StorageError),
+    Blob(&'a BlobError),
+    Other,
+}
+
+impl<'a> Cause<'a> {
+    pub(super) fn of(error: &'a (dyn Error + 'static)) -> Self {
+        let mut at = Some(error);
+        while let Some(error) = at {
+            if let Some(ReadError::Storage(error)) = error.downcast_ref() {
+                return Self::Storage(error);
+            }
+            if let Some(ReadError::Blob(error)) = error.downcast_ref() {
+                return Self::Blob(error);
+            }
+            if let Some(error) = error.downcast_ref() {
+                return Self::Storage(error);
+            }
+            if let Some(error) = error.downcast_ref() {
+                return Self::Blob(error);
+            }
+            at = error.source();
+        }
+        Self::Other
+    }
+}
+
+/// A panic over one item would end the duty's loop, and with it the work on all others.
+async fn caught(work: impl Future<Output = Turn>) -> Turn {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
+}
