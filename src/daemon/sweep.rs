@@ -32,6 +32,12 @@ impl Broom {
 
 /// Sweeps one directory.
 pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Turn {
+    // A second deployment may have taken the store over: it has files that this database does not know.
+    let own = context.storage.blob_store_id(BlobId::new()).await?;
+    if context.blobs.marks().await? != [own] {
+        tracing::warn!("nothing is swept: the blob store has not the mark of this deployment alone");
+        return Ok(());
+    }
     let directory = context.broom.0.fetch_add(1, Relaxed);
     let before = context.clock.now().minus(OLD);
     let old = context.blobs.older_than(directory, before);

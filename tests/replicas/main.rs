@@ -15,6 +15,7 @@ mod cluster;
 mod deadly_rows;
 mod disk_full;
 mod faults;
+mod gone;
 mod hints;
 mod kills;
 mod outages;
