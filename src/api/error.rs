@@ -85,13 +85,14 @@ impl ApiError {
 
     /// 400: an integer beyond its bounds, or nothing if it is within.
     #[must_use]
-    pub fn out_of_range(param: &str, value: i64, min: i64, max: i64) -> Option<Self> {
-        if value > max {
+    pub fn out_of_range(param: &str, value: impl Into<i128>, min: i64, max: i64) -> Option<Self> {
+        let value = value.into();
+        if value > max.into() {
             let message = format!(
                 "Invalid '{param}': integer above maximum value. Expected a value <= {max}, but got {value} instead."
             );
             Some(Self::invalid(message).at(param).code("integer_above_max_value"))
-        } else if value < min {
+        } else if value < min.into() {
             let message = format!(
                 "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {value} instead."
             );
@@ -157,6 +158,14 @@ impl ApiError {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message)
     }
 
+    /// 503: what was kept is gone, so that nothing more is taken.
+    #[must_use]
+    pub fn storage_gone() -> Self {
+        let message = "The server's data directory is gone, so that nothing can be kept. Its operator must bring it back \
+                       or start the server again.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message.to_owned())
+    }
+
     /// 503: the service stops; another one, or the same after its restart, takes the request.
     #[must_use]
     pub fn stopping() -> Self {
@@ -197,6 +206,7 @@ impl From<StorageError> for ApiError {
         match error {
             StorageError::Timeout(_) | StorageError::Unavailable(_) => Self::unavailable(),
             StorageError::Full(_) => Self::storage_full(),
+            StorageError::Gone { .. } => Self::storage_gone(),
             StorageError::Corrupt { .. }
             | StorageError::TooNew { .. }
             | StorageError::Migration(_)
@@ -210,6 +220,7 @@ impl From<BlobError> for ApiError {
         tracing::error!(error = chain(&error), "the blob store failed");
         match error {
             BlobError::Full(_) => Self::storage_full(),
+            BlobError::Unmarked => Self::storage_gone(),
             _ => Self::unavailable(),
         }
     }

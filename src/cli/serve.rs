@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::opened::{self, Opened};
 use super::shutdown;
 use crate::api::{self, App};
-use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig};
+use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, shown_url, without_credentials};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{EndpointProcessor, Ensured, Loans, RequestProcessor, ResponsesProcessor, StepLog};
@@ -262,23 +262,31 @@ fn endpoint_processor(
 }
 
 fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow::Result<ReqwestHttpClient> {
-    let Some(base_url) = config.upstream.clone() else {
+    let Some(given) = &config.upstream else {
         bail!(
             "no inference server is given: say which with --upstream URL, such as --upstream http://127.0.0.1:8000/v1 \
              (or try `batchwright demo`, which brings its own)"
         );
     };
-    if !matches!(base_url.scheme(), "http" | "https") {
-        bail!("--upstream {base_url} is not an http or https URL");
-    }
-    let bearer = |key: &crate::config::Secret| {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
-            .context("--upstream-key has characters that no HTTP header can have")?;
+    let base_url = given.reveal().parse().context("--upstream is not a URL")?;
+    let (base_url, credentials) =
+        without_credentials(base_url).map_err(|why| anyhow::anyhow!("--upstream cannot be used: {why}"))?;
+    let key = match (&config.upstream_key, credentials) {
+        (Some(_), Some(_)) => bail!(
+            "--upstream has a user name or a password in it, and --upstream-key is given too; both are sent as the header \
+             Authorization: leave one of them out"
+        ),
+        (Some(key), None) => Some(format!("Bearer {}", key.reveal())),
+        (None, credentials) => credentials.map(|credentials| credentials.reveal().to_owned()),
+    };
+    let sensitive = |key: String| {
+        let mut value =
+            HeaderValue::try_from(key).context("--upstream-key has characters that no HTTP header can have")?;
         value.set_sensitive(true);
         anyhow::Ok(value)
     };
-    let key = config.upstream_key.as_ref().map(bearer).transpose()?;
-    tracing::info!(upstream = %base_url, concurrency, "upstream");
+    let key = key.map(sensitive).transpose()?;
+    tracing::info!(upstream = shown_url(base_url.as_str()), concurrency, "upstream");
     let settings = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
     ReqwestHttpClient::new(&settings, clock.clone()).context("the HTTP client cannot be set up")
 }

@@ -22,12 +22,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML.
-    #[error("the settings file {path} is not valid TOML: {source}")]
+    #[error("the settings file {path} is not valid TOML{place}: {why}")]
     NotToml {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: toml::de::Error,
+        /// Where, if that is known.
+        place: String,
+        /// Why.
+        why: String,
     },
     /// It names something that is no setting.
     #[error("the settings file {path} has `{key}`, which is no setting; they are named like the flags of `serve`")]
@@ -47,6 +49,15 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
+}
+
+impl ConfigError {
+    /// What is wrong with the text of a settings file. The line itself is not shown: it may have a key in it.
+    pub(super) fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let place = before.map_or_else(String::new, |before| format!(", line {}", before.matches('\n').count() + 1));
+        Self::NotToml { path: path.to_owned(), place, why: error.message().to_owned() }
+    }
 }
 
 /// Lays the environment and, if the arguments name one with `--config`, a settings file under a command's flags.
@@ -78,13 +89,17 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> 
     let path = path.to_owned();
     let text =
         std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-    let table: toml::Table = text.parse().map_err(|source| ConfigError::NotToml { path: path.clone(), source })?;
+    let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
     for (key, value) in table.into_iter().filter(|(key, _)| !SECTIONS.contains(&key.as_str())) {
         let long = key.replace('_', "-");
         let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());
         let Some(id) = id.filter(|id| id != "config") else { return Err(ConfigError::Unknown { path, key }) };
         let Some(values) = as_texts(&value) else { return Err(ConfigError::BadValue { path, key }) };
-        command = command.mut_arg(id, |arg: Arg| arg.default_values(values));
+        command = command.mut_arg(id, |arg: Arg| {
+            // What is not shown of the environment is not shown of the file either.
+            let is_secret = arg.is_hide_env_values_set();
+            arg.default_values(values).hide_default_value(is_secret)
+        });
     }
     Ok(command)
 }

@@ -30,7 +30,8 @@ pub struct LimitsConfig {
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     pub max_file_bytes: ByteSize,
 
-    /// Length one line of a batch input file may have, at most 1GiB. What a row holds in memory is bounded by it.
+    /// Length one line of a batch input file may have when it is uploaded, at most 1GiB. What a row holds in memory is
+    /// bounded by it.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = line_size)]
     pub max_line_bytes: ByteSize,
 }

@@ -21,7 +21,7 @@ pub use http::{HttpConfig, Role};
 pub use limits::LimitsConfig;
 pub use log::LogConfig;
 pub use responses::{Dialect, ResponsesConfig};
-pub use secret::Secret;
+pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub use upstream::UpstreamConfig;

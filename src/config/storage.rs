@@ -24,6 +24,11 @@ pub struct StorageConfig {
 
     /// Where to keep files instead of the data directory: `s3://bucket/prefix`, `gs://bucket/prefix`,
     /// `az://container/prefix`, or `file:///a/directory` that every replica sees.
-    #[arg(long, value_name = "URL")]
-    pub blob_url: Option<String>,
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub blob_url: Option<Secret>,
+
+    /// Take over a blob store that another database has marked as its own. Files that only the other database knows are
+    /// then removed, so its processes must be gone for good. Give it for one start only.
+    #[arg(long)]
+    pub adopt_blobs: bool,
 }

@@ -116,7 +116,7 @@ impl ToolsConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let not_toml = |source| ConfigError::NotToml { path: path.to_owned(), source };
+        let not_toml = |error: toml::de::Error| ConfigError::not_toml(path, &text, &error);
         let mut table: toml::Table = text.parse().map_err(not_toml)?;
         table.retain(|key, _| SECTIONS.contains(&key));
         table.try_into().map_err(not_toml)

@@ -9,9 +9,11 @@ use super::Secret;
 /// The inference server.
 #[derive(Args, Debug, Clone)]
 pub struct UpstreamConfig {
-    /// Base URL of the inference server, with its /v1, such as `http://127.0.0.1:8000/v1`.
-    #[arg(long, value_name = "URL")]
-    pub upstream: Option<url::Url>,
+    /// Base URL of the inference server, with its /v1, such as `http://127.0.0.1:8000/v1`. A user name and a password
+    /// in it are sent as basic authentication.
+    // Not parsed by the command line, whose errors repeat what was given.
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub upstream: Option<Secret>,
 
     /// Key to send to the inference server, as a bearer token.
     #[arg(long, value_name = "KEY", hide_env_values = true)]

@@ -85,5 +85,10 @@ async fn lanes<S: Storage, H, P>(
     let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
     let Some(file) = context.storage.file(id, context.clock.now()).await? else { return not_found() };
     let Some(report) = context.storage.file_report(id).await? else { return not_found() };
-    Ok(report.lanes(batch.endpoint, file.bytes, &context.settings.limits))
+    let lanes = report.lanes(batch.endpoint, file.bytes, &context.settings.limits);
+    // A batch with fewer rows than its file would end `completed` all the same.
+    if lanes.as_ref().is_ok_and(|lanes| lanes.iter().map(NewLane::rows).sum::<u64>() != report.rows) {
+        return Err(StorageError::Corrupt { table: "files", column: "report", id: batch.input_file_id.clone() });
+    }
+    Ok(lanes)
 }

@@ -44,7 +44,7 @@ pub(super) async fn is_lost<S, H, P>(
     };
     if is_gone && failing_for >= GONE_AFTER {
         // In a store without its mark everything is gone: it is the store that is not there, and it may come back.
-        return context.blobs.has_mark().await.unwrap_or(false);
+        return context.blobs.check().await.is_ok();
     }
     failing_for >= FAILING_LONG && context.clock.now() >= expires_at.plus(GIVEN_UP_AFTER_WINDOW)
 }

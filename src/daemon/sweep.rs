@@ -3,10 +3,12 @@
 //! One directory of the store after the other, so that a turn is short however much there is.
 //!
 //! A blob is written before the transaction that refers to it, at most minutes before. After a day there is no such
-//! transaction under way: its leases have been taken over, its upload has been given up.
+//! transaction under way: its leases have been taken over, its upload has been given up. A wall clock that steps makes a
+//! blob look older than it is, so that only what was an orphan the last time around too is removed.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -23,36 +25,73 @@ const OLD: Duration = Duration::from_secs(24 * 3600);
 const ASKED: usize = 100;
 
 /// Where the sweep is. It begins anywhere, so that replicas and restarts do not all sweep the same.
-pub(super) struct Broom(AtomicU8);
+pub(super) struct Broom {
+    directory: AtomicU8,
+    /// The orphans that were found in each directory the last time around.
+    found: Mutex<HashMap<u8, HashSet<BlobId>>>,
+}
 
 impl Broom {
     pub(super) fn new() -> Self {
-        Self(AtomicU8::new(rand::random()))
+        Self { directory: AtomicU8::new(rand::random()), found: Mutex::default() }
+    }
+
+    /// Notes the orphans of a directory, and returns those that were orphans before.
+    fn found_again(&self, directory: u8, orphans: HashSet<BlobId>) -> Vec<BlobId> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let again =
+            found.get(&directory).map_or_else(Vec::new, |known| known.intersection(&orphans).copied().collect());
+        found.insert(directory, orphans);
+        again
     }
 }
 
 /// Sweeps one directory.
 pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BlobId>>) -> Turn {
-    let directory = context.broom.0.fetch_add(1, Relaxed);
+    // A second deployment may have taken the store over: it has files that this database does not know.
+    let own = context.storage.blob_store_id(BlobId::new()).await?;
+    if context.blobs.marks().await? != [own] {
+        tracing::warn!("nothing is swept: the blob store has not the mark of this deployment alone");
+        return Ok(());
+    }
+    let directory = context.broom.directory.fetch_add(1, Relaxed);
     let before = context.clock.now().minus(OLD);
     let old = context.blobs.older_than(directory, before);
     let mut chunks = std::pin::pin!(old.try_chunks(ASKED));
+    let mut orphans = HashSet::new();
     while let Some(blobs) = chunks.try_next().await.map_err(|error| error.1)? {
-        remove_orphans(&context, &items, &blobs).await?;
+        orphans.extend(context.storage.orphans(&blobs).await?);
         if context.stops.stopping.is_cancelled() {
             return Ok(());
         }
     }
+    remove(&context, &items, context.broom.found_again(directory, orphans)).await?;
     context.blobs.remove_unfinished(directory, OLD).await?;
     Ok(())
 }
 
-async fn remove_orphans<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BlobId>, blobs: &[BlobId]) -> Turn {
-    let orphans = context.storage.orphans(blobs).await?;
+async fn remove<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BlobId>, orphans: Vec<BlobId>) -> Turn {
     let delete = async |blob| -> Turn { Ok(context.blobs.delete(blob).await?) };
     let removed = items.each(orphans.into_iter().map(|blob| (blob, Ok(()))), 1, |blob, ()| delete(blob)).await?;
     if !removed.is_empty() {
         tracing::info!(blobs = removed.len(), "orphaned blobs removed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_an_orphan_the_last_time_around_too_is_removed() {
+        let broom = Broom::new();
+        let [first, second] = [(); 2].map(|()| BlobId::new());
+
+        assert_eq!(broom.found_again(7, [first].into()), []);
+        assert_eq!(broom.found_again(8, [first].into()), [], "another directory");
+        assert_eq!(broom.found_again(7, [first, second].into()), [first]);
+        assert_eq!(broom.found_again(7, [second].into()), [second]);
+        assert_eq!(broom.found_again(7, HashSet::new()), []);
+    }
 }

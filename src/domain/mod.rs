@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod file;
 pub mod ids;
 pub mod index;
+pub mod json_error;
 pub mod lease;
 pub mod line;
 pub mod outcome;

@@ -15,7 +15,8 @@ pub const MAX_KEPT: usize = 1000;
 /// What intake found in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Lines that are not blank.
+    /// Lines that are not blank. Each is either indexed, or counted in `error_count`, or was left out because the file
+    /// had more rows than a batch could have when it was uploaded.
     pub rows: u64,
     /// The models of the rows, in the order in which they first appear. Their ranges in dispatch order follow from
     /// their counts.
@@ -72,6 +73,14 @@ pub struct NewLane {
     pub last: u32,
 }
 
+impl NewLane {
+    /// How many rows go to it.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        u64::from(self.last - self.first)
+    }
+}
+
 impl Report {
     /// Checks a file against the batch that is to run it: its lanes, or why it cannot be run.
     ///
@@ -95,6 +104,15 @@ impl Report {
                 "The batch input file has {} requests, more than the {} one batch may have. \
                  Please try again with a smaller batch.",
                 self.rows, limits.max_rows
+            );
+            errors.push(file_error("too_many_tasks", message));
+        } else if self.left_out() > 0 {
+            // The limit was raised since. What was left out was not validated either.
+            let message = format!(
+                "The batch input file has {} requests, more than the {} one batch could have when it was uploaded. \
+                 Please upload the file again.",
+                self.rows,
+                self.rows - self.left_out()
             );
             errors.push(file_error("too_many_tasks", message));
         }
@@ -144,6 +162,17 @@ impl Report {
             errors.push(file_error("too_many_errors", message));
         }
         errors
+    }
+
+    /// How many rows the index has.
+    #[must_use]
+    pub fn indexed(&self) -> u64 {
+        self.models.iter().map(|model| u64::from(model.rows)).sum()
+    }
+
+    /// How many rows intake counted and did not read.
+    fn left_out(&self) -> u64 {
+        self.rows.saturating_sub(self.indexed() + self.error_count)
     }
 
     fn split(&self) -> Vec<NewLane> {
@@ -221,20 +250,23 @@ mod tests {
     fn what_is_wrong_with_the_whole_file_has_no_line() {
         let empty = Report::default();
         let large = Report { rows: 11, ..report() };
+        let cut = Report { rows: 10, error_count: 4, ..report() };
 
         assert_eq!(codes(empty.lanes(Endpoint::Responses, 0, &LIMITS)), [("empty_file".to_owned(), None)]);
         assert_eq!(
             codes(large.lanes(Endpoint::Responses, 1001, &LIMITS)),
             [("too_many_tasks".to_owned(), None), ("invalid_request".to_owned(), None)]
         );
+        assert_eq!(codes(cut.lanes(Endpoint::Responses, 1, &LIMITS)), [("too_many_tasks".to_owned(), None)]);
     }
 
     #[test]
     fn errors_beyond_those_kept_are_counted() {
         let kept = BatchError { code: "x".to_owned(), message: String::new(), param: None, line: Some(3) };
-        let report = Report { errors: vec![kept], error_count: 7, ..report() };
+        let report = Report { rows: 12, errors: vec![kept], error_count: 7, ..report() };
 
-        let errors = report.lanes(Endpoint::Responses, 1, &LIMITS).expect_err("refused");
+        let errors =
+            report.lanes(Endpoint::Responses, 1, &BatchLimits { max_rows: 12, ..LIMITS }).expect_err("refused");
 
         assert_eq!(errors.len(), 2);
         assert_eq!(errors[1].code, "too_many_errors");

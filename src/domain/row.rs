@@ -44,7 +44,7 @@ pub enum RowError {
         got: &'static str,
     },
     /// Longer than the configured bound; nothing else is known of it.
-    #[error("This line is longer than the {limit} bytes one request may have.")]
+    #[error("This line is longer than the {limit} bytes one request could have when the file was uploaded.")]
     TooLong {
         /// The bound, in bytes.
         limit: usize,

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::ensure::{Ensured, RowSchema};
 use super::{CancellationFuture, ShouldRetry};
+use crate::domain::json_error::plainly;
 use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
 use crate::domain::response::{Fields, correction, raw};
@@ -31,8 +32,9 @@ impl CheckedRow {
         if !ensured.applies_to(data) {
             return Ok(None);
         }
-        let wrong =
-            |error: serde_json::Error| FailureReason::InvalidRow(format!("The row's body cannot be read: {error}."));
+        let wrong = |error: serde_json::Error| {
+            FailureReason::InvalidRow(format!("The row's body cannot be read: {}.", plainly(&error)))
+        };
         let body = Fields::read(&data.body).map_err(wrong)?;
         let Some(schema) = ensured.schema(body.raw("response_format"))? else { return Ok(None) };
         let messages = body.get("messages").map_err(wrong)?.unwrap_or_default();
@@ -122,10 +124,10 @@ impl CheckedRow {
             #[serde(default)]
             text: String,
         }
-        let completion: Completion =
-            serde_json::from_slice(&response.body).map_err(|error| (None, format!("it has no choices: {error}")))?;
+        let completion: Completion = serde_json::from_slice(&response.body)
+            .map_err(|error| (None, format!("it has no choices: {}", plainly(&error))))?;
         for Choice { message } in completion.choices {
-            let read: Message = serde_json::from_str(message.get()).map_err(|error| (None, error.to_string()))?;
+            let read: Message = serde_json::from_str(message.get()).map_err(|error| (None, plainly(&error)))?;
             // Who asks for a tool has not answered yet.
             if read.tool_calls.is_some_and(|calls| !calls.is_empty()) {
                 continue;

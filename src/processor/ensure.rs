@@ -7,6 +7,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::domain::json_error::plainly;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::RequestData;
 use crate::domain::response::Fields;
@@ -82,12 +83,12 @@ impl Ensured {
         let wrong = |error: String| {
             FailureReason::Unsupported(format!("Answers cannot be checked against the row's schema: {error}."))
         };
-        let format: Format = serde_json::from_str(format.get()).map_err(|error| wrong(error.to_string()))?;
+        let format: Format = serde_json::from_str(format.get()).map_err(|error| wrong(plainly(&error)))?;
         if format.r#type != "json_schema" {
             return Ok(None);
         }
         let nested = format.json_schema.map(|json| Fields::read(json.get().as_bytes()));
-        let nested = nested.transpose().map_err(|error| wrong(error.to_string()))?;
+        let nested = nested.transpose().map_err(|error| wrong(plainly(&error)))?;
         let schema = format.schema.or_else(|| nested.and_then(|mut nested| nested.remove("schema")));
         let Some(schema) = schema else { return Ok(None) };
         let schema = RowSchema { text: schema, schemas: self.schemas.clone() };

@@ -10,6 +10,7 @@ pub mod rows;
 pub mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,17 @@ pub enum StorageError {
     /// The database's disk is full. Asking again helps once there is room.
     #[error("the database's disk is full: make room, and work goes on by itself")]
     Full(#[source] sqlx::Error),
+    /// A file of the embedded database is not where it was opened: what is written to it would be lost.
+    #[error(
+        "{} is not the file that was opened: the data directory was deleted, moved away or replaced. Bring it back, or \
+         start again", path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be looked at, if it cannot.
+        source: Option<std::io::Error>,
+    },
     /// A row that no version of this program wrote.
     #[error("{table}.{column} of {id} cannot be read")]
     Corrupt {
@@ -75,7 +87,12 @@ impl StorageError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Unavailable(_) | Self::Full(_) | Self::TooNew { .. } | Self::Migration(_) => true,
+            Self::Timeout(_)
+            | Self::Unavailable(_)
+            | Self::Full(_)
+            | Self::Gone { .. }
+            | Self::TooNew { .. }
+            | Self::Migration(_) => true,
             Self::Corrupt { .. } | Self::Internal(_) => false,
         }
     }
@@ -395,6 +412,9 @@ pub trait StepStore {
 pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + StepStore + Upkeep + Send + Sync + 'static {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;
+
+    /// Whether the database names any blob.
+    async fn names_blobs(&self) -> Result<bool>;
 
     /// The id of the blob store that belongs to this database: `candidate`, unless it has one already.
     async fn blob_store_id(&self, candidate: BlobId) -> Result<BlobId>;

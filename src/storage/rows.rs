@@ -60,17 +60,24 @@ impl RowReader {
 
     /// The line of a row; `None` if there is no such row. Reads the index up to its entry.
     pub async fn line(&self, row: u32) -> Result<Option<Bytes>, BlobError> {
-        let Some((_, entry)) = self.find(row).await? else { return Ok(None) };
+        let Some((_, entry)) = self.find(|entry| entry.row == row).await? else { return Ok(None) };
         Ok(Some(self.file.read(&self.blobs, entry.offset..entry.end()).await?))
     }
 
     /// The position of a row in the index; `None` if there is no such row.
     pub async fn position(&self, row: u32) -> Result<Option<u32>, BlobError> {
-        Ok(self.find(row).await?.map(|(position, _)| position))
+        Ok(self.find(|entry| entry.row == row).await?.map(|(position, _)| position))
     }
 
     /// The number of the row that has this `custom_id`. Reads the file up to there.
     pub async fn row_named(&self, custom_id: &str) -> Result<Option<u32>, BlobError> {
+        let Some(found) = self.line_named(custom_id).await? else { return Ok(None) };
+        // Intake numbered the rows. A count made here could differ, for lines of blanks that are longer than any row.
+        let indexed = self.find(|entry| entry.offset == found.offset).await?;
+        Ok(Some(indexed.map_or(found.counted, |(_, entry)| entry.row)))
+    }
+
+    async fn line_named(&self, custom_id: &str) -> Result<Option<Named>, BlobError> {
         let mut search = Search { custom_id, rows: 0, found: None };
         // What is longer than any row is not held whole to find out that it is none.
         let mut splitter = LineSplitter::new(self.longest_row().await? + MARKS);
@@ -85,12 +92,12 @@ impl RowReader {
         Ok(search.found)
     }
 
-    async fn find(&self, row: u32) -> Result<Option<(u32, IndexEntry)>, BlobError> {
+    async fn find(&self, is_it: impl Fn(&IndexEntry) -> bool) -> Result<Option<(u32, IndexEntry)>, BlobError> {
         let mut pieces = pin!(self.index().await?);
         let mut position = 0;
         while let Some(piece) = pieces.try_next().await? {
             for entry in IndexEntry::decode(&piece) {
-                if entry.row == row {
+                if is_it(&entry) {
                     return Ok(Some((position, entry)));
                 }
                 position += 1;
@@ -112,22 +119,30 @@ impl RowReader {
     }
 }
 
-/// Looks for a row by its name. Rows are counted as they were when the file was taken in: a blank line is none.
+/// A line that has the name that was looked for.
+#[derive(Clone, Copy)]
+struct Named {
+    offset: u64,
+    /// Its row number, for a line that intake found wrong and did not index.
+    counted: u32,
+}
+
+/// Looks for a row by its name.
 struct Search<'a> {
     custom_id: &'a str,
     rows: u32,
-    found: Option<u32>,
+    found: Option<Named>,
 }
 
 impl Search<'_> {
     fn look_at(&mut self, line: &Line<'_>) {
-        if let Line::Whole { bytes, .. } = line {
+        if let Line::Whole { bytes, offset, .. } = line {
             if self.found.is_some() || bytes.trim_ascii().is_empty() {
                 return;
             }
             let call = serde_json::from_slice::<RowCall<'_>>(bytes);
             if call.is_ok_and(|call| call.custom_id == self.custom_id) {
-                self.found = Some(self.rows);
+                self.found = Some(Named { offset: *offset, counted: self.rows });
             }
         }
         self.rows += 1;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -14,8 +14,9 @@ use super::guard::trusting_client;
 use super::hosts::AllowedHosts;
 use super::http::{HttpTool, HttpToolSettings};
 use super::mcp::{McpClient, McpServer};
-use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, Secret, ToolsConfig};
+use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, Secret, ToolsConfig, without_credentials};
 use crate::domain::response::raw;
+use crate::domain::row::shown;
 use crate::domain::schema::Schema;
 
 /// Bounds of MCP servers that come with rows.
@@ -165,7 +166,8 @@ pub(super) struct RowServer {
 pub(super) fn headers<'a>(texts: impl Iterator<Item = (&'a String, String)>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in texts {
-        let known = HeaderName::try_from(name).map_err(|_| format!("'{name}' is no name of an HTTP header"))?;
+        let known =
+            HeaderName::try_from(name).map_err(|_| format!("'{}' is no name of an HTTP header", shown(name)))?;
         let mut value = HeaderValue::try_from(value)
             .map_err(|_| format!("the value of '{name}' is none that an HTTP header can have"))?;
         value.set_sensitive(true);
@@ -179,12 +181,22 @@ fn configured_headers(config: &BTreeMap<String, Secret>) -> Result<HeaderMap, St
     headers(texts.collect::<Result<Vec<_>, String>>()?.into_iter())
 }
 
-fn http_url(url: &url::Url) -> Result<url::Url, String> {
-    if matches!(url.scheme(), "http" | "https") {
-        Ok(url.clone())
-    } else {
-        Err(format!("{url} is not an http or https URL"))
+/// Where a tool or a server is, and the headers to send there: user name and password of the URL are one of them.
+fn address(url: &url::Url, config: &BTreeMap<String, Secret>) -> Result<(url::Url, HeaderMap), String> {
+    let mut headers = configured_headers(config)?;
+    let (url, credentials) = without_credentials(url.clone())?;
+    if let Some(credentials) = credentials {
+        let mut value = HeaderValue::try_from(credentials.reveal()).expect("base64 is ASCII");
+        value.set_sensitive(true);
+        if headers.insert(AUTHORIZATION, value).is_some() {
+            return Err(
+                "the URL has a user name or a password in it, and headers have an Authorization too: leave one \
+                        of them out"
+                    .to_owned(),
+            );
+        }
     }
+    Ok((url, headers))
 }
 
 fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
@@ -200,9 +212,10 @@ fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
 
 fn http_tool(config: &HttpToolConfig) -> Result<Entry, String> {
     let (parameters, schema) = schema(&config.parameters)?;
+    let (url, headers) = address(&config.url, &config.headers)?;
     let settings = HttpToolSettings {
-        url: http_url(&config.url)?,
-        headers: configured_headers(&config.headers)?,
+        url,
+        headers,
         schema,
         timeout: config.timeout,
         max_concurrency: config.max_concurrency.max(1),
@@ -216,10 +229,11 @@ fn http_tool(config: &HttpToolConfig) -> Result<Entry, String> {
 }
 
 fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
+    let (url, headers) = address(&config.url, &config.headers)?;
     let server = McpServer {
         label: config.label.clone(),
-        url: http_url(&config.url)?,
-        headers: configured_headers(&config.headers)?,
+        url,
+        headers,
         allowed_tools: config.allowed_tools.clone(),
         timeout: config.timeout,
         max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),

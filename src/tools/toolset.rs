@@ -11,8 +11,10 @@ use super::ToolError;
 use super::catalog::{Agent, Catalog, Entry, RowServer, Served, headers};
 use super::http::HttpTool;
 use super::mcp::{McpClient, McpTool};
+use crate::domain::json_error::plainly;
 use crate::domain::outcome::FailureReason;
 use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name, raw};
+use crate::domain::row::shown;
 
 /// MCP servers of one row: each may offer as much as one answer can have.
 const MOST_SERVERS: usize = 32;
@@ -172,7 +174,9 @@ impl Catalog {
                 let label = tool.label();
                 let server: ServerTool = serde_json::from_str(raw.get()).map_err(|error| {
                     NoToolset::Unsupported(format!(
-                        "The tool with the 'server_label' '{label}' cannot be read: {error}."
+                        "The tool with the 'server_label' '{}' cannot be read: {}.",
+                        shown(label),
+                        plainly(&error)
                     ))
                 })?;
                 let client = self.client(&tool, &server)?;
@@ -183,9 +187,9 @@ impl Catalog {
     }
 
     fn client(&self, tool: &Tool, server: &ServerTool) -> Result<Arc<McpClient>, NoToolset> {
-        let label = tool.label();
+        let label = shown(tool.label());
         let Some(url) = &tool.server_url else {
-            return Ok(self.server(label).expect("it is served").clone());
+            return Ok(self.server(tool.label()).expect("it is served").clone());
         };
         let unsupported = |why: String| NoToolset::Unsupported(why);
         let url = url::Url::parse(url)
@@ -196,7 +200,7 @@ impl Catalog {
         }
         let headers = headers(texts.iter().map(|(name, value)| (name, value.clone())))
             .map_err(|error| unsupported(format!("The headers of MCP server '{label}' cannot be sent: {error}.")))?;
-        let server = RowServer { label: label.to_owned(), url, headers };
+        let server = RowServer { label: tool.label().to_owned(), url, headers };
         let cannot = |error| unsupported(format!("MCP server '{label}' cannot be used: {error}"));
         self.server_of_row(server).map_err(cannot)
     }
@@ -239,14 +243,16 @@ impl Toolset {
     fn add(&mut self, name: &str, function: Function) -> Result<(), NoToolset> {
         match self.functions.insert(name.to_owned(), function) {
             None => Ok(()),
-            Some(_) => Err(NoToolset::Unsupported(format!("The row has two tools with the function name '{name}'."))),
+            Some(_) => {
+                Err(NoToolset::Unsupported(format!("The row has two tools with the function name '{}'.", shown(name))))
+            }
         }
     }
 
     async fn add_server(&mut self, tool: &Tool, server: &ServerTool, client: Arc<McpClient>) -> Result<(), NoToolset> {
         let label = tool.label();
         let offered = client.tools().await.map_err(|error| {
-            let text = format!("The tools of MCP server '{label}' cannot be listed: {error}");
+            let text = format!("The tools of MCP server '{}' cannot be listed: {error}", shown(label));
             match error {
                 ToolError::Unreachable(_) | ToolError::TimedOut(_) => NoToolset::Unreachable(text),
                 _ => NoToolset::Unsupported(text),
@@ -313,10 +319,12 @@ impl ServerTool {
 }
 
 fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, Tool)>, NoToolset> {
-    let wrong =
-        |at: usize, error: &serde_json::Error| NoToolset::Unsupported(format!("'tools[{at}]' is not a tool: {error}."));
-    let tools: Option<Vec<Box<RawValue>>> =
-        request.get("tools").map_err(|error| NoToolset::Unsupported(format!("'tools' is not a list: {error}.")))?;
+    let wrong = |at: usize, error: &serde_json::Error| {
+        NoToolset::Unsupported(format!("'tools[{at}]' is not a tool: {}.", plainly(error)))
+    };
+    let tools: Option<Vec<Box<RawValue>>> = request
+        .get("tools")
+        .map_err(|error| NoToolset::Unsupported(format!("'tools' is not a list: {}.", plainly(&error))))?;
     let read = |(at, raw): (usize, Box<RawValue>)| match serde_json::from_str::<Tool>(raw.get()) {
         Ok(tool) => Ok((raw, tool)),
         Err(error) => Err(wrong(at, &error)),

@@ -23,7 +23,7 @@ static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub struct UpstreamSettings {
     /// The base URL, such as `http://127.0.0.1:8000/v1`.
     pub base_url: Url,
-    /// The key to send as a bearer token.
+    /// The value of the header `Authorization`.
     pub key: Option<HeaderValue>,
     /// How long a whole call may take.
     pub timeout: Duration,

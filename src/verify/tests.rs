@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::{Verdict, VerifyArgs, verify};
+use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::line::{NeverRan, failed, never_ran};
+use crate::domain::outcome::{FailureReason, HttpResponse};
 
 fn input(ids: &[&str]) -> String {
     ids.iter().map(|id| format!(r#"{{"custom_id":"{id}","method":"POST","url":"/v1/x","body":{{}}}}"#) + "\n").collect()
@@ -169,7 +172,7 @@ fn the_error_file_has_either_a_failed_response_or_an_error() {
         (line(id, "a", &response(400), EXPIRED), "err:1: response and error are both given"),
         (
             line(id, "a", &response(200), "null"),
-            "err:1: status_code 200 stands in the error file, which has only 300 and above",
+            "err:1: status_code 200 stands in the error file, which has none of 200 to 299",
         ),
         (line(id, "a", "null", r#"{"code":"x"}"#), "err:1: error: missing field `message` (column 12)"),
         (
@@ -276,5 +279,35 @@ fn only_lines_for_unreadable_rows_may_lack_a_name() {
     for (output, errors) in cases {
         let problems = problems(input(&["a"]), &output, &errors);
         assert!(problems[0].ends_with(r#"custom_id "" is of no request in the input file"#), "{problems:?}");
+    }
+}
+
+#[test]
+fn every_error_line_that_a_batch_can_have_is_in_order() {
+    let answer = |status| HttpResponse::json(status, &serde_json::json!({ "error": "no" }));
+    let page = HttpResponse { body: "<h1>\u{1b}No</h1>\r\n".into(), ..answer(502) };
+    let id = RequestId { batch: BatchId::new(), row: 0 };
+    let text = || "it says \"no\",\r\n\u{0}and \u{2028}more".to_owned();
+    let reasons = [
+        FailureReason::NonRetriableHttpStatus(answer(101)),
+        FailureReason::NonRetriableHttpStatus(answer(304)),
+        FailureReason::NonRetriableHttpStatus(answer(404)),
+        FailureReason::RetriableHttpStatus(answer(999)),
+        FailureReason::RetriableHttpStatus(page),
+        FailureReason::Network(text()),
+        FailureReason::Timeout(text()),
+        FailureReason::InvalidAnswer(text()),
+        FailureReason::InvalidRow(text()),
+        FailureReason::Unsupported(text()),
+        FailureReason::SchemaInvalid(answer(200), text()),
+        FailureReason::Processor(text()),
+        FailureReason::WorkerDied(3),
+    ];
+    let ran = reasons.iter().map(|reason| (format!("{reason:?}"), failed(id, "a", reason)));
+    let never = [NeverRan::Cancelled, NeverRan::Expired].map(|why| (format!("{why:?}"), never_ran(id, "a", why)));
+    for (name, line) in ran.chain(never) {
+        let line = String::from_utf8(line).expect("UTF-8");
+
+        assert_eq!(problems(input(&["a"]), "", &line), [""; 0], "{name}: {line}");
     }
 }

@@ -214,6 +214,14 @@ async fn a_parameter_that_cannot_be_is_named_with_what_can() {
             "output_expires_after.seconds",
             "integer_below_min_value",
         ),
+        (
+            "output_expires_after",
+            json!({ "anchor": "created_at", "seconds": u64::MAX }),
+            "Invalid 'output_expires_after.seconds': integer above maximum value. \
+             Expected a value <= 2592000, but got 18446744073709551615 instead.",
+            "output_expires_after.seconds",
+            "integer_above_max_value",
+        ),
     ];
 
     for (member, value, message, param, code) in cases {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::common::builders::rows;
+use serde_json::Value;
+
+use crate::common::builders::{line, rows};
 use crate::common::eventually::{eventually, until, within};
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::test_app::TestApp;
@@ -172,4 +174,50 @@ async fn files_and_batches_outlive_the_process() {
     assert_eq!(app.batch(&id).await, before);
     assert_eq!(app.content(&file_id).await.text(), rows(2));
     assert_eq!(app.content(before["output_file_id"].as_str().expect("an id")).await.bytes, output);
+}
+
+/// Creates a batch of this file that is to fail, and returns the only error it lists.
+async fn only_error(app: &TestApp, file_id: &str) -> Value {
+    let id = app.create_batch(file_id).await;
+    let batch = app.wait_for(&id, "failed").await;
+    match batch["errors"]["data"].as_array().map(Vec::as_slice) {
+        Some([only]) => only.clone(),
+        _ => panic!("not one error: {batch}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_uploaded_under_other_limits_runs_whole_or_not_at_all() {
+    let all = "--max-batch-rows=50000";
+    let few = "--max-batch-rows=10";
+    let too_many = "The batch input file has 20 requests, more than the 10 one batch may have. \
+                    Please try again with a smaller batch.";
+    let cut = "The batch input file has 20 requests, more than the 10 one batch could have when it was uploaded. \
+               Please upload the file again.";
+    let long = "This line is longer than the 1024 bytes one request could have when the file was uploaded.";
+    let (twenty, long_row) = (rows(20), line(&"x".repeat(2000)).to_string());
+    let cases = [
+        (few, all, &twenty, Some(cut)),
+        (all, few, &twenty, Some(too_many)),
+        ("--max-line-bytes=1KiB", all, &long_row, Some(long)),
+        (all, "--max-line-bytes=1KiB", &long_row, None),
+        ("--max-batch-bytes=1KiB", all, &twenty, None),
+        ("--single-model", all, &twenty, None),
+    ];
+
+    for (before, after, input, refusal) in cases {
+        let app = TestApp::with(&[before]).await;
+        let file_id = app.upload(input.clone()).await;
+        let app = app.stop().await.start(&[after]).await;
+
+        if let Some(message) = refusal {
+            assert_eq!(only_error(&app, &file_id).await["message"], message, "{before}, then {after}");
+        } else {
+            let id = app.create_batch(&file_id).await;
+            let batch = app.wait_for(&id, "completed").await;
+            let verdict = app.verify(input, &batch).await;
+            assert!(verdict.holds(), "{before}, then {after}: {verdict}");
+        }
+        app.stop().await;
+    }
 }

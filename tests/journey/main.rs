@@ -9,4 +9,5 @@ mod commands;
 mod embedding;
 mod kills;
 mod settings;
+mod stores;
 mod whole_batches;

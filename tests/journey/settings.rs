@@ -5,7 +5,9 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::common::client::new_batch;
+use crate::common::builders::rows;
+use crate::common::client::{new_batch, text};
+use crate::common::fake_upstream::FakeUpstream;
 use crate::common::process::{Process, batchwright, run, said};
 
 const UPSTREAM: [&str; 2] = ["--upstream", "http://127.0.0.1:9/v1"];
@@ -146,4 +148,94 @@ async fn keys_and_passwords_are_not_shown() {
 
     assert!(help.contains("--upstream-key") && !help.contains("hunter2"), "{help}");
     assert!(!server.log().contains("hunter2"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn user_name_and_password_of_a_url_are_sent_and_not_logged() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let upstream = FakeUpstream::start();
+    let file = directory.path().join("settings.toml");
+    let tools = "[[tools]]\nname = 'x'\nurl = 'http://user:hunter2@127.0.0.1:9/?key=hunter2'\n\
+                 [[mcp_servers]]\nlabel = 'y'\nurl = 'http://user:hunter2@127.0.0.1:9/'\n";
+    std::fs::write(&file, format!("upstream = 'http://user:hunter2@{}/v1?key=hunter2'\n{tools}", upstream.address))
+        .expect("a file");
+    let config = file.display().to_string();
+    let server =
+        Process::start(serve(directory.path(), &["--log", "trace", "--max-retries", "0", "--config", &config])).await;
+    let client = server.client();
+    let batch = client.submit(rows(2)).await;
+    client.wait_for(&batch, "completed").await;
+    let with_tools = json!({ "model": "m", "input": "?", "tools": [
+        { "type": "function", "name": "x" },
+        { "type": "mcp", "server_label": "y", "require_approval": "never" },
+    ]});
+    let row = json!({ "custom_id": "r", "method": "POST", "url": "/v1/responses", "body": with_tools });
+    let file = client.upload(row.to_string()).await;
+    let new = json!({ "input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h" });
+    let batch = client.post("/v1/batches", &new).await.ok();
+    let batch = client.wait_for(text(&batch["id"]), "completed").await;
+    assert_eq!(client.results(&batch).await.error_codes(), ["upstream_unreachable"]);
+    let mut help = serve(directory.path(), &["--config", &config, "--help"]);
+    help.env("BATCHWRIGHT_BLOB_URL", "s3://hunter2@bucket").env("BATCHWRIGHT_UPSTREAM", "http://u:hunter2@h");
+
+    let [help, log] = [said(&run(help).await), server.log()];
+
+    assert!(log.contains("TRACE") && help.contains("--upstream"), "{log}");
+    for said in [help, log] {
+        let shown: Vec<&str> = said.lines().filter(|line| line.contains("hunter2")).collect();
+        assert!(shown.is_empty(), "{shown:#?}");
+    }
+    // user:hunter2
+    assert!(upstream.calls().iter().all(|call| call.header("authorization") == "Basic dXNlcjpodW50ZXIy"));
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_not_shown() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let files = [
+        ("[[tools]]\nname = 'x'\nurl = 'ftp://user:hunter2@h'\n", "[[tools]] 'x'"),
+        ("[[tools]]\nname = 'x'\nurl = 'http://user:hunter2@['\n", "not valid TOML"),
+        (
+            "[[tools]]\nname = 'x'\nurl = 'http://user:hunter2@h'\nheaders = { authorization = 'hunter2' }",
+            "Authorization",
+        ),
+        ("[[mcp_servers]]\nlabel = 'x'\nurl = 'ftp://user:hunter2@h'\n", "[[mcp_servers]] 'x'"),
+        ("\nupstream = 'http://user:hunter2@h\n", "not valid TOML, line 2"),
+    ];
+    let mut cases = Vec::new();
+    for (number, (text, expected)) in files.into_iter().enumerate() {
+        let file = directory.path().join(format!("{number}.toml"));
+        std::fs::write(&file, text).expect("a file");
+        let mut command = serve(directory.path(), &["--config", &file.display().to_string()]);
+        if !text.contains("upstream") {
+            command.args(UPSTREAM);
+        }
+        cases.push((command, expected));
+    }
+    let flags: [(&[&str], &str); 8] = [
+        (&["--upstream", "ftp://user:hunter2@h/v1"], "--upstream"),
+        (&["--upstream", "http://user:hunter2@["], "--upstream"),
+        (&["--upstream", "http://user:hunter2@h", "--upstream-key", "hunter2"], "--upstream-key"),
+        (&["--upstream", "http://h", "--upstream-key", "hunter2\n"], "--upstream-key"),
+        (&["--upstream", "http://h", "--blob-url", "s3://user:hunter2@bucket"], "--blob-url"),
+        (&["--upstream", "http://h", "--blob-url", "ftp://user:hunter2@bucket"], "--blob-url"),
+        (
+            &["--upstream", "http://h", "--database-url", "mysql://user:hunter2@h/d", "--blob-url", "file:///x"],
+            "--database-url",
+        ),
+        (
+            &["--upstream", "http://h", "--database-url", "postgres://user:hunter2@[", "--blob-url", "file:///x"],
+            "--database-url",
+        ),
+    ];
+    cases.extend(flags.map(|(flags, expected)| (serve(directory.path(), flags), expected)));
+
+    for (command, expected) in cases {
+        let shown = format!("{command:?}");
+        let output = run(command).await;
+
+        assert!(output.status.code().is_some_and(|code| code != 0), "{shown}: {output:?}");
+        let said = said(&output);
+        assert!(said.contains(expected) && !said.contains("hunter2"), "{shown}: {said}");
+    }
 }

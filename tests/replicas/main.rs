@@ -16,6 +16,7 @@ mod cluster;
 mod deadly_rows;
 mod disk_full;
 mod faults;
+mod gone;
 mod hints;
 mod kills;
 mod late_answers;

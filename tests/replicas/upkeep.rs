@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use batchwright::domain;
@@ -10,6 +12,9 @@ use batchwright::domain::ids::{BatchId, BlobId, FileId};
 use batchwright::domain::time::Clock;
 use batchwright::storage::blobs::{Blobs, FileBytes};
 use batchwright::storage::{BatchStore as _, FileStore as _, NewFile, Upkeep as _};
+
+use futures::future::join_all;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::common::builders::rows;
 use crate::common::eventually::{eventually, until};
@@ -195,4 +200,67 @@ async fn a_blob_that_cannot_be_deleted_keeps_no_other() {
 
     let waiting = stage.storage().await.retired_blobs(Clock::Ahead(2 * 3_600_000).now(), None, 100).await;
     assert_eq!(waiting.expect("they can be read").items.len(), stuck_blobs.len(), "they are tried again");
+}
+
+/// Counts the log lines of sweeps that were left out.
+#[derive(Clone, Default)]
+struct LeftOut(Arc<AtomicUsize>);
+
+impl std::io::Write for LeftOut {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let is_one = String::from_utf8_lossy(line).contains("nothing is swept");
+        self.0.fetch_add(usize::from(is_one), SeqCst);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for LeftOut {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+// On one thread, whose log lines are this test's own.
+#[tokio::test]
+async fn nothing_is_swept_while_another_deployment_has_marked_the_store() {
+    let stage = Stage::postgres(&[]).await;
+    let api = stage.serve(&["--role", "api"]).await;
+    let orphan = path_of(&stage, put(&stage.blobs()).await);
+    age(&orphan);
+    let left_out = LeftOut::default();
+    let lines = tracing_subscriber::fmt().with_writer(left_out.clone()).finish();
+    let _guard = tracing::subscriber::set_default(lines);
+    let other = BlobId::new();
+    stage.blobs().mark(other).await.expect("the store can be marked");
+
+    let daemon = stage.daemon(Clock::System, SWEEP).await;
+    // More than once around.
+    until("sweeps to be left out", || left_out.0.load(SeqCst) > 300).await;
+    assert!(orphan.exists());
+
+    stage.blobs().unmark(other).await.expect("the mark can be removed");
+    until("the orphan to be swept", || !orphan.exists()).await;
+    daemon.stop(Duration::ZERO).await;
+    drop(api);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_on_a_fresh_store_all_start_and_mark_it_once() {
+    let stage = Stage::postgres(&[]).await;
+
+    let replicas = join_all((0..8).map(|_| stage.serve(&["--role", "api"]))).await;
+
+    let marks = stage.blobs().marks().await.expect("they can be read");
+    assert_eq!(marks.len(), 1, "{marks:?}");
+    let file = replicas[0].client().upload(rows(2)).await;
+    for replica in &replicas {
+        assert_eq!(replica.client().get("/readyz").await.status, 200);
+        assert_eq!(replica.client().content(&file).await.text(), rows(2));
+    }
 }

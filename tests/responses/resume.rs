@@ -184,3 +184,42 @@ async fn a_model_that_fails_for_good_fails_the_row_after_its_retries_and_not_the
     assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (3, 1), "{upstream}");
     assert_eq!(stage.calls("add").len(), 1);
 }
+
+#[tokio::test]
+async fn a_row_goes_on_from_its_steps_when_the_settings_have_changed_meanwhile() {
+    /// The writes of steps before the crash; whether the tools are still there after it, and with which flags; the items
+    /// of the response, and the limit that it names.
+    type Case = (u32, bool, &'static [&'static str], &'static [&'static str], Value);
+    const ALL: [&str; 5] =
+        ["function_call", "function_call_output", "function_call", "function_call_output", "message"];
+    let cases: [Case; 5] = [
+        (3, false, &[], &ALL, Value::Null),
+        (3, true, &["--upstream-responses", "chat"], &ALL, Value::Null),
+        (3, true, &["--max-iterations", "2"], &ALL[..4], json!("max_iterations")),
+        (3, true, &["--max-tool-calls", "1"], &ALL, Value::Null),
+        // The client's to answer, as nobody does here any more.
+        (0, false, &[], &ALL[..1], Value::Null),
+    ];
+    for (kept, has_tools, flags, expected, limit) in cases {
+        let stage = Stage::new().await;
+        let crash = format!("step.kept={kept}*off->1*return(crash)");
+        let mut server = Process::start(failing(stage.command(), &crash)).await;
+        let id = submit(&server.client(), &[("row", five_steps())], json!({})).await;
+        until("the server to die", || !server.is_running()).await;
+        if !has_tools {
+            std::fs::write(stage.directory().join("settings.toml"), "").expect("it can be written");
+        }
+        let mut command = stage.command();
+        command.args(flags);
+
+        let server = Process::start(command).await;
+        let client = server.client();
+        let batch = client.wait_for(&id, "completed").await;
+
+        let response = client.results(&batch).await.output[0]["response"]["body"].clone();
+        assert_eq!(types(&response), expected, "{kept} {flags:?}: {response}");
+        assert_eq!(response["incomplete_details"]["limit"], limit, "{kept} {flags:?}: {response}");
+        let upstream = stage.upstream().await;
+        assert_eq!(number(&upstream["repeats"]), 0, "{kept} {flags:?}: {upstream}");
+    }
+}

@@ -131,7 +131,10 @@ async fn what_is_wrong_with_the_settings_is_said_at_the_start() {
     let cases = [
         ("[[tools]]\nname = 'no good'\nurl = 'TOOLS'", "the function name 'no good'"),
         ("[[tools]]\nname = 'add'\nurl = 'TOOLS'", "'add' is given twice"),
-        ("[[tools]]\nname = 'x'\nurl = 'ftp://x'", "[[tools]] 'x': ftp://x/ is not an http or https URL"),
+        (
+            "[[tools]]\nname = 'x'\nurl = 'ftp://x'",
+            "[[tools]] 'x': a URL must begin with http:// or https://, but this one begins with ftp:",
+        ),
         ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\nparameters = { type = 'strang' }", "[[tools]] 'x': parameters:"),
         (
             "[[tools]]\nname = 'x'\nurl = 'TOOLS'\nheaders = { A = '${NO_SUCH}' }",
@@ -164,4 +167,48 @@ async fn the_settings_of_the_readme_are_settings() {
     command.env("WEATHER_KEY", "x").env("DOCS_KEY", "y");
 
     Process::start(command).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_row_is_said_in_the_words_of_json() {
+    let server = |more: Value| {
+        let mut tool = json!({ "type": "mcp", "server_label": "x\r\ny", "server_url": "https://mcp.example.com" });
+        tool.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!({ "tools": [tool] })
+    };
+    let cases = [
+        (json!({ "tools": [1] }), "'tools[0]' is not a tool: expected an object, but got the integer 1."),
+        (json!({ "tools": [{ "name": ["x"] }] }), "'tools[0]' is not a tool: expected a string, but got an array."),
+        (json!({ "tools": {} }), "'tools' is not a list: expected an array, but got an object."),
+        (
+            json!({ "previous_response_id": {} }),
+            "'previous_response_id' is not a string: expected a string, but got an object.",
+        ),
+        (json!({ "text": [7] }), "'text' is not an object: expected an object, but got an array."),
+        (
+            server(json!({ "allowed_tools": 7 })),
+            "The tool with the 'server_label' 'x\\r\\ny' cannot be read: it has none of the forms that it may have.",
+        ),
+        (
+            server(json!({ "headers": { "a\r\nb": "c" } })),
+            "The headers of MCP server 'x\\r\\ny' cannot be sent: 'a\\r\\nb' is no name of an HTTP header.",
+        ),
+    ];
+    let stage = Stage::with_flags(&["--mcp-allowed-hosts", "mcp.example.com"]).await;
+    let row = |(number, (body, _)): (usize, &(Value, &str))| {
+        let mut whole = json!({ "model": "m", "input": "?" });
+        whole.as_object_mut().expect("an object").extend(body.as_object().expect("an object").clone());
+        (number.to_string(), whole)
+    };
+    let rows: Vec<(String, Value)> = cases.iter().enumerate().map(row).collect();
+    let rows: Vec<(&str, Value)> = rows.iter().map(|(name, body)| (name.as_str(), body.clone())).collect();
+
+    let results = stage.results(&rows).await;
+
+    assert!(results.output.is_empty(), "{:?}", results.output);
+    for (number, (body, message)) in cases.iter().enumerate() {
+        let name = number.to_string();
+        let line = results.errors.iter().find(|line| line["custom_id"] == name).expect("it has a line");
+        assert_eq!(line["error"]["message"], *message, "{body}");
+    }
 }

@@ -202,3 +202,10 @@ async fn a_line_that_is_no_row_is_counted_as_intake_counted_it() {
     assert_eq!(reader.row_named(&"x".repeat(2 << 20)).await.expect("it can be read"), None);
     assert_eq!(reader.position(3).await.expect("it can be read"), Some(1));
 }
+
+#[tokio::test]
+async fn a_blank_line_that_is_longer_than_any_row_does_not_shift_the_numbers_after_it() {
+    let (reader, _directory) = reader_of(&[line("a", "m"), " ".repeat(1000), line("b", "m")].join("\n")).await;
+
+    assert_eq!(reader.row_named("b").await.expect("it can be read"), Some(1));
+}

@@ -168,11 +168,14 @@ fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, A
     let param = "output_expires_after.seconds";
     let seconds = match given.get("seconds") {
         None | Some(Value::Null) => return Err(ApiError::missing(param)),
-        Some(value) => value.as_i64().ok_or_else(|| ApiError::wrong_type(param, "an integer", type_name(value)))?,
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
+            number.as_i128().expect("it is an integer")
+        }
+        Some(value) => return Err(ApiError::wrong_type(param, "an integer", type_name(value))),
     };
     match ApiError::out_of_range(param, seconds, KEPT_SECONDS.0, KEPT_SECONDS.1) {
         Some(error) => Err(error),
-        None => Ok(Some(Duration::from_secs(seconds.unsigned_abs()))),
+        None => Ok(Some(Duration::from_secs(u64::try_from(seconds).expect("it is within its bounds")))),
     }
 }
 

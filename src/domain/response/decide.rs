@@ -239,7 +239,9 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
         steps.iter().any(|step| step.path == path && step.output().is_some())
     };
     let served = |call: &ToolCall| (rules.served)(&call.name);
-    let all_here = calls.iter().all(|call| served(call) == Served::Here) && !turn.asks_client();
+    // One that was answered was served here when it was called, whatever the settings say by now.
+    let is_here = |(no, call): (u32, &ToolCall)| is_answered(no) || served(call) == Served::Here;
+    let all_here = (0..).zip(&calls).all(is_here) && !turn.asks_client();
     let waiting: Vec<(u32, ToolCall)> =
         (0..).zip(calls).filter(|(no, call)| served(call) == Served::Here && !is_answered(*no)).collect();
     if waiting.is_empty() {

@@ -96,6 +96,11 @@ fn what_follows_from_the_steps_so_far() {
         ("one of each, and ours ended", vec![turn("0", &["x", "f"]), answered("0.1")], Next::End(End::Completed)),
         ("one that needs approval", vec![turn("0", &["a"])], Next::End(End::Completed)),
         ("approval, and ours ended", vec![turn("0", &["f", "a"]), answered("0.0")], Next::End(End::Completed)),
+        (
+            "one that is not served any more, and was answered",
+            vec![turn("0", &["x"]), answered("0.0")],
+            Next::CallModel,
+        ),
         ("a second turn", vec![turn("0", &["f"]), answered("0.0"), turn("1", &["f"])], tools(&[(0, "f")])),
         ("steps in another order", vec![turn("1", &[]), answered("0.0"), turn("0", &["f"])], Next::End(End::Completed)),
         ("an agent's steps are no steps of the row", vec![turn("0", &["f"]), turn("0.0.0", &[])], tools(&[(0, "f")])),

@@ -12,6 +12,7 @@ use super::ask::Question;
 use super::previous::{self, Conversation};
 use super::run::{Run, Scope, Stop};
 use crate::domain::ids::RequestId;
+use crate::domain::json_error::plainly;
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::request::{Claimed, RequestData};
 use crate::domain::response::{
@@ -47,7 +48,7 @@ impl ResponsesProcessor {
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Ended {
-        let asked = match self.read(data, storage).await {
+        let asked = match self.read(data, storage, !steps.is_empty()).await {
             Ok(asked) => asked,
             Err(reason) => return Ended::stopped(reason),
         };
@@ -81,17 +82,19 @@ impl ResponsesProcessor {
         }
     }
 
-    async fn read(&self, data: &RequestData, storage: &dyn Storage) -> Result<Asked, FailureReason> {
-        let body = Fields::read(&data.body)
-            .map_err(|error| FailureReason::InvalidRow(format!("The row's body is not an object: {error}.")))?;
+    /// `is_begun` if the row has steps: it goes on from them, also if the tools that it began with are not served any more.
+    async fn read(&self, data: &RequestData, storage: &dyn Storage, is_begun: bool) -> Result<Asked, FailureReason> {
+        let body = Fields::read(&data.body).map_err(|error| {
+            FailureReason::InvalidRow(format!("The row's body is not an object: {}.", plainly(&error)))
+        })?;
         let text: Option<Fields> = body
             .get("text")
-            .map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {error}.")))?;
+            .map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {}.", plainly(&error))))?;
         let format = text.as_ref().and_then(|text| text.raw("format"));
         let schema = if self.ensured.applies_to(data) { self.ensured.schema(format)? } else { None };
-        let previous: Option<String> = body
-            .get("previous_response_id")
-            .map_err(|error| FailureReason::InvalidRow(format!("'previous_response_id' is not a string: {error}.")))?;
+        let previous: Option<String> = body.get("previous_response_id").map_err(|error| {
+            FailureReason::InvalidRow(format!("'previous_response_id' is not a string: {}.", plainly(&error)))
+        })?;
         if body.get("background").ok().flatten() == Some(true) {
             return Err(FailureReason::Unsupported("'background' has no meaning in a batch; leave it out.".to_owned()));
         }
@@ -104,7 +107,7 @@ impl ResponsesProcessor {
             // The upstream may have it.
             None => None,
         };
-        let tools = if schema.is_none() && previous.is_none() && !self.catalog.serves(&body)? {
+        let tools = if !is_begun && schema.is_none() && previous.is_none() && !self.catalog.serves(&body)? {
             None
         } else if self.catalog.asks_servers(&body) {
             Some(loans.while_lent(Box::pin(self.catalog.open(&body))).await?)
@@ -195,8 +198,9 @@ fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Re
     if let Some(choice) = body.raw("tool_choice").and_then(|choice| of_server(choice, tools)) {
         request.set("tool_choice", &choice);
     }
-    let input = input_items(body.raw("input"))
-        .map_err(|error| FailureReason::InvalidRow(format!("'input' is neither a text nor a list: {error}.")))?;
+    let input = input_items(body.raw("input")).map_err(|error| {
+        FailureReason::InvalidRow(format!("'input' is neither a text nor a list: {}.", plainly(&error)))
+    })?;
     if input.iter().any(|item| approves(item)) {
         return Err(FailureReason::Unsupported(
             "An approval cannot be given here; ask again with \"require_approval\": \"never\".".to_owned(),

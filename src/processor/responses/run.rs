@@ -12,6 +12,7 @@ use super::ResponsesProcessor;
 use super::ask::Question;
 use super::step_log::NotKept;
 use crate::domain::ids::RequestId;
+use crate::domain::json_error::plainly;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::Claimed;
 use crate::domain::response::{
@@ -204,7 +205,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             Some(Function::Http(tool)) => tool.call(arguments, &self.key(&path)).await,
             Some(Function::Mcp(server, function)) => match serde_json::from_str::<Map<String, Value>>(arguments) {
                 Ok(arguments) => server.call(&function.tool, arguments, &self.key(&path)).await,
-                Err(error) => Err(ToolError::InvalidArguments(error.to_string())),
+                Err(error) => Err(ToolError::InvalidArguments(plainly(&error))),
             },
             Some(Function::Agent(agent)) => match self.run_agent(agent, arguments, &path).await {
                 Err(Stop::Failed(reason)) => Err(tool_failure(reason)?),

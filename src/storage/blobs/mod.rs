@@ -1,6 +1,7 @@
 //! The blob store: immutable objects under fresh ids.
 
 mod file_bytes;
+mod marks;
 mod open;
 mod writer;
 
@@ -36,6 +37,9 @@ pub enum BlobError {
          file:///a/shared/directory"
     )]
     UnknownUrl(String),
+    /// The url has a user name or a password in it.
+    #[error("--blob-url {0} must not have a user name or a password in it: they are taken from the environment")]
+    Credentials(String),
     /// What the store's client needs to know is missing or wrong.
     #[error("--blob-url {url} cannot be used with what the environment says of it")]
     Settings {
@@ -52,6 +56,12 @@ pub enum BlobError {
         /// Why.
         source: io::Error,
     },
+    /// The store is not the deployment's any more.
+    #[error(
+        "the blob store has lost the mark of this deployment: its directory was deleted or moved away, its bucket was \
+         emptied, or another deployment has taken it over with --adopt-blobs"
+    )]
+    Unmarked,
     /// What a writer that died left behind cannot be removed.
     #[error("an unfinished blob cannot be removed")]
     Unfinished(#[source] io::Error),
@@ -84,12 +94,15 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// Of a local store.
     directory: Option<PathBuf>,
+    /// The deployment that it belongs to, once that is known.
+    mark: Option<BlobId>,
 }
 
 impl Blobs {
     /// Keeps `bytes` as a blob. They are durable when this returns.
     pub async fn put(&self, bytes: impl Into<PutPayload>) -> Result<BlobId, BlobError> {
         let id = BlobId::new();
+        self.check_directory().await?;
         fail::fail_point!("blob.put", |what| Err(fault(what)));
         self.store.put(&path(id), bytes.into()).await?;
         fail::fail_point!("blob.written", |what| Err(fault(what)));
@@ -98,6 +111,7 @@ impl Blobs {
 
     /// A blob to be written piece by piece.
     pub async fn writer(&self) -> Result<BlobWriter, BlobError> {
+        self.check_directory().await?;
         let id = BlobId::new();
         Ok(BlobWriter::new(id, self.store.put_multipart(&path(id)).await?))
     }
@@ -140,45 +154,10 @@ impl Blobs {
         removed.expect("removing files does not panic").map_err(BlobError::Unfinished)
     }
 
-    /// Marks the store as one that belongs to a deployment.
-    pub async fn mark(&self, id: BlobId) -> Result<(), BlobError> {
-        self.store.put(&marker(id), PutPayload::new()).await?;
-        Ok(())
-    }
-
-    /// Takes such a mark away.
-    pub async fn unmark(&self, id: BlobId) -> Result<(), BlobError> {
-        Ok(self.store.delete(&marker(id)).await?)
-    }
-
     /// Whether the store is a directory of this machine's file systems.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.directory.is_some()
-    }
-
-    /// Whether the store has been marked so.
-    pub async fn is_marked(&self, id: BlobId) -> Result<bool, BlobError> {
-        match self.store.head(&marker(id)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Whether the store has been marked by any deployment. One that has lost all it had, such as a directory whose file
-    /// system is not mounted, has not.
-    pub async fn has_mark(&self) -> Result<bool, BlobError> {
-        let marks = self.store.list(Some(&ObjectPath::from("deployment")));
-        Ok(std::pin::pin!(marks).try_next().await?.is_some())
-    }
-
-    /// Whether the store answers.
-    pub async fn check(&self) -> Result<(), BlobError> {
-        match self.store.head(&ObjectPath::from("probe")).await {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
@@ -186,10 +165,6 @@ impl Blobs {
 fn path(id: BlobId) -> ObjectPath {
     let name = id.to_string();
     ObjectPath::from_iter([&name[name.len() - 2..], name.as_str()])
-}
-
-fn marker(id: BlobId) -> ObjectPath {
-    ObjectPath::from_iter(["deployment", id.to_string().as_str()])
 }
 
 /// A local store writes to `name#1` and renames it when it is whole.

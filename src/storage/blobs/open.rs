@@ -13,6 +13,7 @@ use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreSchem
 use url::Url;
 
 use super::{BlobError, Blobs};
+use crate::config::shown_url;
 
 /// What is not left to the environment, as proxies and certificates are.
 const CLIENT: [(ClientConfigKey, &str); 4] = [
@@ -34,14 +35,17 @@ impl Blobs {
         std::fs::create_dir_all(directory)
             .map_err(|source| BlobError::Directory { path: directory.display().to_string(), source })?;
         let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), directory: Some(directory.to_owned()) })
+        Ok(Self { store: Arc::new(store), directory: Some(directory.to_owned()), mark: None })
     }
 
     /// The store a `--blob-url` names. Credentials, regions and endpoints are those that the environment has for the
     /// store's own tools: `AWS_…`, `GOOGLE_…`, `AZURE_…`.
     pub fn at_url(url: &str) -> Result<Self, BlobError> {
-        let unknown = || BlobError::UnknownUrl(url.to_owned());
+        let unknown = || BlobError::UnknownUrl(shown_url(url));
         let parsed = Url::parse(url).map_err(|_| unknown())?;
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(BlobError::Credentials(shown_url(url)));
+        }
         let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| unknown())?;
         let store = match scheme {
             ObjectStoreScheme::Local => return Self::local(&parsed.to_file_path().map_err(|()| unknown())?),
@@ -66,8 +70,8 @@ impl Blobs {
             }
             _ => return Err(unknown()),
         };
-        let store = store.map_err(|source| BlobError::Settings { url: url.to_owned(), source })?;
-        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), directory: None })
+        let store = store.map_err(|source| BlobError::Settings { url: shown_url(url), source })?;
+        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), directory: None, mark: None })
     }
 }
 

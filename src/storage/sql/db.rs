@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
 
+use super::presence::Presence;
 use crate::storage::{Result, StorageError};
 
 /// How long any call of the storage may take, once it has a connection.
@@ -40,6 +41,8 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// A database.
 pub struct Db {
     pub(super) pools: Pools,
+    /// The files of an embedded one.
+    pub(super) presence: Presence,
 }
 
 pub(super) enum Pools {
@@ -59,8 +62,18 @@ impl Db {
             .busy_timeout(Duration::from_secs(10));
         let pool = || SqlitePoolOptions::new().acquire_timeout(CALL_TIMEOUT);
         let writer = pool().max_connections(1).connect_with(options.clone()).await?;
+        // A later connection must not make an empty database where this one was deleted.
+        let options = options.create_if_missing(false);
+        writer.set_connect_options(options.clone());
         let reader = pool().max_connections(SQLITE_READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { pools: Pools::Sqlite { writer, reader } })
+        let mut presence = Presence::default();
+        presence.watch(path)?;
+        Ok(Self { pools: Pools::Sqlite { writer, reader }, presence })
+    }
+
+    /// Has every write look for this file too, which stands for the right to use the database.
+    pub fn watch(&mut self, path: &Path) -> Result<()> {
+        self.presence.watch(path)
     }
 
     /// Connects to the PostgreSQL database at `url`, over at most `connections` connections.
@@ -82,7 +95,7 @@ impl Db {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pools: Pools::Postgres(pool) })
+        Ok(Self { pools: Pools::Postgres(pool), presence: Presence::default() })
     }
 }
 
@@ -99,6 +112,13 @@ pub(super) struct Lent<D: Database>(Option<PoolConnection<D>>);
 impl<D: Database> Lent<D> {
     pub(super) async fn from(pool: &Pool<D>) -> Result<Self> {
         Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    /// A connection to write to an embedded database, whose files must be there.
+    pub(super) async fn to_write(pool: &Pool<D>, presence: &Presence) -> Result<Self> {
+        let connection = pool.acquire().await?;
+        presence.check()?;
+        Ok(Self(Some(connection)))
     }
 
     /// Gives the connection back, unless the call has failed.
@@ -164,10 +184,11 @@ fn sqlite_code(code: &str) -> Option<u32> {
     code.map(|code| code & 0xff)
 }
 
-/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O.
+/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O, a
+/// file that cannot be opened.
 /// PostgreSQL's classes: connections, servers that only read, rollbacks by the server (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
-    matches!(sqlite_code(code), Some(5 | 6 | 7 | 10))
+    matches!(sqlite_code(code), Some(5 | 6 | 7 | 10 | 14))
         || ["08", "25006", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
@@ -201,7 +222,7 @@ macro_rules! in_write {
     ($db:expr, $tx:ident => $body:expr) => {
         match &$db.pools {
             $crate::storage::sql::db::Pools::Sqlite { writer, .. } => {
-                let mut lent = $crate::storage::sql::db::Lent::from(writer).await?;
+                let mut lent = $crate::storage::sql::db::Lent::to_write(writer, &$db.presence).await?;
                 let result = $crate::storage::sql::db::timed(async {
                     // IMMEDIATE takes the write lock at once; a lock taken later, on the way, could fail.
                     let mut $tx = lent.begin("BEGIN IMMEDIATE").await?;

@@ -10,6 +10,7 @@ mod hints;
 mod leases;
 mod ledger;
 mod migrate;
+mod presence;
 mod readable;
 mod record;
 mod steps;
@@ -72,18 +73,34 @@ const SET_BLOB_STORE: &str = "
     INSERT INTO deployment (only_row, blob_store_id)
     VALUES (1, $1)
     ON CONFLICT (only_row) DO NOTHING";
+const NAMES_BLOBS: &str = "
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM file_parts) OR EXISTS (SELECT 1 FROM retired_blobs)";
 const BLOB_STORE: &str = "SELECT blob_store_id FROM deployment";
 
 #[async_trait]
 impl Storage for SqlStorage {
     async fn check(&self) -> Result<()> {
+        self.db.presence.check()?;
         on_reader!(self.db, conn => {
             query("SELECT 1").execute(&mut *conn).await?;
             Ok(())
         })
     }
 
+    async fn names_blobs(&self) -> Result<bool> {
+        on_reader!(self.db, conn => {
+            let any: Option<i32> = query_scalar(NAMES_BLOBS).fetch_optional(&mut *conn).await?;
+            Ok(any.is_some())
+        })
+    }
+
     async fn blob_store_id(&self, candidate: BlobId) -> Result<BlobId> {
+        let known: Option<Uuid> = on_reader!(self.db, conn => {
+            Ok(query_scalar(BLOB_STORE).fetch_optional(&mut *conn).await?)
+        })?;
+        if let Some(id) = known {
+            return Ok(BlobId(id));
+        }
         let id: Uuid = in_write!(self.db, tx => {
             query(SET_BLOB_STORE).bind(candidate.0).execute(&mut *tx).await?;
             End::Commit(query_scalar(BLOB_STORE).fetch_one(&mut *tx).await?)

@@ -8,6 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::node::{as_string, is_string};
+use crate::domain::json_error::plainly;
 use crate::domain::response::turn::seconds;
 use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
 use crate::domain::row::shown;
@@ -219,7 +220,8 @@ fn calls(message: &Fields) -> Result<Vec<(Option<String>, Function)>, String> {
 }
 
 fn member<T: DeserializeOwned>(of: &Fields, name: &str) -> Result<Option<T>, String> {
-    of.get(name).map_err(|error| format!("The upstream's answer has a '{name}' that cannot be read: {error}."))
+    of.get(name)
+        .map_err(|error| format!("The upstream's answer has a '{name}' that cannot be read: {}.", plainly(&error)))
 }
 
 #[cfg(test)]
