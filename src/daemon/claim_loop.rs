@@ -11,6 +11,7 @@ use super::{lease_run, scheduler};
 use crate::domain::lease::Lease;
 use crate::processor::RequestProcessor;
 use crate::storage::{Result, Storage};
+use crate::telemetry::chain;
 use crate::upstream::HttpClient;
 
 /// How often to look for work that nobody announced: lanes of other replicas' batches, and leases of dead daemons.
@@ -74,9 +75,18 @@ where
 {
     if look_for_lapsed {
         for lapsed in context.storage.lapsed_leases(context.id, LAPSED).await? {
-            if let Some(lease) = context.storage.take_over(lapsed, context.id).await? {
-                tracing::info!(lease_id = %lease.id, batch_id = %lease.batch_id, token = lease.token, "lease taken over");
-                start(context, lease);
+            match context.storage.take_over(lapsed, context.id).await {
+                Ok(Some(lease)) => {
+                    let (lease_id, batch_id, token) = (lease.id, lease.batch_id, lease.token);
+                    tracing::info!(%lease_id, %batch_id, token, "lease taken over");
+                    start(context, lease);
+                }
+                Ok(None) => {}
+                // One that cannot be read keeps no other. As a lease that nobody runs it is given back.
+                Err(error) if !error.is_outage() => {
+                    tracing::error!(lease_id = %lapsed.id, error = chain(&error), "a lease could not be taken over");
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -10,6 +10,7 @@ use super::duty::Turn;
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, Place};
 use crate::storage::Storage;
+use crate::telemetry::chain;
 
 /// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
 pub(super) const EVERY: Duration = Duration::from_millis(800);
@@ -32,7 +33,10 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     context.held.halt_all_but(&before, &beat.leases);
     for stray in context.held.strays(&beat.leases, Instant::now()) {
         tracing::warn!(lease_id = %stray.id, token = stray.token, "a lease that nobody runs is given back");
-        context.storage.give_back(stray).await?;
+        // One that cannot be given back is a stray at the next beat too, and keeps no other.
+        if let Err(error) = context.storage.give_back(stray).await {
+            tracing::error!(lease_id = %stray.id, error = chain(&error), "a lease could not be given back");
+        }
     }
     let silent = {
         let mut peers = context.peers.lock().unwrap_or_else(PoisonError::into_inner);

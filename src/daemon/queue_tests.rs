@@ -1,3 +1,5 @@
+//! How rows that wait are shared out among workers.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -6,6 +6,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::domain::json_error::plainly;
 use crate::domain::outcome::FailureReason;
@@ -18,6 +19,8 @@ const METADATA_KEY: &str = "ensure_schema";
 /// Bytes of compiled schemas that are kept. Rows of one batch mostly ask for one schema.
 const SCHEMA_BYTES: u64 = 64 << 20;
 const SCHEMAS_KEPT: usize = 256;
+/// Shorter texts are checked in no time.
+const LONG_TEXT: usize = 16 << 10;
 
 /// Schemas that were compiled, by their texts.
 type Schemas = Cache<String, Arc<Schema>, Bytes>;
@@ -110,11 +113,21 @@ impl RowSchema {
     /// # Errors
     /// What is wrong with it, for a model or a person to mend.
     pub(super) fn check(&self, text: &str) -> Result<(), String> {
-        self.compiled()?.check(text)
+        let schema = self.compiled()?;
+        if text.len() < LONG_TEXT { schema.check(text) } else { aside(|| schema.check(text)) }
     }
 
     fn compiled(&self) -> Result<Arc<Schema>, String> {
-        self.schemas.get_or_insert_with(self.text.get(), || Schema::compile(self.text.get()).map(Arc::new))
+        self.schemas.get_or_insert_with(self.text.get(), || aside(|| Schema::compile(self.text.get())).map(Arc::new))
+    }
+}
+
+/// Does what can take some tenths of a second, while another thread takes over what waits for this one: heartbeats must not
+/// wait for it. A runtime of one thread has no other.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
