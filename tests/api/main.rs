@@ -5,9 +5,11 @@ mod common;
 
 mod batches;
 mod calls;
+mod connections;
 mod downloads;
 mod ending;
 mod envelopes;
+mod hostile_forms;
 mod line_errors;
 mod lines;
 mod operations;
