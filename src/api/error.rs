@@ -1,11 +1,14 @@
 //! Everything that can go wrong, in OpenAI's envelope (contract §1.6 and §1.7).
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::server::BodyCut;
 use crate::storage::blobs::BlobError;
 use crate::storage::{ReadError, StorageError};
 use crate::telemetry::chain;
@@ -83,23 +86,24 @@ impl ApiError {
         Self::invalid(message).at(param).code("invalid_value")
     }
 
-    /// 400: an integer beyond its bounds, or nothing if it is within.
+    /// 400: an integer above its bounds, as it was given.
     #[must_use]
-    pub fn out_of_range(param: &str, value: impl Into<i128>, min: i64, max: i64) -> Option<Self> {
-        let value = value.into();
-        if value > max.into() {
-            let message = format!(
-                "Invalid '{param}': integer above maximum value. Expected a value <= {max}, but got {value} instead."
-            );
-            Some(Self::invalid(message).at(param).code("integer_above_max_value"))
-        } else if value < min.into() {
-            let message = format!(
-                "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {value} instead."
-            );
-            Some(Self::invalid(message).at(param).code("integer_below_min_value"))
-        } else {
-            None
-        }
+    pub fn above_maximum(param: &str, value: &str, max: i64) -> Self {
+        let value = crate::domain::row::shown(value);
+        let message = format!(
+            "Invalid '{param}': integer above maximum value. Expected a value <= {max}, but got {value} instead."
+        );
+        Self::invalid(message).at(param).code("integer_above_max_value")
+    }
+
+    /// 400: an integer below its bounds, as it was given.
+    #[must_use]
+    pub fn below_minimum(param: &str, value: &str, min: i64) -> Self {
+        let value = crate::domain::row::shown(value);
+        let message = format!(
+            "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {value} instead."
+        );
+        Self::invalid(message).at(param).code("integer_below_min_value")
     }
 
     /// 404: there is no such thing, or it is not the client's.
@@ -114,6 +118,16 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message.into())
     }
 
+    /// 408: the client stopped sending in the middle of a request.
+    #[must_use]
+    pub fn too_slow(limit: Duration) -> Self {
+        let message = format!(
+            "The body of the request stopped: too little of it came within {} seconds. Please send it again.",
+            limit.as_secs()
+        );
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
+    }
+
     /// 409: the state of things forbids it, and will go on to: SDKs are told not to try again.
     #[must_use]
     pub fn conflict(message: impl Into<String>) -> Self {
@@ -122,11 +136,26 @@ impl ApiError {
         error
     }
 
+    /// 414: the path and the query are longer than any that this server gives out.
+    #[must_use]
+    pub fn uri_too_long() -> Self {
+        let message = "The URL is too long: its path and its query may have 32 KiB together.".to_owned();
+        Self::new(StatusCode::URI_TOO_LONG, "invalid_request_error", message)
+    }
+
     /// 416: the file does not have the range asked for.
     #[must_use]
     pub fn no_such_range(length: u64) -> Self {
         let message = format!("The file has {length} bytes, and none in the range asked for.");
         Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid_request_error", message)
+    }
+
+    /// 431: the request line and the headers are too large.
+    #[must_use]
+    pub fn head_too_large() -> Self {
+        let message =
+            "The request has too many headers, or too large ones: at most 100, and 128 KiB with the request line.";
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", message.to_owned())
     }
 
     /// 500: a fault of this program.
@@ -151,6 +180,14 @@ impl ApiError {
         error
     }
 
+    /// 503: as many uploads as may be are being taken in.
+    #[must_use]
+    pub fn too_many_uploads() -> Self {
+        let mut error = Self::unavailable();
+        "The server is taking in as many uploads as it can. Please try again.".clone_into(&mut error.object.message);
+        error
+    }
+
     /// 507: nothing more can be kept until somebody makes room.
     #[must_use]
     pub fn storage_full() -> Self {
@@ -172,6 +209,25 @@ impl ApiError {
         let mut error = Self::unavailable();
         "The server is stopping and takes no more uploads. Please try again.".clone_into(&mut error.object.message);
         error
+    }
+
+    /// What is said of a request whose body was not waited for to its end.
+    pub(super) fn cut(cut: BodyCut) -> Self {
+        match cut {
+            BodyCut::Silent(limit) => Self::too_slow(limit),
+            BodyCut::Stopping => Self::stopping(),
+        }
+    }
+
+    /// The status and the body, for answers that no handler makes.
+    pub(super) fn into_json(self) -> (StatusCode, String) {
+        let body = serde_json::to_string(&ErrorBody { error: self.object }).expect("texts serialise");
+        (self.status, body)
+    }
+
+    #[cfg(test)]
+    pub(super) fn object(&self) -> &ErrorObject {
+        &self.object
     }
 
     /// Names the parameter at fault.

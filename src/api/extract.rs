@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::server::BodyCut;
 
 /// The one parameter of a path, or a tuple of all that it has.
 pub(super) struct Id<T = String>(pub(super) T);
@@ -15,8 +16,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // Of any number of texts, only one that is not UTF-8 is refused.
         let id = Path::<T>::from_request_parts(parts, state).await;
-        id.map(|Path(id)| Self(id)).map_err(|rejection| ApiError::invalid(rejection.body_text()))
+        id.map(|Path(id)| Self(id))
+            .map_err(|_| ApiError::invalid("Invalid URL: what its path names is not UTF-8 once it is percent-decoded."))
     }
 }
 
@@ -29,10 +32,10 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                ApiError::invalid("The body of the request is too large.")
-            } else {
-                ApiError::invalid("The body of the request cannot be read.")
+                return ApiError::invalid("The body of the request is too large.");
             }
+            BodyCut::behind(&rejection)
+                .map_or_else(|| ApiError::invalid("The body of the request cannot be read."), ApiError::cut)
         })
     }
 }

@@ -8,19 +8,23 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod integer;
 mod models;
 pub mod openapi;
 mod page;
 mod responses;
 mod router;
+mod server;
 
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use error::{ApiError, ErrorObject};
 pub use router::{health_router, router};
+pub use server::{ServerLimits, Stop, serve};
 
 use crate::domain::batch::Window;
 use crate::domain::time::Clock;
@@ -43,6 +47,8 @@ pub struct App {
     pub wakeup: Wakeup,
     /// What an upload must keep to.
     pub intake: IntakeLimits,
+    /// One permit for each upload that may be taken in at once.
+    pub uploads: Semaphore,
     /// The completion windows clients may ask for.
     pub windows: Vec<Window>,
     /// Where the list of models comes from; without one `GET /v1/models` gives an empty list.

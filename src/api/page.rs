@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ApiError;
+use super::{ApiError, integer};
 use crate::domain::page::{Order, Page};
 
 /// A page of a list of batches.
@@ -47,10 +47,7 @@ pub(super) fn param<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
 /// Reads `limit`: from 0 to `max`, `default` if it is not given.
 pub(super) fn limit(query: &Query, default: u32, max: u32) -> Result<u32, ApiError> {
     let Some(text) = param(query, "limit") else { return Ok(default) };
-    let limit: i64 = text.parse().map_err(|_| ApiError::wrong_type("limit", "an integer", "a string"))?;
-    if let Some(error) = ApiError::out_of_range("limit", limit, 0, i64::from(max)) {
-        return Err(error);
-    }
+    let limit = integer::in_text("limit", text, 0..=i64::from(max))?;
     Ok(u32::try_from(limit).expect("within bounds"))
 }
 

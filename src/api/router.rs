@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::HeaderValue;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -16,6 +17,8 @@ use super::{ApiError, App, batches, files, health, models, openapi, responses};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
 const JSON_BODY_BYTES: usize = 1 << 20;
+/// The longest URLs have a `custom_id` in them.
+const URI_BYTES: usize = 32 << 10;
 
 /// All routes of the API, and those of [`health_router`].
 pub fn router(app: Arc<App>) -> Router {
@@ -55,9 +58,17 @@ fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
         .with_state(app)
+        .layer(from_fn(bounded_uri))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(FreshRequestId))
+}
+
+async fn bounded_uri(request: Request, next: Next) -> Response {
+    match request.uri().path_and_query() {
+        Some(uri) if uri.as_str().len() > URI_BYTES => ApiError::uri_too_long().into_response(),
+        _ => next.run(request).await,
+    }
 }
 
 async fn unknown_route(request: Request) -> ApiError {
@@ -79,6 +90,11 @@ struct FreshRequestId;
 
 impl MakeRequestId for FreshRequestId {
     fn make_request_id<B>(&mut self, _request: &axum::http::Request<B>) -> Option<RequestId> {
-        HeaderValue::from_str(&format!("req_{}", Uuid::new_v4().simple())).ok().map(RequestId::new)
+        HeaderValue::from_str(&fresh_request_id()).ok().map(RequestId::new)
     }
+}
+
+/// An id for a request that reaches a handler, or does not.
+pub(super) fn fresh_request_id() -> String {
+    format!("req_{}", Uuid::new_v4().simple())
 }

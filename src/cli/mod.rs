@@ -2,6 +2,7 @@
 
 mod demo;
 mod migrate;
+mod open_files;
 mod opened;
 mod serve;
 mod shutdown;

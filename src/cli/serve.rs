@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusHandle;
 use reqwest::header::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, EnterGuard, Runtime};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::open_files;
 use super::opened::{self, Opened};
 use super::shutdown;
-use crate::api::{self, App};
+use crate::api::{self, App, ServerLimits, Stop};
 use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, shown_url, without_credentials};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
@@ -32,6 +32,9 @@ use crate::telemetry::{logs, metrics};
 use crate::tools::Catalog;
 use crate::upstream::{HttpClient, ReqwestHttpClient, UpstreamSettings};
 use crate::wakeup::Wakeup;
+
+/// How long what was begun to be removed may take, once nothing else is under way.
+const LAST_REMOVALS: Duration = Duration::from_secs(5);
 
 /// How long answers may take that are not through when everything else is.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -56,7 +59,9 @@ pub struct ServeArgs {
 pub struct Service {
     router: Router,
     daemon: Option<RunningDaemon>,
-    stopping: CancellationToken,
+    stop: Stop,
+    limits: ServerLimits,
+    blobs: Blobs,
     /// The daemon's own threads: a status read does not queue behind thousands of rows.
     threads: Threads,
     settings: ServeConfig,
@@ -70,9 +75,17 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         settings.responses.tools = ToolsConfig::read(path)?;
     }
     logs::start(&settings.log.log)?;
+    open_files::raise_limit();
     let metrics = metrics::start()?;
     tokio::spawn(metrics::keep_up(metrics.clone()));
     let listen_on = settings.http.listen;
+    if settings.http.role.serves_api() && !listen_on.ip().is_loopback() {
+        tracing::warn!(
+            address = %listen_on,
+            "anybody who can reach this address can use the API: there are no keys. Listen on 127.0.0.1, or let only a \
+             proxy that asks for credentials reach it"
+        );
+    }
     let service = Service::start(settings, Some(metrics)).await?;
     let listener = listen(listen_on).await?;
     tracing::info!(address = %format!("http://{}/v1", listener.local_addr()?), "listening");
@@ -94,12 +107,24 @@ impl Service {
     /// # Errors
     /// What the settings lack, or why the storage cannot be used.
     pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+        Self::start_within(ServerLimits::default(), settings, metrics).await
+    }
+
+    /// The same, with other limits for its connections.
+    ///
+    /// # Errors
+    /// What the settings lack, or why the storage cannot be used.
+    pub async fn start_within(
+        limits: ServerLimits,
+        settings: ServeConfig,
+        metrics: Option<PrometheusHandle>,
+    ) -> anyhow::Result<Self> {
         let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
         let responses = settings.responses.clone();
         let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs, loans: Arc<Loans>| {
             endpoint_processor(&responses, storage, blobs, loans)
         };
-        Self::assemble(settings, http.clone(), processor, Some(http), metrics).await
+        Self::assemble(limits, settings, http.clone(), processor, Some(http), metrics).await
     }
 
     /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls.
@@ -111,11 +136,12 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
-        Self::assemble(settings, http, |_, _, _| Ok(processor), None, None).await
+        Self::assemble(ServerLimits::default(), settings, http, |_, _, _| Ok(processor), None, None).await
     }
 
     /// Opens the storage, starts the daemon with the processor that goes with it, and makes the router.
     async fn assemble<H, P>(
+        limits: ServerLimits,
         settings: ServeConfig,
         http: H,
         processor: impl FnOnce(&Arc<SqlStorage>, &Blobs, Arc<Loans>) -> anyhow::Result<P>,
@@ -127,12 +153,16 @@ impl Service {
         P: RequestProcessor<SqlStorage, H> + 'static,
     {
         let clock = Clock::System;
+        let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
+        let limits = open_files::within_limit(limits, calls);
         let Opened { storage, blobs, lock } = opened::open(&settings.storage).await?;
         let wakeup = Wakeup::new();
         let mut service = Self {
             router: Router::new(),
             daemon: None,
-            stopping: CancellationToken::new(),
+            stop: Stop::default(),
+            limits,
+            blobs: blobs.clone(),
             threads: Threads::new()?,
             settings,
             _lock: lock,
@@ -171,10 +201,11 @@ impl Service {
             clock,
             wakeup,
             intake: settings.limits.intake(),
+            uploads: Semaphore::new(limits.uploads),
             windows: settings.limits.completion_windows.clone(),
             upstream: models,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),
-            stopping: service.stopping.clone(),
+            stopping: service.stop.stopping.clone(),
             metrics,
         });
         service.router = if settings.http.role.serves_api() { api::router(app) } else { api::health_router(app) };
@@ -191,29 +222,26 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let listener = listener.tap_io(|connection| {
-            // Answers are small and clients wait for them: no delay for fuller packets.
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delay");
-            }
-        });
-        let daemon_ended = CancellationToken::new();
-        let serving = axum::serve(listener, self.router).with_graceful_shutdown(daemon_ended.clone().cancelled_owned());
-        let serving = tokio::spawn(serving.into_future());
+        let Stop { stopping, closing, cut } = self.stop.clone();
+        let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
         stop.await;
-        self.stopping.cancel();
+        stopping.cancel();
         let grace = self.settings.http.grace;
         let deadline = Instant::now() + grace;
         if let Some(daemon) = self.daemon {
             daemon.stop(grace).await;
         }
-        daemon_ended.cancel();
+        closing.cancel();
         // Requests under way have the same time as calls in flight, and a moment for their last bytes.
-        match tokio::time::timeout_at(deadline.max(Instant::now() + LAST_BYTES), serving).await {
-            Ok(Ok(served)) => Ok(served?),
-            Ok(Err(panicked)) => Err(panicked.into()),
-            Err(_) => Ok(()),
+        if tokio::time::timeout_at(deadline.max(Instant::now() + LAST_BYTES), &mut serving).await.is_err() {
+            cut.cancel();
+            serving.await?;
         }
+        // Uploads that were broken off have left something behind, which is removed beside everything else.
+        if tokio::time::timeout(LAST_REMOVALS, self.blobs.settled()).await.is_err() {
+            tracing::warn!("unfinished blobs are left behind; they are removed after a day");
+        }
+        Ok(())
     }
 }
 

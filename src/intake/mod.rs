@@ -1,21 +1,20 @@
 //! Bytes in; blob, row index and report out, in one pass.
 //!
-//! The stream is written to the blob store and read line by line at the same time, on a thread of its own. Nothing
-//! is known of the purpose while the bytes come: multipart fields have no order, so what was found is judged after.
+//! The stream is written to the blob store and read line by line at the same time. Nothing is known of the purpose while the bytes come: multipart fields have no order, so what was found is judged after.
 
 mod indexer;
+mod slices;
 
 use bytes::Bytes;
+use futures::future::OptionFuture;
 use futures::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
+
+use slices::Slices;
 
 pub use indexer::{Found, Indexer, Refusal};
 
 use crate::domain::file::FilePart;
 use crate::storage::blobs::{BlobError, Blobs};
-
-/// Chunks on their way to the indexing thread: what bounds its lead over the disk.
-const CHUNKS_AHEAD: usize = 8;
 
 /// What an upload must keep to, by configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,38 +58,20 @@ pub async fn take_in<E>(
     inspect: bool,
 ) -> Result<Taken, IntakeError<E>> {
     let mut writer = blobs.writer().await?;
-    let (chunks, indexer) = if inspect { start_indexer(limits) } else { (None, None) };
+    let mut slices = inspect.then(|| Slices::new(limits));
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk.map_err(IntakeError::Stream)?;
         if writer.written() + chunk.len() as u64 > limits.max_file_bytes {
             return Err(IntakeError::TooLarge);
         }
-        if let Some(chunks) = &chunks {
-            // The indexer takes every chunk until the sender is dropped.
-            let _ = chunks.send(chunk.clone()).await;
+        if let Some(slices) = &mut slices {
+            slices.push(chunk.clone()).await;
         }
         writer.write(chunk).await?;
     }
-    drop(chunks);
     let size = writer.written();
-    let blob = writer.finish().await?;
-    let found = match indexer {
-        Some(indexer) => Some(indexer.await.expect("the indexer does not panic, whatever the bytes")),
-        None => None,
-    };
-    Ok(Taken { part: FilePart { blob, bytes: size }, found })
-}
-
-type IndexerTask = tokio::task::JoinHandle<Result<Found, Refusal>>;
-
-fn start_indexer(limits: &IntakeLimits) -> (Option<mpsc::Sender<Bytes>>, Option<IndexerTask>) {
-    let (chunks, mut arriving) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
-    let mut indexer = Indexer::new(limits);
-    let task = tokio::task::spawn_blocking(move || {
-        while let Some(chunk) = arriving.blocking_recv() {
-            indexer.push(&chunk);
-        }
-        indexer.finish()
-    });
-    (Some(chunks), Some(task))
+    let found = OptionFuture::from(slices.map(Slices::finish));
+    // The last slice is read while the disk syncs.
+    let (blob, found) = futures::join!(writer.finish(), found);
+    Ok(Taken { part: FilePart { blob: blob?, bytes: size }, found })
 }

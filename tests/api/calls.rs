@@ -7,7 +7,6 @@ use crate::common::client::text;
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::Process;
 use crate::common::test_app::TestApp;
-use crate::line_errors::peak_memory;
 
 const ODD_BODY: &str = concat!(
     r#"{ "z":1.10,  "model" : "m","n":12345678901234567890,"e":1E+2,"f":-0.0,"a":{"b":[ ]},"#,
@@ -140,6 +139,6 @@ async fn many_large_answers_at_once_have_a_common_bound() {
     client.wait_for_completed(&batch, 32).await;
 
     // 512 MiB for answers, 64 MiB for lines and as much for the part that is written, and what the allocator keeps.
-    let peak = peak_memory(server.id()) / 1024;
+    let peak = server.peak_memory() / 1024;
     assert!(peak < 1000, "the peak memory was {peak} MiB");
 }

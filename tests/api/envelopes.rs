@@ -115,7 +115,8 @@ async fn an_id_that_is_no_text_is_of_nothing() {
 
         assert!(matches!(answer.status, 400 | 404), "{path} {}", answer.status);
         assert_eq!(answer.header("content-type"), "application/json", "{path}");
-        assert_eq!(answer.json()["error"]["type"], "invalid_request_error", "{path}");
+        let message = "Invalid URL: what its path names is not UTF-8 once it is percent-decoded.";
+        assert_eq!(answer.json(), error(message, None, None), "{path}");
     }
 }
 
@@ -222,6 +223,13 @@ async fn a_parameter_that_cannot_be_is_named_with_what_can() {
             "output_expires_after.seconds",
             "integer_above_max_value",
         ),
+        (
+            "output_expires_after",
+            json!({ "anchor": "created_at", "seconds": 4000.5 }),
+            "Invalid type for 'output_expires_after.seconds': expected an integer, but got a decimal instead.",
+            "output_expires_after.seconds",
+            "invalid_type",
+        ),
     ];
 
     for (member, value, message, param, code) in cases {
@@ -238,8 +246,11 @@ async fn a_limit_out_of_bounds_is_refused() {
     let app = TestApp::start().await;
     let above = "Invalid 'limit': integer above maximum value. Expected a value <= 100, but got 101 instead.";
     let below = "Invalid 'limit': integer below minimum value. Expected a value >= 0, but got -1 instead.";
+    let far_above =
+        "Invalid 'limit': integer above maximum value. Expected a value <= 100, but got 99999999999999999999 instead.";
     let cases = [
         ("/v1/batches?limit=101", above, "integer_above_max_value"),
+        ("/v1/batches?limit=99999999999999999999", far_above, "integer_above_max_value"),
         ("/v1/batches?limit=-1", below, "integer_below_min_value"),
         ("/v1/files?limit=-1", below, "integer_below_min_value"),
         (

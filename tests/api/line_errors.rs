@@ -182,7 +182,7 @@ async fn a_line_of_200_mb_is_an_error_of_its_line_and_is_not_held_in_memory() {
     let data = directory.path().to_str().expect("a printable path");
     let server = Process::serve(&["--upstream", &upstream_url, "--data-dir", data]).await;
     let client = server.client();
-    let before = peak_memory(server.id());
+    let before = server.peak_memory();
 
     let chunk = Bytes::from(vec![b'x'; CHUNK]);
     let long = stream::repeat(chunk).take(200_000_000 / CHUNK).map(Ok::<_, std::io::Error>);
@@ -195,13 +195,6 @@ async fn a_line_of_200_mb_is_an_error_of_its_line_and_is_not_held_in_memory() {
     let message = "This line is longer than the 16777216 bytes one request could have when the file was uploaded.";
     let expected = json!([{ "code": "invalid_request", "message": message, "param": null, "line": 1 }]);
     assert_eq!(batch["errors"]["data"], expected);
-    let grown = peak_memory(server.id()) - before;
+    let grown = server.peak_memory() - before;
     assert!(grown < 100_000, "the peak memory grew by {grown} kB");
-}
-
-/// The most memory a process ever had, in kB.
-pub fn peak_memory(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is known");
-    peak.trim().trim_end_matches(" kB").parse().expect("a number")
 }

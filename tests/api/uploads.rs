@@ -208,6 +208,7 @@ async fn an_expiry_out_of_bounds_is_refused() {
     let cases = [
         (Some("created_at"), Some("3599"), Some("integer_below_min_value")),
         (Some("created_at"), Some("2592001"), Some("integer_above_max_value")),
+        (Some("created_at"), Some("18446744073709551616"), Some("integer_above_max_value")),
         (Some("created_at"), Some("soon"), Some("invalid_type")),
         (Some("last_active_at"), Some("3600"), Some("invalid_value")),
         (None, Some("3600"), Some("missing_required_parameter")),

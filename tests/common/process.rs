@@ -1,6 +1,7 @@
 //! The program itself, as a process of its own.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -97,6 +98,18 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory it ever had, in kB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is known");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.base_url.trim_start_matches("http://").parse().expect("an address")
     }
 
     /// Ends it from one moment to the next.

@@ -70,6 +70,34 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> RawAnswer {
     RawAnswer { status: status.unwrap_or_else(|| panic!("not an answer: {text:?}")), text }
 }
 
+/// Opens a connection and sends something that may not be a whole request.
+pub async fn open(address: SocketAddr, sent: impl AsRef<[u8]>) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.expect("the server listens");
+    connection.write_all(sent.as_ref()).await.expect("the server reads");
+    connection
+}
+
+/// The head of a request without a body, for a connection that stays open.
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// An upload whose file has begun and goes on for 10 MB.
+pub fn begun_upload() -> Vec<u8> {
+    let mut request = upload_head("multipart/form-data; boundary=b", "Content-Length: 10000000");
+    let whole = form("b", &usual_parts(&[b'\n'; 100]));
+    request.extend_from_slice(&whole[..whole.len() - 50]);
+    request
+}
+
+/// What still comes on a connection until its end.
+pub async fn rest_of(mut connection: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A connection that is reset has ended as well.
+    let _ = connection.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Cuts a body into chunks of `size` bytes.
 pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     let mut chunks = Vec::new();

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use batchwright::api::ServerLimits;
 use batchwright::cli::Service;
 use batchwright::config::ServeConfig;
 use clap::Parser;
@@ -63,6 +64,11 @@ impl TestApp {
         Stopped::new(FakeUpstream::start()).start(flags).await
     }
 
+    /// A service with these limits of its connections.
+    pub async fn within(limits: ServerLimits, flags: &[&str]) -> Self {
+        Stopped::new(FakeUpstream::start()).start_within(limits, flags).await
+    }
+
     /// Stops the service as SIGTERM does.
     pub async fn stop(self) -> Stopped {
         self.begin_to_stop().ended().await
@@ -88,10 +94,7 @@ impl TestApp {
 
     /// Every blob in the blob store.
     pub fn blobs(&self) -> Vec<PathBuf> {
-        let mut blobs = files_below(&self.directory.path().join("blobs"));
-        // The mark that the store belongs to its database is none.
-        blobs.retain(|path| !path.components().any(|folder| folder.as_os_str() == "deployment"));
-        blobs
+        blobs_below(&self.directory)
     }
 }
 
@@ -113,6 +116,11 @@ impl Stopping {
 }
 
 impl Stopped {
+    /// Every blob in the blob store.
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        blobs_below(&self.directory)
+    }
+
     /// An empty data directory.
     pub fn new(upstream: FakeUpstream) -> Self {
         Self { upstream, directory: tempfile::tempdir().expect("a temporary directory") }
@@ -120,6 +128,11 @@ impl Stopped {
 
     /// Starts a service with these flags of `serve`.
     pub async fn start(self, flags: &[&str]) -> TestApp {
+        self.start_within(ServerLimits::default(), flags).await
+    }
+
+    /// Starts a service with these limits of its connections, and these flags of `serve`.
+    pub async fn start_within(self, limits: ServerLimits, flags: &[&str]) -> TestApp {
         let mut arguments: Vec<OsString> =
             vec!["serve".into(), "--data-dir".into(), self.directory.path().into(), "--upstream".into()];
         arguments.push(format!("http://{}/v1", self.upstream.address).into());
@@ -128,7 +141,7 @@ impl Stopped {
 
         let runtime = OwnRuntime::new();
         let starting = runtime.get().spawn(async move {
-            let service = Service::start(settings, None).await.expect("the service starts");
+            let service = Service::start_within(limits, settings, None).await.expect("the service starts");
             (service, TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
         });
         let (service, listener) = starting.await.expect("the service starts");
@@ -173,6 +186,13 @@ impl Drop for OwnRuntime {
             runtime.shutdown_background();
         }
     }
+}
+
+fn blobs_below(directory: &TempDir) -> Vec<PathBuf> {
+    let mut blobs = files_below(&directory.path().join("blobs"));
+    // The mark that the store belongs to its database is none.
+    blobs.retain(|path| !path.components().any(|folder| folder.as_os_str() == "deployment"));
+    blobs
 }
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {

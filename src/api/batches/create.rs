@@ -2,6 +2,7 @@
 //!
 //! Checks come in the contract's order: missing, type, value, id prefix. Whether the file exists is found out later.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,13 +12,13 @@ use serde_json::{Map, Value};
 
 use super::BatchObject;
 use crate::api::extract::Whole;
-use crate::api::{ApiError, App, AppState};
+use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::batch::NewBatch;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::row::{shown, type_name};
 use crate::service::{self, OpenBatchError};
 
-const KEPT_SECONDS: (i64, i64) = (3600, 2_592_000);
+const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 const MAX_METADATA_PAIRS: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
@@ -168,15 +169,9 @@ fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, A
     let param = "output_expires_after.seconds";
     let seconds = match given.get("seconds") {
         None | Some(Value::Null) => return Err(ApiError::missing(param)),
-        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
-            number.as_i128().expect("it is an integer")
-        }
-        Some(value) => return Err(ApiError::wrong_type(param, "an integer", type_name(value))),
+        Some(value) => integer::in_json(param, value, KEPT_SECONDS)?,
     };
-    match ApiError::out_of_range(param, seconds, KEPT_SECONDS.0, KEPT_SECONDS.1) {
-        Some(error) => Err(error),
-        None => Ok(Some(Duration::from_secs(u64::try_from(seconds).expect("it is within its bounds")))),
-    }
+    Ok(Some(Duration::from_secs(seconds.unsigned_abs())))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -18,6 +18,7 @@ use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::FileId;
 use crate::storage::ReadError;
 use crate::storage::blobs::{BlobError, FileBytes};
+use crate::telemetry::chain;
 
 /// Downloads a file, or the part of it that a `Range` header asks for.
 #[utoipa::path(get, path = "/v1/files/{file_id}/content", tag = "files", params(("file_id" = String, Path,)), responses(
@@ -56,8 +57,9 @@ pub(in crate::api) async fn file_content(
     Ok(response)
 }
 
-/// The bytes of a range, in order; after an error the client sees that it is shorter than it was to be. Parts may be merged while they are read, and blobs that were replaced go after an hour:
-/// whoever reads for longer looks where the same bytes are now.
+/// The bytes of a range, in order; after an error the client sees that it is shorter than it was to be, and the log says
+/// why. Parts may be merged while they are read, and blobs that were replaced go after an hour: whoever reads for longer
+/// looks where the same bytes are now.
 fn stream(
     app: Arc<App>,
     id: FileId,
@@ -65,7 +67,7 @@ fn stream(
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes, ReadError>> + use<> {
     let pieces = bytes.stream(&app.blobs, range.clone()).boxed();
-    stream::try_unfold((pieces, range, app), move |(mut pieces, mut range, app)| async move {
+    let read = stream::try_unfold((pieces, range, app), move |(mut pieces, mut range, app)| async move {
         if range.is_empty() {
             return Ok(None);
         }
@@ -79,6 +81,10 @@ fn stream(
             range.start += piece.len() as u64;
             (piece, (pieces, range, app))
         }))
+    });
+    read.inspect_err(move |error| {
+        // Its name stands in the cause if it is a blob's.
+        tracing::error!(file_id = %id, error = chain(error), "a download broke off");
     })
 }
 

@@ -1,23 +1,22 @@
 //! `POST /v1/files` (contract §2): a multipart form whose parts come in any order.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use futures::StreamExt as _;
-use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use super::FileObject;
-use crate::api::{ApiError, App, AppState};
+use super::form::{Form, Part, malformed};
+use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::file::{Purpose, clean_filename};
 use crate::intake::{IntakeError, Taken, take_in};
 use crate::service::{self, CreateFileError, FileForm};
 
-/// A text part is a word or a number.
-const TEXT_BYTES: u64 = 4096;
-const KEPT_SECONDS: (i64, i64) = (3600, 2_592_000);
+const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 
 /// Uploads a file.
 #[utoipa::path(post, path = "/v1/files", tag = "files",
@@ -35,18 +34,19 @@ pub(in crate::api) async fn create_file(
         drain(body.into_data_stream(), app.intake.max_file_bytes).await;
         return Err(ApiError::stopping());
     }
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let boundary = multer::parse_boundary(content_type).map_err(|_| {
-        ApiError::invalid("The request must be a multipart/form-data form with the parts 'file' and 'purpose'.")
-    })?;
-    let texts = ["purpose", "expires_after[anchor]", "expires_after[seconds]", "expires_after"];
-    let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
     let mut bytes = body.into_data_stream();
-    let form = Multipart::with_constraints(&mut bytes, boundary, Constraints::new().size_limit(limits));
-
+    let Ok(permit) = app.uploads.try_acquire() else {
+        drain(bytes, app.intake.max_file_bytes).await;
+        return Err(ApiError::too_many_uploads());
+    };
     let mut upload = Upload::default();
-    let read = upload.read(&app, form).await;
+    let read = match Form::new(&mut bytes, &headers, app.intake.max_file_bytes) {
+        Ok(form) => upload.read(&app, form).await,
+        Err(error) => Err(error),
+    };
     if read.is_err() {
+        // Nothing is held of it any more.
+        drop(permit);
         // A client that is still sending would see a broken connection instead of the answer.
         drain(bytes, app.intake.max_file_bytes).await;
     }
@@ -94,40 +94,37 @@ struct Upload {
 }
 
 impl Upload {
-    async fn read(&mut self, app: &App, mut form: Multipart<'_>) -> Result<(), ApiError> {
-        while let Some(field) = form.next_field().await.map_err(malformed)? {
-            match field.name() {
+    async fn read(&mut self, app: &App, mut form: Form<'_>) -> Result<(), ApiError> {
+        while let Some(part) = form.next().await? {
+            match part.name() {
                 Some("file") if self.taken.is_some() => {
                     return Err(ApiError::invalid("The form has two parts named 'file'.").at("file"));
                 }
-                Some("file") => self.take(app, field).await?,
+                Some("file") => self.take(app, part).await?,
                 // What the file was read as depends on it: of two, the first counts.
-                Some("purpose") if self.purpose.is_none() => {
-                    self.purpose = Some(field.text().await.map_err(malformed)?);
-                }
-                Some("expires_after[anchor]") => self.anchor = Some(field.text().await.map_err(malformed)?),
-                Some("expires_after[seconds]") => self.seconds = Some(field.text().await.map_err(malformed)?),
+                Some("purpose") if self.purpose.is_none() => self.purpose = Some(part.text().await?),
+                Some("expires_after[anchor]") => self.anchor = Some(part.text().await?),
+                Some("expires_after[seconds]") => self.seconds = Some(part.text().await?),
                 Some("expires_after") => {
                     let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and 'expires_after[seconds]'.";
                     return Err(ApiError::invalid(message).at("expires_after"));
                 }
-                // The next turn skips what is left of it.
-                _ => {}
+                _ => form.ignore(part).await?,
             }
         }
         Ok(())
     }
 
-    async fn take(&mut self, app: &App, mut field: Field<'_>) -> Result<(), ApiError> {
-        self.filename = clean_filename(field.file_name().unwrap_or_default());
+    async fn take(&mut self, app: &App, mut part: Part<'_>) -> Result<(), ApiError> {
+        self.filename = clean_filename(&part.filename());
         // Read as a batch input file unless it is known to be none.
         let inspect = self.purpose.as_deref().is_none_or(|purpose| purpose == Purpose::Batch.as_str());
-        match take_in(&mut field, &app.blobs, &app.intake, inspect).await {
+        match take_in(part.chunks(), &app.blobs, &app.intake, inspect).await {
             Ok(taken) => {
                 self.taken = Some(taken);
                 Ok(())
             }
-            Err(IntakeError::Stream(error)) => Err(malformed(error)),
+            Err(IntakeError::Stream(error)) => Err(malformed(&error)),
             Err(IntakeError::Blob(error)) => Err(error.into()),
             Err(IntakeError::TooLarge) => Err(ApiError::invalid("File is too large.")),
         }
@@ -155,11 +152,8 @@ impl Upload {
             return Err(ApiError::wrong_value("expires_after.anchor", anchor, &["created_at"]));
         }
         let param = "expires_after.seconds";
-        let seconds: i64 = seconds.parse().map_err(|_| ApiError::wrong_type(param, "an integer", "a string"))?;
-        match ApiError::out_of_range(param, seconds, KEPT_SECONDS.0, KEPT_SECONDS.1) {
-            Some(error) => Err(error),
-            None => Ok(Some(Duration::from_secs(seconds.unsigned_abs()))),
-        }
+        let seconds = integer::in_text(param, seconds, KEPT_SECONDS)?;
+        Ok(Some(Duration::from_secs(seconds.unsigned_abs())))
     }
 }
 
@@ -178,11 +172,6 @@ fn wrong_purpose(purpose: &str) -> ApiError {
     let supported: Vec<String> = Purpose::UPLOADABLE.iter().map(|purpose| format!("'{purpose}'")).collect();
     let purpose = crate::domain::row::shown(purpose);
     ApiError::invalid(format!("'{purpose}' is not one of [{}] - 'purpose'", supported.join(", "))).at("purpose")
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
-fn malformed(error: multer::Error) -> ApiError {
-    ApiError::invalid(format!("The multipart form cannot be read: {error}."))
 }
 
 impl From<CreateFileError> for ApiError {

@@ -3,6 +3,7 @@
 mod content;
 mod create;
 mod delete;
+mod form;
 mod get;
 mod list;
 mod range;

@@ -1,16 +1,25 @@
 //! The bytes of a file: its parts, end to end.
 
+use std::future::ready;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{BlobError, Blobs};
 use crate::domain::file::FilePart;
+use crate::telemetry::chain;
 
 /// How much one read of a stream asks for, and how many are under way: downloads are bound by these, not by the file.
-const READ: u64 = 4 << 20;
+const READ: u64 = 128 << 10;
 const READS_AHEAD: usize = 2;
+/// How much reads of a store across the network grow to, while whoever takes the bytes goes on to: a round trip costs more
+/// there than the bytes.
+const FAR_READ: u64 = 4 << 20;
+/// What all larger reads may hold together, so that readers who stop cost no more than small reads.
+pub(super) const LARGER_READS: usize = 64 << 20;
 
 /// A file that can be read at any place.
 #[derive(Debug, Clone)]
@@ -46,7 +55,7 @@ impl FileBytes {
 
     /// Reads a range whole. A range within one part is not copied.
     pub async fn read(&self, blobs: &Blobs, range: Range<u64>) -> Result<Bytes, BlobError> {
-        let pieces = self.pieces(range, u64::MAX);
+        let pieces = self.pieces(range);
         if let [piece] = &pieces[..] {
             return blobs.read(piece.part.blob, piece.range.clone()).await;
         }
@@ -60,30 +69,73 @@ impl FileBytes {
     /// Reads a range bit by bit, in order, a little ahead of whoever takes it.
     pub fn stream(&self, blobs: &Blobs, range: Range<u64>) -> impl Stream<Item = Result<Bytes, BlobError>> + use<> {
         let blobs = blobs.clone();
-        stream::iter(self.pieces(range, READ))
-            .map(move |piece| {
+        let most = if blobs.is_local() { READ } else { FAR_READ };
+        let (reads, larger) = (Reads { pieces: self.pieces(range), size: READ, most }, blobs.larger_reads.clone());
+        stream::iter(reads.sized(larger))
+            .map(move |(piece, permit)| {
                 let blobs = blobs.clone();
-                async move { blobs.read(piece.part.blob, piece.range).await }
+                async move {
+                    let read = blobs.read(piece.part.blob, piece.range).await;
+                    // One that is gone has its name in the error, and may only have been merged into another.
+                    if let Some(error) = read.as_ref().err().filter(|error| !error.is_gone()) {
+                        tracing::warn!(blob_id = %piece.part.blob, error = chain(error), "a blob cannot be read");
+                    }
+                    read.map(|bytes| (bytes, permit))
+                }
             })
             .buffered(READS_AHEAD)
-            .into_stream()
+            // A read counts until the next one is asked for: until then its bytes wait for the client.
+            .scan(None, |held, read| {
+                let read = read.map(|(bytes, permit)| {
+                    *held = permit;
+                    bytes
+                });
+                ready(Some(read))
+            })
     }
 
-    fn pieces(&self, range: Range<u64>, at_most: u64) -> Vec<Piece> {
+    fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut part_start = 0;
         for &part in &self.parts {
             let part_end = part_start + part.bytes;
-            let mut from = range.start.clamp(part_start, part_end);
+            let from = range.start.clamp(part_start, part_end);
             let to = range.end.clamp(part_start, part_end);
-            while from < to {
-                let end = to.min(from.saturating_add(at_most));
-                pieces.push(Piece { part, range: from - part_start..end - part_start });
-                from = end;
+            if from < to {
+                pieces.push(Piece { part, range: from - part_start..to - part_start });
             }
             part_start = part_end;
         }
         pieces
+    }
+}
+
+/// The pieces of a range that are still to be read.
+struct Reads {
+    pieces: Vec<Piece>,
+    size: u64,
+    most: u64,
+}
+
+impl Reads {
+    /// One read after the other. Each is made when an earlier one was taken, which shows that somebody reads, and is twice as
+    /// large as the one before if there is room for that.
+    fn sized(self, larger: Arc<Semaphore>) -> impl Iterator<Item = (Piece, Option<OwnedSemaphorePermit>)> {
+        let Self { pieces, mut size, most } = self;
+        let mut pieces = pieces.into_iter();
+        let mut rest: Option<Piece> = None;
+        std::iter::from_fn(move || {
+            let Piece { part, range } = rest.take().or_else(|| pieces.next())?;
+            let permits = u32::try_from(size).expect("a few MiB");
+            let permit = (size > READ).then(|| larger.clone().try_acquire_many_owned(permits).ok()).flatten();
+            let length = if permit.is_some() { size } else { READ };
+            let end = range.end.min(range.start + length);
+            if end < range.end {
+                rest = Some(Piece { part, range: end..range.end });
+            }
+            size = (size * 2).min(most);
+            Some((Piece { part, range: range.start..end }, permit))
+        })
     }
 }
 
@@ -92,18 +144,41 @@ mod tests {
     use super::*;
     use crate::domain::ids::BlobId;
 
+    fn file(parts: &[u64]) -> FileBytes {
+        FileBytes::new(parts.iter().map(|&bytes| FilePart { blob: BlobId::new(), bytes }).collect())
+    }
+
+    fn reads(pieces: Vec<Piece>, most: u64, larger: usize) -> Vec<Range<u64>> {
+        let reads = Reads { pieces, size: READ, most }.sized(Arc::new(Semaphore::new(larger)));
+        reads.map(|(piece, _)| piece.range).collect()
+    }
+
     #[test]
-    fn a_range_is_cut_where_parts_and_reads_end() {
-        let part = |bytes| FilePart { blob: BlobId::new(), bytes };
-        let (a, b, c) = (part(10), part(0), part(5));
-        let file = FileBytes::new(vec![a, b, c]);
+    fn a_range_is_cut_where_parts_end() {
+        let file = file(&[10, 0, 5]);
+        let [a, _, c] = file.parts[..] else { unreachable!("three parts") };
 
         assert_eq!(file.len(), 15);
-        assert_eq!(file.pieces(2..3, 100), [Piece { part: a, range: 2..3 }]);
+        assert_eq!(file.pieces(2..3), [Piece { part: a, range: 2..3 }]);
+        assert_eq!(file.pieces(8..99), [Piece { part: a, range: 8..10 }, Piece { part: c, range: 0..5 }]);
+        assert!(file.pieces(15..20).is_empty());
+    }
+
+    #[test]
+    fn reads_of_a_near_store_stay_small() {
+        let pieces = file(&[2 * READ + 1, 3]).pieces(0..u64::MAX);
+
+        assert_eq!(reads(pieces, READ, LARGER_READS), [0..READ, READ..2 * READ, 2 * READ..2 * READ + 1, 0..3]);
+    }
+
+    #[test]
+    fn reads_of_a_far_store_grow_as_far_as_there_is_room() {
+        let pieces = || file(&[8 * READ]).pieces(0..u64::MAX);
+
         assert_eq!(
-            file.pieces(8..99, 4),
-            [Piece { part: a, range: 8..10 }, Piece { part: c, range: 0..4 }, Piece { part: c, range: 4..5 }]
+            reads(pieces(), 4 * READ, LARGER_READS),
+            [0..READ, READ..3 * READ, 3 * READ..7 * READ, 7 * READ..8 * READ]
         );
-        assert!(file.pieces(15..20, 4).is_empty());
+        assert_eq!(reads(pieces(), 4 * READ, 0).len(), 8);
     }
 }

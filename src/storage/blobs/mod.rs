@@ -15,6 +15,8 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 pub use file_bytes::FileBytes;
 pub use writer::BlobWriter;
@@ -96,9 +98,18 @@ pub struct Blobs {
     directory: Option<PathBuf>,
     /// The deployment that it belongs to, once that is known.
     mark: Option<BlobId>,
+    /// The removals of blobs that were not finished.
+    removals: TaskTracker,
+    /// The bytes that larger reads of downloads may hold.
+    larger_reads: Arc<Semaphore>,
 }
 
 impl Blobs {
+    fn new(store: Arc<dyn ObjectStore>, directory: Option<PathBuf>) -> Self {
+        let larger_reads = Arc::new(Semaphore::new(file_bytes::LARGER_READS));
+        Self { store, directory, mark: None, removals: TaskTracker::new(), larger_reads }
+    }
+
     /// Keeps `bytes` as a blob. They are durable when this returns.
     pub async fn put(&self, bytes: impl Into<PutPayload>) -> Result<BlobId, BlobError> {
         let id = BlobId::new();
@@ -113,7 +124,15 @@ impl Blobs {
     pub async fn writer(&self) -> Result<BlobWriter, BlobError> {
         self.check_directory().await?;
         let id = BlobId::new();
-        Ok(BlobWriter::new(id, self.store.put_multipart(&path(id)).await?))
+        let piece_bytes = if self.is_local() { writer::PIECE } else { writer::FAR_PIECE };
+        Ok(BlobWriter::new(id, self.store.put_multipart(&path(id)).await?, piece_bytes, self.removals.clone()))
+    }
+
+    /// Waits until everything is removed that writers which were dropped have left behind. For the end of the process:
+    /// nothing must be written any more.
+    pub async fn settled(&self) {
+        self.removals.close();
+        self.removals.wait().await;
     }
 
     /// Reads a range of a blob.

@@ -35,7 +35,7 @@ impl Blobs {
         std::fs::create_dir_all(directory)
             .map_err(|source| BlobError::Directory { path: directory.display().to_string(), source })?;
         let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), directory: Some(directory.to_owned()), mark: None })
+        Ok(Self::new(Arc::new(store), Some(directory.to_owned())))
     }
 
     /// The store a `--blob-url` names. Credentials, regions and endpoints are those that the environment has for the
@@ -71,7 +71,7 @@ impl Blobs {
             _ => return Err(unknown()),
         };
         let store = store.map_err(|source| BlobError::Settings { url: shown_url(url), source })?;
-        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), directory: None, mark: None })
+        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), None))
     }
 }
 

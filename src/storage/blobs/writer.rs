@@ -3,12 +3,17 @@
 use bytes::Bytes;
 use object_store::{MultipartUpload, PutPayloadMut};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use super::BlobError;
 use crate::domain::ids::BlobId;
 
 /// The least that object stores take as a piece.
-const PIECE: usize = 5 << 20;
+pub(super) const FAR_PIECE: usize = 5 << 20;
+/// A piece for a local directory, which takes any: what an upload that has stopped holds.
+pub(super) const PIECE: usize = 1 << 20;
+/// Bytes that come in fewer than this are copied together: each chunk that is kept as it is costs more than a few bytes.
+const SMALL: usize = 4 << 10;
 /// How many pieces are on their way at once: what bounds the memory of one upload.
 const IN_FLIGHT: usize = 2;
 
@@ -17,21 +22,27 @@ pub struct BlobWriter {
     id: BlobId,
     upload: Option<Box<dyn MultipartUpload>>,
     piece: PutPayloadMut,
+    piece_bytes: usize,
     written: u64,
     in_flight: JoinSet<object_store::Result<()>>,
+    removals: TaskTracker,
 }
 
 impl BlobWriter {
-    pub(super) fn new(id: BlobId, upload: Box<dyn MultipartUpload>) -> Self {
+    pub(super) fn new(id: BlobId, upload: Box<dyn MultipartUpload>, piece_bytes: usize, removals: TaskTracker) -> Self {
         let piece = PutPayloadMut::new().with_block_size(64 << 10);
-        Self { id, upload: Some(upload), piece, written: 0, in_flight: JoinSet::new() }
+        Self { id, upload: Some(upload), piece, piece_bytes, written: 0, in_flight: JoinSet::new(), removals }
     }
 
     /// Appends bytes. Waits while enough of what came before is on its way.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
         self.written += bytes.len() as u64;
-        self.piece.push(bytes);
-        if self.piece.content_length() >= PIECE {
+        if bytes.len() < SMALL {
+            self.piece.extend_from_slice(&bytes);
+        } else {
+            self.piece.push(bytes);
+        }
+        if self.piece.content_length() >= self.piece_bytes {
             self.send_piece().await?;
         }
         Ok(())
@@ -80,11 +91,12 @@ impl Drop for BlobWriter {
         let mut in_flight = std::mem::take(&mut self.in_flight);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // Cannot fail to be noticed: what an aborted upload leaves in a store is swept like any orphan.
-        runtime.spawn(async move {
+        let removal = async move {
             in_flight.shutdown().await;
             if let Err(error) = upload.abort().await {
                 tracing::warn!(%error, "an unfinished blob could not be removed");
             }
-        });
+        };
+        self.removals.spawn_on(removal, &runtime);
     }
 }

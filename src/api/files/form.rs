@@ -1,0 +1,223 @@
+//! The form of an upload, read part by part within bounds.
+//!
+//! multer holds what it cannot place yet: what stands before the first boundary, and the headers of a part. It has no bound
+//! for either, and searches all of it again whenever more arrives. So what it is given is counted, from one thing that it
+//! delivers to the next.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, header};
+use futures::{Stream, StreamExt as _};
+use multer::{Constraints, Field, Multipart, SizeLimit};
+
+use crate::api::ApiError;
+use crate::api::server::BodyCut;
+
+/// A text part is a word or a number.
+const TEXT_BYTES: u64 = 4096;
+/// What may come between two things that the parser delivers: the headers of a part, or what is before the first.
+const UNPLACED_BYTES: usize = 64 << 10;
+/// What the parser is given at once.
+const SLICE_BYTES: usize = 64 << 10;
+/// All parts of a form. An upload has four.
+const PARTS: usize = 100;
+/// What all parts that are ignored may have together.
+const IGNORED_BYTES: usize = 1 << 20;
+/// What a form may have beside the largest file.
+const BESIDE_FILE: u64 = 1 << 20;
+/// RFC 2046 has 70.
+const BOUNDARY_BYTES: usize = 200;
+
+/// A form that is being read.
+pub(super) struct Form<'a> {
+    parts: Multipart<'a>,
+    unplaced: Arc<AtomicUsize>,
+    count: usize,
+    ignored: usize,
+}
+
+/// A part of it.
+pub(super) struct Part<'a> {
+    field: Field<'a>,
+    unplaced: Arc<AtomicUsize>,
+}
+
+/// Why no more of a form is read.
+#[derive(Debug, thiserror::Error)]
+enum Beyond {
+    /// The parser was given much and delivered nothing.
+    #[error("a part with its headers was not found within {UNPLACED_BYTES} bytes")]
+    Unplaced,
+    #[error("the form is too large")]
+    Whole { limit: u64 },
+}
+
+impl<'a> Form<'a> {
+    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, max_file_bytes: u64) -> Result<Self, ApiError>
+    where
+        S: Stream<Item = Result<Bytes, axum::Error>> + Send + Unpin + 'a,
+    {
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(content_type).map_err(|_| {
+            ApiError::invalid("The request must be a multipart/form-data form with the parts 'file' and 'purpose'.")
+        })?;
+        if boundary.len() > BOUNDARY_BYTES {
+            let message = format!("The boundary of the form is too long: it may have {BOUNDARY_BYTES} characters.");
+            return Err(ApiError::invalid(message));
+        }
+        let texts = ["purpose", "expires_after[anchor]", "expires_after[seconds]", "expires_after"];
+        let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
+        let unplaced = Arc::new(AtomicUsize::new(0));
+        let limit = max_file_bytes.saturating_add(BESIDE_FILE);
+        let counted = Counted { bytes, rest: Bytes::new(), at_once: 0, whole: 0, limit, unplaced: unplaced.clone() };
+        let parts = Multipart::with_constraints(counted, boundary, Constraints::new().size_limit(limits));
+        Ok(Self { parts, unplaced, count: 0, ignored: 0 })
+    }
+
+    /// The next part. The one before must have been read.
+    pub(super) async fn next(&mut self) -> Result<Option<Part<'a>>, ApiError> {
+        let Some(field) = self.parts.next_field().await.map_err(|error| malformed(&error))? else { return Ok(None) };
+        self.unplaced.store(0, Ordering::Relaxed);
+        self.count += 1;
+        if self.count > PARTS {
+            return Err(ApiError::invalid(format!("The form has too many parts: it may have {PARTS}.")));
+        }
+        Ok(Some(Part { field, unplaced: self.unplaced.clone() }))
+    }
+
+    /// Reads a part that nobody asked for.
+    pub(super) async fn ignore(&mut self, mut part: Part<'_>) -> Result<(), ApiError> {
+        let mut chunks = std::pin::pin!(part.chunks());
+        while let Some(chunk) = chunks.next().await {
+            self.ignored += chunk.map_err(|error| malformed(&error))?.len();
+            if self.ignored > IGNORED_BYTES {
+                let message = "The form's parts with other names than 'file', 'purpose' and 'expires_after[…]' are too \
+                               large: they are ignored, and may have 1 MiB together. Send the bytes as 'file'.";
+                return Err(ApiError::invalid(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part<'_> {
+    pub(super) fn name(&self) -> Option<&str> {
+        self.field.name()
+    }
+
+    /// The name of the file; empty if it has none.
+    pub(super) fn filename(&self) -> String {
+        let plain = self.field.file_name().map(str::to_owned);
+        // multer finds no `filename` behind a `filename*`.
+        plain.or_else(|| extended_filename(self.field.headers())).unwrap_or_default()
+    }
+
+    pub(super) async fn text(mut self) -> Result<String, ApiError> {
+        let mut text = Vec::new();
+        let mut chunks = std::pin::pin!(self.chunks());
+        while let Some(chunk) = chunks.next().await {
+            text.extend_from_slice(&chunk.map_err(|error| malformed(&error))?);
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The bytes of the part. Each that is delivered lets more come.
+    pub(super) fn chunks(&mut self) -> impl Stream<Item = Result<Bytes, multer::Error>> + Unpin {
+        let unplaced = &self.unplaced;
+        (&mut self.field).inspect(|_| unplaced.store(0, Ordering::Relaxed))
+    }
+}
+
+/// The body on its way to the parser.
+struct Counted<S> {
+    bytes: S,
+    rest: Bytes,
+    /// Given since the parser had its last turn.
+    at_once: usize,
+    whole: u64,
+    limit: u64,
+    /// Set back by whoever reads what the parser delivers.
+    unplaced: Arc<AtomicUsize>,
+}
+
+impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for Counted<S> {
+    type Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // The parser takes what there is before it looks at any of it.
+        if self.at_once >= SLICE_BYTES {
+            self.at_once = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.rest.is_empty() {
+            match self.bytes.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(chunk))) => self.rest = chunk,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    self.at_once = 0;
+                    return Poll::Pending;
+                }
+            }
+        }
+        let length = self.rest.len().min(SLICE_BYTES - self.at_once);
+        let slice = self.rest.split_to(length);
+        self.at_once += length;
+        self.whole += length as u64;
+        if self.whole > self.limit {
+            return Poll::Ready(Some(Err(Beyond::Whole { limit: self.limit }.into())));
+        }
+        if self.unplaced.fetch_add(length, Ordering::Relaxed) >= UNPLACED_BYTES {
+            return Poll::Ready(Some(Err(Beyond::Unplaced.into())));
+        }
+        Poll::Ready(Some(Ok(slice)))
+    }
+}
+
+/// What to say of a form that cannot be read.
+pub(super) fn malformed(error: &multer::Error) -> ApiError {
+    let multer::Error::StreamReadFailed(cause) = error else {
+        return ApiError::invalid(format!("The multipart form cannot be read: {error}."));
+    };
+    if let Some(cut) = BodyCut::behind(&**cause) {
+        return ApiError::cut(cut);
+    }
+    match cause.downcast_ref() {
+        Some(Beyond::Unplaced) => ApiError::invalid(format!(
+            "The multipart form cannot be read: there is no part within {} KiB. Each part must begin with the boundary \
+             that the Content-Type names, and its headers must be smaller than that.",
+            UNPLACED_BYTES >> 10
+        )),
+        Some(Beyond::Whole { limit }) => {
+            ApiError::invalid(format!("The form is too large: it may have {limit} bytes, the largest file and 1 MiB."))
+        }
+        None => ApiError::invalid("The upload broke off. Please send it again."),
+    }
+}
+
+/// The name in `filename*` (RFC 8187), in UTF-8.
+fn extended_filename(headers: &HeaderMap) -> Option<String> {
+    let disposition = str::from_utf8(headers.get(header::CONTENT_DISPOSITION)?.as_bytes()).ok()?;
+    let (_, value) = disposition.split_once("filename*=")?;
+    let value = value.split(';').next()?.trim();
+    let (charset, encoded) = value.split_once('\'')?;
+    let (_, encoded) = encoded.split_once('\'')?;
+    if !charset.eq_ignore_ascii_case("utf-8") {
+        return None;
+    }
+    let mut decoded = Vec::new();
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        match byte {
+            b'%' => decoded.push(u8::try_from(hex(bytes.next())? * 16 + hex(bytes.next())?).ok()?),
+            _ => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).ok()
+}

@@ -1,0 +1,136 @@
+//! The bodies of requests, which must come, and of answers, whose ends are noted.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::ServerLimits;
+use super::peer::Answering;
+
+/// How much of a body has to come in each [`ServerLimits::body`]: 17 bytes a second by default. Without a least amount, one
+/// byte a minute would keep an upload for good.
+const LEAST: usize = 1 << 10;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the rest of a request's body is not waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::api) enum BodyCut {
+    /// Too little has come for too long.
+    #[error("the client sent too little for {} seconds", .0.as_secs_f32())]
+    Silent(Duration),
+    /// The service stops.
+    #[error("the service stops")]
+    Stopping,
+}
+
+impl BodyCut {
+    /// What is behind an error of reading a body, if it is this.
+    pub(in crate::api) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut at = Some(error);
+        while let Some(error) = at {
+            if let Some(cut) = error.downcast_ref() {
+                return Some(*cut);
+            }
+            at = error.source();
+        }
+        None
+    }
+}
+
+/// The body of a request. It ends with a [`BodyCut`] if its client sends too little for too long.
+///
+/// Only waiting for the client counts: time that the service takes between two reads does not.
+pub(super) struct TimedBody<B> {
+    body: B,
+    limits: ServerLimits,
+    /// Runs from the moment at which the client was first waited for, until [`LEAST`] bytes have come.
+    silence: Option<Pin<Box<Sleep>>>,
+    came: usize,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    farewell: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> TimedBody<B> {
+    pub(super) fn new(body: B, limits: ServerLimits, stopping: CancellationToken) -> Self {
+        let stopping = Box::pin(stopping.cancelled_owned());
+        Self { body, limits, silence: None, came: 0, stopping, farewell: None }
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyCut> {
+        let (limit, farewell) = (self.limits.body, self.limits.farewell);
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(limit)));
+        if silence.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(BodyCut::Silent(limit));
+        }
+        if self.farewell.is_none() && self.stopping.as_mut().poll(cx).is_ready() {
+            self.farewell = Some(Box::pin(sleep(farewell)));
+        }
+        match &mut self.farewell {
+            Some(farewell) => farewell.as_mut().poll(cx).map(|()| BodyCut::Stopping),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for TimedBody<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.came += frame.data_ref().map_or(0, Bytes::len);
+            if self.came >= LEAST {
+                self.came = 0;
+                self.silence = None;
+            }
+        }
+        // A body that never pauses is not waited for, and must end all the same once the service stops.
+        if (frame.is_pending() || self.farewell.is_some())
+            && let Poll::Ready(cut) = self.poll_cut(cx)
+        {
+            return Poll::Ready(Some(Err(cut.into())));
+        }
+        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer. Its connection is answering a request until this is dropped.
+pub(super) struct Answer {
+    pub(super) body: Body,
+    pub(super) _answering: Answering,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

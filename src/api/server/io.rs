@@ -1,0 +1,181 @@
+//! A connection's bytes: who sends no head and who reads no answer is cut, and what hyper refuses by itself gets the
+//! envelope.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use bytes::Buf as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::ServerLimits;
+use super::peer::Peer;
+use super::refusal;
+
+/// How long a client that was refused may go on to send. Closing the connection earlier would make its system throw the
+/// refusal away unread.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A connection with bounds.
+pub(super) struct TimedIo {
+    stream: TcpStream,
+    peer: Arc<Peer>,
+    limits: ServerLimits,
+    stopping: CancellationToken,
+    head: Option<Pin<Box<Sleep>>>,
+    /// How many requests had come when the bytes of the next head began to.
+    head_begun: Option<u32>,
+    unread: Option<Unread>,
+    refusal: Option<Bytes>,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// A write that waits for the client to read.
+struct Unread {
+    limit: Pin<Box<Sleep>>,
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl TimedIo {
+    pub(super) fn new(stream: TcpStream, peer: Arc<Peer>, limits: ServerLimits, stopping: CancellationToken) -> Self {
+        let (head, head_begun, unread, refusal, linger) = (None, None, None, None, None);
+        Self { stream, peer, limits, stopping, head, head_begun, unread, refusal, linger }
+    }
+
+    /// Notes that bytes came or did not. An error if a request has been waited for too long.
+    fn poll_head(&mut self, cx: &mut Context<'_>, came: bool) -> Poll<io::Error> {
+        if !self.peer.is_quiet() {
+            self.head = None;
+            return Poll::Pending;
+        }
+        let requests = self.peer.requests();
+        let begun = self.head_begun == Some(requests);
+        if came {
+            if !begun {
+                self.head_begun = Some(requests);
+                self.head = None;
+            }
+            return Poll::Pending;
+        }
+        let limit = if begun || requests == 0 { self.limits.head } else { self.limits.idle };
+        let head = self.head.get_or_insert_with(|| Box::pin(sleep(limit)));
+        head.as_mut().poll(cx).map(|()| timed_out("no request came"))
+    }
+
+    /// Passes on what a write came to. An error if the client has not read for too long.
+    fn poll_unread<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.unread = None;
+            return written;
+        }
+        let unread = self.unread.get_or_insert_with(|| Unread {
+            limit: Box::pin(sleep(self.limits.unread)),
+            stopping: Some(Box::pin(self.stopping.clone().cancelled_owned())),
+        });
+        if unread.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
+            unread.stopping = None;
+            unread.limit = Box::pin(sleep(self.limits.farewell));
+        }
+        unread.limit.as_mut().poll(cx).map(|()| Err(timed_out("nobody reads the answer")))
+    }
+
+    /// Writes the refusal instead of what hyper has written; `None` if hyper has not refused anything.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<()>>> {
+        if self.refusal.is_none() && self.peer.is_quiet() {
+            self.refusal = refusal::instead_of(written);
+        }
+        let mut rest = self.refusal.take()?;
+        while rest.has_remaining() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &rest);
+            match self.poll_unread(cx, written) {
+                Poll::Ready(Ok(bytes)) => rest.advance(bytes),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => {
+                    self.refusal = Some(rest);
+                    return Some(Poll::Pending);
+                }
+            }
+        }
+        self.linger = Some(Box::pin(sleep(LINGER)));
+        Some(Poll::Ready(Ok(())))
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for TimedIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        match this.poll_head(cx, read.is_ready()) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => read,
+        }
+    }
+}
+
+impl AsyncWrite for TimedIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(refused) = this.poll_refusal(cx, buf) {
+            return refused.map(|refused| refused.map(|()| buf.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.poll_unread(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let [only] = bufs
+            && let Some(refused) = this.poll_refusal(cx, only)
+        {
+            return refused.map(|refused| refused.map(|()| only.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.poll_unread(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.peer.flushed();
+        // Nothing else asks for the next request: the connection was read before its answer had gone out.
+        match this.poll_head(cx, false) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        let Some(linger) = &mut this.linger else { return Poll::Ready(Ok(())) };
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut room = [0; 8 << 10];
+        loop {
+            let mut buf = ReadBuf::new(&mut room);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}

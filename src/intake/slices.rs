@@ -1,0 +1,69 @@
+//! Indexing beside the upload: a slice at a time on a blocking thread, none of which is held while bytes are waited for.
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::{Found, Indexer, IntakeLimits, Refusal};
+
+/// Bytes that are indexed at once. Two slices are held at most: one that grows, and one that is being read.
+const SLICE: usize = 1 << 20;
+/// What a chunk counts beside its bytes, so that slices of tiny chunks are bounded as well.
+const CHUNK: usize = 128;
+
+/// An indexer that is fed with chunks.
+pub(super) struct Slices {
+    indexer: Turn,
+    chunks: Vec<Bytes>,
+    weight: usize,
+}
+
+/// Where the indexer is.
+enum Turn {
+    Idle(Box<Indexer>),
+    Reading(JoinHandle<Box<Indexer>>),
+    /// Only within one step from slice to slice, and after an upload that was given up in it.
+    Taken,
+}
+
+impl Slices {
+    pub(super) fn new(limits: &IntakeLimits) -> Self {
+        Self { indexer: Turn::Idle(Box::new(Indexer::new(limits))), chunks: Vec::new(), weight: 0 }
+    }
+
+    /// Adds the next chunk. Waits while the slice before it is still being read.
+    pub(super) async fn push(&mut self, chunk: Bytes) {
+        self.weight += chunk.len() + CHUNK;
+        self.chunks.push(chunk);
+        if self.weight >= SLICE {
+            self.read_slice().await;
+        }
+    }
+
+    /// Reads the end of the file.
+    pub(super) async fn finish(mut self) -> Result<Found, Refusal> {
+        self.read_slice().await;
+        let indexer = self.idle().await;
+        let finished = tokio::task::spawn_blocking(move || indexer.finish()).await;
+        finished.expect("the indexer does not panic, whatever the bytes")
+    }
+
+    async fn read_slice(&mut self) {
+        let mut indexer = self.idle().await;
+        let chunks = std::mem::take(&mut self.chunks);
+        self.weight = 0;
+        self.indexer = Turn::Reading(tokio::task::spawn_blocking(move || {
+            for chunk in chunks {
+                indexer.push(&chunk);
+            }
+            indexer
+        }));
+    }
+
+    async fn idle(&mut self) -> Box<Indexer> {
+        match std::mem::replace(&mut self.indexer, Turn::Taken) {
+            Turn::Idle(indexer) => indexer,
+            Turn::Reading(reading) => reading.await.expect("the indexer does not panic, whatever the bytes"),
+            Turn::Taken => unreachable!("an upload that was given up is not gone on with"),
+        }
+    }
+}
