@@ -64,24 +64,18 @@ async fn next_row<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Option<
         if let Some(open) = context.queue.next_now() {
             return Some(open);
         }
-        match row_and_call(context, caller).await {
-            Waited::Got(open) => return Some(open),
-            Waited::Limited => {}
-            Waited::Closed => return None,
+        if let Ok(open) = row_and_call(context, caller).await {
+            return open;
         }
     }
 }
 
-enum Waited {
-    Got(OpenRow),
-    /// The limit was lowered: this caller is to pause.
-    Limited,
-    /// The queue was closed.
-    Closed,
-}
+/// The limit was lowered: this caller is to pause.
+struct Limited;
 
-/// Waits for a row. Meanwhile the caller's call is lent: rows whose tools have answered may wait for one.
-async fn row_and_call<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Waited {
+/// Waits for a row, `None` if the queue is closed. Meanwhile the caller's call is lent: rows whose tools have answered may
+/// wait for one.
+async fn row_and_call<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Result<Option<OpenRow>, Limited> {
     let _idle = context.queue.idle();
     context.loans.lend();
     loop {
@@ -89,20 +83,20 @@ async fn row_and_call<S, H, P>(context: &Context<S, H, P>, caller: usize) -> Wai
             biased;
             () = context.limit.until_no_more_than(caller) => {
                 context.loans.take_back();
-                return Waited::Limited;
+                return Err(Limited);
             }
             open = context.queue.next() => open,
         };
-        let Some(open) = open else { return Waited::Closed };
+        let Some(open) = open else { return Ok(None) };
         let halts = open.halts.clone();
         tokio::select! {
             biased;
             () = context.limit.until_no_more_than(caller) => {
                 context.queue.put_back(open);
                 context.loans.take_back();
-                return Waited::Limited;
+                return Err(Limited);
             }
-            () = context.loans.take() => return Waited::Got(open),
+            () = context.loans.take() => return Ok(Some(open)),
             () = halts.until_no_more() => drop(open),
         }
     }

@@ -18,6 +18,7 @@ use super::limit::Limit;
 use super::outcomes::Outcomes;
 use super::peers::Peers;
 use super::queue::Queue;
+use super::recorder::Recording;
 use super::sweep::Broom;
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::report::BatchLimits;
@@ -99,9 +100,7 @@ impl<S, H, P> Context<S, H, P> {
         id: DaemonId,
         daemon: Daemon<S, H, P>,
         stops: Stops,
-        held: Arc<Held>,
-        outcomes: Arc<Outcomes>,
-        recordings: Arc<Recordings>,
+        recording: Recording,
         leases: TaskTracker,
         unreadable: Arc<Items<BatchId>>,
     ) -> Self {
@@ -121,13 +120,13 @@ impl<S, H, P> Context<S, H, P> {
             wakeup: daemon.wakeup,
             settings: daemon.settings,
             stops,
-            outcomes,
-            held,
+            outcomes: recording.outcomes,
+            held: recording.held,
             backlogs: Backlogs::default(),
             lifeline: Lifeline::new(),
             peers: Mutex::default(),
             limit,
-            recordings,
+            recordings: recording.recordings,
             broom: Broom::new(),
             unreadable,
             alone: Semaphore::new(1),

@@ -44,10 +44,8 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::wakeup::Wakeup;
-use compact::Recordings;
 use context::Context;
 pub use context::DaemonSettings;
-use held::Held;
 use items::{Items, Surroundings};
 use outcomes::Outcomes;
 use queue::Queue;
@@ -113,16 +111,9 @@ where
     pub fn start(self) -> RunningDaemon {
         let stops = context::Stops::default();
         let liveness = Liveness::default();
-        let recordings = Arc::new(Recordings::default());
-        let held = Arc::new(Held::default());
-        let (outcomes, recorder) = recorder::start(
-            self.storage.clone(),
-            self.blobs.clone(),
-            self.clock.clone(),
-            recordings.clone(),
-            held.clone(),
-            stops.clone(),
-        );
+        let (recording, recorder) =
+            recorder::start(self.storage.clone(), self.blobs.clone(), self.clock.clone(), stops.clone());
+        let outcomes = recording.outcomes.clone();
         let id = DaemonId::new();
         let leases = TaskTracker::new();
         let around = Surroundings {
@@ -132,8 +123,7 @@ where
             stopping: stops.stopping.clone(),
         };
         let unreadable = Items::new("run", lost_input::LONGEST_PAUSE, &around);
-        let context =
-            Context::new(id, self, stops.clone(), held, outcomes.clone(), recordings, leases.clone(), unreadable);
+        let context = Context::new(id, self, stops.clone(), recording, leases.clone(), unreadable);
         let context = Arc::new(context);
         let (tasks, queue) = (TaskTracker::new(), context.queue.clone());
         let wakeup = &context.wakeup;

@@ -100,20 +100,20 @@ struct Lines {
     batch: BatchId,
     writer: BlobWriter,
     pending: Vec<u8>,
-    lines: u64,
+    count: u64,
     rows: RoaringBitmap,
 }
 
 impl Lines {
     async fn new<S, H, P>(context: &Context<S, H, P>, owed: &Owed) -> Result<Self, BlobError> {
         let writer = context.blobs.writer().await?;
-        Ok(Self { batch: owed.batch, writer, pending: Vec::new(), lines: 0, rows: RoaringBitmap::new() })
+        Ok(Self { batch: owed.batch, writer, pending: Vec::new(), count: 0, rows: RoaringBitmap::new() })
     }
 
     fn push(&mut self, row: u32, custom_id: &str, why: NeverRan) {
         self.pending.extend(line::never_ran(RequestId { batch: self.batch, row }, custom_id, why));
         self.rows.insert(row);
-        self.lines += 1;
+        self.count += 1;
     }
 
     /// Takes a line of the input as the row `row`, and returns which the next line is. Rows are counted as they were when
@@ -142,7 +142,7 @@ impl Lines {
         let bytes = self.writer.written();
         Ok(RecordedPart {
             part: FilePart { blob: self.writer.finish().await?, bytes },
-            lines: self.lines,
+            lines: self.count,
             rows: self.rows,
         })
     }

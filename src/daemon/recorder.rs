@@ -25,20 +25,29 @@ use crate::telemetry::metrics;
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
 
+/// What the recorder shares with the rest of the daemon.
+pub(super) struct Recording {
+    /// Where outcomes are handed in.
+    pub(super) outcomes: Arc<Outcomes>,
+    /// What was recorded, for the duty that merges parts.
+    pub(super) recordings: Arc<Recordings>,
+    /// The leases whose runs it halts when their outcomes are refused.
+    pub(super) held: Arc<Held>,
+}
+
 /// Starts a recorder. It ends when the outcomes are closed and all that was handed in is recorded.
 pub(super) fn start<S: Storage>(
     storage: Arc<S>,
     blobs: Blobs,
     clock: Clock,
-    recordings: Arc<Recordings>,
-    held: Arc<Held>,
     stops: Stops,
-) -> (Arc<Outcomes>, JoinHandle<()>) {
-    let outcomes = Arc::new(Outcomes::new());
-    let recorder = Recorder { storage, blobs, clock, recordings, held };
+) -> (Recording, JoinHandle<()>) {
+    let (outcomes, recordings, held) =
+        (Arc::new(Outcomes::new()), Arc::<Recordings>::default(), Arc::<Held>::default());
+    let recorder = Recorder { storage, blobs, clock, recordings: recordings.clone(), held: held.clone() };
     let gone = Gone { outcomes: outcomes.clone(), stops };
     let task = tokio::spawn(recorder.run(gone));
-    (outcomes, task)
+    (Recording { outcomes, recordings, held }, task)
 }
 
 /// What follows when the recorder is gone. If it has panicked, leases must not wait for it, and rows whose lines nobody

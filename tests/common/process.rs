@@ -61,14 +61,12 @@ impl Process {
             let address = log.split("address=http://").nth(1).and_then(|rest| rest.split("/v1").next());
             address.map(|address| Ok(format!("http://{address}")))
         });
-        match listening.await {
-            Ok(address) => process.base_url = address,
-            Err(()) => {
-                // Its last words may not have been read yet.
-                reader.join().expect("reading does not panic");
-                return Err(process.log());
-            }
-        }
+        let Ok(address) = listening.await else {
+            // Its last words may not have been read yet.
+            reader.join().expect("reading does not panic");
+            return Err(process.log());
+        };
+        process.base_url = address;
         Ok(process)
     }
 

@@ -67,8 +67,8 @@ async fn execute(storage: &TestStorage, statement: &'static str) -> sqlx::Result
 }
 
 async fn what_contradicts_the_ledger_is_refused_whole(storage: TestStorage) -> Result<()> {
-    let already = |rows: Range<u32>| Contradiction::RecordedAlready(rows.collect());
     type Made = fn(&Lease) -> Flush;
+    let already = |rows: Range<u32>| Contradiction::RecordedAlready(rows.collect());
     let cases: [(&str, Made, Contradiction); 8] = [
         ("a row that completed before", |lease| lines(lease, 1..2, 0..0, 1..2), already(1..2)),
         ("a row that failed before", |lease| lines(lease, 0..0, 3..4, 3..4), already(3..4)),
