@@ -1,8 +1,8 @@
--- Counters that passed the total before there was a guard: the batch ends, and what it ends with follows from its ledger.
+-- Counters that passed the total before there was a guard. Those of a batch that runs are counted again when something
+-- of it is recorded, or when it ends.
 UPDATE batches
-SET completed = LEAST(completed, total),
-    failed = total - LEAST(completed, total),
-    status = CASE WHEN status = 'in_progress' THEN 'finalizing' ELSE status END
+SET completed = CASE WHEN status = 'in_progress' THEN 0 ELSE LEAST(completed, total) END,
+    failed = CASE WHEN status = 'in_progress' THEN 0 ELSE total - LEAST(completed, total) END
 WHERE completed + failed > total;
 
 UPDATE leases SET owed = 0 WHERE owed < 0;

@@ -3,7 +3,8 @@
 //! Each lane has a backlog of its own, so that a lane whose rows do not begin keeps no other from being claimed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -90,9 +91,10 @@ impl Backlogs {
         let mut survey = Survey { lanes: HashMap::new(), models: HashMap::new(), first: part_of(held.len() + 1) };
         let least = part_of(held.len());
         for (lane, backlog) in held {
-            let waiting = backlog.waiting.load(Relaxed);
             let rows_a_second = backlog.rows_a_second().max(least);
-            backlog.mark.store(rows_a_second / 2 + 1, Relaxed);
+            // Before it is looked how many wait: what begins in between is told.
+            backlog.mark.store(rows_a_second / 2 + 1, SeqCst);
+            let waiting = backlog.waiting.load(SeqCst);
             if waiting > 0 {
                 *survey.models.entry(lane.1.clone()).or_default() += waiting;
             }
@@ -114,16 +116,19 @@ impl Backlogs {
 impl Survey {
     /// How many rows to claim of a lane now; `None` if it has enough, or if too many models have rows waiting.
     pub(super) fn wanted(&self, lane: &OpenLane) -> Option<u32> {
-        let rows = match self.lanes.get(&(lane.batch_id, lane.model.clone())) {
-            Some(Standing { waiting, rows_a_second }) => {
-                (*waiting < rows_a_second / 2 + 1).then_some(*rows_a_second)?
-            }
-            None => self.first,
-        };
-        if self.models.len() >= MODELS && !self.models.contains_key(&lane.model) {
+        let rows = self.wanted_of(lane.batch_id, &lane.model)?;
+        Some(u32::try_from(rows.min(MAX_LEASE)).expect("bounded").min(lane.waiting()))
+    }
+
+    /// The same of the rows of a batch that go to a model, however many there are.
+    pub(super) fn wanted_of(&self, batch: BatchId, model: &Arc<str>) -> Option<usize> {
+        if self.models.len() >= MODELS && !self.models.contains_key(model) {
             return None;
         }
-        Some(u32::try_from(rows.min(MAX_LEASE)).expect("bounded").min(lane.waiting()))
+        match self.lanes.get(&(batch, model.clone())) {
+            Some(Standing { waiting, rows_a_second }) => (*waiting < rows_a_second / 2 + 1).then_some(*rows_a_second),
+            None => Some(self.first),
+        }
     }
 
     /// Rows that wait here for the lane's model, and of the lane itself.
@@ -152,8 +157,8 @@ impl Backlog {
 
     /// Notes that rows do not wait any more.
     pub(super) fn let_go(&self, rows: usize) {
-        let before = self.waiting.fetch_sub(rows, Relaxed);
-        let mark = self.mark.load(Relaxed);
+        let before = self.waiting.fetch_sub(rows, SeqCst);
+        let mark = self.mark.load(SeqCst);
         // Once for each time that it becomes short: this runs for every row.
         if before >= mark && before - rows < mark {
             self.short.notify_one();

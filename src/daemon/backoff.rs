@@ -45,15 +45,18 @@ impl<Id: Copy + Eq + Hash> Backoff<Id> {
         self.lock().get(&id).is_none_or(|item| item.due <= now)
     }
 
-    /// How long ago the first of the failures was that have followed one another; zero if the last attempt went well.
+    /// How long ago the first of the failures was that have followed one another; zero if the last attempt went well, or
+    /// if it was so long ago that nothing follows from it.
     pub(super) fn failing_for(&self, id: Id, now: Instant) -> Duration {
-        self.lock().get(&id).map_or(Duration::ZERO, |item| now.duration_since(item.since))
+        let items = self.lock();
+        let item = items.get(&id).filter(|item| now.duration_since(item.due) < FORGOTTEN_AFTER);
+        item.map_or(Duration::ZERO, |item| now.duration_since(item.since))
     }
 
     /// Notes that an item failed.
     pub(super) fn failed(&self, id: Id, now: Instant) -> Retry {
         let mut items = self.lock();
-        let known = items.get(&id).copied();
+        let known = items.get(&id).copied().filter(|item| now.duration_since(item.due) < FORGOTTEN_AFTER);
         if let Some(item) = known.filter(|item| item.due > now) {
             return Retry { after: item.due - now, is_new: false };
         }

@@ -19,7 +19,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lanes looked at for one claim, by deadline, and how many of them may be of one model.
 const LANES: u32 = 1024;
 const LANES_OF_A_MODEL: u32 = 16;
-/// Lapsed leases taken over at one look.
+/// Lapsed leases looked at together.
 const LAPSED: u32 = 256;
 
 /// Claims until the daemon stops.
@@ -74,8 +74,13 @@ where
     P: RequestProcessor<S, H> + 'static,
 {
     if look_for_lapsed {
-        for lapsed in context.storage.lapsed_leases(context.id, LAPSED).await? {
-            match context.storage.take_over(lapsed, context.id).await {
+        for lapsed in context.storage.lapsed_leases(context.id, LANES_OF_A_MODEL, LAPSED).await? {
+            // What is too much for this daemon is left to others.
+            let survey = context.backlogs.survey(context.limit.now());
+            if survey.wanted_of(lapsed.batch_id, &lapsed.model).is_none() {
+                continue;
+            }
+            match context.storage.take_over(lapsed.lease, context.id).await {
                 Ok(Some(lease)) => {
                     let (lease_id, batch_id, token) = (lease.id, lease.batch_id, lease.token);
                     tracing::info!(%lease_id, %batch_id, token, "lease taken over");
@@ -84,7 +89,7 @@ where
                 Ok(None) => {}
                 // One that cannot be read keeps no other. As a lease that nobody runs it is given back.
                 Err(error) if !error.is_outage() => {
-                    tracing::error!(lease_id = %lapsed.id, error = chain(&error), "a lease could not be taken over");
+                    tracing::error!(lease_id = %lapsed.lease.id, error = chain(&error), "a lease could not be taken over");
                 }
                 Err(error) => return Err(error),
             }

@@ -29,6 +29,9 @@ async fn end<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BatchId
     let Some(counts) = context.storage.fence(batch.id).await? else { return Ok(()) };
     let why = why(&batch);
     let never_ran = if counts.owed() > 0 { Some(write_owed(context, items, &batch, counts, why).await?) } else { None };
+    if never_ran.as_ref().map_or(0, |part| part.rows.len()) != counts.owed() {
+        return Err("the lines of the rows that never ran are not as many as are owed".into());
+    }
     let now = context.clock.now();
     let ending = Ending {
         id: batch.id,

@@ -10,7 +10,6 @@ use super::duty::Turn;
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, Place};
 use crate::storage::Storage;
-use crate::telemetry::chain;
 
 /// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
 pub(super) const EVERY: Duration = Duration::from_millis(800);
@@ -33,9 +32,11 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     context.held.halt_all_but(&before, &beat.leases);
     for stray in context.held.strays(&beat.leases, Instant::now()) {
         tracing::warn!(lease_id = %stray.id, token = stray.token, "a lease that nobody runs is given back");
-        // One that cannot be given back is a stray at the next beat too, and keeps no other.
-        if let Err(error) = context.storage.give_back(stray).await {
-            tracing::error!(lease_id = %stray.id, error = chain(&error), "a lease could not be given back");
+        // The heart must beat on: what is left is a stray at the next beat too.
+        let given = tokio::time::timeout(lifetime / 3, context.storage.give_back(stray)).await;
+        if !matches!(given, Ok(Ok(()))) {
+            tracing::error!(lease_id = %stray.id, "a lease could not be given back");
+            break;
         }
     }
     let silent = {

@@ -124,6 +124,11 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
         Ok(retry)
     }
 
+    /// Notes that an item went well.
+    pub(super) fn went_well(&self, id: Id) {
+        self.backoff.went_well(id);
+    }
+
     /// How long an item has failed each time it was tried.
     pub(super) fn failing_for(&self, id: Id) -> Duration {
         self.backoff.failing_for(id, Instant::now())
@@ -143,7 +148,8 @@ impl Surroundings {
             // A statement that takes too long for one batch is that batch's: a write that goes well tells. The
             // daemon of this new id is on no list, so that taking it off changes nothing.
             Cause::Storage(error) if error.is_outage() => self.storage.leave(DaemonId::new()).await.is_err(),
-            Cause::Blob(error) if !error.is_gone() => self.blobs.check().await.is_err(),
+            // What is not there may be in a store that is not there: then it is no item's fault.
+            Cause::Blob(_) => self.blobs.check().await.is_err(),
             _ => false,
         }
     }

@@ -1,10 +1,11 @@
 //! Running one lease: reading its rows, starting them as capacity allows, giving back what was not run.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,9 +60,10 @@ pub(super) async fn run<S, H, P>(
         lease,
         context,
     };
-    if let Err(error) = run.start_rows().await {
-        // Nobody waits for room for them while the lease is kept.
-        run.backlog.let_go(std::mem::take(&mut run.not_queued));
+    // A panic is a failure like others: the lease must end.
+    let started = AssertUnwindSafe(run.start_rows()).catch_unwind().await;
+    if let Err(error) = started.unwrap_or_else(|_| Err("reading its rows panicked".into())) {
+        // Its rows count as waiting until it is given back: meanwhile no more of the lane is claimed.
         lost_input::lease_failed(&run.context, &run.lease, error, &run.halts).await;
     }
     run.end().await;
@@ -116,6 +118,7 @@ where
                 read = reads.try_next() => read?,
             };
             let Some((lines, place)) = read else { return Ok(()) };
+            context.unreadable.went_well(self.lease.batch_id);
             self.open_rows(reader, lines, &place).await;
         }
     }
@@ -173,10 +176,12 @@ where
             let recorded = self.context.storage.recorded_rows(self.lease.batch_id).await?;
             entries.retain(|entry| !recorded.contains(entry.row));
             let owed = u32::try_from(entries.len()).expect("a lease has no more rows than its range");
-            if owed != self.lease.owed {
+            if owed == 0 || owed != self.lease.owed {
                 tracing::error!(lease_id = %self.lease.id, batch_id = %self.lease.batch_id, counted = self.lease.owed, owed,
                     "a lease did not count what it owes as its ledger does; the ledger holds");
                 self.context.storage.correct_owed(self.lease.fenced(), owed).await?;
+                // The counters may differ as well, and nothing may be left to record that would show it.
+                self.context.storage.recount(self.lease.batch_id, self.context.clock.now()).await?;
             }
             self.backlog.let_go(self.not_queued - entries.len());
             self.not_queued = entries.len();

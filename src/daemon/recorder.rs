@@ -17,7 +17,7 @@ use crate::domain::lease::FencedLease;
 use crate::domain::time::Clock;
 use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
-use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, Violation};
+use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, StorageError, Violation};
 use crate::telemetry::chain;
 use crate::telemetry::metrics;
 
@@ -65,6 +65,15 @@ impl Drop for Gone {
     }
 }
 
+/// The outcomes of each batch by themselves.
+fn apart(outcomes: Vec<Outcome>) -> Vec<Vec<Outcome>> {
+    let mut batches: BTreeMap<BatchId, Vec<Outcome>> = BTreeMap::new();
+    for outcome in outcomes {
+        batches.entry(outcome.row.id.batch).or_default().push(outcome);
+    }
+    batches.into_values().collect()
+}
+
 struct Recorder<S> {
     storage: Arc<S>,
     blobs: Blobs,
@@ -85,30 +94,74 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Records outcomes, however often it takes. Only those of lost leases are left out, and those that contradict the
-    /// ledger: their rows stay owed, and whoever runs the lease next reads from the ledger which they are.
-    async fn flush(&self, mut outcomes: Vec<Outcome>) {
+    /// ledger or that the database refuses: their rows stay owed, and whoever runs the lease next reads from the ledger
+    /// which they are.
+    async fn flush(&self, outcomes: Vec<Outcome>) {
+        let mut flushes = vec![outcomes];
+        while let Some(outcomes) = flushes.pop() {
+            flushes.extend(self.flush_together(outcomes).await);
+        }
+    }
+
+    /// Records outcomes in one transaction. Returns what is to be recorded apart: if the database refuses them, because of
+    /// one batch others must not wait.
+    async fn flush_together(&self, mut outcomes: Vec<Outcome>) -> Vec<Vec<Outcome>> {
         while !outcomes.is_empty() {
             let flush = self.until_done("written", || self.write_parts(&outcomes)).await;
-            let recorded = self.until_done("recorded", || self.storage.record(&flush, self.clock.now())).await;
-            match recorded {
-                Recorded::Applied => {
+            match self.record(&flush).await {
+                Ok(Recorded::Applied) => {
                     metrics::flush_recorded(outcomes.len());
                     flush.batches.keys().for_each(|batch| self.recordings.note(*batch));
-                    return;
+                    return Vec::new();
                 }
-                Recorded::LostLeases(lost) => {
+                Ok(Recorded::LostLeases(lost)) => {
                     tracing::warn!(leases = lost.len(), "leases were lost; their new holders run their rows again");
                     self.leave_out(&mut outcomes, &lost);
                 }
-                Recorded::Violations(violations) => {
+                Ok(Recorded::Violations(violations)) => {
                     for violation in violations {
                         self.leave_out(&mut outcomes, &violation.leases);
                         self.repair(violation).await;
                     }
                 }
+                Err(_) if flush.batches.len() > 1 => return apart(outcomes),
+                // The parts stay for the sweep: nobody knows what the database has done.
+                Err(_) => {
+                    let leases: Vec<FencedLease> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
+                    self.leave_out(&mut outcomes, &leases);
+                    return Vec::new();
+                }
             }
             self.remove_parts(&flush).await;
         }
+        Vec::new()
+    }
+
+    /// Records a flush, however long the database is away. An error is a refusal that has come again and again.
+    async fn record(&self, flush: &Flush) -> Result<Recorded, StorageError> {
+        for pause in PAUSES {
+            // An outage lasts as long as it lasts.
+            let attempt = async || match self.storage.record(flush, self.clock.now()).await {
+                Err(error) if error.is_outage() => Err(error),
+                answer => Ok(answer),
+            };
+            match self.until_done("recorded", attempt).await {
+                Ok(recorded) => return Ok(recorded),
+                Err(error) => {
+                    metrics::flush_failed();
+                    tracing::error!(error = chain(&error), "the database refuses outcomes; trying again");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+        let batches: Vec<String> = flush.batches.keys().map(ToString::to_string).collect();
+        self.storage.record(flush, self.clock.now()).await.inspect_err(|error| {
+            tracing::error!(
+                batches = batches.join(", "),
+                error = chain(error),
+                "outcomes could not be recorded together"
+            );
+        })
     }
 
     /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.
@@ -129,8 +182,10 @@ impl<S: Storage> Recorder<S> {
             violation = %what,
             "outcomes contradict the ledger and are not recorded; their rows that have no line are run again"
         );
-        if what == Contradiction::CountersPassTotal {
-            self.until_done("counted again", || self.storage.recount(batch, self.clock.now())).await;
+        if what == Contradiction::CountersPassTotal
+            && let Err(error) = self.storage.recount(batch, self.clock.now()).await
+        {
+            tracing::error!(batch_id = %batch, error = chain(&error), "a batch could not be counted again");
         }
     }
 

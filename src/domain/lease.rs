@@ -82,6 +82,17 @@ impl Lease {
     }
 }
 
+/// A lease that another daemon may take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LapsedLease {
+    /// The lease, as it was held last.
+    pub lease: FencedLease,
+    /// The batch.
+    pub batch_id: BatchId,
+    /// The model of its rows.
+    pub model: Arc<str>,
+}
+
 /// What a daemon's last heartbeat left in the database. Whoever sees it unchanged for the daemon's lifetime, on a
 /// monotonic clock, knows that the daemon is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

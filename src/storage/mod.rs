@@ -22,7 +22,7 @@ use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, RequestId};
-use crate::domain::lease::{DaemonPulse, FencedLease, Lease, OpenLane};
+use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::{NewLane, Report};
 use crate::domain::response::Step;
@@ -260,8 +260,8 @@ pub trait LeaseStore {
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>>;
 
     /// Leases of batches in progress that `daemon` may take over: those whose daemon is dead or gave them back. Never its
-    /// own, which it runs, or gives back with its next heartbeats.
-    async fn lapsed_leases(&self, daemon: DaemonId, limit: u32) -> Result<Vec<FencedLease>>;
+    /// own, which it runs, or gives back with its next heartbeats. In the order of [`LeaseStore::open_lanes`].
+    async fn lapsed_leases(&self, daemon: DaemonId, of_a_model: u32, limit: u32) -> Result<Vec<LapsedLease>>;
 
     /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an
     /// entry in the ledger are the new holder's. `None` if somebody was faster, or if the lease is the daemon's own.

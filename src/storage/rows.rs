@@ -50,6 +50,11 @@ impl RowReader {
     /// The lines of a run of neighbours, read together, each with its row number.
     pub async fn lines(&self, run: &[IndexEntry]) -> Result<Vec<(u32, Bytes)>, BlobError> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+        // Entries of a damaged index can be anywhere.
+        let is_run = run.iter().all(|entry| first.offset <= entry.offset && entry.end() <= last.end());
+        if !is_run || last.end() > self.file.len() {
+            return Err(BlobError::Short { id: self.input.index });
+        }
         let bytes = self.file.read(&self.blobs, first.offset..last.end()).await?;
         let cut = |entry: &IndexEntry| {
             let start = usize::try_from(entry.offset - first.offset).expect("within what was read");

@@ -223,7 +223,7 @@ impl Stage {
         for (batch, verdict) in batches.iter().zip(verdicts) {
             compare_with_ledger(&storage, batch, &verdict).await;
         }
-        let lapsed = storage.lapsed_leases(DaemonId::new(), 10).await.expect("they can be read");
+        let lapsed = storage.lapsed_leases(DaemonId::new(), 10, 10).await.expect("they can be read");
         assert_eq!(lapsed, [], "no lease outlives its batch");
     }
 }

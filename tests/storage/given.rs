@@ -204,7 +204,13 @@ impl TestStorage {
 
     /// The leases that a daemon which holds none could take over.
     pub async fn lapsed(&self, limit: u32) -> Result<Vec<FencedLease>> {
-        self.lapsed_leases(DaemonId::new(), limit).await
+        self.lapsed_for(DaemonId::new(), limit).await
+    }
+
+    /// The leases that this daemon could take over.
+    pub async fn lapsed_for(&self, daemon: DaemonId, limit: u32) -> Result<Vec<FencedLease>> {
+        let lapsed = self.lapsed_leases(daemon, limit, limit).await?;
+        Ok(lapsed.into_iter().map(|lapsed| lapsed.lease).collect())
     }
 }
 

@@ -6,7 +6,7 @@ use batchwright::domain::batch::{Batch, BatchStatus, Counts};
 use batchwright::domain::ids::DaemonId;
 use batchwright::domain::lease::Lease;
 use batchwright::storage::{
-    BatchFlush, Contradiction, Flush, LeaseStore as _, Ledger as _, Recorded, Result, Violation,
+    BatchFlush, BatchStore as _, Contradiction, Flush, LeaseStore as _, Ledger as _, Recorded, Result, Violation,
 };
 use roaring::RoaringBitmap;
 use sqlx::Connection as _;
@@ -18,6 +18,7 @@ on_both_databases!(
     one_contradiction_refuses_the_batches_beside_it,
     rows_of_an_earlier_run_of_a_lease_are_lost_and_no_contradiction,
     counters_that_differ_are_counted_again,
+    counters_that_are_too_high_end_no_batch_that_owes_rows,
     a_batch_ends_by_its_ledger_whatever_its_counters_say,
     the_schema_keeps_counters_within_the_total,
 );
@@ -142,17 +143,29 @@ async fn counters_that_differ_are_counted_again(storage: TestStorage) -> Result<
     Ok(())
 }
 
-async fn a_batch_ends_by_its_ledger_whatever_its_counters_say(storage: TestStorage) -> Result<()> {
+async fn counters_that_are_too_high_end_no_batch_that_owes_rows(storage: TestStorage) -> Result<()> {
     let (batch, lease) = half_recorded(&storage).await?;
     execute(&storage, "UPDATE batches SET completed = 7").await.expect("the counters are within the total");
+
     assert_eq!(storage.record(&flush(&[(&lease, 4..5, 0..0)]), after(2)).await?, Recorded::Applied);
+
+    let batch = storage.now(batch.id).await?;
+    assert_eq!((batch.status, batch.counts), (BatchStatus::InProgress, Counts { total: 10, completed: 3, failed: 2 }));
+    Ok(())
+}
+
+async fn a_batch_ends_by_its_ledger_whatever_its_counters_say(storage: TestStorage) -> Result<()> {
+    let (batch, lease) = half_recorded(&storage).await?;
+    assert_eq!(storage.record(&flush(&[(&lease, 4..5, 0..0)]), after(2)).await?, Recorded::Applied);
+    execute(&storage, "UPDATE batches SET completed = 8").await.expect("the counters are within the total");
+    storage.expire_batches(batch.expires_at, 10).await?;
     let full = storage.now(batch.id).await?;
     storage.give_back(lease.fenced()).await?;
 
     let counts = storage.fence(batch.id).await?.expect("nobody holds a lease");
     let finished = storage.finish(&ending(&full, 5..10), after(3)).await?;
 
-    assert_eq!(full.status, BatchStatus::Finalizing, "the counters say that it is through");
+    assert_eq!((full.status, full.counts.owed()), (BatchStatus::Finalizing, 0), "the counters say that it is through");
     assert_eq!(counts, Counts { total: 10, completed: 3, failed: 2 });
     assert!(finished);
     let (batch, recorded) = state(&storage, &batch).await?;
@@ -172,6 +185,6 @@ async fn the_schema_keeps_counters_within_the_total(storage: TestStorage) -> Res
         let refused = execute(&storage, statement).await.expect_err(statement);
         assert!(refused.as_database_error().is_some(), "{statement}: {refused}");
     }
-    assert_eq!(storage.lapsed_leases(DaemonId::new(), 10).await?, []);
+    assert_eq!(storage.lapsed_for(DaemonId::new(), 10).await?, []);
     Ok(())
 }

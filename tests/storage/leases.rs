@@ -305,12 +305,12 @@ async fn a_daemon_takes_nothing_over_from_itself(storage: TestStorage) -> Result
     let lease = storage.claimed(batch.id, 2, daemon).await?;
     storage.let_die(daemon).await?;
 
-    let by_itself = (storage.lapsed_leases(daemon, 10).await?, storage.take_over(lease.fenced(), daemon).await?);
+    let by_itself = (storage.lapsed_for(daemon, 10).await?, storage.take_over(lease.fenced(), daemon).await?);
 
     assert_eq!(by_itself, (vec![], None));
     assert_eq!(storage.lapsed(10).await?, [lease.fenced()], "it has lapsed for others");
     storage.give_back(lease.fenced()).await?;
-    assert_eq!(storage.lapsed_leases(daemon, 10).await?, [lease.fenced()], "given back it is anybody's");
+    assert_eq!(storage.lapsed_for(daemon, 10).await?, [lease.fenced()], "given back it is anybody's");
     Ok(())
 }
 
@@ -500,7 +500,15 @@ mod opening {
 
         let reopened = storage.place.open().await?;
 
-        assert_eq!(reopened.lapsed_leases(DaemonId::new(), 10).await?, [FencedLease { id: lease.id, token: 1 }]);
+        assert_eq!(
+            reopened
+                .lapsed_leases(DaemonId::new(), 10, 10)
+                .await?
+                .iter()
+                .map(|lapsed| lapsed.lease)
+                .collect::<Vec<_>>(),
+            [FencedLease { id: lease.id, token: 1 }]
+        );
         Ok(())
     }
 
@@ -513,7 +521,10 @@ mod opening {
 
         let other = storage.place.open().await?;
 
-        assert_eq!(other.lapsed_leases(DaemonId::new(), 10).await?, []);
+        assert_eq!(
+            other.lapsed_leases(DaemonId::new(), 10, 10).await?.iter().map(|lapsed| lapsed.lease).collect::<Vec<_>>(),
+            []
+        );
         Ok(())
     }
 }

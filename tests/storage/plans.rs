@@ -192,7 +192,7 @@ async fn open_lanes_are_found_by_index(storage: TestStorage) -> Result<()> {
 }
 
 async fn lapsed_leases_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.lapsed_leases(DaemonId::new(), 10)).await?;
+    let statements = sent(storage.lapsed_leases(DaemonId::new(), 10, 10)).await?;
 
     assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
     Ok(())

@@ -15,6 +15,9 @@ use crate::telemetry::chain;
 /// How much one read of a stream asks for, and how many are under way: downloads are bound by these, not by the file.
 const READ: u64 = 128 << 10;
 const READS_AHEAD: usize = 2;
+/// Of a local store: as many bytes in half as many reads, because the read itself costs more there than the wait for it.
+const NEAR_READ: u64 = 256 << 10;
+const NEAR_READS_AHEAD: usize = 1;
 /// How much reads of a store across the network grow to, while whoever takes the bytes goes on to: a round trip costs more
 /// there than the bytes.
 const FAR_READ: u64 = 4 << 20;
@@ -69,8 +72,10 @@ impl FileBytes {
     /// Reads a range bit by bit, in order, a little ahead of whoever takes it.
     pub fn stream(&self, blobs: &Blobs, range: Range<u64>) -> impl Stream<Item = Result<Bytes, BlobError>> + use<> {
         let blobs = blobs.clone();
-        let most = if blobs.is_local() { READ } else { FAR_READ };
-        let (reads, larger) = (Reads { pieces: self.pieces(range), size: READ, most }, blobs.larger_reads.clone());
+        let (least, most, ahead) =
+            if blobs.is_local() { (NEAR_READ, NEAR_READ, NEAR_READS_AHEAD) } else { (READ, FAR_READ, READS_AHEAD) };
+        let reads = Reads { pieces: self.pieces(range), least, most };
+        let larger = blobs.larger_reads.clone();
         stream::iter(reads.sized(larger))
             .map(move |(piece, permit)| {
                 let blobs = blobs.clone();
@@ -83,7 +88,7 @@ impl FileBytes {
                     read.map(|bytes| (bytes, permit))
                 }
             })
-            .buffered(READS_AHEAD)
+            .buffered(ahead)
             // A read counts until the next one is asked for: until then its bytes wait for the client.
             .scan(None, |held, read| {
                 let read = read.map(|(bytes, permit)| {
@@ -113,7 +118,7 @@ impl FileBytes {
 /// The pieces of a range that are still to be read.
 struct Reads {
     pieces: Vec<Piece>,
-    size: u64,
+    least: u64,
     most: u64,
 }
 
@@ -121,14 +126,15 @@ impl Reads {
     /// One read after the other. Each is made when an earlier one was taken, which shows that somebody reads, and is twice as
     /// large as the one before if there is room for that.
     fn sized(self, larger: Arc<Semaphore>) -> impl Iterator<Item = (Piece, Option<OwnedSemaphorePermit>)> {
-        let Self { pieces, mut size, most } = self;
+        let Self { pieces, least, most } = self;
+        let mut size = least;
         let mut pieces = pieces.into_iter();
         let mut rest: Option<Piece> = None;
         std::iter::from_fn(move || {
             let Piece { part, range } = rest.take().or_else(|| pieces.next())?;
             let permits = u32::try_from(size).expect("a few MiB");
-            let permit = (size > READ).then(|| larger.clone().try_acquire_many_owned(permits).ok()).flatten();
-            let length = if permit.is_some() { size } else { READ };
+            let permit = (size > least).then(|| larger.clone().try_acquire_many_owned(permits).ok()).flatten();
+            let length = if permit.is_some() { size } else { least };
             let end = range.end.min(range.start + length);
             if end < range.end {
                 rest = Some(Piece { part, range: end..range.end });
@@ -149,7 +155,7 @@ mod tests {
     }
 
     fn reads(pieces: Vec<Piece>, most: u64, larger: usize) -> Vec<Range<u64>> {
-        let reads = Reads { pieces, size: READ, most }.sized(Arc::new(Semaphore::new(larger)));
+        let reads = Reads { pieces, least: READ, most }.sized(Arc::new(Semaphore::new(larger)));
         reads.map(|(piece, _)| piece.range).collect()
     }
 

@@ -58,6 +58,12 @@ pub enum BlobError {
         /// Why.
         source: io::Error,
     },
+    /// A blob has fewer bytes than were written to it, or than its index says.
+    #[error("the blob {id} is shorter than it was written")]
+    Short {
+        /// The blob.
+        id: BlobId,
+    },
     /// The store is not the deployment's any more.
     #[error(
         "the blob store has lost the mark of this deployment: its directory was deleted or moved away, its bucket was \
@@ -73,7 +79,7 @@ impl BlobError {
     /// Whether there is no such blob, or no such range of it.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }) | Self::Short { .. })
     }
 }
 
@@ -138,7 +144,9 @@ impl Blobs {
     /// Reads a range of a blob.
     pub async fn read(&self, id: BlobId, range: Range<u64>) -> Result<Bytes, BlobError> {
         fail::fail_point!("blob.read", |what| Err(fault(what)));
-        Ok(self.store.get_range(&path(id), range).await?)
+        let wanted = range.end - range.start;
+        let bytes = self.store.get_range(&path(id), range).await?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(BlobError::Short { id }) }
     }
 
     /// How long a blob is, in bytes.

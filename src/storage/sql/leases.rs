@@ -16,13 +16,13 @@ use super::{End, SqlStorage, corrupt, in_write, on_reader, to_u64};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
-use crate::domain::lease::{DaemonPulse, FencedLease, Lease, OpenLane};
+use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
 use crate::domain::time::Timestamp;
 use crate::storage::{BatchInput, Beat, FileStore as _, HeldLease, LeaseStore, Result, StorageError};
 
 const BEAT: &str = "
     INSERT INTO daemons (id, lifetime, beats)
-    VALUES ($1, $2, 1)
+    VALUES ($1, $2, $3)
     ON CONFLICT (id) DO UPDATE SET lifetime = excluded.lifetime, beats = daemons.beats + 1";
 
 const DAEMONS: &str = "SELECT id, lifetime, beats FROM daemons ORDER BY id";
@@ -76,13 +76,18 @@ macro_rules! lapsed_for {
 }
 
 const LAPSED: &str = concat!(
-    "SELECT leases.id, leases.token
-     FROM leases JOIN batches ON batches.id = leases.batch_id
-     WHERE batches.status = 'in_progress' AND ",
+    "SELECT id, token, batch_id, model
+     FROM (
+         SELECT leases.id, leases.token, leases.batch_id, leases.model, batches.expires_at,
+                ROW_NUMBER() OVER (PARTITION BY leases.model ORDER BY batches.expires_at, leases.id) AS place
+         FROM leases JOIN batches ON batches.id = leases.batch_id
+         WHERE batches.status = 'in_progress' AND ",
     lapsed_for!("$1"),
     "
-     ORDER BY batches.expires_at, leases.id
-     LIMIT $2"
+     ) AS lapsed
+     WHERE place <= $2
+     ORDER BY place, expires_at, id
+     LIMIT $3"
 );
 
 // Raises the token first; the new holder reads the ledger after this has committed, so that a late commit of the old
@@ -176,7 +181,9 @@ fn position(stored: i64, table: &'static str, id: Uuid) -> Result<u32> {
 impl LeaseStore for SqlStorage {
     async fn beat(&self, daemon: DaemonId, lifetime: Duration) -> Result<Beat> {
         let (held, daemons): (Vec<(Uuid, i64, String)>, Vec<(Uuid, i64, i64)>) = in_write!(self.db, tx => {
-            query(BEAT).bind(daemon.0).bind(Timestamp(0).plus(lifetime).0).execute(&mut *tx).await?;
+            // Begins anywhere: a daemon that was declared dead and lives again has another count than the one seen.
+            let first = i64::from(rand::random::<u32>());
+            query(BEAT).bind(daemon.0).bind(Timestamp(0).plus(lifetime).0).bind(first).execute(&mut *tx).await?;
             let held = query_as(HELD).bind(daemon.0).fetch_all(&mut *tx).await?;
             End::Commit((held, query_as(DAEMONS).fetch_all(&mut *tx).await?))
         })?;
@@ -249,11 +256,17 @@ impl LeaseStore for SqlStorage {
         }))
     }
 
-    async fn lapsed_leases(&self, daemon: DaemonId, limit: u32) -> Result<Vec<FencedLease>> {
-        let rows: Vec<(Uuid, i64)> = on_reader!(self.db, conn => {
-            Ok(query_as(LAPSED).bind(daemon.0).bind(i64::from(limit)).fetch_all(&mut *conn).await?)
+    async fn lapsed_leases(&self, daemon: DaemonId, of_a_model: u32, limit: u32) -> Result<Vec<LapsedLease>> {
+        let rows: Vec<(Uuid, i64, Uuid, String)> = on_reader!(self.db, conn => {
+            let lapsed = query_as(LAPSED).bind(daemon.0).bind(i64::from(of_a_model)).bind(i64::from(limit));
+            Ok(lapsed.fetch_all(&mut *conn).await?)
         })?;
-        Ok(rows.into_iter().map(|(id, token)| FencedLease { id: LeaseId(id), token }).collect())
+        let lapsed = |(id, token, batch, model): (Uuid, i64, Uuid, String)| LapsedLease {
+            lease: FencedLease { id: LeaseId(id), token },
+            batch_id: BatchId(batch),
+            model: model.into(),
+        };
+        Ok(rows.into_iter().map(lapsed).collect())
     }
 
     async fn take_over(&self, lapsed: FencedLease, daemon: DaemonId) -> Result<Option<Lease>> {

@@ -50,8 +50,6 @@ const LOCK_RUNNING: &str = "
     WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')
     RETURNING output_file_id, error_file_id, total, completed, failed";
 
-const SET_COUNTERS: &str = "UPDATE batches SET completed = $2, failed = $3 WHERE id = $1";
-
 // Waits for claims under way, and leaves nothing to claim: after this no lease can be added.
 const CLOSE_LANES: &str = "UPDATE lanes SET next = last WHERE batch_id = $1 AND next < last";
 
@@ -69,7 +67,7 @@ const END: &str = "
         expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
         cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
     WHERE id = $1 AND status = $2 AND status IN ('finalizing', 'cancelling')
-    RETURNING output_file_id, output_parts, error_file_id, error_parts";
+    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed";
 
 const SIZE: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM file_parts WHERE file_id = $1";
 
@@ -102,7 +100,15 @@ impl Ledger for SqlStorage {
                         Checked::Violation(violation) => violations.push(violation),
                     }
                 }
-                if !violations.is_empty() {
+                // A commit that was still under way at the first look is what refused this one: the locks were waited for.
+                let known: Option<i32> = if violations.is_empty() && lost.is_empty() {
+                    None
+                } else {
+                    query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?
+                };
+                if known.is_some() {
+                    End::Rollback(Recorded::Applied)
+                } else if !violations.is_empty() {
                     End::Rollback(Recorded::Violations(violations))
                 } else if !lost.is_empty() {
                     End::Rollback(Recorded::LostLeases(lost))
@@ -145,9 +151,10 @@ impl Ledger for SqlStorage {
         in_write!(self.db, tx => {
             let counted: Option<Counted> = query_as(LOCK_RUNNING).bind(id.0).fetch_optional(&mut *tx).await?;
             if let Some(counted) = counted {
-                let (completed, failed) =
-                    tx.ledger_counts(counted.output_file_id, counted.error_file_id).await?;
-                query(SET_COUNTERS).bind(id.0).bind(completed).bind(failed).execute(&mut *tx).await?;
+                let counts = tx.ledger_counts(counted.output_file_id, counted.error_file_id).await?;
+                if counts != (counted.completed, counted.failed) {
+                    tx.correct_counters(id, counts).await?;
+                }
                 query(ALL_RECORDED).bind(id.0).bind(now.0).execute(&mut *tx).await?;
             }
             End::Commit(())
@@ -167,16 +174,7 @@ impl Ledger for SqlStorage {
                     let (completed, failed) =
                         tx.ledger_counts(counted.output_file_id, counted.error_file_id).await?;
                     if (completed, failed) != (counted.completed, counted.failed) {
-                        tracing::error!(
-                            batch_id = %id,
-                            total = counted.total,
-                            completed = counted.completed,
-                            failed = counted.failed,
-                            completed_in_ledger = completed,
-                            failed_in_ledger = failed,
-                            "the counters of a batch were not those of its ledger; it ends by its ledger"
-                        );
-                        query(SET_COUNTERS).bind(id.0).bind(completed).bind(failed).execute(&mut *tx).await?;
+                        tx.correct_counters(id, (completed, failed)).await?;
                     }
                     End::Commit(Some(Counts {
                         total: to_u64(counted.total),

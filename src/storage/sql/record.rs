@@ -24,9 +24,11 @@ const COUNT: &str = "
         reasoning_tokens = reasoning_tokens + $7, total_tokens = total_tokens + $8,
         output_parts = output_parts + $9, error_parts = error_parts + $10
     WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling') AND completed + failed + $2 + $3 <= total
-    RETURNING output_file_id, output_parts, error_file_id, error_parts";
+    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed";
 
 const RUNS: &str = "SELECT 1 FROM batches WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')";
+
+const SET_COUNTERS: &str = "UPDATE batches SET completed = $2, failed = $3 WHERE id = $1";
 
 // Of a file whose batch is locked: no part is added meanwhile.
 const ROWS_OF_FILE: &str = "SELECT rows FROM file_parts WHERE file_id = $1 AND rows IS NOT NULL";
@@ -55,6 +57,13 @@ pub(super) struct Files {
     pub(super) output_parts: i64,
     pub(super) error_file_id: Uuid,
     pub(super) error_parts: i64,
+    pub(super) completed: i64,
+    pub(super) failed: i64,
+}
+
+/// How many rows completed and failed, of the rows that have a line in the output and in the error file.
+fn counts(output: &RoaringBitmap, error: &RoaringBitmap) -> (i64, i64) {
+    (to_i64(output.len()), to_i64(error.difference_len(output)))
 }
 
 /// What became of the outcomes of one batch within a transaction that records.
@@ -76,6 +85,9 @@ pub(super) trait RecordBatch {
 
     /// How many rows have their line in the output and in the error file of a batch.
     async fn ledger_counts(&mut self, output_file: Uuid, error_file: Uuid) -> Result<(i64, i64)>;
+
+    /// Sets the counters of a batch, which is locked, to those of its ledger.
+    async fn correct_counters(&mut self, id: BatchId, counts: (i64, i64)) -> Result<()>;
 
     /// Takes what was run under a lease off what it owes.
     async fn pay_off(&mut self, lease: FencedLease, rows: i64) -> Result<Paid>;
@@ -150,10 +162,16 @@ macro_rules! records_batches {
                     if !batch.is_consistent() {
                         return violation(every_lease(), Contradiction::RowsDiffer);
                     }
-                    let recorded = self.rows_of(files.output_file_id).await? | self.rows_of(files.error_file_id).await?;
-                    let already = recorded & batch.rows();
+                    let (completed, failed) =
+                        (self.rows_of(files.output_file_id).await?, self.rows_of(files.error_file_id).await?);
+                    let already = (&completed | &failed) & batch.rows();
                     if !already.is_empty() {
                         return violation(batch.leases_of(&already), Contradiction::RecordedAlready(already));
+                    }
+                    let counts = counts(&completed, &failed);
+                    let counts = (counts.0 + count(&batch.output), counts.1 + count(&batch.error));
+                    if counts != (files.completed, files.failed) {
+                        self.correct_counters(id, counts).await?;
                     }
                 }
                 let parts = [
@@ -188,8 +206,18 @@ macro_rules! records_batches {
 
             async fn ledger_counts(&mut self, output_file: Uuid, error_file: Uuid) -> Result<(i64, i64)> {
                 let completed = self.rows_of(output_file).await?;
-                let failed = self.rows_of(error_file).await? - &completed;
-                Ok((to_i64(completed.len()), to_i64(failed.len())))
+                Ok(counts(&completed, &self.rows_of(error_file).await?))
+            }
+
+            async fn correct_counters(&mut self, id: BatchId, (completed, failed): (i64, i64)) -> Result<()> {
+                tracing::error!(
+                    batch_id = %id,
+                    completed,
+                    failed,
+                    "the counters of a batch were not those of its ledger; the ledger holds"
+                );
+                query(SET_COUNTERS).bind(id.0).bind(completed).bind(failed).execute(&mut *self).await?;
+                Ok(())
             }
 
             async fn pay_off(&mut self, lease: FencedLease, rows: i64) -> Result<Paid> {

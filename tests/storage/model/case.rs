@@ -178,7 +178,7 @@ impl<'a> Case<'a> {
     }
 
     async fn take_over(&mut self, who: usize) -> Result<()> {
-        let lapsed = self.storage.lapsed_leases(self.daemons[who].id, 10).await?;
+        let lapsed = self.storage.lapsed_for(self.daemons[who].id, 10).await?;
         if lapsed.is_empty() {
             return Ok(());
         }
@@ -205,7 +205,7 @@ impl<'a> Case<'a> {
     /// A daemon asks for a lease that is its own, whether it is held dead or not: it runs it already.
     async fn take_over_own(&mut self, who: usize) -> Result<()> {
         let daemon = &self.daemons[who];
-        let lapsed = self.storage.lapsed_leases(daemon.id, 10).await?;
+        let lapsed = self.storage.lapsed_for(daemon.id, 10).await?;
         for lease in self.current(who) {
             assert!(!lapsed.contains(&lease), "a daemon's own lease has not lapsed for itself");
             assert_eq!(self.storage.take_over(lease, daemon.id).await?, None);
