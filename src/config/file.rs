@@ -56,7 +56,17 @@ impl ConfigError {
     pub(super) fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().and_then(|span| text.get(..span.start));
         let place = before.map_or_else(String::new, |before| format!(", line {}", before.matches('\n').count() + 1));
-        Self::NotToml { path: path.to_owned(), place, why: error.message().to_owned() }
+        Self::NotToml { path: path.to_owned(), place, why: without_values(error.message()) }
+    }
+}
+
+/// An error of the parser without the text that it found: it may be a key that is not where it belongs.
+fn without_values(message: &str) -> String {
+    match (message.find("string \""), message.rfind("\", expected")) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}a text{}", &message[..start], &message[end + 1..])
+        }
+        _ => message.to_owned(),
     }
 }
 

@@ -142,6 +142,7 @@ async fn what_is_wrong_with_the_settings_is_said_at_the_start() {
         ),
         ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\ncolour = 'red'", "unknown field `colour`"),
         ("[[tools]]\nurl = 'TOOLS'", "missing field `name`"),
+        ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\nheaders = 'Authorization: sesame'", "a text, expected a map"),
         ("[[agents]]\nname = 'x'\nmodel = 'm'\ninstructions = ''\ntools = ['nobody']", "names 'nobody', which is not"),
         (
             "[[mcp_servers]]\nlabel = 'x'\nurl = 'TOOLS'\n[[mcp_servers]]\nlabel = 'x'\nurl = 'TOOLS'",
@@ -151,7 +152,7 @@ async fn what_is_wrong_with_the_settings_is_said_at_the_start() {
     for (settings, expected) in cases {
         let stage = Stage::with(&[], settings, &[]).await;
         let log = Process::try_start(stage.command()).await.err().expect("it does not start");
-        assert!(log.contains(expected), "{settings}\n{log}");
+        assert!(log.contains(expected) && !log.contains("sesame"), "{settings}\n{log}");
     }
     let stage = Stage::with_flags(&["--mcp-allowed-hosts", "https://example.com"]).await;
     let log = Process::try_start(stage.command()).await.err().expect("it does not start");

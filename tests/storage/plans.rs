@@ -55,7 +55,7 @@ on_both_databases!(
 );
 
 /// Scans of what a statement has made up itself, which is no table.
-const MADE_UP: [&str; 3] = ["SCAN kept", "SCAN open", "SCAN CONSTANT ROW"];
+const MADE_UP: [&str; 4] = ["SCAN kept", "SCAN open", "SCAN lapsed", "SCAN CONSTANT ROW"];
 
 const TARGET: &str = "sqlx::query";
 const SPAN: &str = "watched";

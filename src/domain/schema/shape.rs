@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 /// Subschemas, each counted once.
@@ -225,9 +226,21 @@ impl<'a> Building<'a> {
         Ok(())
     }
 
+    /// What a reference leads to. It must be the same for `jsonschema`, or something else is measured than is checked: that
+    /// decodes percent signs, and an object with an `$id` on the way is another document to it.
     fn behind(&mut self, reference: &str) -> Result<NodeNo, String> {
-        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-        let target = target.ok_or_else(|| format!("its reference {reference:?} is no JSON pointer into it"))?;
+        let no_pointer = || format!("its reference {reference:?} is no JSON pointer into it");
+        let pointer = reference.strip_prefix('#').and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());
+        let pointer = pointer.ok_or_else(no_pointer)?;
+        let on_the_way = pointer.match_indices('/').skip(1).map_while(|(end, _)| self.root.pointer(&pointer[..end]));
+        for object in on_the_way {
+            for name in ["$id", "id"] {
+                if object.get(name).is_some_and(Value::is_string) {
+                    return Err(only_pointers(name));
+                }
+            }
+        }
+        let target = self.root.pointer(&pointer).ok_or_else(no_pointer)?;
         self.number(target)
     }
 

@@ -102,6 +102,17 @@ fn a_schema_that_would_take_too_much_is_refused() {
         (json!({ "properties": { "a": { "$id": "http://x/", "$ref": "#/b" } } }), "`$id`"),
         (json!({ "$schema": "http://json-schema.org/draft-04/schema#", "not": { "id": "http://x/" } }), "`id`"),
         (json!({ "$ref": "http://127.0.0.1:9/schema.json" }), "no JSON pointer"),
+        (
+            json!({ "$ref": "#/$defs/%61", "$defs": { "%61": true, "a": { "$ref": "#/$defs/a" } } }),
+            "without going into the value",
+        ),
+        (
+            json!({ "$ref": "#/$defs/x/$defs/y", "$defs": { "z": true, "x": {
+                "$id": "http://x/",
+                "$defs": { "z": { "type": "integer" }, "y": { "$ref": "#/$defs/z" } }
+            } } }),
+            "`$id`",
+        ),
         (json!({ "$dynamicRef": "#x" }), "`$dynamicRef`"),
         (json!({ "type": "strang" }), "strang"),
     ];
@@ -112,6 +123,15 @@ fn a_schema_that_would_take_too_much_is_refused() {
     }
     assert!(Schema::compile("{").is_err());
     assert!(Schema::compile(&nested(200, r#"{"not":"#, "{}", "}")).is_err(), "nested too deeply to be read");
+}
+
+#[test]
+fn percent_signs_in_references_are_decoded() {
+    let schema =
+        compiled(&json!({ "$ref": "#/definitions/P%3CFoo%3E", "definitions": { "P<Foo>": { "type": "string" } } }));
+
+    let schema = schema.expect("generators write such names");
+    assert!(schema.check("\"a\"").is_ok() && schema.check("1").is_err());
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Ledger for SqlStorage {
     async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded> {
         let Some(first_blob) = flush.first_blob() else { return Ok(Recorded::Applied) };
         let guarded = self.is_guarded();
-        in_write!(self.db, tx => {
+        let recorded = in_write!(self.db, tx => {
             // A commit whose answer was lost: all of a flush is recorded, or nothing of it.
             let known: Option<i32> = query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?;
             if known.is_some() {
@@ -100,15 +100,7 @@ impl Ledger for SqlStorage {
                         Checked::Violation(violation) => violations.push(violation),
                     }
                 }
-                // A commit that was still under way at the first look is what refused this one: the locks were waited for.
-                let known: Option<i32> = if violations.is_empty() && lost.is_empty() {
-                    None
-                } else {
-                    query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *tx).await?
-                };
-                if known.is_some() {
-                    End::Rollback(Recorded::Applied)
-                } else if !violations.is_empty() {
+                if !violations.is_empty() {
                     End::Rollback(Recorded::Violations(violations))
                 } else if !lost.is_empty() {
                     End::Rollback(Recorded::LostLeases(lost))
@@ -116,7 +108,16 @@ impl Ledger for SqlStorage {
                     End::Commit(Recorded::Applied)
                 }
             }
-        })
+        })?;
+        if recorded == Recorded::Applied {
+            return Ok(recorded);
+        }
+        // The commit may have been under way still when it was looked for. Then it is what refused this one, whose locks
+        // waited for it, and it can be seen now.
+        let known: Option<i32> = on_reader!(self.db, conn => {
+            Ok(query_scalar(IS_RECORDED).bind(first_blob.0).fetch_optional(&mut *conn).await?)
+        })?;
+        Ok(if known.is_some() { Recorded::Applied } else { recorded })
     }
 
     async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap> {
