@@ -13,8 +13,18 @@ const FEW: u64 = 128;
 
 /// Raises the soft limit to the hard one: programs are given 1,024 for the sake of those that use `select`.
 pub(super) fn raise_limit() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        // Some systems call the hard limit infinite and take no such soft one.
+        let aims = [hard, 1 << 20, 1 << 16, 10_240].into_iter().filter(|aim| *aim > soft && *aim <= hard);
+        let mut raised = Ok(());
+        for aim in aims {
+            raised = setrlimit(Resource::RLIMIT_NOFILE, aim, hard);
+            if raised.is_ok() {
+                break;
+            }
+        }
+        raised
+    });
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }

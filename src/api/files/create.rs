@@ -16,6 +16,8 @@ use crate::domain::file::{Purpose, clean_filename};
 use crate::intake::{IntakeError, Taken, take_in};
 use crate::service::{self, CreateFileError, FileForm};
 
+/// How long the rest of an upload that was refused is read.
+const DRAINED_FOR: Duration = Duration::from_secs(5);
 const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 
 /// Uploads a file.
@@ -157,15 +159,20 @@ impl Upload {
     }
 }
 
-/// Reads on to the end of the body, or until it is no use.
+/// Reads on to the end of the body, or until it is no use. A client that sends slowly has its answer soon, or a broken
+/// connection: an upload that was refused takes nobody's place for long.
 async fn drain(mut body: BodyDataStream, at_most: u64) {
-    let mut drained = 0;
-    while let Some(Ok(chunk)) = body.next().await {
-        drained += chunk.len() as u64;
-        if drained > at_most {
-            break;
+    let read_on = async {
+        let mut drained = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            drained += chunk.len() as u64;
+            if drained > at_most {
+                break;
+            }
         }
-    }
+    };
+    // Whether it came to its end does not matter.
+    let _ = tokio::time::timeout(DRAINED_FOR, read_on).await;
 }
 
 fn wrong_purpose(purpose: &str) -> ApiError {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What connections must keep to. The defaults cut nobody who is merely slow.
+/// What connections must keep to. The defaults cut nobody who sends or reads a few KiB a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Connections that are open at once. Beyond them the one that has waited longest for a request is closed for a new

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -39,6 +40,8 @@ const HEAD_BYTES: usize = 128 << 10;
 /// What hyper holds of a body that is read and of an answer that is not: less than one read of a download is then all that
 /// waits for a client.
 const BUFFER_BYTES: usize = 128 << 10;
+/// What the kernel holds of answers for each connection is twice this.
+const SEND_BUFFER_BYTES: usize = 512 << 10;
 /// Out of file descriptors: some get free as connections end.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// How long to wait for a place before another connection is made to give up its own.
@@ -106,6 +109,11 @@ impl Connections {
                     // Answers are small and clients wait for them: no delay for fuller packets.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection keeps its delay");
+                    }
+                    // Bounds what a client that does not read costs, and lets one that reads slowly be told from it: a
+                    // socket can be written again only once a third of its buffer is free.
+                    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
+                        tracing::debug!(%error, "a connection keeps its buffer");
                     }
                     return (stream, self.place().await);
                 }
@@ -176,11 +184,15 @@ impl Server {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = peer.evicted.cancelled() => return,
             () = self.stop.cut.cancelled() => return,
-            () = self.stop.closing.cancelled() => {
+            () = async {
+                tokio::select! {
+                    () = peer.evicted.cancelled() => {}
+                    () = self.stop.closing.cancelled() => {}
+                }
+            } => {
                 connection.as_mut().graceful_shutdown();
-                // No request has come whole: there is nothing to wait for.
+                // No request has come whole: there is nothing to wait for. One that came meanwhile is answered.
                 if peer.is_quiet() {
                     return;
                 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// No request is being answered, and everything that was written has gone out.
@@ -12,10 +14,13 @@ const QUIET: u8 = 0;
 const ANSWERING: u8 = 1;
 /// The answer is complete, and some of it may not have gone out.
 const ANSWERED: u8 = 2;
+/// A connection is new for so long.
+const NEW: Duration = Duration::from_secs(1);
 
 /// One connection, as its IO, its service and the accept loop see it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peer {
+    opened: Instant,
     phase: AtomicU8,
     requests: AtomicU32,
     /// On the clock of [`Peers`], which counts such moments.
@@ -78,15 +83,24 @@ impl Peers {
     pub(super) fn enter(self: &Arc<Self>) -> Entry {
         let key = self.clock.fetch_add(1, Ordering::Relaxed);
         let (quiet_since, clock) = (AtomicU64::new(key), self.clock.clone());
-        let peer = Arc::new(Peer { quiet_since, clock, ..Peer::default() });
+        let peer = Arc::new(Peer {
+            opened: Instant::now(),
+            phase: AtomicU8::new(QUIET),
+            requests: AtomicU32::new(0),
+            quiet_since,
+            clock,
+            evicted: CancellationToken::new(),
+        });
         self.open.lock().expect("nobody panics with the lock").insert(key, peer.clone());
         Entry { peers: self.clone(), key, peer }
     }
 
-    /// Closes the connection that has waited longest for a request. Whether there was one.
+    /// Closes the connection that has waited longest for a request. Whether there was one. The first request of a connection
+    /// that has just come may be on its way.
     pub(super) fn evict(&self) -> bool {
         let open = self.open.lock().expect("nobody panics with the lock");
-        let waiting = open.values().filter(|peer| peer.is_quiet() && !peer.evicted.is_cancelled());
+        let is_new = |peer: &Peer| peer.requests() == 0 && peer.opened.elapsed() < NEW;
+        let waiting = open.values().filter(|peer| peer.is_quiet() && !peer.evicted.is_cancelled() && !is_new(peer));
         let longest = waiting.min_by_key(|peer| peer.quiet_since.load(Ordering::Relaxed));
         longest.inspect(|peer| peer.evicted.cancel()).is_some()
     }
