@@ -80,6 +80,9 @@ pub(super) trait RecordBatch {
     async fn record_batch(&mut self, id: BatchId, batch: &BatchFlush, guarded: bool, now: Timestamp)
     -> Result<Checked>;
 
+    /// Appends the parts to their files.
+    async fn append(&mut self, files: &Files, batch: &BatchFlush) -> Result<()>;
+
     /// The rows that have their line in a file.
     async fn rows_of(&mut self, file: Uuid) -> Result<RoaringBitmap>;
 
@@ -174,6 +177,12 @@ macro_rules! records_batches {
                         self.correct_counters(id, counts).await?;
                     }
                 }
+                self.append(&files, batch).await?;
+                query(ALL_RECORDED).bind(id.0).bind(now.0).execute(&mut *self).await?;
+                Ok(Checked::Recorded)
+            }
+
+            async fn append(&mut self, files: &Files, batch: &BatchFlush) -> Result<()> {
                 let parts = [
                     (&batch.output, files.output_file_id, files.output_parts),
                     (&batch.error, files.error_file_id, files.error_parts),
@@ -190,8 +199,7 @@ macro_rules! records_batches {
                             .await?;
                     }
                 }
-                query(ALL_RECORDED).bind(id.0).bind(now.0).execute(&mut *self).await?;
-                Ok(Checked::Recorded)
+                Ok(())
             }
 
             async fn rows_of(&mut self, file: Uuid) -> Result<RoaringBitmap> {
