@@ -57,6 +57,8 @@ pub(super) struct Survey {
     models: HashMap<Arc<str>, usize>,
     /// How many rows a lane gets that has no backlog here.
     first: usize,
+    /// How many waiting rows of a model are enough to be taken over.
+    enough: usize,
 }
 
 struct Standing {
@@ -88,7 +90,8 @@ impl Backlogs {
             lanes.iter().filter_map(|(lane, backlog)| Some((lane.clone(), backlog.upgrade()?))).collect()
         };
         let part_of = |lanes: usize| (permits * 4 / lanes.max(1)).max(MIN_LEASE);
-        let mut survey = Survey { lanes: HashMap::new(), models: HashMap::new(), first: part_of(held.len() + 1) };
+        let (first, enough) = (part_of(held.len() + 1), part_of(1));
+        let mut survey = Survey { lanes: HashMap::new(), models: HashMap::new(), first, enough };
         let least = part_of(held.len());
         for (lane, backlog) in held {
             let rows_a_second = backlog.rows_a_second().max(least);
@@ -120,8 +123,13 @@ impl Survey {
         Some(u32::try_from(rows.min(MAX_LEASE)).expect("bounded").min(lane.waiting()))
     }
 
-    /// The same of the rows of a batch that go to a model, however many there are.
-    pub(super) fn wanted_of(&self, batch: BatchId, model: &Arc<str>) -> Option<usize> {
+    /// Whether to take over a lease on rows of a batch that go to a model. It may have any number of rows, so that a model
+    /// of which enough wait here is left to others.
+    pub(super) fn takes_over(&self, batch: BatchId, model: &Arc<str>) -> bool {
+        self.models.get(model).is_none_or(|waiting| *waiting < self.enough) && self.wanted_of(batch, model).is_some()
+    }
+
+    fn wanted_of(&self, batch: BatchId, model: &Arc<str>) -> Option<usize> {
         if self.models.len() >= MODELS && !self.models.contains_key(model) {
             return None;
         }

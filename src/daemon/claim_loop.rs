@@ -77,7 +77,7 @@ where
         for lapsed in context.storage.lapsed_leases(context.id, LANES_OF_A_MODEL, LAPSED).await? {
             // What is too much for this daemon is left to others.
             let survey = context.backlogs.survey(context.limit.now());
-            if survey.wanted_of(lapsed.batch_id, &lapsed.model).is_none() {
+            if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
                 continue;
             }
             match context.storage.take_over(lapsed.lease, context.id).await {

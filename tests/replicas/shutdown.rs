@@ -28,6 +28,38 @@ async fn a_worker_that_stops_gives_back_what_it_has_not_run_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_worker_leaves_what_it_cannot_run_to_others() {
+    let stage = Stage::postgres(&["--latency", "60s"]).await;
+    let api = stage.serve(&["--role", "api"]).await;
+    let client = api.client();
+    let worker = async |concurrency: &str, grace: &str| {
+        stage
+            .serve(&[&LEASE[..], &["--role", "worker", "--max-concurrency", concurrency, "--grace", grace]].concat())
+            .await
+    };
+    let in_flight = async |count: u64| {
+        let seen = async || (number(&stage.upstream().await["in_flight"]) == count).then_some(());
+        eventually(&format!("{count} calls to be in flight"), seen).await;
+    };
+    let mut large = worker("64", "0s").await;
+    // A lease for each, which the large worker has alone.
+    let batches = [client.submit(rows(200)).await, client.submit(rows(100)).await];
+    in_flight(56).await;
+    large.terminate().await;
+
+    let small = worker("2", "0s").await;
+    in_flight(2).await;
+    let other = worker("64", "0s").await;
+    in_flight(58).await;
+
+    for id in batches {
+        client.cancel(&id).await.ok();
+        client.wait_for(&id, "cancelled").await;
+    }
+    drop((small, other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_program_at_once_and_what_was_recorded_stays() {
     let stage = Stage::sqlite(&["--latency", "1ms"]).await;
     let mut server = stage.serve(&["--grace", "1h", "--max-concurrency", "8"]).await;
