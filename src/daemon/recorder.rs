@@ -139,29 +139,23 @@ impl<S: Storage> Recorder<S> {
 
     /// Records a flush, however long the database is away. An error is a refusal that has come again and again.
     async fn record(&self, flush: &Flush) -> Result<Recorded, StorageError> {
-        for pause in PAUSES {
+        let mut pauses = PAUSES.iter();
+        loop {
             // An outage lasts as long as it lasts.
             let attempt = async || match self.storage.record(flush, self.clock.now()).await {
                 Err(error) if error.is_outage() => Err(error),
                 answer => Ok(answer),
             };
-            match self.until_done("recorded", attempt).await {
+            let error = match self.until_done("recorded", attempt).await {
                 Ok(recorded) => return Ok(recorded),
-                Err(error) => {
-                    metrics::flush_failed();
-                    tracing::error!(error = chain(&error), "the database refuses outcomes; trying again");
-                    tokio::time::sleep(pause).await;
-                }
-            }
+                Err(error) => error,
+            };
+            metrics::flush_failed();
+            let batches: Vec<String> = flush.batches.keys().map(ToString::to_string).collect();
+            tracing::error!(batches = batches.join(", "), error = chain(&error), "the database refuses outcomes");
+            let Some(pause) = pauses.next() else { return Err(error) };
+            tokio::time::sleep(*pause).await;
         }
-        let batches: Vec<String> = flush.batches.keys().map(ToString::to_string).collect();
-        self.storage.record(flush, self.clock.now()).await.inspect_err(|error| {
-            tracing::error!(
-                batches = batches.join(", "),
-                error = chain(error),
-                "outcomes could not be recorded together"
-            );
-        })
     }
 
     /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::ServerLimits;
@@ -49,8 +49,10 @@ impl BodyCut {
 pub(super) struct TimedBody<B> {
     body: B,
     limits: ServerLimits,
-    /// Runs from the moment at which the client was first waited for, until [`LEAST`] bytes have come.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client is waited for, and since when.
+    silence: Option<(Pin<Box<Sleep>>, Instant)>,
+    /// How long it was waited for, and the bytes that came, since [`LEAST`] bytes had come.
+    waited: Duration,
     came: usize,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     farewell: Option<Pin<Box<Sleep>>>,
@@ -59,12 +61,13 @@ pub(super) struct TimedBody<B> {
 impl<B> TimedBody<B> {
     pub(super) fn new(body: B, limits: ServerLimits, stopping: CancellationToken) -> Self {
         let stopping = Box::pin(stopping.cancelled_owned());
-        Self { body, limits, silence: None, came: 0, stopping, farewell: None }
+        Self { body, limits, silence: None, waited: Duration::ZERO, came: 0, stopping, farewell: None }
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyCut> {
         let (limit, farewell) = (self.limits.body, self.limits.farewell);
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let left = limit.saturating_sub(self.waited);
+        let (silence, _) = self.silence.get_or_insert_with(|| (Box::pin(sleep(left)), Instant::now()));
         if silence.as_mut().poll(cx).is_ready() {
             return Poll::Ready(BodyCut::Silent(limit));
         }
@@ -89,9 +92,11 @@ where
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame {
             self.came += frame.data_ref().map_or(0, Bytes::len);
+            if let Some((_, since)) = self.silence.take() {
+                self.waited += since.elapsed();
+            }
             if self.came >= LEAST {
-                self.came = 0;
-                self.silence = None;
+                (self.came, self.waited) = (0, Duration::ZERO);
             }
         }
         // A body that never pauses is not waited for, and must end all the same once the service stops.
@@ -132,5 +137,33 @@ impl HttpBody for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    use futures::FutureExt as _;
+    use futures::channel::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn time_that_the_service_takes_between_two_reads_does_not_count() {
+        let (client, arriving) = mpsc::unbounded::<Result<Bytes, Infallible>>();
+        let limits = ServerLimits { body: Duration::from_secs(2), ..ServerLimits::default() };
+        let mut body = TimedBody::new(Body::from_stream(arriving), limits, CancellationToken::new());
+        let mut next = async || {
+            let mut frame = Box::pin(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)));
+            assert!(frame.as_mut().now_or_never().is_none(), "the client is waited for");
+            client.unbounded_send(Ok(Bytes::from_static(b"few"))).expect("it is read");
+            frame.await.expect("it goes on").map(|_| ())
+        };
+
+        next().await.expect("a frame");
+        sleep(limits.body + Duration::from_millis(100)).await;
+        next().await.expect("the client was not slow");
     }
 }
