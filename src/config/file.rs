@@ -4,11 +4,16 @@
 //! those of the flags.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
 
 use super::tools::SECTIONS;
+
+/// So many bytes of a settings file are read: somebody may name the wrong file.
+const LONGEST: u64 = 4 << 20;
 
 /// What is wrong with a settings file.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +24,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It is not TOML.
     #[error("the settings file {path} is not valid TOML{place}: {why}")]
@@ -95,10 +100,21 @@ fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
     matches.try_get_one::<PathBuf>("config").ok()?.cloned()
 }
 
+/// Reads a settings file, which is not longer than [`LONGEST`].
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+    let read = read.and_then(|_| {
+        let is_longer = text.len() as u64 > LONGEST;
+        if is_longer { Err(io::Error::other("it is longer than 4 MiB")) } else { Ok(()) }
+    });
+    read.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    Ok(text)
+}
+
 fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
     let path = path.to_owned();
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let text = read(&path)?;
     let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
     for (key, value) in table.into_iter().filter(|(key, _)| !SECTIONS.contains(&key.as_str())) {
         let long = key.replace('_', "-");

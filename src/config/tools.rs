@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, Secret};
+use super::{ConfigError, Secret, file};
 
 /// Everything the settings file says of tools.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -114,8 +114,7 @@ impl ToolsConfig {
     /// # Errors
     /// What is wrong with them.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = file::read(path)?;
         let not_toml = |error: toml::de::Error| ConfigError::not_toml(path, &text, &error);
         let mut table: toml::Table = text.parse().map_err(not_toml)?;
         table.retain(|key, _| SECTIONS.contains(&key));

@@ -140,6 +140,27 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::domain::ids::{BatchId, LeaseId, RequestId};
+    use crate::domain::lease::FencedLease;
+
+    fn row(row: u32) -> Row {
+        let lease = FencedLease { id: LeaseId::new(), token: 1 };
+        Row { id: RequestId { batch: BatchId::new(), row }, lease }
+    }
+
+    #[tokio::test]
+    async fn lines_wait_for_those_before_them_to_be_recorded() {
+        let outcomes = Outcomes::new();
+        let hand_in = |no| outcomes.failed(row(no), vec![b'x'; (ROOM_KIB << 10) / 2]);
+
+        assert!(hand_in(0).now_or_never().is_some(), "there is room");
+        let mut waiting = Box::pin(hand_in(1));
+        assert!(waiting.as_mut().now_or_never().is_none(), "a little more than half of the room is taken");
+        let taken = outcomes.next().now_or_never().flatten().expect("enough has gathered");
+        assert!(waiting.as_mut().now_or_never().is_none(), "it is not recorded yet");
+        drop(taken);
+        assert!(waiting.now_or_never().is_some(), "there is room again");
+    }
 
     #[test]
     fn nobody_waits_for_a_recorder_that_is_gone() {

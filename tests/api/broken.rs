@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use batchwright::domain::ids::{BatchId, FileId};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use uuid::Uuid;
 
 use crate::common::builders::{file, line, rows};
@@ -193,6 +193,12 @@ async fn damage(app: &TestApp, statement: &'static str, id: Uuid) {
     assert_eq!(changed.rows_affected(), 1);
 }
 
+async fn execute(app: &TestApp, statement: String) {
+    let options = SqliteConnectOptions::new().filename(app.database());
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("the database is there");
+    sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await.expect("it is a statement");
+}
+
 fn batch_uuid(id: &str) -> Uuid {
     BatchId::parse(id).expect("the id of a batch").0
 }
@@ -221,6 +227,60 @@ async fn a_batch_that_cannot_be_read_is_left_out_of_lists_and_of_work() {
     assert_eq!((listed, &page["has_more"]), (2 + GOOD, &json!(false)));
     assert_eq!((&oldest["data"][0]["id"], &oldest["has_more"]), (&json!(first), &json!(false)));
     assert_eq!((broken.status, &broken.json()["error"]["type"]), (500, &json!("server_error")));
+}
+
+#[tokio::test]
+async fn a_batch_whose_input_or_index_is_cut_short_ends_with_a_line_for_each_row() {
+    for cut in ["content", "index"] {
+        let app = TestApp::with(&["--role", "api"]).await;
+        let input = rows(40);
+        let stored = upload(&app, &input).await;
+        let id = app.create_batch(&stored.id).await;
+        let path = if cut == "content" { &stored.content } else { &stored.index };
+        let whole = std::fs::read(path).expect("it is there");
+        std::fs::write(path, &whole[..whole.len() / 2]).expect("it can be written");
+
+        let app = app.stop().await.start(&[]).await;
+        good_ones_end(&app).await;
+        let (batch, codes) = ended(&app, &id, "completed", &input).await;
+
+        assert!(codes.iter().all(|code| code == "input_unavailable"), "{cut} {codes:?}");
+        assert_eq!(batch["request_counts"]["failed"], json!(codes.len()), "{cut}");
+        assert_ne!(codes.len(), 0, "{cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_whose_results_the_database_refuses_costs_those_beside_it_no_call() {
+    const BESIDE: usize = 50;
+    let app = TestApp::start().await;
+    hold_the_held(&app);
+    let first = app.submit(held(BESIDE)).await;
+    let refused = app.submit(held(1)).await;
+    let last = app.submit(held(BESIDE)).await;
+    let rows = 2 * BESIDE + 1;
+    eventually("all rows to be called", async || (app.upstream.running() == rows).then_some(())).await;
+    let uuid = batch_uuid(&refused).simple();
+    let refuse = format!(
+        "CREATE TRIGGER refuse BEFORE INSERT ON file_parts \
+         WHEN NEW.file_id IN (SELECT output_file_id FROM batches WHERE id = x'{uuid}') \
+         BEGIN SELECT RAISE(ABORT, 'a row that the schema does not take'); END"
+    );
+    execute(&app, refuse).await;
+
+    app.upstream.release();
+    for id in [&first, &last] {
+        let batch = app.wait_for(id, "completed").await;
+        assert!(app.verify(&held(BESIDE), &batch).await.holds());
+    }
+    let calls = app.upstream.calls();
+    let of_rows_beside = calls.iter().filter(|call| !call.is_of("held-0")).count();
+    assert_eq!(of_rows_beside, 2 * (BESIDE - 1), "only the first row of a batch may be the refused one");
+    assert_eq!(app.batch(&refused).await["request_counts"]["completed"], 0);
+
+    execute(&app, "DROP TRIGGER refuse".to_owned()).await;
+    let batch = app.wait_for(&refused, "completed").await;
+    assert!(app.verify(&held(1), &batch).await.holds());
 }
 
 #[tokio::test]

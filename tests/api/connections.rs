@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::builders::rows;
 use crate::common::eventually::{eventually, until};
@@ -30,10 +30,11 @@ async fn until_closed(connection: TcpStream) -> String {
     timeout(PATIENCE, rest_of(connection)).await.expect("the server closes the connection")
 }
 
-/// Reads an answer without a body that ends with its connection.
+/// Reads an answer on a connection that stays open; nothing if it has ended.
 async fn answer(connection: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
-    let length = connection.read(&mut bytes).await.expect("the server answers");
+    // A connection that was reset has no answer.
+    let length = connection.read(&mut bytes).await.unwrap_or(0);
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
@@ -126,6 +127,76 @@ async fn a_download_that_nobody_reads_is_cut() {
 
     assert_eq!(answer.status, 200);
     drop(unread);
+}
+
+#[tokio::test]
+async fn a_download_that_is_read_slowly_comes_whole() {
+    const PIECE: usize = 64 << 10;
+    let limits = ServerLimits { unread: Duration::from_secs(1), ..patient() };
+    let app = TestApp::within(limits, &[]).await;
+    let file_id = app.upload(vec![b'\n'; 30 << 20]).await;
+    let mut connection = open(app.address, get(&format!("/v1/files/{file_id}/content"))).await;
+    let (mut came, begun) = (0, Instant::now());
+
+    while came < 30 << 20 {
+        sleep(Duration::from_millis(10)).await;
+        let mut piece = vec![0; PIECE];
+        let length = connection.read(&mut piece).await.expect("it is not cut");
+        assert_ne!(length, 0, "it ended after {came} bytes");
+        came += length;
+    }
+
+    assert!(begun.elapsed() > 2 * limits.unread, "it was slow");
+}
+
+#[tokio::test]
+async fn refused_uploads_that_are_slow_take_no_place_for_long() {
+    let app = TestApp::within(ServerLimits { connections: 4, uploads: 1, ..patient() }, &[]).await;
+    let mut uploads = vec![open(app.address, begun_upload()).await];
+    until("it to be taken in", || app.blobs().len() == 1).await;
+    uploads.extend(join_all((0..20).map(|_| open(app.address, begun_upload()))).await);
+
+    let answer = exchange(app.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+
+    assert_eq!(answer.status, 200);
+    for refused in uploads.split_off(1) {
+        let text = until_closed(refused).await;
+        assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    }
+    uploads[0].write_all(b"\n").await.expect("it is open");
+}
+
+#[tokio::test]
+async fn an_upload_is_refused_before_its_body_is_asked_for() {
+    let app = TestApp::within(ServerLimits { uploads: 1, ..patient() }, &[]).await;
+    let first = open(app.address, begun_upload()).await;
+    until("it to be taken in", || app.blobs().len() == 1).await;
+    let head = upload_head("multipart/form-data; boundary=b", "Content-Length: 100\r\nExpect: 100-continue");
+
+    let text = until_closed(open(app.address, head).await).await;
+
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_new_connection_has_its_place_until_its_first_request_may_have_come() {
+    for (new, is_kept) in [(NEVER, true), (Duration::ZERO, false)] {
+        let app = TestApp::within(ServerLimits { connections: 2, new, ..patient() }, &[]).await;
+        let mut used = open(app.address, get("/healthz")).await;
+        answer(&mut used).await;
+        let mut fresh = open(app.address, "").await;
+        // Both take part in the choice once the second has its place, which the third waits for.
+        let mut third = open(app.address, get("/healthz")).await;
+        assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
+        // The one with an answer waited for a request longer, and is gone. The next is the choice.
+        assert_eq!(until_closed(used).await, "");
+        let mut fourth = open(app.address, get("/healthz")).await;
+        assert!(answer(&mut fourth).await.starts_with("HTTP/1.1 200"));
+
+        fresh.write_all(get("/healthz").as_bytes()).await.expect("the kernel takes it");
+        assert_eq!(answer(&mut fresh).await.starts_with("HTTP/1.1 200"), is_kept);
+    }
 }
 
 #[tokio::test]

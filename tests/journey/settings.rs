@@ -99,6 +99,16 @@ async fn a_settings_file_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_too_long_for_settings_is_not_read_whole() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+
+    let output = run(serve(directory.path(), &["--config", "/dev/zero"])).await;
+
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("it is longer than 4 MiB"), "{}", said(&output));
+}
+
+#[tokio::test]
 async fn serve_without_an_upstream_says_how_to_name_one() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 

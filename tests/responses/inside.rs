@@ -236,6 +236,28 @@ async fn tools_of_mcp_servers_are_part_of_what_is_gone_on_from() {
 }
 
 #[tokio::test]
+async fn what_a_row_goes_on_from_is_bounded_in_bytes() {
+    let upstream = saying("Pear.");
+    let stage = Stage::at(&upstream, &["--upstream-responses", "chat"]).await;
+    let server = stage.serve().await;
+    let client = server.client();
+    let asking = |previous: Option<&Value>| {
+        let mut body = json!({ "model": "m", "input": "x".repeat(9 << 20) });
+        if let Some(previous) = previous {
+            body["previous_response_id"] = previous["id"].clone();
+        }
+        body
+    };
+    let first = respond(&client, asking(None)).await;
+    let second = respond(&client, asking(Some(&first))).await;
+
+    let id = submit(&client, &[("row", asking(Some(&second)))], json!({})).await;
+    let results = client.results(&client.wait_for(&id, "completed").await).await;
+
+    assert!(results.errors[0].to_string().contains("The conversation before this request is too long."));
+}
+
+#[tokio::test]
 async fn a_previous_response_that_is_not_there_is_an_error_of_the_row() {
     let stage = Stage::with_flags(&["--upstream-responses", "chat"]).await;
     let unknown = format!("resp_{:040x}", 7);

@@ -89,6 +89,28 @@ async fn equal_arguments_are_asked_once_of_a_tool_that_is_cached() {
 }
 
 #[tokio::test]
+async fn what_a_cached_tool_said_is_remembered_up_to_a_bound() {
+    const ROWS: usize = 10;
+    const CALLS: usize = 10;
+    // 25 MiB in all, of which 16 are kept.
+    let stage = special("cache = true", |_| Reply::new(200, "x".repeat(256 << 10))).await;
+    let row = |row: usize| {
+        let turn: Vec<Value> = (0..CALLS).map(|n| call("special", json!({ "n": row * CALLS + n }))).collect();
+        scripted(json!({ "turns": [turn] }), &["special"])
+    };
+    let names: Vec<String> = (0..ROWS).map(|no| format!("row-{no}")).collect();
+    let rows: Vec<(&str, Value)> = names.iter().enumerate().map(|(no, name)| (name.as_str(), row(no))).collect();
+
+    for _ in 0..2 {
+        assert_eq!(stage.results(&rows).await.output.len(), ROWS);
+    }
+
+    let asked = stage.calls("special").len();
+    assert!(asked > ROWS * CALLS * 5 / 4, "{asked}: more was kept than the bound");
+    assert!(asked <= 2 * ROWS * CALLS, "{asked}");
+}
+
+#[tokio::test]
 async fn no_more_calls_are_under_way_than_a_tool_bears() {
     let stage = special("max_concurrency = 2", |_| Reply::new(200, "ok").after(Duration::from_millis(20))).await;
     let turn: Vec<Value> = (0..6).map(|n| call("special", json!({ "n": n }))).collect();

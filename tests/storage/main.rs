@@ -31,6 +31,7 @@ mod daemons;
 mod ending;
 mod files;
 mod guard;
+mod late_commit;
 mod leases;
 mod ledger;
 mod merging;

@@ -4,10 +4,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use futures::StreamExt as _;
 
 use super::FileObject;
 use super::form::{Form, Part, malformed};
@@ -16,8 +15,6 @@ use crate::domain::file::{Purpose, clean_filename};
 use crate::intake::{IntakeError, Taken, take_in};
 use crate::service::{self, CreateFileError, FileForm};
 
-/// How long the rest of an upload that was refused is read.
-const DRAINED_FOR: Duration = Duration::from_secs(5);
 const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 
 /// Uploads a file.
@@ -33,25 +30,15 @@ pub(in crate::api) async fn create_file(
     body: Body,
 ) -> Result<Json<FileObject>, ApiError> {
     if app.stopping.is_cancelled() {
-        drain(body.into_data_stream(), app.intake.max_file_bytes).await;
         return Err(ApiError::stopping());
     }
+    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
     let mut bytes = body.into_data_stream();
-    let Ok(permit) = app.uploads.try_acquire() else {
-        drain(bytes, app.intake.max_file_bytes).await;
-        return Err(ApiError::too_many_uploads());
-    };
     let mut upload = Upload::default();
     let read = match Form::new(&mut bytes, &headers, app.intake.max_file_bytes) {
         Ok(form) => upload.read(&app, form).await,
         Err(error) => Err(error),
     };
-    if read.is_err() {
-        // Nothing is held of it any more.
-        drop(permit);
-        // A client that is still sending would see a broken connection instead of the answer.
-        drain(bytes, app.intake.max_file_bytes).await;
-    }
     let taken = upload.taken.take();
     let checked = read.and_then(|()| upload.check());
     match (checked, taken) {
@@ -157,22 +144,6 @@ impl Upload {
         let seconds = integer::in_text(param, seconds, KEPT_SECONDS)?;
         Ok(Some(Duration::from_secs(seconds.unsigned_abs())))
     }
-}
-
-/// Reads on to the end of the body, or until it is no use. A client that sends slowly has its answer soon, or a broken
-/// connection: an upload that was refused takes nobody's place for long.
-async fn drain(mut body: BodyDataStream, at_most: u64) {
-    let read_on = async {
-        let mut drained = 0;
-        while let Some(Ok(chunk)) = body.next().await {
-            drained += chunk.len() as u64;
-            if drained > at_most {
-                break;
-            }
-        }
-    };
-    // Whether it came to its end does not matter.
-    let _ = tokio::time::timeout(DRAINED_FOR, read_on).await;
 }
 
 fn wrong_purpose(purpose: &str) -> ApiError {

@@ -11,16 +11,17 @@ use axum::body::Bytes;
 use bytes::Buf as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::ServerLimits;
 use super::peer::Peer;
 use super::refusal;
 
-/// How long a client that was refused may go on to send. Closing the connection earlier would make its system throw the
-/// refusal away unread.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may go on to send once it has been answered, and for how long it may pause. Closing the connection
+/// earlier would make its system throw the answer away unread.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_SILENT: Duration = Duration::from_secs(1);
 
 /// A connection with bounds.
 pub(super) struct TimedIo {
@@ -33,7 +34,13 @@ pub(super) struct TimedIo {
     head_begun: Option<u32>,
     unread: Option<Unread>,
     refusal: Option<Bytes>,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Option<Linger>,
+}
+
+/// The last answer has gone out, and what still comes is thrown away.
+struct Linger {
+    end: Pin<Box<Sleep>>,
+    silence: Pin<Box<Sleep>>,
 }
 
 /// A write that waits for the client to read.
@@ -102,8 +109,28 @@ impl TimedIo {
                 }
             }
         }
-        self.linger = Some(Box::pin(sleep(LINGER)));
         Some(Poll::Ready(Ok(())))
+    }
+
+    /// Reads what the client still sends, until it ends or has been read for long enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Linger { end: Box::pin(sleep(LINGER)), silence: Box::pin(sleep(LINGER_SILENT)) });
+        if linger.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut room = [0; 8 << 10];
+        loop {
+            let mut buf = ReadBuf::new(&mut room);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    linger.silence.as_mut().reset(Instant::now() + LINGER_SILENT);
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return linger.silence.as_mut().poll(cx),
+            }
+        }
     }
 }
 
@@ -165,17 +192,6 @@ impl AsyncWrite for TimedIo {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-        let Some(linger) = &mut this.linger else { return Poll::Ready(Ok(())) };
-        if linger.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut room = [0; 8 << 10];
-        loop {
-            let mut buf = ReadBuf::new(&mut room);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
+        this.poll_linger(cx).map(Ok)
     }
 }

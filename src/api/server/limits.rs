@@ -12,7 +12,11 @@ pub struct ServerLimits {
     pub uploads: usize,
     /// For the head of a request, from its first byte, and for a new connection to send its first head.
     pub head: Duration,
-    /// For the next request on a connection that has had one.
+    /// A connection that has sent no request yet gives up its place for so long to nobody.
+    pub new: Duration,
+    /// For the next request on a connection that has had one. Longer than load balancers keep theirs, the longest 600
+    /// seconds: one that is closed at this end first may carry a request already. It costs a place that is given up when
+    /// another needs one.
     pub idle: Duration,
     /// For each KiB of a request's body.
     pub body: Duration,
@@ -28,7 +32,8 @@ impl Default for ServerLimits {
             connections: 4096,
             uploads: 1024,
             head: Duration::from_secs(30),
-            idle: Duration::from_secs(120),
+            new: Duration::from_secs(1),
+            idle: Duration::from_secs(620),
             body: Duration::from_secs(60),
             unread: Duration::from_secs(120),
             farewell: Duration::from_secs(3),

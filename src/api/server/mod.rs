@@ -82,6 +82,7 @@ struct Server {
 struct Connections {
     peers: Arc<Peers>,
     places: Arc<Semaphore>,
+    new: Duration,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -94,7 +95,7 @@ struct Place {
 impl Connections {
     fn new(limits: ServerLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.connections));
-        Self { peers: Arc::default(), places, warned: Mutex::default() }
+        Self { peers: Arc::default(), places, new: limits.new, warned: Mutex::default() }
     }
 
     /// The next connection, once there is a place for it; nothing once the server closes.
@@ -121,7 +122,7 @@ impl Connections {
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
-                    self.peers.evict();
+                    self.peers.evict(self.new);
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
@@ -134,7 +135,7 @@ impl Connections {
                 return Place { entry: self.peers.enter(), _permit: permit };
             }
             self.warn();
-            self.peers.evict();
+            self.peers.evict(self.new);
             // Soon if one was evicted; if all are being answered, one of them may be through.
             if let Ok(permit) = timeout(EVICT_AGAIN, self.places.clone().acquire_owned()).await {
                 let permit = permit.expect("the semaphore is never closed");

@@ -14,8 +14,6 @@ const QUIET: u8 = 0;
 const ANSWERING: u8 = 1;
 /// The answer is complete, and some of it may not have gone out.
 const ANSWERED: u8 = 2;
-/// A connection is new for so long.
-const NEW: Duration = Duration::from_secs(1);
 
 /// One connection, as its IO, its service and the accept loop see it.
 #[derive(Debug)]
@@ -97,9 +95,9 @@ impl Peers {
 
     /// Closes the connection that has waited longest for a request. Whether there was one. The first request of a connection
     /// that has just come may be on its way.
-    pub(super) fn evict(&self) -> bool {
+    pub(super) fn evict(&self, new: Duration) -> bool {
         let open = self.open.lock().expect("nobody panics with the lock");
-        let is_new = |peer: &Peer| peer.requests() == 0 && peer.opened.elapsed() < NEW;
+        let is_new = |peer: &Peer| peer.requests() == 0 && peer.opened.elapsed() < new;
         let waiting = open.values().filter(|peer| peer.is_quiet() && !peer.evicted.is_cancelled() && !is_new(peer));
         let longest = waiting.min_by_key(|peer| peer.quiet_since.load(Ordering::Relaxed));
         longest.inspect(|peer| peer.evicted.cancel()).is_some()
