@@ -329,7 +329,9 @@ async fn an_upload_that_goes_on_after_the_stop_is_still_taken_in() {
 
 #[tokio::test]
 async fn downloads_that_nobody_reads_cost_little() {
-    const CLIENTS: u64 = 100;
+    const CLIENTS: u64 = 300;
+    /// What all reads may hold that have grown, in KiB.
+    const LARGER_READS: u64 = 64 << 10;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let server = server(&directory).await;
     let client = server.client();
@@ -345,7 +347,7 @@ async fn downloads_that_nobody_reads_cost_little() {
     assert_eq!(client.content(&file_id).await.bytes.len(), 32 << 20);
 
     let grown = server.peak_memory() - before;
-    assert!(grown < (CLIENTS + 20) * 640, "the peak memory grew by {grown} kB");
+    assert!(grown < LARGER_READS + (CLIENTS + 20) * 640, "the peak memory grew by {grown} kB");
 }
 
 #[tokio::test]

@@ -18,9 +18,10 @@ const READS_AHEAD: usize = 2;
 /// Of a local store: as many bytes in half as many reads, because the read itself costs more there than the wait for it.
 const NEAR_READ: u64 = 256 << 10;
 const NEAR_READS_AHEAD: usize = 1;
-/// How much reads of a store across the network grow to, while whoever takes the bytes goes on to: a round trip costs more
-/// there than the bytes.
-const FAR_READ: u64 = 4 << 20;
+/// How much the reads of a stream grow to while its bytes are taken: 1 MiB is read 1.4 times as fast as 256 KiB from a local
+/// directory, and across a network a round trip costs more than the bytes.
+const LARGEST_NEAR_READ: u64 = 1 << 20;
+const LARGEST_READ: u64 = 4 << 20;
 /// What all larger reads may hold together, so that readers who stop cost no more than small reads.
 pub(super) const LARGER_READS: usize = 64 << 20;
 
@@ -72,8 +73,11 @@ impl FileBytes {
     /// Reads a range bit by bit, in order, a little ahead of whoever takes it.
     pub fn stream(&self, blobs: &Blobs, range: Range<u64>) -> impl Stream<Item = Result<Bytes, BlobError>> + use<> {
         let blobs = blobs.clone();
-        let (least, most, ahead) =
-            if blobs.is_local() { (NEAR_READ, NEAR_READ, NEAR_READS_AHEAD) } else { (READ, FAR_READ, READS_AHEAD) };
+        let (least, most, ahead) = if blobs.is_local() {
+            (NEAR_READ, LARGEST_NEAR_READ, NEAR_READS_AHEAD)
+        } else {
+            (READ, LARGEST_READ, READS_AHEAD)
+        };
         let reads = Reads { pieces: self.pieces(range), least, most };
         let larger = blobs.larger_reads.clone();
         stream::iter(reads.sized(larger))
@@ -171,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_a_near_store_stay_small() {
+    fn reads_end_where_parts_end() {
         let pieces = file(&[2 * READ + 1, 3]).pieces(0..u64::MAX);
 
         assert_eq!(reads(pieces, READ, LARGER_READS), [0..READ, READ..2 * READ, 2 * READ..2 * READ + 1, 0..3]);
     }
 
     #[test]
-    fn reads_of_a_far_store_grow_as_far_as_there_is_room() {
+    fn reads_grow_as_far_as_there_is_room() {
         let pieces = || file(&[8 * READ]).pieces(0..u64::MAX);
 
         assert_eq!(
