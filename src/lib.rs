@@ -21,7 +21,6 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod domain;
-#[cfg(feature = "failpoints")]
 mod fault;
 pub mod intake;
 pub mod processor;

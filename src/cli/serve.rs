@@ -25,12 +25,12 @@ use crate::api::{self, App, ServerLimits, Stop};
 use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, shown_url, without_credentials};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{EndpointProcessor, Ensured, Loans, RequestProcessor, ResponsesProcessor, StepLog};
+use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::SqlStorage;
 use crate::telemetry::{logs, metrics};
 use crate::tools::Catalog;
-use crate::upstream::{HttpClient, ReqwestHttpClient, UpstreamSettings};
+use crate::upstream::{HttpClient, ReqwestHttpClient, Session, UpstreamSettings};
 use crate::wakeup::Wakeup;
 
 /// How long what was begun to be removed may take, once nothing else is under way.
@@ -121,9 +121,7 @@ impl Service {
     ) -> anyhow::Result<Self> {
         let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
         let responses = settings.responses.clone();
-        let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs, loans: Arc<Loans>| {
-            endpoint_processor(&responses, storage, blobs, loans)
-        };
+        let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs| endpoint_processor(&responses, storage, blobs);
         Self::assemble(limits, settings, http.clone(), processor, Some(http), metrics).await
     }
 
@@ -134,9 +132,9 @@ impl Service {
     pub async fn embed<H, P>(settings: ServeConfig, http: H, processor: P) -> anyhow::Result<Self>
     where
         H: HttpClient,
-        P: RequestProcessor<SqlStorage, H> + 'static,
+        P: RequestProcessor<SqlStorage, Session<H>> + 'static,
     {
-        Self::assemble(ServerLimits::default(), settings, http, |_, _, _| Ok(processor), None, None).await
+        Self::assemble(ServerLimits::default(), settings, http, |_, _| Ok(processor), None, None).await
     }
 
     /// Opens the storage, starts the daemon with the processor that goes with it, and makes the router.
@@ -144,13 +142,13 @@ impl Service {
         limits: ServerLimits,
         settings: ServeConfig,
         http: H,
-        processor: impl FnOnce(&Arc<SqlStorage>, &Blobs, Arc<Loans>) -> anyhow::Result<P>,
+        processor: impl FnOnce(&Arc<SqlStorage>, &Blobs) -> anyhow::Result<P>,
         models: Option<ReqwestHttpClient>,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self>
     where
         H: HttpClient,
-        P: RequestProcessor<SqlStorage, H> + 'static,
+        P: RequestProcessor<SqlStorage, Session<H>> + 'static,
     {
         let clock = Clock::System;
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
@@ -170,15 +168,13 @@ impl Service {
         let settings = &service.settings;
         if settings.http.role.runs_rows() {
             let _entered = service.threads.enter();
-            let loans = Arc::new(Loans::default());
             let daemon = Daemon {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
                 http,
-                processor: Arc::new(processor(&storage, &blobs, loans.clone())?),
+                processor: Arc::new(processor(&storage, &blobs)?),
                 should_retry: settings.worker.should_retry(),
                 clock: clock.clone(),
-                loans,
                 wakeup: wakeup.clone(),
                 settings: DaemonSettings {
                     max_concurrency: settings.worker.max_concurrency as usize,
@@ -279,13 +275,12 @@ fn endpoint_processor(
     config: &ResponsesConfig,
     storage: &Arc<SqlStorage>,
     blobs: &Blobs,
-    loans: Arc<Loans>,
 ) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
     let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
     let steps = StepLog::start(storage.clone());
     let responses =
-        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), loans, Clock::System);
+        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), Clock::System);
     Ok(EndpointProcessor::new(responses, ensured, Clock::System))
 }
 

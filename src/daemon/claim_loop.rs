@@ -12,7 +12,7 @@ use crate::domain::lease::Lease;
 use crate::processor::RequestProcessor;
 use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
-use crate::upstream::HttpClient;
+use crate::upstream::{HttpClient, Session};
 
 /// How often to look for work that nobody announced: lanes of other replicas' batches, and leases of dead daemons.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,12 +27,14 @@ pub(super) async fn run<S, H, P>(context: Arc<Context<S, H, P>>, mut duty: Duty)
 where
     S: Storage,
     H: HttpClient,
-    P: RequestProcessor<S, H> + 'static,
+    P: RequestProcessor<S, Session<H>> + 'static,
 {
     let mut looked_for_lapsed = None;
     loop {
         let ready = async {
-            context.limit.until_above(0).await;
+            if context.limiter.limit() == 0 {
+                std::future::pending::<()>().await;
+            }
             context.lifeline.until_it_holds().await;
         };
         tokio::select! {
@@ -71,12 +73,12 @@ async fn claim_once<S, H, P>(context: &Arc<Context<S, H, P>>, look_for_lapsed: b
 where
     S: Storage,
     H: HttpClient,
-    P: RequestProcessor<S, H> + 'static,
+    P: RequestProcessor<S, Session<H>> + 'static,
 {
     if look_for_lapsed {
         for lapsed in context.storage.lapsed_leases(context.id, LANES_OF_A_MODEL, LAPSED).await? {
             // What is too much for this daemon is left to others.
-            let survey = context.backlogs.survey(context.limit.now());
+            let survey = context.backlogs.survey(context.limiter.limit());
             if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
                 continue;
             }
@@ -96,7 +98,7 @@ where
         }
     }
     let lanes = context.storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
-    let survey = context.backlogs.survey(context.limit.now());
+    let survey = context.backlogs.survey(context.limiter.limit());
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: somebody else moved the cursor. Looking again finds where it is.
     if let Some(lease) = context.storage.claim(lane, rows, context.id).await? {
@@ -109,7 +111,7 @@ fn start<S, H, P>(context: &Arc<Context<S, H, P>>, lease: Lease)
 where
     S: Storage,
     H: HttpClient,
-    P: RequestProcessor<S, H> + 'static,
+    P: RequestProcessor<S, Session<H>> + 'static,
 {
     // A child: the daemon's abort halts every lease.
     let halt = context.stops.abort.child_token();

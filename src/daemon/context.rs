@@ -14,18 +14,20 @@ use super::compact::Recordings;
 use super::held::Held;
 use super::items::Items;
 use super::lifeline::Lifeline;
-use super::limit::Limit;
 use super::outcomes::Outcomes;
 use super::peers::Peers;
 use super::queue::Queue;
 use super::recorder::Recording;
+use super::share::Share;
 use super::sweep::Broom;
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Clock;
-use crate::processor::{Loans, ShouldRetry};
+use crate::processor::ShouldRetry;
 use crate::storage::blobs::Blobs;
+use crate::telemetry::metrics;
+use crate::upstream::limiter::Limiter;
 use crate::wakeup::Wakeup;
 
 /// Rows that may wait for another attempt, for each call that may run: what bounds their memory.
@@ -71,7 +73,6 @@ pub(super) struct Context<S, H, P> {
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
     pub(super) clock: Clock,
-    pub(super) loans: Arc<Loans>,
     pub(super) wakeup: Wakeup,
     pub(super) settings: DaemonSettings,
     pub(super) stops: Stops,
@@ -80,7 +81,9 @@ pub(super) struct Context<S, H, P> {
     pub(super) backlogs: Backlogs,
     pub(super) lifeline: Lifeline,
     pub(super) peers: Mutex<Peers>,
-    pub(super) limit: Limit,
+    /// How many calls this daemon may have under way.
+    pub(super) limiter: Limiter,
+    pub(super) share: Share,
     pub(super) recordings: Arc<Recordings>,
     pub(super) broom: Broom,
     /// Batches whose rows could not be read.
@@ -104,8 +107,11 @@ impl<S, H, P> Context<S, H, P> {
         leases: TaskTracker,
         unreadable: Arc<Items<BatchId>>,
     ) -> Self {
-        let limit = Limit::new(daemon.settings.max_concurrency, daemon.settings.global_max_concurrency.is_some());
-        let queue = Arc::new(Queue::new(limit.now()));
+        let most = daemon.settings.max_concurrency;
+        // Of a shared limit this daemon has nothing until it knows its share.
+        let limiter = Limiter::new(if daemon.settings.global_max_concurrency.is_some() { 0 } else { most });
+        metrics::concurrency_limited_to(limiter.limit());
+        let queue = Arc::new(Queue::new(limiter.limit()));
         let places = daemon.settings.max_concurrency * WAITING_PER_CALL;
         Self {
             id,
@@ -116,7 +122,6 @@ impl<S, H, P> Context<S, H, P> {
             processor: daemon.processor,
             should_retry: daemon.should_retry,
             clock: daemon.clock,
-            loans: daemon.loans,
             wakeup: daemon.wakeup,
             settings: daemon.settings,
             stops,
@@ -125,7 +130,8 @@ impl<S, H, P> Context<S, H, P> {
             backlogs: Backlogs::default(),
             lifeline: Lifeline::new(),
             peers: Mutex::default(),
-            limit,
+            limiter,
+            share: Share::new(most),
             recordings: recording.recordings,
             broom: Broom::new(),
             unreadable,

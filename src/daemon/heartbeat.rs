@@ -10,6 +10,7 @@ use super::duty::Turn;
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, Place};
 use crate::storage::Storage;
+use crate::telemetry::metrics;
 
 /// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
 pub(super) const EVERY: Duration = Duration::from_millis(800);
@@ -23,10 +24,15 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     let beat = tokio::time::timeout(lifetime / 3, context.storage.beat(context.id, lifetime)).await??;
     context.lifeline.extend(asked, lifetime);
     if let Some(limit) = context.settings.global_max_concurrency {
-        context.limit.follow(place(context.id, &beat.daemons).share_of(limit), asked);
-        context.queue.set_permits(context.limit.now());
-        if context.limit.now() == 0 {
+        let before = context.limiter.limit();
+        context.share.follow(&context.limiter, place(context.id, &beat.daemons).share_of(limit), asked);
+        let now = context.limiter.limit();
+        context.queue.set_permits(now);
+        metrics::concurrency_limited_to(now);
+        if now == 0 {
             context.held.halt_all();
+        } else if before == 0 {
+            context.wakeup.wake();
         }
     }
     context.held.halt_all_but(&before, &beat.leases);

@@ -27,7 +27,7 @@ use crate::storage::Storage;
 use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::telemetry::chain;
-use crate::upstream::HttpClient;
+use crate::upstream::{HttpClient, Session};
 
 /// How often a row may be under way alone when its daemon dies.
 const TRIES_ALONE: u32 = 3;
@@ -45,7 +45,7 @@ pub(super) async fn run<S, H, P>(
 ) where
     S: Storage,
     H: HttpClient,
-    P: RequestProcessor<S, H> + 'static,
+    P: RequestProcessor<S, Session<H>> + 'static,
 {
     let mut run = LeaseRun {
         not_queued: (lease.last - lease.first) as usize,
@@ -85,7 +85,7 @@ impl<S, H, P> LeaseRun<S, H, P>
 where
     S: Storage,
     H: HttpClient,
-    P: RequestProcessor<S, H> + 'static,
+    P: RequestProcessor<S, Session<H>> + 'static,
 {
     async fn start_rows(&mut self) -> Result<(), ProcessorError> {
         let context = self.context.clone();

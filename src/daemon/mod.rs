@@ -12,7 +12,6 @@ mod admit;
 mod attempt;
 mod backlog;
 mod backoff;
-mod borrow;
 mod claim_loop;
 mod compact;
 mod context;
@@ -24,7 +23,6 @@ mod held;
 mod items;
 mod lease_run;
 mod lifeline;
-mod limit;
 mod lost_input;
 mod outcomes;
 mod owed;
@@ -35,7 +33,9 @@ mod queue_tests;
 mod recorder;
 mod retain;
 mod scheduler;
+mod share;
 mod sweep;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,11 +52,11 @@ use queue::Queue;
 
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
-use crate::processor::{Loans, RequestProcessor, ShouldRetry};
+use crate::processor::{RequestProcessor, ShouldRetry};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::{Liveness, chain};
-use crate::upstream::HttpClient;
+use crate::upstream::{HttpClient, Session};
 
 /// How often each duty runs when nothing happens.
 const ADMIT_EVERY: Duration = Duration::from_secs(1);
@@ -81,8 +81,6 @@ pub struct Daemon<S, H, P> {
     pub should_retry: ShouldRetry,
     /// Where the time comes from.
     pub clock: Clock,
-    /// Calls that rows lend while they wait for tools; shared with the processor.
-    pub loans: Arc<Loans>,
     /// How the API tells the daemon, and the daemon's parts each other, that there is something to do.
     pub wakeup: Wakeup,
     /// How it works.
@@ -104,7 +102,7 @@ impl<S, H, P> Daemon<S, H, P>
 where
     S: Storage,
     H: HttpClient,
-    P: RequestProcessor<S, H> + 'static,
+    P: RequestProcessor<S, Session<H>> + 'static,
 {
     /// Sets the daemon to work.
     #[must_use]
@@ -157,10 +155,7 @@ where
                 );
             }
         });
-        for caller in 0..context.settings.max_concurrency {
-            tasks.spawn(attempt::call_row_after_row(context.clone(), caller));
-        }
-        tasks.spawn(borrow::rows_on_borrowed_calls(context.clone(), tasks.clone()));
+        worker::Workers::start(context.clone(), tasks.clone());
         let claims = duty::Duty::new("claim", claim_loop::LOOK_EVERY, wakeup, &stops.stopping, &liveness);
         tasks.spawn(claim_loop::run(context, claims));
 

@@ -1,6 +1,6 @@
 //! Rows that were read and wait for a worker: a queue for each model, and in it one for each batch.
 //!
-//! A worker that becomes free takes a row of the model with the fewest under way, and of that model's batch with the fewest:
+//! A worker with a permit takes a row of the model with the fewest under way, and of that model's batch with the fewest:
 //! where more rows wait than can run, models share the calls evenly, and batches share those of their model.
 //!
 //! A model that has not answered yet, or whose last call found no server, may be one that hangs. It leaves an eighth of
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -20,6 +20,8 @@ use super::backlog::Waiting;
 use crate::domain::ids::BatchId;
 use crate::domain::lease::FencedLease;
 use crate::domain::request::{Pending, Request};
+use crate::domain::time::Clock;
+use crate::upstream::PermitObserver;
 
 /// Of fewer calls none is left unused for models to come.
 const FEW: usize = 4;
@@ -35,10 +37,22 @@ pub(super) struct OpenRow {
     pub(super) waiting: Waiting,
     /// What it takes up while it waits: a share of its read, or a place among the rows that wait for another attempt.
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
-    /// Its share of the calls, while a worker has it.
-    pub(super) share: Option<Share>,
+    /// Its share of the permits, while a worker has it.
+    pub(super) share: Option<Arc<Share>>,
     /// The lease ends when the last of these is gone.
     pub(super) open: TaskTrackerToken,
+}
+
+impl OpenRow {
+    /// Waits until the row's next attempt is due; `None` if it is called off before.
+    pub(super) async fn until_due(self, clock: &Clock) -> Option<Self> {
+        let wait = self.request.state.not_before.map(|at| at.since(clock.now())).unwrap_or_default();
+        tokio::select! {
+            biased;
+            () = self.halts.until_no_more() => None,
+            () = tokio::time::sleep(wait) => Some(self),
+        }
+    }
 }
 
 /// The ways in which the rows of a lease are called off. Shared by its rows: a token's own clones take a lock.
@@ -75,11 +89,10 @@ pub(super) struct Queue {
     held_back: AtomicUsize,
     /// Told when a row that was held back may begin.
     may_begin: Notify,
-    /// Workers that have no row to run.
-    idle: AtomicUsize,
-    /// Told when rows were added, and when a worker is idle no more.
-    more: Notify,
 }
+
+/// The right to one row of the queue, whichever is next when it is taken.
+pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 
 #[derive(Default)]
 struct State {
@@ -159,6 +172,22 @@ impl State {
         model.batches[batch].rows.pop_front()
     }
 
+    /// Counts a row under way more or less.
+    fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
+        let is_over = {
+            let batch = self.batch(model, id);
+            batch.running = batch.running.saturating_add_signed(change);
+            batch.running == 0 && batch.rows.is_empty()
+        };
+        self.running = self.running.saturating_add_signed(change);
+        if let Some(model) = self.models.iter_mut().find(|known| known.name == *model) {
+            model.running = model.running.saturating_add_signed(change);
+        }
+        if is_over {
+            self.tidy();
+        }
+    }
+
     /// Forgets batches of which nothing is here.
     fn tidy(&mut self) {
         for model in &mut self.models {
@@ -170,12 +199,13 @@ impl State {
 /// Rows wait, and none may begin.
 struct HeldBack;
 
-/// A row's share of the calls, given back when it is dropped.
+/// A row's share of the permits: it counts as one of those under way unless it has released its permit.
 pub(super) struct Share {
     queue: Arc<Queue>,
     model: Arc<str>,
     batch: BatchId,
     answers: Arc<AtomicBool>,
+    counts: AtomicBool,
 }
 
 impl Share {
@@ -191,33 +221,24 @@ impl Share {
     }
 }
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut state = self.queue.lock();
-        state.running -= 1;
-        let is_over = {
-            let batch = state.batch(&self.model, self.batch);
-            batch.running -= 1;
-            batch.running == 0 && batch.rows.is_empty()
-        };
-        if let Some(model) = state.models.iter_mut().find(|model| model.name == self.model) {
-            model.running -= 1;
+impl PermitObserver for Share {
+    fn acquired(&self) {
+        if !self.counts.swap(true, Relaxed) {
+            self.queue.lock().count(&self.model, self.batch, 1);
         }
-        if is_over {
-            state.tidy();
+    }
+
+    fn released(&self) {
+        if self.counts.swap(false, Relaxed) {
+            self.queue.lock().count(&self.model, self.batch, -1);
+            self.queue.tell_held_back();
         }
-        drop(state);
-        self.queue.tell_held_back();
     }
 }
 
-/// Held by a worker for as long as it has no row to run.
-pub(super) struct Idle<'a>(&'a Queue);
-
-impl Drop for Idle<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.0.idle.fetch_sub(1, Relaxed);
-        self.0.more.notify_one();
+        self.released();
     }
 }
 
@@ -229,8 +250,6 @@ impl Queue {
             filled: Semaphore::new(0),
             held_back: AtomicUsize::new(0),
             may_begin: Notify::new(),
-            idle: AtomicUsize::new(0),
-            more: Notify::new(),
         }
     }
 
@@ -257,50 +276,29 @@ impl Queue {
         drop(state);
         self.filled.add_permits(added);
         self.tell_held_back();
-        self.more.notify_one();
     }
 
-    /// Notes that a worker has no row to run.
-    pub(super) fn idle(&self) -> Idle<'_> {
-        self.idle.fetch_add(1, Relaxed);
-        Idle(self)
-    }
-
-    /// The next row for a call that another row has lent, if there is one now and no worker is idle, whose it would be. It
-    /// has no share of the calls: the row that lent the call has.
-    pub(super) fn next_for_nobody_else(&self) -> Option<OpenRow> {
-        if self.idle.load(Relaxed) > 0 {
-            return None;
-        }
+    /// Waits until a row may begin; `None` when the queue is closed. Dropping the ticket leaves the row to others.
+    pub(super) async fn ticket(&self) -> Option<Ticket<'_>> {
         loop {
-            self.filled.try_acquire().ok()?.forget();
-            let mut state = self.lock();
-            if let Some(next) = state.next_of(|_| true) {
-                return state.take(next);
-            }
-        }
-    }
-
-    /// Waits until there may be a row for one who has found none.
-    pub(super) async fn until_more(&self) {
-        self.more.notified().await;
-    }
-
-    /// The next row, or `None` when the queue is closed.
-    pub(super) async fn next(self: &Arc<Self>) -> Option<OpenRow> {
-        loop {
-            // Given back if the wait is given up.
-            let filled = self.filled.acquire().await.ok()?;
-            match self.take_next() {
-                Ok(taken) => {
-                    filled.forget();
-                    if taken.is_some() {
-                        return taken;
-                    }
+            let ticket = self.filled.acquire().await.ok()?;
+            let next = self.lock().next();
+            match next {
+                Ok(Some(_)) => return Some(Ticket(ticket)),
+                // The rows were taken out by `leave`.
+                Ok(None) => ticket.forget(),
+                Err(HeldBack) => {
+                    self.until_may_begin().await;
                 }
-                Err(HeldBack) => self.until_may_begin().await,
             }
         }
+    }
+
+    /// The next row for a ticket; `None` if meanwhile none may begin any more.
+    pub(super) fn take(self: &Arc<Self>, ticket: Ticket<'_>) -> Option<OpenRow> {
+        let taken = self.take_next().ok()?;
+        ticket.0.forget();
+        taken
     }
 
     /// The next row, if there is one now that may begin.
@@ -312,20 +310,6 @@ impl Queue {
             if taken.is_some() {
                 return taken;
             }
-        }
-    }
-
-    /// Puts a row back that was taken last, for the next worker.
-    pub(super) fn put_back(&self, mut row: OpenRow) {
-        row.share = None;
-        let mut state = self.lock();
-        if !row.halts.no_more() {
-            let model = row.request.data.model.clone();
-            state.batch(&model, row.row.id.batch).rows.push_front(row);
-            drop(state);
-            self.filled.add_permits(1);
-            self.tell_held_back();
-            self.more.notify_one();
         }
     }
 
@@ -357,9 +341,10 @@ impl Queue {
             model: model.name.clone(),
             batch: row.row.id.batch,
             answers: model.answers.clone(),
+            counts: AtomicBool::new(true),
         };
         drop(state);
-        row.share = Some(share);
+        row.share = Some(Arc::new(share));
         Ok(Some(row))
     }
 

@@ -14,6 +14,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::FencedLease;
 use crate::domain::request::{Request, RequestData};
+use crate::upstream::PermitObserver as _;
 
 /// Rows of one lease, as its run makes them.
 struct Given {
@@ -66,7 +67,13 @@ impl Given {
 
 /// The rows that workers would get now.
 fn taken(queue: &Arc<Queue>) -> Vec<OpenRow> {
-    std::iter::from_fn(|| queue.next().now_or_never().flatten()).collect()
+    std::iter::from_fn(|| queue.next_now()).collect()
+}
+
+/// What a worker does that has no permit, once it has one.
+async fn next(queue: &Arc<Queue>) -> Option<OpenRow> {
+    let ticket = queue.ticket().await?;
+    queue.take(ticket)
 }
 
 fn numbers(rows: &[OpenRow]) -> Vec<u32> {
@@ -154,7 +161,7 @@ fn workers_that_are_held_back_begin_when_they_may() {
     queue.push(hangs.rows(0..10));
     let mut stuck = taken(&queue);
     assert_eq!(stuck.len(), 3);
-    let mut held_back = Box::pin(queue.next());
+    let mut held_back = Box::pin(next(&queue));
     assert!(held_back.as_mut().now_or_never().is_none());
 
     queue.push(other.rows(20..21));
@@ -162,15 +169,34 @@ fn workers_that_are_held_back_begin_when_they_may() {
     assert_eq!(row.row.id.row, 20);
 
     drop(row);
-    let mut held_back = Box::pin(queue.next());
+    let mut held_back = Box::pin(next(&queue));
     assert!(held_back.as_mut().now_or_never().is_none());
     drop(stuck.pop());
     let _begun = held_back.now_or_never().flatten().expect("a row of the model has ended");
 
-    let mut held_back = Box::pin(queue.next());
+    let mut held_back = Box::pin(next(&queue));
     assert!(held_back.as_mut().now_or_never().is_none());
     queue.set_permits(16);
     assert!(held_back.now_or_never().flatten().is_some(), "there are more calls");
+}
+
+#[test]
+fn a_row_that_has_released_its_permit_leaves_room_for_another_of_its_model() {
+    let queue = Arc::new(Queue::new(1));
+    let a = Given::lease("m");
+    queue.push(a.rows(0..3));
+    let first = taken(&queue).pop().expect("one may begin");
+    assert!(queue.next_now().is_none());
+
+    let share = first.share.as_ref().expect("a worker has it");
+    share.released();
+    let second = queue.next_now().expect("the permit is free");
+    share.acquired();
+    drop(second);
+    assert!(queue.next_now().is_none(), "the first has its permit again");
+
+    drop(first);
+    assert!(queue.next_now().is_some());
 }
 
 #[test]
@@ -191,7 +217,7 @@ fn the_rows_of_a_halted_lease_hold_nobody_up() {
 #[test]
 fn a_closed_queue_sends_workers_home() {
     let queue = Arc::new(Queue::new(4));
-    let mut waiting = Box::pin(queue.next());
+    let mut waiting = Box::pin(next(&queue));
     assert!(waiting.as_mut().now_or_never().is_none(), "a worker waits");
 
     queue.close();

@@ -14,7 +14,6 @@ mod checked;
 mod default;
 mod endpoint;
 mod ensure;
-mod loans;
 mod responses;
 
 use std::pin::Pin;
@@ -25,7 +24,6 @@ use async_trait::async_trait;
 pub use default::DefaultRequestProcessor;
 pub use endpoint::EndpointProcessor;
 pub use ensure::Ensured;
-pub use loans::Loans;
 pub use responses::{ResponsesProcessor, ResponsesSettings, StepLog};
 
 use crate::domain::outcome::HttpResponse;

@@ -2,9 +2,12 @@
 
 mod answer_budget;
 mod http;
+pub mod limiter;
 mod retry_after;
+mod session;
 
 pub use http::{ReqwestHttpClient, UpstreamSettings};
+pub use session::{PermitObserver, Session};
 
 use bytes::Bytes;
 
@@ -62,6 +65,14 @@ impl From<UpstreamError> for FailureReason {
 pub trait HttpClient: Clone + Send + Sync + 'static {
     /// Posts a body to the upstream's path for its endpoint. Any status is an answer.
     fn post(&self, call: Call) -> impl Future<Output = Result<HttpResponse, UpstreamError>> + Send;
+
+    /// Waits until the next call may start at once. A client without a limit has nothing to wait for.
+    fn acquire_permit(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Lets other rows call until the next call of this one. To be said before the row waits for anything else.
+    fn release_permit(&self) {}
 }
 
 /// No upstream at all, for processors that call none.

@@ -19,7 +19,7 @@ async fn on_postgres_a_row_that_kills_its_worker_is_failed_in_the_end() {
 async fn fail_the_deadly_row(stage: Stage) {
     let start = async || {
         let mut command = stage.command_at("127.0.0.1:0", &["--lease", "2s", "--max-concurrency", "8"]);
-        command.env("FAILPOINTS", "attempt.of-deadly-row=return(crash)");
+        command.env("FAILPOINTS", "attempt.begun=return(deadly)");
         Process::start(command).await
     };
     let input = file((0..60).map(|row| line(&if row == 20 { "deadly".to_owned() } else { format!("row-{row}") })));

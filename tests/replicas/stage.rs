@@ -136,7 +136,6 @@ impl Stage {
             processor: Arc::new(DefaultRequestProcessor::new(clock.clone())),
             should_retry: config.worker.should_retry(),
             clock,
-            loans: Arc::default(),
             wakeup: Wakeup::new(),
             settings: DaemonSettings {
                 max_concurrency: 16,

@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 
 use super::default::begin;
 use super::ensure::Ensured;
-use super::{CancellationFuture, Loans, ShouldRetry};
+use super::{CancellationFuture, ShouldRetry};
 use crate::config::{Dialect, ResponsesConfig};
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
@@ -54,14 +54,12 @@ pub struct ResponsesProcessor {
     ensured: Arc<Ensured>,
     steps: StepLog,
     blobs: Blobs,
-    loans: Arc<Loans>,
     asker: Asker,
     clock: Clock,
 }
 
 impl ResponsesProcessor {
-    /// A processor with the tools of `catalog`, that keeps steps in `steps`, finds earlier responses in `blobs`, and lends
-    /// calls to the daemon that has the same `loans`.
+    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`.
     #[must_use]
     pub fn new(
         settings: ResponsesSettings,
@@ -69,11 +67,10 @@ impl ResponsesProcessor {
         ensured: Arc<Ensured>,
         steps: StepLog,
         blobs: Blobs,
-        loans: Arc<Loans>,
         clock: Clock,
     ) -> Self {
         let asker = Asker::new(settings.dialect);
-        Self { settings, catalog, ensured, steps, blobs, loans, asker, clock }
+        Self { settings, catalog, ensured, steps, blobs, asker, clock }
     }
 
     /// Takes a row as far as it gets.

@@ -48,7 +48,7 @@ impl ResponsesProcessor {
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Ended {
-        let asked = match self.read(data, storage, !steps.is_empty()).await {
+        let asked = match self.read(data, storage, http, !steps.is_empty()).await {
             Ok(asked) => asked,
             Err(reason) => return Ended::stopped(reason),
         };
@@ -66,7 +66,6 @@ impl ResponsesProcessor {
         let limits = limits(&self.settings.limits, &asked.body);
         let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
         let end = run.to_the_end(&scope).await;
-        run.take_call().await;
         let end = match end {
             Ok(end) => end,
             Err(Stop::Reached(limit)) => End::Reached(limit),
@@ -83,7 +82,13 @@ impl ResponsesProcessor {
     }
 
     /// `is_begun` if the row has steps: it goes on from them, also if the tools that it began with are not served any more.
-    async fn read(&self, data: &RequestData, storage: &dyn Storage, is_begun: bool) -> Result<Asked, FailureReason> {
+    async fn read(
+        &self,
+        data: &RequestData,
+        storage: &dyn Storage,
+        http: &impl HttpClient,
+        is_begun: bool,
+    ) -> Result<Asked, FailureReason> {
         let body = Fields::read(&data.body).map_err(|error| {
             FailureReason::InvalidRow(format!("The row's body is not an object: {}.", plainly(&error)))
         })?;
@@ -98,20 +103,20 @@ impl ResponsesProcessor {
         if body.get("background").ok().flatten() == Some(true) {
             return Err(FailureReason::Unsupported("'background' has no meaning in a batch; leave it out.".to_owned()));
         }
-        let loans = &self.loans;
         let previous = match previous.and_then(|id| RequestId::parse_response(&id)) {
             Some(row) => {
-                let reading = previous::conversation(storage, &self.blobs, row, self.clock.now());
-                Some(loans.while_lent(Box::pin(reading)).await?)
+                http.release_permit();
+                Some(Box::pin(previous::conversation(storage, &self.blobs, row, self.clock.now())).await?)
             }
             // The upstream may have it.
             None => None,
         };
         let tools = if !is_begun && schema.is_none() && previous.is_none() && !self.catalog.serves(&body)? {
             None
-        } else if self.catalog.asks_servers(&body) {
-            Some(loans.while_lent(Box::pin(self.catalog.open(&body))).await?)
         } else {
+            if self.catalog.asks_servers(&body) {
+                http.release_permit();
+            }
             Some(Box::pin(self.catalog.open(&body)).await?)
         };
         if tools.is_some() && body.raw("conversation").is_some() {

@@ -19,6 +19,7 @@ use crate::domain::response::{
     End, Fields, ItemIds, Limit, Limits, Next, Opening, Rules, Served, Step, StepBody, StepPath, StepState, ToolCall,
     ToolOutput, Turn, decide_next, input_items, turns_of,
 };
+use crate::fault;
 use crate::processor::ShouldRetry;
 use crate::processor::ensure::RowSchema;
 use crate::storage::StepWrite;
@@ -53,10 +54,8 @@ pub(super) struct Run<'a, H> {
     steps: Mutex<Vec<Step>>,
     /// Whether any step has ended well since the row was taken up.
     has_progressed: AtomicBool,
-    /// A row has one call of a model at a time, however many agents it runs: it is one of those that may run at once.
+    /// Agents take turns at the row's permit. A step begins when its call does, not when its agent's turn is waited for.
     model: Semaphore,
-    /// Whether the row has that call, or has lent it while it waits for tools.
-    has_call: AtomicBool,
 }
 
 /// The row itself, or an agent within it.
@@ -87,7 +86,6 @@ impl<'a, H: HttpClient> Run<'a, H> {
             steps: Mutex::new(steps),
             has_progressed: AtomicBool::new(false),
             model: Semaphore::new(1),
-            has_call: AtomicBool::new(true),
         }
     }
 
@@ -106,9 +104,9 @@ impl<'a, H: HttpClient> Run<'a, H> {
             match self.decide(scope) {
                 Next::CallModel => self.call_model(scope).await?,
                 Next::CallTools(calls) => {
-                    // An agent has lent it after each of its calls, and another agent may have it now.
+                    // An agent has released it after its call, and another agent may have it now.
                     if scope.path == StepPath::root() {
-                        self.lend_call();
+                        self.http.release_permit();
                     }
                     let turn = scope.path.child(self.turns(scope) - 1);
                     let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
@@ -160,7 +158,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         };
         let (seq, asked) = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
-            self.take_call().await;
+            self.http.acquire_permit().await;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
             let question = Question {
@@ -171,8 +169,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
             };
             let asked = self.processor.asker.ask(self.http, &question, self.should_retry).await;
             if scope.path != StepPath::root() {
-                // The row itself waits for this agent, and other agents may wait for the call.
-                self.lend_call();
+                // The row itself waits for this agent, which may wait for tools next.
+                self.http.release_permit();
             }
             (seq, asked.and_then(|turn| self.within_bounds(turn)))
         };
@@ -260,20 +258,6 @@ impl<'a, H: HttpClient> Run<'a, H> {
         .boxed()
     }
 
-    fn lend_call(&self) {
-        if self.has_call.swap(false, Ordering::Relaxed) {
-            self.processor.loans.lend();
-        }
-    }
-
-    /// Takes the call back, if it is lent: before the model is called, and at the end, for whoever runs the row.
-    pub(super) async fn take_call(&self) {
-        if !self.has_call.load(Ordering::Relaxed) {
-            self.processor.loans.take().await;
-            self.has_call.store(true, Ordering::Relaxed);
-        }
-    }
-
     fn key(&self, path: &StepPath) -> String {
         format!("{}.{path}", self.row)
     }
@@ -298,7 +282,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         };
         let seq = step.seq;
         self.processor.steps.begun(self.write(step)).await;
-        fault("step.begun");
+        fault::at("step.begun");
         seq
     }
 
@@ -316,7 +300,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         step.state = state;
         step.error = error;
         step.ended_at = (state != StepState::InProgress).then_some(now);
-        fault("step.answered");
+        fault::at("step.answered");
         metrics::step_ended(step.path.is_model_call(), step.error.is_none(), now.since(step.started_at));
         match self.processor.steps.ended(self.write(step.clone())).await {
             Ok(()) => {}
@@ -327,7 +311,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         }
         // Others see it only now: what is decided by it is decided by what is durable.
         *self.steps().iter_mut().find(|known| known.seq == seq).expect("it was begun") = step;
-        fault("step.kept");
+        fault::at("step.kept");
         if state == StepState::Completed {
             self.has_progressed.store(true, Ordering::Relaxed);
         }
@@ -337,27 +321,6 @@ impl<'a, H: HttpClient> Run<'a, H> {
     fn write(&self, step: Step) -> StepWrite {
         StepWrite { row: self.row, lease: self.claimed.lease, step }
     }
-}
-
-/// A row that is called off while it waits for tools does not wait for its call as well.
-impl<H> Drop for Run<'_, H> {
-    fn drop(&mut self) {
-        if !*self.has_call.get_mut() {
-            self.processor.loans.take_back();
-        }
-    }
-}
-
-/// Where tests make the program die.
-#[cfg_attr(
-    not(feature = "failpoints"),
-    expect(clippy::missing_const_for_fn, unused_variables, reason = "there are no tests then")
-)]
-fn fault(point: &str) {
-    #[cfg(feature = "failpoints")]
-    fail::fail_point!(point, |what| {
-        crate::fault::act(what.as_deref());
-    });
 }
 
 /// What stops a row of what stopped its calls: what will not pass before what may, so that it is not tried again.

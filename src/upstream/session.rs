@@ -1,0 +1,147 @@
+//! The client that a row calls its upstream with: it makes every call with the row's permit.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::limiter::{Limiter, Permit, Priority};
+use super::{Call, HttpClient, UpstreamError};
+use crate::domain::outcome::HttpResponse;
+
+/// Is told whenever a row gives up its permit and has one again.
+pub trait PermitObserver: Send + Sync {
+    /// The row has a permit again.
+    fn acquired(&self);
+    /// The row has given up its permit, and goes on.
+    fn released(&self);
+}
+
+/// A client that makes one call at a time, with the permit of one row. Clones share the permit.
+///
+/// The permit stays with the row from call to call. [`HttpClient::release_permit`] gives it to another row while this
+/// one waits for something else, and its next call takes one back, before rows that begin.
+#[derive(Clone)]
+pub struct Session<H> {
+    row: Arc<Row<H>>,
+}
+
+struct Row<H> {
+    client: H,
+    limiter: Limiter,
+    observer: Option<Arc<dyn PermitObserver>>,
+    /// Locked while a call is under way.
+    permit: Mutex<Option<Permit>>,
+}
+
+impl<H: HttpClient> Session<H> {
+    /// A session of `client` with a permit of `limiter`.
+    #[must_use]
+    pub fn new(client: H, limiter: Limiter, permit: Permit, observer: Option<Arc<dyn PermitObserver>>) -> Self {
+        Self { row: Arc::new(Row { client, limiter, observer, permit: Mutex::new(Some(permit)) }) }
+    }
+
+    /// Takes the permit out at the end of the row, if it has one and no call is under way with it.
+    #[must_use]
+    pub fn take_permit(&self) -> Option<Permit> {
+        self.row.permit.try_lock().ok()?.take()
+    }
+}
+
+impl<H: HttpClient> Row<H> {
+    async fn acquire(&self, permit: &mut Option<Permit>) {
+        if permit.is_none() {
+            *permit = Some(self.limiter.acquire(Priority::Continuing).await);
+            self.observer.iter().for_each(|observer| observer.acquired());
+        }
+    }
+}
+
+impl<H: HttpClient> HttpClient for Session<H> {
+    async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
+        let mut permit = self.row.permit.lock().await;
+        self.row.acquire(&mut permit).await;
+        self.row.client.post(call).await
+    }
+
+    async fn acquire_permit(&self) {
+        let mut permit = self.row.permit.lock().await;
+        self.row.acquire(&mut permit).await;
+    }
+
+    fn release_permit(&self) {
+        if let Some(permit) = self.take_permit() {
+            drop(permit);
+            self.row.observer.iter().for_each(|observer| observer.released());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use bytes::Bytes;
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::domain::endpoint::Endpoint;
+
+    /// Answers a call only when it is polled a second time.
+    #[derive(Debug, Clone, Default)]
+    struct Slow(Arc<AtomicUsize>);
+
+    impl HttpClient for Slow {
+        async fn post(&self, _call: Call) -> Result<HttpResponse, UpstreamError> {
+            self.0.fetch_add(1, SeqCst);
+            tokio::task::yield_now().await;
+            self.0.fetch_sub(1, SeqCst);
+            Ok(HttpResponse { status: 200, request_id: None, retry_after: None, body: Bytes::new() })
+        }
+    }
+
+    fn call() -> Call {
+        Call { endpoint: Endpoint::Responses, key: String::new(), body: Bytes::new() }
+    }
+
+    fn session(client: &Slow, limiter: &Limiter) -> Session<Slow> {
+        let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
+        Session::new(client.clone(), limiter.clone(), permit, None)
+    }
+
+    #[tokio::test]
+    async fn a_row_makes_one_call_at_a_time_however_many_it_asks_for() {
+        let (client, limiter) = (Slow::default(), Limiter::new(2));
+        let session = session(&client, &limiter);
+        let mut calls = [Box::pin(session.post(call())), Box::pin(session.post(call()))];
+
+        for call in &mut calls {
+            assert!(call.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(client.0.load(SeqCst), 1);
+
+        futures::future::join_all(calls).await;
+        assert_eq!(limiter.held(), 1, "the row keeps its permit");
+    }
+
+    #[tokio::test]
+    async fn a_permit_is_released_between_calls_only_and_taken_back_for_the_next() {
+        let (client, limiter) = (Slow::default(), Limiter::new(1));
+        let session = session(&client, &limiter);
+        let mut under_way = Box::pin(session.post(call()));
+        assert!(under_way.as_mut().now_or_never().is_none());
+        session.release_permit();
+        assert_eq!(limiter.held(), 1, "a call is made with it");
+        under_way.await.expect("it answers");
+
+        session.release_permit();
+        let other = limiter.acquire(Priority::New).now_or_never().expect("it is free");
+        let mut next = Box::pin(session.post(call()));
+        assert!(next.as_mut().now_or_never().is_none());
+        assert_eq!(client.0.load(SeqCst), 0, "it waits for a permit");
+
+        drop(other);
+        next.await.expect("it answers");
+        assert!(session.take_permit().is_some());
+        assert_eq!(limiter.held(), 0);
+    }
+}
