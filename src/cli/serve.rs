@@ -121,7 +121,7 @@ impl Service {
     ) -> anyhow::Result<Self> {
         let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
         let responses = settings.responses.clone();
-        let processor = move |storage: &Arc<SqlStorage>, blobs: &Blobs| endpoint_processor(&responses, storage, blobs);
+        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, blobs, steps);
         Self::assemble(limits, settings, http.clone(), processor, Some(http), metrics).await
     }
 
@@ -142,7 +142,7 @@ impl Service {
         limits: ServerLimits,
         settings: ServeConfig,
         http: H,
-        processor: impl FnOnce(&Arc<SqlStorage>, &Blobs) -> anyhow::Result<P>,
+        processor: impl FnOnce(&Blobs, StepLog) -> anyhow::Result<P>,
         models: Option<ReqwestHttpClient>,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self>
@@ -168,11 +168,13 @@ impl Service {
         let settings = &service.settings;
         if settings.http.role.runs_rows() {
             let _entered = service.threads.enter();
+            let steps = StepLog::default();
             let daemon = Daemon {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
                 http,
-                processor: Arc::new(processor(&storage, &blobs)?),
+                processor: Arc::new(processor(&blobs, steps.clone())?),
+                steps,
                 should_retry: settings.worker.should_retry(),
                 clock: clock.clone(),
                 wakeup: wakeup.clone(),
@@ -271,14 +273,9 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// What runs rows in `batchwright serve`.
-fn endpoint_processor(
-    config: &ResponsesConfig,
-    storage: &Arc<SqlStorage>,
-    blobs: &Blobs,
-) -> anyhow::Result<EndpointProcessor> {
+fn endpoint_processor(config: &ResponsesConfig, blobs: &Blobs, steps: StepLog) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
     let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
-    let steps = StepLog::start(storage.clone());
     let responses =
         ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), Clock::System);
     Ok(EndpointProcessor::new(responses, ensured, Clock::System))

@@ -7,9 +7,9 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt::Row;
+use super::ClaimedRow;
 use super::backlog::Backlogs;
-use super::queue::{Halts, OpenRow, Queue};
+use super::queue::{Cancellation, Queue, QueuedRow};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::FencedLease;
@@ -21,7 +21,7 @@ struct Given {
     batch: BatchId,
     model: &'static str,
     lease: FencedLease,
-    halts: Arc<Halts>,
+    cancellation: Arc<Cancellation>,
     open: TaskTracker,
     backlogs: Backlogs,
 }
@@ -33,13 +33,13 @@ impl Given {
             batch: BatchId::new(),
             model,
             lease: FencedLease { id: LeaseId::new(), token: 1 },
-            halts: Arc::new(Halts { lease: token(), stopping: token(), abort: token() }),
+            cancellation: Arc::new(Cancellation { lease: token(), stopping: token(), abort: token() }),
             open: TaskTracker::new(),
             backlogs: Backlogs::default(),
         }
     }
 
-    fn row(&self, row: u32) -> OpenRow {
+    fn row(&self, row: u32) -> QueuedRow {
         let id = RequestId { batch: self.batch, row };
         let data = RequestData {
             id,
@@ -49,10 +49,10 @@ impl Given {
             body: Bytes::new(),
             metadata: Arc::default(),
         };
-        OpenRow {
-            row: Row { id, lease: self.lease },
+        QueuedRow {
+            row: ClaimedRow { id, lease: self.lease },
             request: Request::new(data),
-            halts: self.halts.clone(),
+            cancellation: self.cancellation.clone(),
             waiting: self.backlogs.add(self.batch, self.model, 1).row(),
             place: None,
             share: None,
@@ -60,23 +60,23 @@ impl Given {
         }
     }
 
-    fn rows(&self, rows: std::ops::Range<u32>) -> Vec<OpenRow> {
+    fn rows(&self, rows: std::ops::Range<u32>) -> Vec<QueuedRow> {
         rows.map(|row| self.row(row)).collect()
     }
 }
 
 /// The rows that workers would get now.
-fn taken(queue: &Arc<Queue>) -> Vec<OpenRow> {
+fn taken(queue: &Arc<Queue>) -> Vec<QueuedRow> {
     std::iter::from_fn(|| queue.next_now()).collect()
 }
 
 /// What a worker does that has no permit, once it has one.
-async fn next(queue: &Arc<Queue>) -> Option<OpenRow> {
+async fn next(queue: &Arc<Queue>) -> Option<QueuedRow> {
     let ticket = queue.ticket().await?;
     queue.take(ticket)
 }
 
-fn numbers(rows: &[OpenRow]) -> Vec<u32> {
+fn numbers(rows: &[QueuedRow]) -> Vec<u32> {
     rows.iter().map(|row| row.row.id.row).collect()
 }
 
@@ -205,7 +205,7 @@ fn the_rows_of_a_halted_lease_hold_nobody_up() {
     let (halted, other) = (Given::lease("m"), Given::lease("m"));
     queue.push(vec![halted.row(0), other.row(1), halted.row(2)]);
 
-    halted.halts.lease.cancel();
+    halted.cancellation.lease.cancel();
     queue.leave(halted.lease);
     // One that was waiting for another attempt, and is due only now.
     queue.push(vec![halted.row(3)]);

@@ -5,45 +5,37 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::Context;
-use super::duty::{Duty, Turn};
-use super::{lease_run, scheduler};
+use super::{Supply, lease_run, scheduler};
+use crate::daemon::timer::{TickResult, Timer};
 use crate::domain::lease::Lease;
-use crate::processor::RequestProcessor;
 use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
-use crate::upstream::{HttpClient, Session};
 
 /// How often to look for work that nobody announced: lanes of other replicas' batches, and leases of dead daemons.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(in crate::daemon) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lanes looked at for one claim, by deadline, and how many of them may be of one model.
 const LANES: u32 = 1024;
 const LANES_OF_A_MODEL: u32 = 16;
 /// Lapsed leases looked at together.
 const LAPSED: u32 = 256;
 
-/// Claims until the daemon stops.
-pub(super) async fn run<S, H, P>(context: Arc<Context<S, H, P>>, mut duty: Duty)
-where
-    S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
-{
+/// Claims until the daemon shutdown.
+pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut timer: Timer) {
     let mut looked_for_lapsed = None;
     loop {
         let ready = async {
-            if context.limiter.limit() == 0 {
+            if supply.limiter.limit() == 0 {
                 std::future::pending::<()>().await;
             }
-            context.lifeline.until_it_holds().await;
+            supply.validity.wait_until_valid().await;
         };
         tokio::select! {
             biased;
-            () = duty.stop().cancelled() => return,
+            () = timer.stop().cancelled() => return,
             () = ready => {}
             // Nothing is wrong with a loop that waits.
             () = tokio::time::sleep(LOOK_EVERY) => {
-                duty.report(Ok(()));
+                timer.report(Ok(()));
                 continue;
             }
         }
@@ -51,42 +43,38 @@ where
         if look_for_lapsed {
             looked_for_lapsed = Some(Instant::now());
         }
-        let claimed = claim_once(&context, look_for_lapsed).await;
+        let claimed = claim_once(&supply, look_for_lapsed).await;
         let found = matches!(claimed, Ok(true));
-        duty.report(claimed.map(drop).map_err(Into::into) as Turn);
+        timer.report(claimed.map(drop).map_err(Into::into) as TickResult);
         if found {
             // There may be more to claim.
             continue;
         }
         // Nothing to claim, enough of everything, or an error: wait for a change or the timer.
         tokio::select! {
-            goes_on = duty.wait() => if !goes_on {
+            goes_on = timer.wait() => if !goes_on {
                 return;
             },
-            () = context.backlogs.until_short() => {}
+            () = supply.backlogs.until_short() => {}
         }
     }
 }
 
 /// Takes over lapsed leases, or claims one, and starts what it has. False if there was none to be had, or none is wanted.
-async fn claim_once<S, H, P>(context: &Arc<Context<S, H, P>>, look_for_lapsed: bool) -> Result<bool>
-where
-    S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
-{
+async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) -> Result<bool> {
+    let (storage, me) = (&supply.shared.storage, supply.shared.id);
     if look_for_lapsed {
-        for lapsed in context.storage.lapsed_leases(context.id, LANES_OF_A_MODEL, LAPSED).await? {
+        for lapsed in storage.lapsed_leases(me, LANES_OF_A_MODEL, LAPSED).await? {
             // What is too much for this daemon is left to others.
-            let survey = context.backlogs.survey(context.limiter.limit());
+            let survey = supply.backlogs.survey(supply.limiter.limit());
             if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
                 continue;
             }
-            match context.storage.take_over(lapsed.lease, context.id).await {
+            match storage.take_over(lapsed.lease, me).await {
                 Ok(Some(lease)) => {
                     let (lease_id, batch_id, token) = (lease.id, lease.batch_id, lease.token);
                     tracing::info!(%lease_id, %batch_id, token, "lease taken over");
-                    start(context, lease);
+                    start(supply, lease);
                 }
                 Ok(None) => {}
                 // One that cannot be read keeps no other. As a lease that nobody runs it is given back.
@@ -97,25 +85,20 @@ where
             }
         }
     }
-    let lanes = context.storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
-    let survey = context.backlogs.survey(context.limiter.limit());
+    let lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
+    let survey = supply.backlogs.survey(supply.limiter.limit());
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: somebody else moved the cursor. Looking again finds where it is.
-    if let Some(lease) = context.storage.claim(lane, rows, context.id).await? {
-        start(context, lease);
+    if let Some(lease) = storage.claim(lane, rows, me).await? {
+        start(supply, lease);
     }
     Ok(true)
 }
 
-fn start<S, H, P>(context: &Arc<Context<S, H, P>>, lease: Lease)
-where
-    S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
-{
+fn start<S: Storage>(supply: &Arc<Supply<S>>, lease: Lease) {
     // A child: the daemon's abort halts every lease.
-    let halt = context.stops.abort.child_token();
-    context.held.take(lease.fenced(), halt.clone());
-    let backlog = context.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);
-    context.leases.spawn(lease_run::run(context.clone(), lease, halt, backlog));
+    let halt = supply.shared.shutdown.abort.child_token();
+    supply.held.take(lease.fenced(), halt.clone());
+    let backlog = supply.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);
+    supply.runs.spawn(lease_run::run(supply.clone(), lease, halt, backlog));
 }

@@ -11,19 +11,19 @@ use crate::upstream::limiter::Limiter;
 const SETTLED: Duration = Duration::from_millis(2500);
 
 /// Has a limiter follow a share. Moved by the heartbeat.
-pub(super) struct Share {
+pub(in crate::daemon) struct FairShare {
     most: usize,
     growing_since: Mutex<Option<Instant>>,
 }
 
-impl Share {
+impl FairShare {
     /// A share of `most` at any time.
-    pub(super) fn new(most: usize) -> Self {
+    pub(in crate::daemon) fn new(most: usize) -> Self {
         Self { most, growing_since: Mutex::default() }
     }
 
     /// Sets the limit to a share: down at once, up when it has settled.
-    pub(super) fn follow(&self, limiter: &Limiter, share: usize, at: Instant) {
+    pub(in crate::daemon) fn follow(&self, limiter: &Limiter, share: usize, at: Instant) {
         let share = share.min(self.most);
         let mut growing_since = self.growing_since.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_settled = || at.duration_since(*growing_since.get_or_insert(at)) >= SETTLED;
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_share_shrinks_at_once_and_grows_when_it_has_settled() {
-        let (share, limiter) = (Share::new(10), Limiter::new(0));
+        let (share, limiter) = (FairShare::new(10), Limiter::new(0));
         let start = Instant::now();
 
         let follow = |of, at| {

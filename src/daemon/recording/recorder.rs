@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
-use tokio::task::JoinHandle;
 
-use super::compact::Recordings;
-use super::context::Stops;
-use super::held::Held;
-use super::outcomes::{Outcome, Outcomes};
+use super::outbox::{Outbox, RowOutcome};
+use crate::daemon::duties::FlushCounts;
+use crate::daemon::leases::HeldLeases;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
 use crate::domain::lease::FencedLease;
 use crate::domain::time::Clock;
 use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
+use crate::storage::group_commit::Weighed;
 use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, StorageError, Violation};
 use crate::telemetry::chain;
 use crate::telemetry::metrics;
@@ -25,68 +24,32 @@ use crate::telemetry::metrics;
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
 
-/// What the recorder shares with the rest of the daemon.
-pub(super) struct Recording {
-    /// Where outcomes are handed in.
-    pub(super) outcomes: Arc<Outcomes>,
-    /// What was recorded, for the duty that merges parts.
-    pub(super) recordings: Arc<Recordings>,
-    /// The leases whose runs it halts when their outcomes are refused.
-    pub(super) held: Arc<Held>,
-}
-
-/// Starts a recorder. It ends when the outcomes are closed and all that was handed in is recorded.
-pub(super) fn start<S: Storage>(
-    storage: Arc<S>,
-    blobs: Blobs,
-    clock: Clock,
-    stops: Stops,
-) -> (Recording, JoinHandle<()>) {
-    let (outcomes, recordings, held) =
-        (Arc::new(Outcomes::new()), Arc::<Recordings>::default(), Arc::<Held>::default());
-    let recorder = Recorder { storage, blobs, clock, recordings: recordings.clone(), held: held.clone() };
-    let gone = Gone { outcomes: outcomes.clone(), stops };
-    let task = tokio::spawn(recorder.run(gone));
-    (Recording { outcomes, recordings, held }, task)
-}
-
-/// What follows when the recorder is gone. If it has panicked, leases must not wait for it, and rows whose lines nobody
-/// records must not be run: the daemon stops, and `/readyz` says that its loops do not turn.
-struct Gone {
-    outcomes: Arc<Outcomes>,
-    stops: Stops,
-}
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        self.outcomes.abandon();
-        self.stops.stopping.cancel();
-        self.stops.abort.cancel();
-    }
-}
-
 /// The outcomes of each batch by themselves.
-fn apart(outcomes: Vec<Outcome>) -> Vec<Vec<Outcome>> {
-    let mut batches: BTreeMap<BatchId, Vec<Outcome>> = BTreeMap::new();
+fn apart(outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
+    let mut batches: BTreeMap<BatchId, Vec<Weighed<RowOutcome>>> = BTreeMap::new();
     for outcome in outcomes {
         batches.entry(outcome.row.id.batch).or_default().push(outcome);
     }
     batches.into_values().collect()
 }
 
-struct Recorder<S> {
-    storage: Arc<S>,
-    blobs: Blobs,
-    clock: Clock,
-    recordings: Arc<Recordings>,
-    held: Arc<Held>,
+/// Takes outcomes from the outbox and records them.
+pub(in crate::daemon) struct Recorder<S> {
+    pub(in crate::daemon) storage: Arc<S>,
+    pub(in crate::daemon) blobs: Blobs,
+    pub(in crate::daemon) clock: Clock,
+    /// What was recorded, for the duty that merges parts.
+    pub(in crate::daemon) flush_counts: Arc<FlushCounts>,
+    /// The leases whose runs the recorder halts when their outcomes are refused.
+    pub(in crate::daemon) held: Arc<HeldLeases>,
 }
 
 impl<S: Storage> Recorder<S> {
-    async fn run(self, gone: Gone) {
-        while let Some(gathered) = gone.outcomes.next().await {
-            self.flush(gathered.outcomes).await;
-            for done in gathered.settling {
+    /// Records until the outbox is closed and everything in it is recorded.
+    pub(in crate::daemon) async fn run(self, outbox: &Outbox) {
+        while let Some(group) = outbox.next().await {
+            self.flush(group.items).await;
+            for done in group.settling {
                 // Nobody waits any more if the lease's task was dropped.
                 let _ = done.send(());
             }
@@ -96,7 +59,7 @@ impl<S: Storage> Recorder<S> {
     /// Records outcomes, however often it takes. Only those of lost leases are left out, and those that contradict the
     /// ledger or that the database refuses: their rows stay owed, and whoever runs the lease next reads from the ledger
     /// which they are.
-    async fn flush(&self, outcomes: Vec<Outcome>) {
+    async fn flush(&self, outcomes: Vec<Weighed<RowOutcome>>) {
         let mut flushes = vec![outcomes];
         while let Some(outcomes) = flushes.pop() {
             flushes.extend(self.flush_together(outcomes).await);
@@ -105,13 +68,13 @@ impl<S: Storage> Recorder<S> {
 
     /// Records outcomes in one transaction. Returns what is to be recorded apart: if the database refuses them, because of
     /// one batch others must not wait.
-    async fn flush_together(&self, mut outcomes: Vec<Outcome>) -> Vec<Vec<Outcome>> {
+    async fn flush_together(&self, mut outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
         while !outcomes.is_empty() {
             let flush = self.until_done("written", || self.write_parts(&outcomes)).await;
             match self.record(&flush).await {
                 Ok(Recorded::Applied) => {
                     metrics::flush_recorded(outcomes.len());
-                    flush.batches.keys().for_each(|batch| self.recordings.note(*batch));
+                    flush.batches.keys().for_each(|batch| self.flush_counts.note(*batch));
                     return Vec::new();
                 }
                 Ok(Recorded::LostLeases(lost)) => {
@@ -159,7 +122,7 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.
-    fn leave_out(&self, outcomes: &mut Vec<Outcome>, leases: &[FencedLease]) {
+    fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[FencedLease]) {
         outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
         self.held.halt(leases);
     }
@@ -202,8 +165,8 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Writes the lines as parts, one for each batch and file, all at once.
-    async fn write_parts(&self, outcomes: &[Outcome]) -> Result<Flush, BlobError> {
-        let mut batches: BTreeMap<BatchId, Vec<&Outcome>> = BTreeMap::new();
+    async fn write_parts(&self, outcomes: &[Weighed<RowOutcome>]) -> Result<Flush, BlobError> {
+        let mut batches: BTreeMap<BatchId, Vec<&RowOutcome>> = BTreeMap::new();
         for outcome in outcomes {
             batches.entry(outcome.row.id.batch).or_default().push(outcome);
         }
@@ -221,7 +184,7 @@ impl<S: Storage> Recorder<S> {
         Ok(Flush { batches: futures::future::try_join_all(written).await?.into_iter().collect() })
     }
 
-    async fn write_part(&self, outcomes: &[&Outcome], success: bool) -> Result<Option<RecordedPart>, BlobError> {
+    async fn write_part(&self, outcomes: &[&RowOutcome], success: bool) -> Result<Option<RecordedPart>, BlobError> {
         let mine = || outcomes.iter().filter(|outcome| outcome.is_success == success);
         let mut bytes = Vec::with_capacity(mine().map(|outcome| outcome.line.len()).sum());
         for outcome in mine() {

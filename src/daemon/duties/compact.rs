@@ -6,39 +6,43 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::TryStreamExt as _;
 
-use super::context::Context;
-use super::duty::Turn;
-use super::items::Items;
+use super::Duty;
+use crate::daemon::items::Items;
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::TickResult;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, FileId};
 use crate::storage::blobs::{BlobError, FileBytes};
 use crate::storage::{Storage, TieredPart};
 
+const EVERY: Duration = Duration::from_secs(1);
 /// How many neighbours become one. A file has fewer than this many parts of each tier, and of a million that were
 /// recorded seven tiers.
 const MERGED: usize = 8;
-/// What is this large is not made larger.
+/// Parts are merged only if the result stays within this size, in bytes.
 const LARGE: u64 = 256 << 20;
 
-/// Batches that are counted at once.
+/// Most batches whose flushes are counted. Beyond it the counts start anew, which costs a few parts more.
 const KNOWN: usize = 10_000;
 
-/// How often each batch was recorded since its files were looked at. Written by the recorder.
+/// How many flushes each batch was in since its files were looked at. Written by the recorder.
 #[derive(Default)]
-pub(super) struct Recordings(Mutex<HashMap<BatchId, usize>>);
+pub(in crate::daemon) struct FlushCounts(Mutex<HashMap<BatchId, usize>>);
 
-impl Recordings {
+impl FlushCounts {
     /// Notes that lines of a batch were recorded.
-    pub(super) fn note(&self, batch: BatchId) {
-        let mut recordings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(in crate::daemon) fn note(&self, batch: BatchId) {
+        let mut flush_counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Most batches end with fewer than would be merged: forgetting how many costs a few parts more.
-        if recordings.len() >= KNOWN {
-            recordings.clear();
+        if flush_counts.len() >= KNOWN {
+            flush_counts.clear();
         }
-        *recordings.entry(batch).or_default() += 1;
+        *flush_counts.entry(batch).or_default() += 1;
     }
 
     /// Notes that the parts of a batch could not be merged, so that it is due again.
@@ -48,42 +52,66 @@ impl Recordings {
 
     /// The batches whose files may have parts to merge. They are not returned again until there are more.
     fn due(&self, may_be_tried: impl Fn(BatchId) -> bool) -> Vec<BatchId> {
-        let mut recordings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recordings.extract_if(|batch, times| *times >= MERGED && may_be_tried(*batch)).map(|(batch, _)| batch).collect()
+        let mut flush_counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flush_counts
+            .extract_if(|batch, times| *times >= MERGED && may_be_tried(*batch))
+            .map(|(batch, _)| batch)
+            .collect()
     }
 }
 
 /// Merges what this daemon has recorded in too many parts.
-pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BatchId>>) -> Turn {
-    let due = context.recordings.due(|batch| items.is_due(batch));
-    let found = due.clone().into_iter().map(|batch| (batch, Ok(())));
-    let merged = items.each(found, 1, |batch, ()| merge_files(&context, batch)).await;
-    let well = merged.as_deref().unwrap_or_default();
-    due.iter().filter(|batch| !well.contains(batch)).for_each(|batch| context.recordings.put_back(*batch));
-    merged.map(drop)
+pub(super) struct Compact<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) flush_counts: Arc<FlushCounts>,
+    pub(super) items: Items<BatchId>,
 }
 
-async fn merge_files<S: Storage, H, P>(context: &Context<S, H, P>, batch: BatchId) -> Turn {
-    let Some(batch) = context.storage.batch(batch).await? else { return Ok(()) };
+#[async_trait]
+impl<S: Storage> Duty for Compact<S> {
+    fn name(&self) -> &'static str {
+        "compact"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    fn is_woken(&self) -> bool {
+        false
+    }
+
+    async fn tick(&self) -> TickResult {
+        let due = self.flush_counts.due(|batch| self.items.is_due(batch));
+        let found = due.clone().into_iter().map(|batch| (batch, Ok(())));
+        let merged = self.items.each(found, 1, |batch, ()| merge_files(&self.shared, batch)).await;
+        let well = merged.as_deref().unwrap_or_default();
+        due.iter().filter(|batch| !well.contains(batch)).for_each(|batch| self.flush_counts.put_back(*batch));
+        merged.map(drop)
+    }
+}
+
+async fn merge_files<S: Storage>(shared: &Shared<S>, batch: BatchId) -> TickResult {
+    let Some(batch) = shared.storage.batch(batch).await? else { return Ok(()) };
     tokio::select! {
         // What is half merged is nothing.
-        () = context.stops.stopping.cancelled() => Ok(()),
+        () = shared.shutdown.stopping.cancelled() => Ok(()),
         // A file that cannot be merged does not keep the other from it.
         (output, error) = async {
-            (merge_all(context, batch.output_file_id).await, merge_all(context, batch.error_file_id).await)
+            (merge_all(shared, batch.output_file_id).await, merge_all(shared, batch.error_file_id).await)
         } => output.and(error),
     }
 }
 
-async fn merge_all<S: Storage, H, P>(context: &Context<S, H, P>, file: FileId) -> Turn {
+async fn merge_all<S: Storage>(shared: &Shared<S>, file: FileId) -> TickResult {
     loop {
-        let parts = context.storage.tiered_parts(file).await?;
+        let parts = shared.storage.tiered_parts(file).await?;
         let Some(range) = next_merge(&parts) else { return Ok(()) };
         let parts = &parts[range];
-        let merged = write_merged(context, parts).await?;
-        if !context.storage.merge_parts(file, parts, merged, context.clock.now()).await? {
+        let merged = write_merged(shared, parts).await?;
+        if !shared.storage.merge_parts(file, parts, merged, shared.clock.now()).await? {
             // Another daemon has merged them.
-            context.blobs.delete(merged.blob).await?;
+            shared.blobs.delete(merged.blob).await?;
             return Ok(());
         }
         tracing::debug!(file_id = %file, parts = parts.len(), bytes = merged.bytes, "parts merged");
@@ -100,10 +128,10 @@ fn next_merge(parts: &[TieredPart]) -> Option<Range<usize>> {
     Some(first..first + MERGED)
 }
 
-async fn write_merged<S, H, P>(context: &Context<S, H, P>, parts: &[TieredPart]) -> Result<FilePart, BlobError> {
+async fn write_merged<S>(shared: &Shared<S>, parts: &[TieredPart]) -> Result<FilePart, BlobError> {
     let bytes = FileBytes::new(parts.iter().map(|part| part.part).collect());
-    let mut writer = context.blobs.writer().await?;
-    let mut stream = std::pin::pin!(bytes.stream(&context.blobs, 0..bytes.len()));
+    let mut writer = shared.blobs.writer().await?;
+    let mut stream = std::pin::pin!(bytes.stream(&shared.blobs, 0..bytes.len()));
     while let Some(piece) = stream.try_next().await? {
         writer.write(piece).await?;
     }

@@ -3,36 +3,57 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Context;
-use super::duty::{Failure, Turn};
-use super::items::Items;
-use super::lost_input::{GONE_AFTER, is_lost};
+use async_trait::async_trait;
+
+use super::Duty;
+
 use super::owed::{self, Owed, OwedError};
+use crate::daemon::items::Items;
+use crate::daemon::lost_input::{GONE_AFTER, is_lost};
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::{DutyError, TickResult};
 use crate::domain::batch::{Batch, BatchStatus, Counts};
 use crate::domain::ids::BatchId;
 use crate::domain::line::NeverRan;
 use crate::storage::{Ending, RecordedPart, Storage};
 use crate::telemetry::{chain, metrics};
 
+const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 64;
 /// How long the files of a batch are kept if the client does not say (contract §8.1).
 const FILES_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Ends every batch that can be ended.
-pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BatchId>>) -> Turn {
-    let page = |after| context.storage.batches_to_finish(after, BATCHES);
-    items.for_each(page, |batch| end(&context, &items, batch)).await
+pub(super) struct Finalize<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) items: Items<BatchId>,
 }
 
-async fn end<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BatchId>, batch: Batch) -> Turn {
+#[async_trait]
+impl<S: Storage> Duty for Finalize<S> {
+    fn name(&self) -> &'static str {
+        "finalize"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    async fn tick(&self) -> TickResult {
+        let page = |after| self.shared.storage.batches_to_finish(after, BATCHES);
+        self.items.for_each(page, |batch| end(&self.shared, &self.items, batch)).await
+    }
+}
+
+async fn end<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
     // A living daemon holds a lease of it: its turn comes when that one is given back.
-    let Some(counts) = context.storage.fence(batch.id).await? else { return Ok(()) };
+    let Some(counts) = shared.storage.fence(batch.id).await? else { return Ok(()) };
     let why = why(&batch);
-    let never_ran = if counts.owed() > 0 { Some(write_owed(context, items, &batch, counts, why).await?) } else { None };
+    let never_ran = if counts.owed() > 0 { Some(write_owed(shared, items, &batch, counts, why).await?) } else { None };
     if never_ran.as_ref().map_or(0, |part| part.rows.len()) != counts.owed() {
         return Err("the lines of the rows that never ran are not as many as are owed".into());
     }
-    let now = context.clock.now();
+    let now = shared.clock.now();
     let ending = Ending {
         id: batch.id,
         from: batch.status,
@@ -40,7 +61,7 @@ async fn end<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BatchId
         counts_as_failed: why == NeverRan::InputUnavailable,
         files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(FILES_KEPT))),
     };
-    if context.storage.finish(&ending, now).await? {
+    if shared.storage.finish(&ending, now).await? {
         metrics::batch_ended();
         tracing::info!(
             batch_id = %batch.id,
@@ -66,16 +87,16 @@ fn why(batch: &Batch) -> NeverRan {
 }
 
 /// Writes the lines of the rows that have none. The batch is fenced: the ledger does not change meanwhile.
-async fn write_owed<S: Storage, H, P>(
-    context: &Context<S, H, P>,
+async fn write_owed<S: Storage>(
+    shared: &Shared<S>,
     items: &Items<BatchId>,
     batch: &Batch,
     counts: Counts,
     why: NeverRan,
-) -> Result<RecordedPart, Failure> {
-    let recorded = context.storage.recorded_rows(batch.id).await?;
+) -> Result<RecordedPart, DutyError> {
+    let recorded = shared.storage.recorded_rows(batch.id).await?;
     let owed = Owed { batch: batch.id, total: u32::try_from(counts.total)?, recorded, why };
-    let error = match owed::write(context, &owed).await {
+    let error = match owed::write(shared, &owed).await {
         Ok(part) => return Ok(part),
         Err(OwedError::Output(error)) => return Err(error.into()),
         Err(OwedError::Input(error)) => error,
@@ -83,9 +104,9 @@ async fn write_owed<S: Storage, H, P>(
     // A batch that was given up has been looked at long enough, by whoever ran it.
     let looked_at = if why == NeverRan::InputUnavailable { GONE_AFTER } else { Duration::ZERO };
     let failing_for = items.failing_for(batch.id).max(looked_at);
-    if !is_lost(context, &*error, failing_for, batch.expires_at).await {
+    if !is_lost(shared, &*error, failing_for, batch.expires_at).await {
         return Err(error);
     }
     tracing::error!(batch_id = %batch.id, error = chain(&*error), "a batch ends without its input, which is lost");
-    Ok(owed::write_without_input(context, &owed).await?)
+    Ok(owed::write_without_input(shared, &owed).await?)
 }

@@ -10,11 +10,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt::Row;
 use super::backlog::Backlog;
-use super::context::Context;
-use super::lost_input;
-use super::queue::{Halts, OpenRow};
+use super::queue::{Cancellation, QueuedRow};
+use super::{ClaimedRow, Supply, unreadable};
+use crate::daemon::timer::DutyError;
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
 use crate::domain::lease::Lease;
@@ -22,81 +21,71 @@ use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
-use crate::processor::{ProcessorError, RequestProcessor};
 use crate::storage::Storage;
 use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::telemetry::chain;
-use crate::upstream::{HttpClient, Session};
 
 /// How often a row may be under way alone when its daemon dies.
-const TRIES_ALONE: u32 = 3;
+const MAX_QUARANTINE_TRIES: u32 = 3;
 /// A daemon that something else kills as soon as it has started never gets to try a row, so that the row is not blamed.
-const ALIVE_BEFORE_TRIAL: Duration = Duration::from_secs(2);
+const MIN_UPTIME: Duration = Duration::from_secs(2);
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
 /// Runs a lease to its end. `halt` is cancelled when its rows are not to be run here any more. `backlog` counts them all.
-pub(super) async fn run<S, H, P>(
-    context: Arc<Context<S, H, P>>,
+pub(super) async fn run<S: Storage>(
+    supply: Arc<Supply<S>>,
     lease: Lease,
     halt: CancellationToken,
     backlog: Arc<Backlog>,
-) where
-    S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
-{
+) {
+    let shutdown = &supply.shared.shutdown;
     let mut run = LeaseRun {
         not_queued: (lease.last - lease.first) as usize,
         model: lease.model.as_str().into(),
         open: TaskTracker::new(),
-        halts: Arc::new(Halts {
+        cancellation: Arc::new(Cancellation {
             lease: halt,
-            stopping: context.stops.stopping.clone(),
-            abort: context.stops.abort.clone(),
+            stopping: shutdown.stopping.clone(),
+            abort: shutdown.abort.clone(),
         }),
         backlog,
         lease,
-        context,
+        supply: supply.clone(),
     };
     // A panic is a failure like others: the lease must end.
     let started = AssertUnwindSafe(run.start_rows()).catch_unwind().await;
     if let Err(error) = started.unwrap_or_else(|_| Err("reading its rows panicked".into())) {
         // Its rows count as waiting until it is given back: meanwhile no more of the lane is claimed.
-        lost_input::lease_failed(&run.context, &run.lease, error, &run.halts).await;
+        unreadable::lease_failed(&supply.shared, &supply.unreadable, &run.lease, error, &run.cancellation).await;
     }
     run.end().await;
 }
 
-struct LeaseRun<S, H, P> {
-    context: Arc<Context<S, H, P>>,
+struct LeaseRun<S> {
+    supply: Arc<Supply<S>>,
     lease: Lease,
-    halts: Arc<Halts>,
+    cancellation: Arc<Cancellation>,
     model: Arc<str>,
-    /// The rows that are with the callers, or wait for one.
+    /// The rows that are with the workers, or wait for one.
     open: TaskTracker,
     backlog: Arc<Backlog>,
     /// Rows of the backlog that have not been handed to the queue.
     not_queued: usize,
 }
 
-impl<S, H, P> LeaseRun<S, H, P>
-where
-    S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
-{
-    async fn start_rows(&mut self) -> Result<(), ProcessorError> {
-        let context = self.context.clone();
-        let input = context.storage.batch_input(self.lease.batch_id).await?;
+impl<S: Storage> LeaseRun<S> {
+    async fn start_rows(&mut self) -> Result<(), DutyError> {
+        let supply = self.supply.clone();
+        let input = supply.shared.storage.batch_input(self.lease.batch_id).await?;
         let input = input.ok_or("the batch's input file is not in the database")?;
-        let reader = RowReader::new(context.blobs.clone(), input);
+        let reader = RowReader::new(supply.shared.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
         // What killed a holder was among the rows it had begun, and so is among the first.
-        let alone = if self.lease.is_suspect() { entries.len().min(context.settings.max_concurrency) } else { 0 };
+        let alone = if self.lease.is_suspect() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
         for entry in &entries[..alone] {
-            if !self.run_alone(&reader, entry).await? {
+            if !self.run_in_quarantine(&reader, entry).await? {
                 return Ok(());
             }
         }
@@ -114,33 +103,33 @@ where
         loop {
             let read = tokio::select! {
                 biased;
-                () = self.halts.until_no_more() => return Ok(()),
+                () = self.cancellation.cancelled() => return Ok(()),
                 read = reads.try_next() => read?,
             };
             let Some((lines, place)) = read else { return Ok(()) };
-            context.unreadable.went_well(self.lease.batch_id);
+            supply.unreadable.went_well(self.lease.batch_id);
             self.open_rows(reader, lines, &place).await;
         }
     }
 
     /// Runs one row of a suspect lease and has it recorded, while no other of a suspect lease runs. One that has been
     /// under way so when its daemon died, several times, is failed. False if the lease is not to be run any more.
-    async fn run_alone(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, ProcessorError> {
-        let context = self.context.clone();
+    async fn run_in_quarantine(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, DutyError> {
+        let supply = self.supply.clone();
         let _alone = tokio::select! {
             biased;
-            () = self.halts.until_no_more() => return Ok(false),
-            alone = context.alone.acquire() => alone,
+            () = self.cancellation.cancelled() => return Ok(false),
+            alone = supply.quarantine.acquire() => alone,
         };
         tokio::select! {
             biased;
-            () = self.halts.until_no_more() => return Ok(false),
-            () = tokio::time::sleep_until(context.started + ALIVE_BEFORE_TRIAL) => {}
+            () = self.cancellation.cancelled() => return Ok(false),
+            () = tokio::time::sleep_until(supply.shared.started + MIN_UPTIME) => {}
         }
         let lines = reader.lines(std::slice::from_ref(entry)).await?;
-        let Some(tries) = context.storage.try_alone(self.lease.fenced()).await? else { return Ok(false) };
-        if tries > TRIES_ALONE {
-            self.fail_as_deadly(lines).await;
+        let Some(tries) = supply.shared.storage.try_alone(self.lease.fenced()).await? else { return Ok(false) };
+        if tries > MAX_QUARANTINE_TRIES {
+            self.fail_poison_row(lines).await;
         } else {
             tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row of a suspect lease runs alone");
             let place = self.backlog.room().await;
@@ -149,39 +138,40 @@ where
         self.open.close();
         tokio::select! {
             () = self.open.wait() => {}
-            () = self.halts.until_no_more() => return Ok(false),
+            () = self.cancellation.cancelled() => return Ok(false),
         }
         self.open.reopen();
-        context.outcomes.settle().await;
+        supply.outbox.flush().await;
         Ok(true)
     }
 
-    async fn fail_as_deadly(&mut self, lines: Vec<(u32, Bytes)>) {
+    async fn fail_poison_row(&mut self, lines: Vec<(u32, Bytes)>) {
         self.backlog.let_go(lines.len());
         self.not_queued -= lines.len();
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
             tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
             let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
-            let line = line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(TRIES_ALONE));
-            let row = Row { id, lease: self.lease.fenced() };
-            self.context.outcomes.failed(row, line).await;
+            let line =
+                line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
+            let row = ClaimedRow { id, lease: self.lease.fenced() };
+            self.supply.outbox.failed(row, line).await;
         }
     }
 
     /// The rows of the lease without an entry in the ledger. Only a lease that somebody held before can have others.
-    async fn owed_entries(&mut self, reader: &RowReader) -> Result<Vec<IndexEntry>, ProcessorError> {
+    async fn owed_entries(&mut self, reader: &RowReader) -> Result<Vec<IndexEntry>, DutyError> {
         let mut entries = reader.entries(self.lease.first..self.lease.last).await?;
         if self.lease.token > 1 {
-            let recorded = self.context.storage.recorded_rows(self.lease.batch_id).await?;
+            let recorded = self.supply.shared.storage.recorded_rows(self.lease.batch_id).await?;
             entries.retain(|entry| !recorded.contains(entry.row));
             let owed = u32::try_from(entries.len()).expect("a lease has no more rows than its range");
             if owed == 0 || owed != self.lease.owed {
                 tracing::error!(lease_id = %self.lease.id, batch_id = %self.lease.batch_id, counted = self.lease.owed, owed,
                     "a lease did not count what it owes as its ledger does; the ledger holds");
-                self.context.storage.correct_owed(self.lease.fenced(), owed).await?;
+                self.supply.shared.storage.correct_owed(self.lease.fenced(), owed).await?;
                 // The counters may differ as well, and nothing may be left to record that would show it.
-                self.context.storage.recount(self.lease.batch_id, self.context.clock.now()).await?;
+                self.supply.shared.storage.recount(self.lease.batch_id, self.supply.shared.clock.now()).await?;
             }
             self.backlog.let_go(self.not_queued - entries.len());
             self.not_queued = entries.len();
@@ -195,13 +185,13 @@ where
         let mut rows = Vec::with_capacity(lines.len());
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
-            let row = Row { id, lease: self.lease.fenced() };
+            let row = ClaimedRow { id, lease: self.lease.fenced() };
             let waiting = self.backlog.row();
             match self.request(reader, id, &line) {
-                Ok(request) => rows.push(OpenRow {
+                Ok(request) => rows.push(QueuedRow {
                     row,
                     request,
-                    halts: self.halts.clone(),
+                    cancellation: self.cancellation.clone(),
                     waiting,
                     place: Some(place.clone()),
                     share: None,
@@ -209,11 +199,11 @@ where
                 }),
                 Err(error) => {
                     let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
-                    self.context.outcomes.failed(row, line::failed(id, "", &reason)).await;
+                    self.supply.outbox.failed(row, line::failed(id, "", &reason)).await;
                 }
             }
         }
-        self.context.queue.push(rows);
+        self.supply.queue.push(rows);
     }
 
     fn request(&self, reader: &RowReader, id: RequestId, line: &Bytes) -> serde_json::Result<Request<Pending>> {
@@ -231,23 +221,23 @@ where
     /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. Of a lease whose
     /// every row is recorded nothing is left to give.
     async fn end(self) {
-        let context = &self.context;
+        let supply = &self.supply;
         self.open.close();
         tokio::select! {
             () = self.open.wait() => {}
-            () = self.halts.until_no_more() => {
-                // Those that no caller has taken are left owed; the calls under way end or are aborted.
-                context.queue.leave(self.lease.fenced());
+            () = self.cancellation.cancelled() => {
+                // Those that no worker has taken are left owed; the calls under way end or are aborted.
+                supply.queue.leave(self.lease.fenced());
                 self.open.wait().await;
             }
         }
         self.backlog.let_go(self.not_queued);
-        context.outcomes.settle().await;
-        if let Err(error) = context.storage.give_back(self.lease.fenced()).await {
+        supply.outbox.flush().await;
+        if let Err(error) = supply.shared.storage.give_back(self.lease.fenced()).await {
             // The heartbeat finds that nobody runs it, and tries again.
             tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
         }
-        context.held.end(self.lease.fenced());
-        context.wakeup.wake();
+        supply.held.end(self.lease.fenced());
+        supply.shared.wakeup.wake();
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::attempt::Row;
+use super::ClaimedRow;
 use super::backlog::Waiting;
 use crate::domain::ids::BatchId;
 use crate::domain::lease::FencedLease;
@@ -29,34 +29,34 @@ const FEW: usize = 4;
 const IDLE_MODELS: usize = 256;
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
-pub(super) struct OpenRow {
-    pub(super) row: Row,
+pub(super) struct QueuedRow {
+    pub(super) row: ClaimedRow,
     pub(super) request: Request<Pending>,
-    pub(super) halts: Arc<Halts>,
+    pub(super) cancellation: Arc<Cancellation>,
     /// Its place in the backlog of its lane, until it begins.
     pub(super) waiting: Waiting,
     /// What it takes up while it waits: a share of its read, or a place among the rows that wait for another attempt.
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
-    pub(super) share: Option<Arc<Share>>,
+    pub(super) share: Option<Arc<PermitShare>>,
     /// The lease ends when the last of these is gone.
     pub(super) open: TaskTrackerToken,
 }
 
-impl OpenRow {
+impl QueuedRow {
     /// Waits until the row's next attempt is due; `None` if it is called off before.
     pub(super) async fn until_due(self, clock: &Clock) -> Option<Self> {
         let wait = self.request.state.not_before.map(|at| at.since(clock.now())).unwrap_or_default();
         tokio::select! {
             biased;
-            () = self.halts.until_no_more() => None,
+            () = self.cancellation.cancelled() => None,
             () = tokio::time::sleep(wait) => Some(self),
         }
     }
 }
 
 /// The ways in which the rows of a lease are called off. Shared by its rows: a token's own clones take a lock.
-pub(super) struct Halts {
+pub(super) struct Cancellation {
     /// The rows are not to be run here any more.
     pub(super) lease: CancellationToken,
     /// Nothing more is started.
@@ -65,14 +65,14 @@ pub(super) struct Halts {
     pub(super) abort: CancellationToken,
 }
 
-impl Halts {
+impl Cancellation {
     /// Whether no further attempt is to be started.
-    pub(super) fn no_more(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.lease.is_cancelled() || self.stopping.is_cancelled()
     }
 
     /// Resolves when no further attempt is to be started.
-    pub(super) async fn until_no_more(&self) {
+    pub(super) async fn cancelled(&self) {
         tokio::select! {
             () = self.lease.cancelled() => {}
             () = self.stopping.cancelled() => {}
@@ -81,7 +81,7 @@ impl Halts {
 }
 
 /// Where leases put their rows and workers take them.
-pub(super) struct Queue {
+pub(in crate::daemon) struct Queue {
     state: Mutex<State>,
     /// One permit for each row, and one too many for each that was taken out by [`Queue::leave`].
     filled: Semaphore,
@@ -96,7 +96,7 @@ pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 
 #[derive(Default)]
 struct State {
-    models: Vec<Model>,
+    models: Vec<ModelQueue>,
     /// Calls that may run at once.
     permits: usize,
     /// Rows that workers have.
@@ -105,9 +105,9 @@ struct State {
     taken: u64,
 }
 
-struct Model {
+struct ModelQueue {
     name: Arc<str>,
-    batches: Vec<Batch>,
+    batches: Vec<BatchQueue>,
     /// Rows that workers have.
     running: usize,
     /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
@@ -115,26 +115,26 @@ struct Model {
     answers: Arc<AtomicBool>,
 }
 
-struct Batch {
+struct BatchQueue {
     id: BatchId,
-    rows: VecDeque<OpenRow>,
+    rows: VecDeque<QueuedRow>,
     running: usize,
     served: u64,
 }
 
 impl State {
-    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut Batch {
+    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut BatchQueue {
         let no = self.models.iter().position(|known| known.name == *model).unwrap_or_else(|| {
             if self.models.len() >= IDLE_MODELS {
                 self.models.retain(|known| !known.batches.is_empty());
             }
             let (name, answers) = (model.clone(), Arc::default());
-            self.models.push(Model { name, batches: Vec::new(), running: 0, served: 0, answers });
+            self.models.push(ModelQueue { name, batches: Vec::new(), running: 0, served: 0, answers });
             self.models.len() - 1
         });
         let batches = &mut self.models[no].batches;
         let no = batches.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            batches.push(Batch { id, rows: VecDeque::new(), running: 0, served: 0 });
+            batches.push(BatchQueue { id, rows: VecDeque::new(), running: 0, served: 0 });
             batches.len() - 1
         });
         &mut batches[no]
@@ -149,8 +149,8 @@ impl State {
     }
 
     /// The same among the models that are chosen.
-    fn next_of(&self, chosen: impl Fn(&Model) -> bool) -> Option<(usize, usize)> {
-        let has_rows = |model: &Model| model.batches.iter().any(|batch| !batch.rows.is_empty());
+    fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<(usize, usize)> {
+        let has_rows = |model: &ModelQueue| model.batches.iter().any(|batch| !batch.rows.is_empty());
         let models = self.models.iter().enumerate().filter(|(_, model)| has_rows(model) && chosen(model));
         let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
         let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
@@ -158,13 +158,13 @@ impl State {
         Some((no, batch))
     }
 
-    fn may_begin(&self, model: &Model) -> bool {
+    fn may_begin(&self, model: &ModelQueue) -> bool {
         let not_of_others = self.permits.saturating_sub(self.running - model.running);
         let left_to_others = if self.permits < FEW { 0 } else { (not_of_others / 8).max(1) };
         model.answers.load(Relaxed) || model.running < not_of_others.saturating_sub(left_to_others).max(1)
     }
 
-    fn take(&mut self, (model, batch): (usize, usize)) -> Option<OpenRow> {
+    fn take(&mut self, (model, batch): (usize, usize)) -> Option<QueuedRow> {
         self.taken += 1;
         let model = &mut self.models[model];
         model.served = self.taken;
@@ -200,7 +200,7 @@ impl State {
 struct HeldBack;
 
 /// A row's share of the permits: it counts as one of those under way unless it has released its permit.
-pub(super) struct Share {
+pub(super) struct PermitShare {
     queue: Arc<Queue>,
     model: Arc<str>,
     batch: BatchId,
@@ -208,7 +208,7 @@ pub(super) struct Share {
     counts: AtomicBool,
 }
 
-impl Share {
+impl PermitShare {
     /// Notes whether the row's model answers: whether there was any answer to its last call.
     pub(super) fn answered(&self, answers: bool) {
         if self.answers.load(Relaxed) != answers {
@@ -221,7 +221,7 @@ impl Share {
     }
 }
 
-impl PermitObserver for Share {
+impl PermitObserver for PermitShare {
     fn acquired(&self) {
         if !self.counts.swap(true, Relaxed) {
             self.queue.lock().count(&self.model, self.batch, 1);
@@ -236,7 +236,7 @@ impl PermitObserver for Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for PermitShare {
     fn drop(&mut self) {
         self.released();
     }
@@ -244,7 +244,7 @@ impl Drop for Share {
 
 impl Queue {
     /// A queue for so many calls that may run at once.
-    pub(super) fn new(permits: usize) -> Self {
+    pub(in crate::daemon) fn new(permits: usize) -> Self {
         Self {
             state: Mutex::new(State { permits, ..State::default() }),
             filled: Semaphore::new(0),
@@ -254,7 +254,7 @@ impl Queue {
     }
 
     /// Sets how many calls may run at once.
-    pub(super) fn set_permits(&self, permits: usize) {
+    pub(in crate::daemon) fn set_permits(&self, permits: usize) {
         let before = std::mem::replace(&mut self.lock().permits, permits);
         if before < permits {
             self.tell_held_back();
@@ -262,12 +262,12 @@ impl Queue {
     }
 
     /// Adds rows of one lease, which has not left.
-    pub(super) fn push(&self, rows: Vec<OpenRow>) {
+    pub(super) fn push(&self, rows: Vec<QueuedRow>) {
         let mut added = 0;
         let mut state = self.lock();
         for row in rows {
             // Checked under the lock: whoever halts a lease then takes its rows out, and must not miss one.
-            if !row.halts.no_more() {
+            if !row.cancellation.is_cancelled() {
                 let model = row.request.data.model.clone();
                 state.batch(&model, row.row.id.batch).rows.push_back(row);
                 added += 1;
@@ -295,14 +295,14 @@ impl Queue {
     }
 
     /// The next row for a ticket; `None` if meanwhile none may begin any more.
-    pub(super) fn take(self: &Arc<Self>, ticket: Ticket<'_>) -> Option<OpenRow> {
+    pub(super) fn take(self: &Arc<Self>, ticket: Ticket<'_>) -> Option<QueuedRow> {
         let taken = self.take_next().ok()?;
         ticket.0.forget();
         taken
     }
 
     /// The next row, if there is one now that may begin.
-    pub(super) fn next_now(self: &Arc<Self>) -> Option<OpenRow> {
+    pub(super) fn next_now(self: &Arc<Self>) -> Option<QueuedRow> {
         loop {
             let filled = self.filled.try_acquire().ok()?;
             let taken = self.take_next().ok()?;
@@ -323,12 +323,12 @@ impl Queue {
     }
 
     /// Sends the workers home.
-    pub(super) fn close(&self) {
+    pub(in crate::daemon) fn close(&self) {
         self.filled.close();
         self.may_begin.notify_waiters();
     }
 
-    fn take_next(self: &Arc<Self>) -> Result<Option<OpenRow>, HeldBack> {
+    fn take_next(self: &Arc<Self>) -> Result<Option<QueuedRow>, HeldBack> {
         let mut state = self.lock();
         let Some(next) = state.next()? else { return Ok(None) };
         let Some(mut row) = state.take(next) else { return Ok(None) };
@@ -336,7 +336,7 @@ impl Queue {
         let model = &mut state.models[next.0];
         model.running += 1;
         model.batches[next.1].running += 1;
-        let share = Share {
+        let share = PermitShare {
             queue: self.clone(),
             model: model.name.clone(),
             batch: row.row.id.batch,

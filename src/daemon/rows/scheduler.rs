@@ -12,8 +12,8 @@ pub(super) fn pick<'a>(lanes: &'a [OpenLane], survey: &Survey) -> Option<(&'a Op
 
 #[cfg(test)]
 mod tests {
+    use super::super::backlog::Backlogs;
     use super::*;
-    use crate::daemon::backlog::Backlogs;
     use crate::domain::ids::BatchId;
     use crate::domain::time::Timestamp;
 

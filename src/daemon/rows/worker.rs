@@ -8,11 +8,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::attempt::{Attempted, attempt};
-use super::context::Context;
-use super::queue::OpenRow;
+use super::queue::QueuedRow;
+use super::{RowRunner, WAITING_PER_PERMIT};
 use crate::processor::RequestProcessor;
 use crate::storage::Storage;
 use crate::upstream::limiter::{Permit, Priority};
@@ -22,9 +23,11 @@ use crate::upstream::{HttpClient, PermitObserver, Session};
 const WAITING_FOR_TOOLS: usize = 4;
 
 /// The workers of a daemon.
-pub(super) struct Workers<S, H, P> {
-    context: Arc<Context<S, H, P>>,
+pub(in crate::daemon) struct Workers<S, H, P> {
+    runner: Arc<RowRunner<S, H, P>>,
     tasks: TaskTracker,
+    /// One permit for each row that may wait for another attempt.
+    waiting_places: Arc<Semaphore>,
     most: usize,
     started: AtomicUsize,
     /// Those that have no row.
@@ -38,10 +41,11 @@ where
     P: RequestProcessor<S, Session<H>> + 'static,
 {
     /// Starts the first worker. All end when the queue is closed.
-    pub(super) fn start(context: Arc<Context<S, H, P>>, tasks: TaskTracker) {
-        let most = context.settings.max_concurrency * (1 + WAITING_FOR_TOOLS);
-        let (started, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { context, tasks, most, started, waiting }).start_one();
+    pub(in crate::daemon) fn start(runner: Arc<RowRunner<S, H, P>>, tasks: TaskTracker) {
+        let permits = runner.shared.settings.max_concurrency;
+        let waiting_places = Arc::new(Semaphore::new(permits * WAITING_PER_PERMIT));
+        let (most, started, waiting) = (permits * (1 + WAITING_FOR_TOOLS), AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { runner, tasks, waiting_places, most, started, waiting }).start_one();
     }
 
     fn start_one(self: &Arc<Self>) {
@@ -55,26 +59,26 @@ where
         let mut next = self.wait().await;
         while let Some((row, permit)) = next {
             let kept = self.run(row, permit).await.and_then(Permit::keep);
-            next = match kept.and_then(|permit| Some((self.context.queue.next_now()?, permit))) {
+            next = match kept.and_then(|permit| Some((self.runner.queue.next_now()?, permit))) {
                 None => self.wait_again().await,
                 next => next,
             };
         }
     }
 
-    async fn wait_again(self: &Arc<Self>) -> Option<(OpenRow, Permit)> {
+    async fn wait_again(self: &Arc<Self>) -> Option<(QueuedRow, Permit)> {
         self.waiting.fetch_add(1, Relaxed);
         self.wait().await
     }
 
     /// Waits for a row and then for a permit; `None` when the queue is closed. The worker counts as waiting.
-    async fn wait(self: &Arc<Self>) -> Option<(OpenRow, Permit)> {
-        let Context { queue, limiter, stops, .. } = &*self.context;
+    async fn wait(self: &Arc<Self>) -> Option<(QueuedRow, Permit)> {
+        let RowRunner { shared, queue, limiter, .. } = &*self.runner;
         loop {
             let ticket = queue.ticket().await?;
             let permit = tokio::select! {
                 permit = limiter.acquire(Priority::New) => permit,
-                () = stops.ended.cancelled() => return None,
+                () = shared.shutdown.ended.cancelled() => return None,
             };
             if let Some(row) = queue.take(ticket) {
                 if self.waiting.fetch_sub(1, Relaxed) == 1 {
@@ -87,35 +91,39 @@ where
 
     /// Runs a row until it has an outcome, is called off, or waits elsewhere. Returns the permit unless the row has
     /// released it.
-    async fn run(&self, mut row: OpenRow, mut permit: Permit) -> Option<Permit> {
+    async fn run(&self, mut row: QueuedRow, mut permit: Permit) -> Option<Permit> {
         // Its read may make room for another.
         row.place = None;
         loop {
             let observer = row.share.clone().map(|share| share as Arc<dyn PermitObserver>);
-            let session = Session::new(self.context.http.clone(), self.context.limiter.clone(), permit, observer);
-            let attempted = attempt(&self.context, row, &session).await;
+            let session = Session::new(self.runner.http.clone(), self.runner.limiter.clone(), permit, observer);
+            let attempted = attempt(&self.runner, row, &session).await;
             let permit_left = session.take_permit();
             let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
             let Err(again) = self.wait_elsewhere(again) else { return permit_left };
             // No place to wait is left: this worker waits, so that no more rows are begun than can be held.
             drop(permit_left);
             let share = again.share.clone();
-            share.iter().for_each(|share| share.released());
-            row = again.until_due(&self.context.clock).await?;
+            if let Some(share) = &share {
+                share.released();
+            }
+            row = again.until_due(&self.runner.shared.clock).await?;
             permit = tokio::select! {
-                permit = self.context.limiter.acquire(Priority::Continuing) => permit,
-                () = row.halts.until_no_more() => return None,
+                permit = self.runner.limiter.acquire(Priority::Continuing) => permit,
+                () = row.cancellation.cancelled() => return None,
             };
-            share.iter().for_each(|share| share.acquired());
+            if let Some(share) = &share {
+                share.acquired();
+            }
         }
     }
 
     /// Has a row wait for its next attempt beside the workers, if there is a place for it.
-    fn wait_elsewhere(&self, mut row: Box<OpenRow>) -> Result<(), Box<OpenRow>> {
-        let Ok(place) = self.context.waiting_places.clone().try_acquire_owned() else { return Err(row) };
+    fn wait_elsewhere(&self, mut row: Box<QueuedRow>) -> Result<(), Box<QueuedRow>> {
+        let Ok(place) = self.waiting_places.clone().try_acquire_owned() else { return Err(row) };
         row.place = Some(Arc::new(place));
         row.share = None;
-        let (queue, clock) = (self.context.queue.clone(), self.context.clock.clone());
+        let (queue, clock) = (self.runner.queue.clone(), self.runner.shared.clock.clone());
         self.tasks.spawn(async move {
             if let Some(row) = row.until_due(&clock).await {
                 queue.push(vec![row]);

@@ -9,13 +9,13 @@ use crate::telemetry::{Liveness, chain};
 use crate::wakeup::Wakeup;
 
 /// Why a turn, or one item in it, failed.
-pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type DutyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a turn of a duty says: an error is logged and the next turn tries again.
-pub(super) type Turn = Result<(), Failure>;
+/// What a turn of a loop came to: an error is logged, and the next turn tries again.
+pub(super) type TickResult = Result<(), DutyError>;
 
-/// A loop: what wakes it, and what ends it.
-pub(super) struct Duty {
+/// A loop: how often it turns, what wakes it before, and what ends it.
+pub(super) struct Timer {
     name: &'static str,
     every: Duration,
     woken: watch::Receiver<()>,
@@ -23,7 +23,7 @@ pub(super) struct Duty {
     liveness: Liveness,
 }
 
-impl Duty {
+impl Timer {
     pub(super) fn new(
         name: &'static str,
         every: Duration,
@@ -34,10 +34,10 @@ impl Duty {
         Self { name, every, woken: wakeup.listen(), stop: stop.clone(), liveness: liveness.clone() }
     }
 
-    /// Runs `turn` at once, whenever something happened, and at least as often as the duty says.
-    pub(super) async fn run<F: Future<Output = Turn>>(mut self, turn: impl Fn() -> F) {
+    /// Runs `tick` at once, whenever the loop is woken, and at least as often as the timer says.
+    pub(super) async fn run<F: Future<Output = TickResult>>(mut self, tick: impl Fn() -> F) {
         loop {
-            self.report(turn().await);
+            self.report(tick().await);
             if !self.wait().await {
                 return;
             }
@@ -45,14 +45,14 @@ impl Duty {
     }
 
     /// Notes that the loop turned, and logs what went wrong.
-    pub(super) fn report(&self, turn: Turn) {
-        self.liveness.turned(self.name, turn.is_err());
-        if let Err(error) = turn {
+    pub(super) fn report(&self, tick: TickResult) {
+        self.liveness.turned(self.name, tick.is_err());
+        if let Err(error) = tick {
             tracing::error!(duty = self.name, error = chain(&*error), "a turn failed; the next one tries again");
         }
     }
 
-    /// Waits until there is something to do. False when the daemon stops.
+    /// Waits until there is something to do. False when the daemon shutdown.
     pub(super) async fn wait(&mut self) -> bool {
         tokio::select! {
             biased;

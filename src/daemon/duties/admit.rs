@@ -1,35 +1,57 @@
 //! Validation: a batch that was created either opens its lanes or fails with what is wrong with its input.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::context::Context;
-use super::duty::Turn;
-use super::items::Items;
-use super::lost_input::GONE_AFTER;
+use async_trait::async_trait;
+
+use super::Duty;
+
+use crate::daemon::items::Items;
+use crate::daemon::lost_input::GONE_AFTER;
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::report::{NewLane, file_not_found};
 use crate::storage::{Result, Storage, StorageError};
 use crate::telemetry::chain;
 
+const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 64;
 
 /// Admits or refuses the batches that wait for it.
-pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BatchId>>) -> Turn {
-    let page = |after| context.storage.batches_to_admit(after, BATCHES);
-    items.for_each(page, |batch| admit_or_refuse(&context, &items, batch)).await
+pub(super) struct Admit<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) items: Items<BatchId>,
 }
 
-async fn admit_or_refuse<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BatchId>, batch: Batch) -> Turn {
-    let now = context.clock.now();
-    match admit(context, &batch).await {
+#[async_trait]
+impl<S: Storage> Duty for Admit<S> {
+    fn name(&self) -> &'static str {
+        "admit"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    async fn tick(&self) -> TickResult {
+        let page = |after| self.shared.storage.batches_to_admit(after, BATCHES);
+        self.items.for_each(page, |batch| admit_or_refuse(&self.shared, &self.items, batch)).await
+    }
+}
+
+async fn admit_or_refuse<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
+    let now = shared.clock.now();
+    match admit(shared, &batch).await {
         Ok(Ok(lanes)) => {
             if let Some(lanes) = lanes {
                 tracing::info!(batch_id = %batch.id, lanes, "batch in progress");
-                context.wakeup.wake();
+                shared.wakeup.wake();
             }
         }
-        Ok(Err(errors)) => refuse(context, &batch, &errors).await?,
+        Ok(Err(errors)) => refuse(shared, &batch, &errors).await?,
         // What is corrupt stays so. Anything else that is the batch's own may pass until its window has closed; after
         // that it would not run anyway.
         Err(error) if !error.is_outage() => {
@@ -39,7 +61,7 @@ async fn admit_or_refuse<S: Storage, H, P>(context: &Context<S, H, P>, items: &I
                 return Err(error.into());
             }
             tracing::error!(batch_id = %batch.id, error = chain(&error), "a batch is refused: it cannot be admitted");
-            refuse(context, &batch, &[not_admitted()]).await?;
+            refuse(shared, &batch, &[not_admitted()]).await?;
         }
         Err(error) => return Err(error.into()),
     }
@@ -47,20 +69,20 @@ async fn admit_or_refuse<S: Storage, H, P>(context: &Context<S, H, P>, items: &I
 }
 
 /// Opens a batch's lanes and says how many: `None` if somebody else was faster. Or says why it cannot run.
-async fn admit<S: Storage, H, P>(
-    context: &Context<S, H, P>,
+async fn admit<S: Storage>(
+    shared: &Shared<S>,
     batch: &Batch,
 ) -> Result<std::result::Result<Option<usize>, Vec<BatchError>>> {
-    let lanes = match lanes(context, batch).await? {
+    let lanes = match lanes(shared, batch).await? {
         Ok(lanes) => lanes,
         Err(errors) => return Ok(Err(errors)),
     };
-    let admitted = context.storage.admit_batch(batch.id, &lanes, context.clock.now()).await?;
+    let admitted = shared.storage.admit_batch(batch.id, &lanes, shared.clock.now()).await?;
     Ok(Ok(admitted.then_some(lanes.len())))
 }
 
-async fn refuse<S: Storage, H, P>(context: &Context<S, H, P>, batch: &Batch, errors: &[BatchError]) -> Turn {
-    if context.storage.refuse_batch(batch.id, errors, context.clock.now()).await? {
+async fn refuse<S: Storage>(shared: &Shared<S>, batch: &Batch, errors: &[BatchError]) -> TickResult {
+    if shared.storage.refuse_batch(batch.id, errors, shared.clock.now()).await? {
         tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
     }
     Ok(())
@@ -77,15 +99,15 @@ fn not_admitted() -> BatchError {
     }
 }
 
-async fn lanes<S: Storage, H, P>(
-    context: &Context<S, H, P>,
+async fn lanes<S: Storage>(
+    shared: &Shared<S>,
     batch: &Batch,
 ) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
     let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));
     let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
-    let Some(file) = context.storage.file(id, context.clock.now()).await? else { return not_found() };
-    let Some(report) = context.storage.file_report(id).await? else { return not_found() };
-    let lanes = report.lanes(batch.endpoint, file.bytes, &context.settings.limits);
+    let Some(file) = shared.storage.file(id, shared.clock.now()).await? else { return not_found() };
+    let Some(report) = shared.storage.file_report(id).await? else { return not_found() };
+    let lanes = report.lanes(batch.endpoint, file.bytes, &shared.settings.limits);
     // A batch with fewer rows than its file would end `completed` all the same.
     if lanes.as_ref().is_ok_and(|lanes| lanes.iter().map(NewLane::rows).sum::<u64>() != report.rows) {
         return Err(StorageError::Corrupt { table: "files", column: "report", id: batch.input_file_id.clone() });

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringBitmap;
 
-use super::context::Context;
-use super::duty::Failure;
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::DutyError;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::index;
@@ -35,20 +35,17 @@ pub(super) struct Owed {
 /// Why the lines could not be written.
 pub(super) enum OwedError {
     /// The input, or what is known of it, cannot be read.
-    Input(Failure),
+    Input(DutyError),
     /// They could not be stored.
     Output(BlobError),
 }
 
 /// Writes the lines, each with the name that its row has in the input.
-pub(super) async fn write<S: Storage, H, P>(
-    context: &Context<S, H, P>,
-    owed: &Owed,
-) -> Result<RecordedPart, OwedError> {
-    let input = context.storage.batch_input(owed.batch).await.map_err(input_error)?;
+pub(super) async fn write<S: Storage>(shared: &Shared<S>, owed: &Owed) -> Result<RecordedPart, OwedError> {
+    let input = shared.storage.batch_input(owed.batch).await.map_err(input_error)?;
     let input = input.ok_or_else(|| input_error("the batch's input file is not in the database"))?;
-    let reader = RowReader::new(context.blobs.clone(), input);
-    let mut lines = Lines::new(context, owed).await.map_err(OwedError::Output)?;
+    let reader = RowReader::new(shared.blobs.clone(), input);
+    let mut lines = Lines::new(shared, owed).await.map_err(OwedError::Output)?;
     for first in (0..owed.total).step_by(POSITIONS) {
         let last = owed.total.min(first.saturating_add(u32::try_from(POSITIONS).expect("few")));
         let mut entries = reader.entries(first..last).await.map_err(input_error)?;
@@ -68,15 +65,15 @@ pub(super) async fn write<S: Storage, H, P>(
 
 /// Writes the lines when the input is lost: with names as far as the file can still be read from its start, and without
 /// behind that. Numbers alone say which rows are owed.
-pub(super) async fn write_without_input<S: Storage, H, P>(
-    context: &Context<S, H, P>,
+pub(super) async fn write_without_input<S: Storage>(
+    shared: &Shared<S>,
     owed: &Owed,
 ) -> Result<RecordedPart, BlobError> {
-    let mut lines = Lines::new(context, owed).await?;
+    let mut lines = Lines::new(shared, owed).await?;
     let mut next = 0;
-    if let Ok(Some(input)) = context.storage.batch_input(owed.batch).await {
+    if let Ok(Some(input)) = shared.storage.batch_input(owed.batch).await {
         let file = FileBytes::new(input.parts);
-        let mut pieces = pin!(file.stream(&context.blobs, 0..file.len()));
+        let mut pieces = pin!(file.stream(&shared.blobs, 0..file.len()));
         let mut splitter = LineSplitter::new(LONGEST_NAMED);
         while let Ok(Some(piece)) = pieces.try_next().await {
             splitter.push(&piece, |text| next = lines.push_named(owed, next, &text));
@@ -105,8 +102,8 @@ struct Lines {
 }
 
 impl Lines {
-    async fn new<S, H, P>(context: &Context<S, H, P>, owed: &Owed) -> Result<Self, BlobError> {
-        let writer = context.blobs.writer().await?;
+    async fn new<S>(shared: &Shared<S>, owed: &Owed) -> Result<Self, BlobError> {
+        let writer = shared.blobs.writer().await?;
         Ok(Self { batch: owed.batch, writer, pending: Vec::new(), count: 0, rows: RoaringBitmap::new() })
     }
 
@@ -148,6 +145,6 @@ impl Lines {
     }
 }
 
-fn input_error(error: impl Into<Failure>) -> OwedError {
+fn input_error(error: impl Into<DutyError>) -> OwedError {
     OwedError::Input(error.into())
 }
