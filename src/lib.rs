@@ -7,6 +7,7 @@
 //! - [`domain`]: what the words mean, without I/O.
 //! - [`config`](mod@config): settings.
 //! - [`telemetry`]: logs and metrics; [`wakeup`]: the hint that there is something to do.
+//! - [`net`]: what all calls of other servers have in common.
 //! - [`storage`]: metadata in SQL, bytes in a blob store.
 //! - [`intake`]: an upload becomes a blob, a row index and a report.
 //! - [`service`]: actions that need more than one storage call.
@@ -24,6 +25,7 @@ pub mod domain;
 #[cfg(feature = "failpoints")]
 mod fault;
 pub mod intake;
+pub mod net;
 pub mod processor;
 pub mod service;
 pub mod simulator;

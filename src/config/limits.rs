@@ -4,8 +4,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::domain::batch::Window;
-use crate::domain::report::BatchLimits;
-use crate::intake::IntakeLimits;
+use crate::domain::report::{BatchLimits, IntakeLimits};
 
 /// What files and batches must keep to.
 #[derive(Args, Debug, Clone)]

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::{Found, Indexer, IntakeLimits, Refusal};
+use super::{Found, Indexer, Refusal};
+use crate::domain::report::IntakeLimits;
 
 /// Bytes that are indexed at once. Two slices are held at most: one that grows, and one that is being read.
 const SLICE: usize = 1 << 20;

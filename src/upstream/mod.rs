@@ -2,7 +2,6 @@
 
 mod answer_budget;
 mod http;
-mod retry_after;
 
 pub use http::{ReqwestHttpClient, UpstreamSettings};
 

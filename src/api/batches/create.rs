@@ -16,6 +16,7 @@ use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::batch::NewBatch;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::row::{shown, type_name};
+use crate::net::IDEMPOTENCY_KEY;
 use crate::service::{self, OpenBatchError};
 
 const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
@@ -175,7 +176,7 @@ fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, A
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY);
     key.map(|key| Some(key.to_owned())).ok_or_else(|| {
         ApiError::invalid(format!("The Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."))
