@@ -14,11 +14,13 @@
 //! - [`upstream`], [`tools`], [`processor`]: one row, one or more calls.
 //! - [`daemon`]: claims rows, runs them, records what became of them.
 //! - [`api`]: HTTP in, HTTP out.
+//! - [`client`]: a client of this API, for programs.
 //! - [`simulator`], [`verify`]: a stand-in for an inference server, and the proof that nothing was lost or doubled.
 //! - [`cli`]: one file for each command; `serve` puts everything together.
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod domain;

@@ -167,7 +167,7 @@ pub struct Milestones {
 }
 
 /// What became of a batch's rows. Rows that never ran are in neither count (contract §6.1).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// All rows; 0 until the batch has passed validation.
     pub total: u64,
