@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::serve::Service;
 use super::shutdown;
+use crate::app::Service;
 use crate::client::{BatchRequest, Client, Polling, RemoteBatch};
 use crate::config::ServeConfig;
 use crate::domain::batch::BatchStatus;

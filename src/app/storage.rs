@@ -47,7 +47,7 @@ pub(super) async fn open(config: &StorageConfig) -> anyhow::Result<Opened> {
 }
 
 /// Opens the database the settings name, and locks the data directory if it is there.
-pub(super) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
+pub(crate) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
     let directory = &config.data_dir;
     match &config.database_url {
         None => {
