@@ -13,13 +13,14 @@
 //! - [`intake`]: an upload becomes a blob, a row index and a report.
 //! - [`upstream`], [`tools`], [`processor`]: one row, one or more calls.
 //! - [`daemon`]: claims rows, runs them, records what became of them.
-//! - [`service`]: actions that need more than one storage call.
+//! - [`actions`]: what needs more than one storage call, or a decision.
 //! - [`api`]: HTTP in, HTTP out.
 //! - [`client`]: a client of this API, for programs.
 //! - [`simulator`], [`verify`]: a stand-in for an inference server, and the proof that nothing was lost or doubled.
 //! - [`app`]: puts everything together, serves, and stops in order.
 //! - [`cli`]: one file for each command.
 
+pub mod actions;
 pub mod api;
 pub mod app;
 pub mod cli;
@@ -32,7 +33,6 @@ mod fault;
 pub mod intake;
 pub mod net;
 pub mod processor;
-pub mod service;
 pub mod simulator;
 pub mod storage;
 pub mod telemetry;

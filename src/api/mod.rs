@@ -5,6 +5,7 @@
 
 mod batches;
 mod error;
+mod expires_after;
 mod extract;
 mod files;
 mod health;

@@ -9,14 +9,13 @@ use super::items::Items;
 use super::lost_input::{GONE_AFTER, is_lost};
 use super::owed::{self, Owed, OwedError};
 use crate::domain::batch::{Batch, BatchStatus, Counts};
+use crate::domain::file::BATCH_FILE_RETENTION;
 use crate::domain::ids::BatchId;
 use crate::domain::line::NeverRan;
 use crate::storage::{Ending, RecordedPart, Storage};
 use crate::telemetry::{chain, metrics};
 
 const BATCHES: u32 = 64;
-/// How long the files of a batch are kept if the client does not say (contract §8.1).
-const FILES_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Ends every batch that can be ended.
 pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>, items: Arc<Items<BatchId>>) -> Turn {
@@ -38,7 +37,7 @@ async fn end<S: Storage, H, P>(context: &Context<S, H, P>, items: &Items<BatchId
         from: batch.status,
         never_ran,
         counts_as_failed: why == NeverRan::InputUnavailable,
-        files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(FILES_KEPT))),
+        files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(BATCH_FILE_RETENTION))),
     };
     if context.storage.finish(&ending, now).await? {
         metrics::batch_ended();
