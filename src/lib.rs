@@ -2,8 +2,8 @@
 //!
 //! The crate is the program `batchwright` and, for programs that embed it, a library. Its front door is
 //! [`app::Service`]: storage, API and daemon in one process, with a [`processor::RequestProcessor`] of your own if you
-//! like. `examples/custom_processor.rs` shows how. [`client::Client`] talks to a service from another process. The modules,
-//! in reading order:
+//! like. `examples/custom_processor.rs` shows how. [`client::Client`] talks to a service from another process. The
+//! modules, in reading order:
 //!
 //! - [`domain`]: what the words mean, without I/O.
 //! - [`config`](mod@config): settings.

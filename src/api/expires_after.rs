@@ -8,8 +8,8 @@ use super::ApiError;
 /// Seconds that a client may ask for: an hour to thirty days.
 pub(super) const SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 
-/// Reads an `expires_after` whose members are both there. `param` is its path; `seconds` reads that member, whose path it
-/// is given, within [`SECONDS`].
+/// Reads an `expires_after` whose members are both there. `param` is its path; `seconds` reads that member, whose path
+/// it is given, within [`SECONDS`].
 pub(super) fn read(
     param: &str,
     anchor: &str,

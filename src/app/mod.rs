@@ -1,7 +1,7 @@
 //! The program as a library: storage, API and daemon put together in one process.
 //!
-//! `batchwright serve` is built on it, and so is any program that embeds the service. `examples/custom_processor.rs` shows
-//! how. It is the only place that chooses the storage; nothing is decided here about files, batches or rows.
+//! `batchwright serve` is built on it, and so is any program that embeds the service. `examples/custom_processor.rs`
+//! shows how. It is the only place that chooses the storage; nothing is decided here about files, batches or rows.
 
 mod open_files;
 mod service;

@@ -11,8 +11,8 @@ const EACH: u64 = 2;
 /// With fewer connections than this a start says that the limit is too low.
 const FEW: u64 = 128;
 
-/// Raises the soft limit of open files to the hard one, for the sake of many clients. Programs are given 1,024 because some
-/// use `select`, which this one does not.
+/// Raises the soft limit of open files to the hard one, for the sake of many clients. Programs are given 1,024 because
+/// some use `select`, which this one does not.
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         // Some systems call the hard limit infinite and take no such soft one.

@@ -35,8 +35,8 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 /// How often one of the blob store's directories is swept: all of them every two hours or so.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// The API, the daemon or both in this process, as the settings say. The daemon runs from the start; the API answers once
-/// [`serve`](Self::serve) is called.
+/// The API, the daemon or both in this process, as the settings say. The daemon runs from the start; the API answers
+/// once [`serve`](Self::serve) is called.
 pub struct Service {
     router: Router,
     daemon: Option<RunningDaemon>,

@@ -17,7 +17,8 @@ impl Client {
     /// Creates a batch. The input file is validated afterwards: see [`RemoteBatch::errors`].
     ///
     /// # Errors
-    /// The server refused it, or could not be reached. Without an idempotency key it may have been created all the same.
+    /// The server refused it, or could not be reached. Without an idempotency key it may have been created all the
+    /// same.
     pub async fn create_batch(&self, new: &BatchRequest) -> Result<RemoteBatch, ClientError> {
         let request = || self.http.post(self.url(&["batches"])).json(new).timeout(ANSWER_TIMEOUT);
         let Some(key) = &new.idempotency_key else { return json(request()).await };

@@ -105,13 +105,12 @@ impl ErrorAnswer {
             Ok(BoundedBody::TooLong(rest)) => rest.read_beginning(MAX_ERROR_BYTES).await.unwrap_or_default(),
             Err(error) => return error.into(),
         };
-        let Inner { message, param, code } = match serde_json::from_slice(&body) {
-            Ok(Envelope { error }) => error,
-            Err(_) => {
-                let text: String = String::from_utf8_lossy(&body).chars().take(SHOWN_CHARS).collect();
-                let message = if text.trim().is_empty() { status.to_string() } else { text };
-                Inner { message, param: None, code: None }
-            }
+        let Inner { message, param, code } = if let Ok(Envelope { error }) = serde_json::from_slice(&body) {
+            error
+        } else {
+            let text: String = String::from_utf8_lossy(&body).chars().take(SHOWN_CHARS).collect();
+            let message = if text.trim().is_empty() { status.to_string() } else { text };
+            Inner { message, param: None, code: None }
         };
         ClientError::Refused(Box::new(Self { status: status.as_u16(), message, param, code, retry_after }))
     }

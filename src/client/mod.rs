@@ -56,8 +56,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at this base URL, such as `http://127.0.0.1:8080/v1`. A user name and a password in it are
-    /// sent as basic authentication. No connection is made yet.
+    /// A client of the server at this base URL, such as `http://127.0.0.1:8080/v1`. A user name and a password in it
+    /// are sent as basic authentication. No connection is made yet.
     ///
     /// # Errors
     /// The URL is not one of HTTP, or the system's TLS certificates cannot be used.

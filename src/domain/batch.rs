@@ -143,7 +143,8 @@ pub struct Batch {
     pub output_file_id: FileId,
     /// The file its other rows go to; shown by [`Batch::error_file`].
     pub error_file_id: FileId,
-    /// How long those files are kept once the batch has ended; [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
+    /// How long those files are kept once the batch has ended;
+    /// [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
 }
 

@@ -1,7 +1,7 @@
 //! Bytes in; blob, row index and report out, in one pass.
 //!
-//! The stream is written to the blob store and read line by line at the same time. Nothing is known of the purpose while
-//! the bytes come: multipart fields have no order, so what was found is judged after.
+//! The stream is written to the blob store and read line by line at the same time. Nothing is known of the purpose
+//! while the bytes come: multipart fields have no order, so what was found is judged after.
 
 mod indexer;
 mod slices;

@@ -1,4 +1,5 @@
-//! Indexing beside the upload: a slice at a time on a blocking thread, none of which is held while bytes are waited for.
+//! Indexing beside the upload: a slice at a time on a blocking thread, none of which is held while bytes are waited
+//! for.
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;

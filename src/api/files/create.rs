@@ -92,7 +92,8 @@ impl Upload {
                 Some("expires_after[anchor]") => self.anchor = Some(part.text().await?),
                 Some("expires_after[seconds]") => self.seconds = Some(part.text().await?),
                 Some("expires_after") => {
-                    let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and 'expires_after[seconds]'.";
+                    let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and \
+                                   'expires_after[seconds]'.";
                     return Err(ApiError::invalid(message).at("expires_after"));
                 }
                 _ => form.ignore(part).await?,

@@ -134,8 +134,8 @@ impl McpClient {
         tool::text_of(answer.await?, self.server.max_output_bytes)
     }
 
-    /// Waits until there is room for an answer as long as it may be. The server is not at fault if there is none, so that
-    /// waiting does not count as its time.
+    /// Waits until there is room for an answer as long as it may be. The server is not at fault if there is none, so
+    /// that waiting does not count as its time.
     async fn room(&self) -> SemaphorePermit<'static> {
         let kib = http::max_message_bytes(self.server.max_output_bytes) >> 10;
         let kib = u32::try_from(kib).unwrap_or(ROOM_KIB).min(ROOM_KIB);
