@@ -198,8 +198,8 @@ impl ApiError {
     /// 503: what was kept is gone, so that nothing more is taken.
     #[must_use]
     pub fn storage_gone() -> Self {
-        let message = "The server's data directory is gone, so that nothing can be kept. Its operator must bring it back \
-                       or start the server again.";
+        let message = "The server's data directory is gone, so that nothing can be kept. Its operator must bring it \
+                       back or start the server again.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message.to_owned())
     }
 

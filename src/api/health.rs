@@ -16,13 +16,15 @@ use crate::telemetry::chain;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Answers as long as the process does.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "The process lives")))]
+#[utoipa::path(get, path = "/healthz", tag = "operations",
+    responses((status = 200, description = "The process lives"))
+)]
 pub(super) async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// Whether database and blob store answer and the daemon's loops turn and do not fail turn after turn. `warnings` has what
-/// needs somebody's eye and keeps nothing else from working.
+/// Whether database and blob store answer and the daemon's loops turn and do not fail turn after turn. `warnings` has
+/// what needs somebody's eye and keeps nothing else from working.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "It can work; `warnings`, if there are any, says what fails beside that"),
     (status = 503, description = "It cannot; `problems` says why")
@@ -66,7 +68,9 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
 }
 
 /// The metrics, in the text format of Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Metrics", content_type = "text/plain")))]
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "Metrics", content_type = "text/plain"))
+)]
 pub(super) async fn metrics(State(app): AppState) -> String {
     app.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default()
 }

@@ -46,7 +46,8 @@ pub enum ConfigError {
     },
     /// A value has a type that no setting has.
     #[error(
-        "the settings file {path} gives `{key}` a value that is neither text, a number, true or false, nor a list of those"
+        "the settings file {path} gives `{key}` a value that is neither text, a number, true or false, nor a list of \
+         those"
     )]
     BadValue {
         /// The file.

@@ -4,13 +4,13 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::domain::batch::Window;
-use crate::domain::report::BatchLimits;
-use crate::intake::IntakeLimits;
+use crate::domain::report::{BatchLimits, IntakeLimits};
 
 /// What files and batches must keep to.
 #[derive(Args, Debug, Clone)]
 pub struct LimitsConfig {
-    /// Completion windows that clients may ask for. A batch that is not through by then ends as `expired`, with what it has.
+    /// Completion windows that clients may ask for. A batch that is not through by then ends as `expired`, with what it
+    /// has.
     #[arg(long, value_name = "DURATION", value_delimiter = ',', default_values = ["24h", "1h"], value_parser = window)]
     pub completion_windows: Vec<Window>,
 

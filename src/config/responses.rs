@@ -24,7 +24,8 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub max_depth: u32,
 
-    /// Calls of tools that one response may make, those of agents among them. A row's own `max_tool_calls` can only lower it.
+    /// Calls of tools that one response may make, those of agents among them. A row's own `max_tool_calls` can only
+    /// lower it.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_tool_calls: u32,
 
@@ -45,8 +46,8 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub mcp_allowed_hosts: Vec<String>,
 
-    /// Check answers against the JSON schema that their rows ask for, and have the model correct those that do not match.
-    /// A batch can say so for itself, with `"ensure_schema": "true"` or `"false"` in its metadata.
+    /// Check answers against the JSON schema that their rows ask for, and have the model correct those that do not
+    /// match. A batch can say so for itself, with `"ensure_schema": "true"` or `"false"` in its metadata.
     #[arg(long)]
     pub ensure_schema: bool,
 

@@ -95,7 +95,7 @@ pub struct NewBatch {
     pub window: Window,
     /// The client's notes: a JSON object, or nothing.
     pub metadata: Option<String>,
-    /// How long the result files are kept; the default of 30 days if unset.
+    /// How long the result files are kept; [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
     /// Two creations with the same key make one batch.
     pub idempotency_key: Option<String>,
@@ -143,7 +143,8 @@ pub struct Batch {
     pub output_file_id: FileId,
     /// The file its other rows go to; shown by [`Batch::error_file`].
     pub error_file_id: FileId,
-    /// How long those files are kept once the batch has ended; the default of 30 days if unset.
+    /// How long those files are kept once the batch has ended;
+    /// [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
 }
 
@@ -167,7 +168,7 @@ pub struct Milestones {
 }
 
 /// What became of a batch's rows. Rows that never ran are in neither count (contract §6.1).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// All rows; 0 until the batch has passed validation.
     pub total: u64,

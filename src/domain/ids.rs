@@ -19,7 +19,7 @@ macro_rules! uuid_id {
         impl $name {
             /// A fresh id; later ones sort after earlier ones of the same process.
             #[must_use]
-            #[allow(clippy::new_without_default, reason = "two calls give two different ids, which no `default` should do")]
+            #[allow(clippy::new_without_default, reason = "each call gives another id, which no `default` should do")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }

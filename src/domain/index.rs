@@ -53,8 +53,8 @@ impl IndexEntry {
     }
 }
 
-/// Cuts entries into runs, by their places in `entries`, that are read with one ranged read each: near neighbours in file order, up to `max_bytes`
-/// unless a single row is longer.
+/// Cuts entries into runs, by their places in `entries`, that are read with one ranged read each: near neighbours in
+/// file order, up to `max_bytes` unless a single row is longer.
 #[must_use]
 pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
     let mut runs = Vec::new();

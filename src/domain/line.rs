@@ -19,7 +19,8 @@ pub enum NeverRan {
     InputUnavailable,
 }
 
-/// The code of lines for rows that could not be read. What else of them is unknown, the row's number ends the line's id.
+/// The code of lines for rows that could not be read. What else of them is unknown, the row's number ends the line's
+/// id.
 pub const INPUT_UNAVAILABLE: &str = "input_unavailable";
 
 /// What the line of a row begins with, and no other line.

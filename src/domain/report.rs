@@ -51,6 +51,17 @@ pub struct UrlRows {
     pub lines: Vec<u64>,
 }
 
+/// What an upload must keep to, by configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntakeLimits {
+    /// The largest file, in bytes.
+    pub max_file_bytes: u64,
+    /// The longest line, in bytes; longer ones are refused without being held.
+    pub max_line_bytes: usize,
+    /// The most rows that are indexed; what comes after is counted only, as no batch can have so many.
+    pub max_rows: u64,
+}
+
 /// What a batch must keep to, by configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchLimits {

@@ -1,7 +1,7 @@
 //! Bytes in; blob, row index and report out, in one pass.
 //!
-//! The stream is written to the blob store and read line by line at the same time. Nothing is known of the purpose while
-//! the bytes come: multipart fields have no order, so what was found is judged after.
+//! The stream is written to the blob store and read line by line at the same time. Nothing is known of the purpose
+//! while the bytes come: multipart fields have no order, so what was found is judged after.
 
 mod indexer;
 mod slices;
@@ -15,18 +15,8 @@ use slices::Slices;
 pub use indexer::{Found, Indexer, Refusal};
 
 use crate::domain::file::FilePart;
+use crate::domain::report::IntakeLimits;
 use crate::storage::blobs::{BlobError, Blobs};
-
-/// What an upload must keep to, by configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntakeLimits {
-    /// The largest file, in bytes.
-    pub max_file_bytes: u64,
-    /// The longest line, in bytes; longer ones are refused without being held.
-    pub max_line_bytes: usize,
-    /// The most rows that are indexed; what comes after is counted only, as no batch can have so many.
-    pub max_rows: u64,
-}
 
 /// An upload that was taken in. Its blob is durable and nothing refers to it yet.
 #[derive(Debug)]

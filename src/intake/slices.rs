@@ -1,9 +1,11 @@
-//! Indexing beside the upload: a slice at a time on a blocking thread, none of which is held while bytes are waited for.
+//! Indexing beside the upload: a slice at a time on a blocking thread, none of which is held while bytes are waited
+//! for.
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::{Found, Indexer, IntakeLimits, Refusal};
+use super::{Found, Indexer, Refusal};
+use crate::domain::report::IntakeLimits;
 
 /// Bytes that are indexed at once. Two slices are held at most: one that grows, and one that is being read.
 const SLICE: usize = 1 << 20;

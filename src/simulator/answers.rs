@@ -177,7 +177,8 @@ pub fn chat_events(mut question: Question, wants_usage: bool) -> Vec<String> {
     let model = &question.model;
     let event = |choices: &str, usage: &str| {
         format!(
-            "data: {{\"id\":\"chatcmpl-{id:032x}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\"model\":{model},\"choices\":[{choices}],\"usage\":{usage}}}\n\n"
+            "data: {{\"id\":\"chatcmpl-{id:032x}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\
+             \"model\":{model},\"choices\":[{choices}],\"usage\":{usage}}}\n\n"
         )
     };
     let delta = |delta: &str, finish_reason: &str| {

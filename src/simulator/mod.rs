@@ -27,8 +27,8 @@
 //! |---|---|
 //! | `turns` | the tools to call: all of the first array, then, when they have been answered, those of the next |
 //! | `endless` | the last turn comes again and again |
-//! | `answer` | the text after the last turn; without it, all outputs in the conversation, in the order of their calls, with `" \| "` between them |
-//! | `answers` | in place of `answer`: the first text, the next if the conversation goes on after it, and so forth; the last one stays |
+//! | `answer` | the text after the last turn; without it, all outputs in the order of calls, with `" \| "` between |
+//! | `answers` | in place of `answer`: the first text, then the next if the conversation goes on; the last one stays |
 //! | `refuse` | a refusal after the last turn, in place of a text |
 //! | `reasoning` | reasoning before each turn and answer |
 //! | `fail` | statuses instead of answers: `{"1": 500}` fails when the model has spoken once, with or without calls |
@@ -36,8 +36,8 @@
 //!
 //! `arguments` that are a string are passed on as they are. A call may have an `id`; otherwise it follows from the seed
 //! and the body, so that it is the same when a request is sent again. As with strict servers, every call of the
-//! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object. Answers
-//! by a script always say that some of their tokens were cached, written to a cache, and reasoning.
+//! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object.
+//! Answers by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
 //! Reading order: [`Latency`], `draws` (chance), `stats`, `handlers` (a request's way), `answers`, `failure`; then
 //! `conversation`, `script` (what is due), `scripted` (its answer).
@@ -79,7 +79,8 @@ pub struct SimulatorArgs {
     pub listen: SocketAddr,
 
     /// How long a request takes: a duration such as `50ms`, or `lognormal:MEDIAN:SIGMA` such as `lognormal:500ms:0.5`,
-    /// where about two thirds of the requests take between MEDIAN / e^SIGMA and MEDIAN * e^SIGMA. `0ms` answers at once.
+    /// where about two thirds of the requests take between MEDIAN / e^SIGMA and MEDIAN * e^SIGMA. `0ms` answers at
+    /// once.
     #[arg(long, value_name = "LATENCY", default_value_t = SimulatorArgs::default().latency)]
     pub latency: Latency,
 

@@ -262,8 +262,8 @@ impl Toolset {
         self.offered += allowed().map(McpTool::bytes).sum::<usize>();
         if self.offered > MOST_OFFERED {
             return Err(NoToolset::Unsupported(format!(
-                "The MCP servers of the row offer more than {MOST_OFFERED} bytes of tools; say in 'allowed_tools' which \
-                 are needed."
+                "The MCP servers of the row offer more than {MOST_OFFERED} bytes of tools; say in 'allowed_tools' \
+                 which are needed."
             )));
         }
         let mut listed = Vec::new();

@@ -46,8 +46,8 @@ pub struct Finding<'a> {
 }
 
 impl Finding<'_> {
-    /// The row that a line without a name answers: one for a row that could not be read any more, so that nobody knew its
-    /// name. `None` for lines that must have one.
+    /// The row that a line without a name answers: one for a row that could not be read any more, so that nobody knew
+    /// its name. `None` for lines that must have one.
     pub fn row_if_nameless(&self) -> Option<u32> {
         match &self.outcome {
             Ok(Outcome::Code(code)) if self.custom_id.is_empty() && *code == INPUT_UNAVAILABLE => {

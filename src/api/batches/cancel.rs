@@ -9,7 +9,8 @@ use crate::api::{ApiError, AppState};
 use crate::domain::batch::BatchStatus;
 
 /// Calls a batch off. Rows that have run stay in its output file; the others get an error line each.
-#[utoipa::path(post, path = "/v1/batches/{batch_id}/cancel", tag = "batches", params(("batch_id" = String, Path,)), responses(
+#[utoipa::path(post, path = "/v1/batches/{batch_id}/cancel", tag = "batches",
+    params(("batch_id" = String, Path,)), responses(
     (status = 200, body = BatchObject),
     (status = 404, body = crate::api::error::ErrorBody),
     (status = 409, description = "It has ended", body = crate::api::error::ErrorBody)

@@ -57,9 +57,9 @@ pub(in crate::api) async fn file_content(
     Ok(response)
 }
 
-/// The bytes of a range, in order; after an error the client sees that it is shorter than it was to be, and the log says
-/// why. Parts may be merged while they are read, and blobs that were replaced go after an hour: whoever reads for longer
-/// looks where the same bytes are now.
+/// The bytes of a range, in order; after an error the client sees that it is shorter than it was to be, and the log
+/// says why. Parts may be merged while they are read, and blobs that were replaced go after an hour: whoever reads for
+/// longer looks where the same bytes are now.
 fn stream(
     app: Arc<App>,
     id: FileId,

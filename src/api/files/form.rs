@@ -1,8 +1,8 @@
 //! The form of an upload, read part by part within bounds.
 //!
-//! multer holds what it cannot place yet: what stands before the first boundary, and the headers of a part. It has no bound
-//! for either, and searches all of it again whenever more arrives. So what it is given is counted, from one thing that it
-//! delivers to the next.
+//! multer holds what it cannot place yet: what stands before the first boundary, and the headers of a part. It has no
+//! bound for either, and searches all of it again whenever more arrives. So what it is given is counted, from one thing
+//! that it delivers to the next.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -16,7 +16,8 @@ use crate::storage::results::result_line;
 ///
 /// An extension of batchwright: only responses that were made here are known, with tools, with checked answers or by
 /// translation. One that the upstream has made in one call has the upstream's id.
-#[utoipa::path(get, path = "/v1/responses/{response_id}", tag = "extensions", params(("response_id" = String, Path,)), responses(
+#[utoipa::path(get, path = "/v1/responses/{response_id}", tag = "extensions",
+    params(("response_id" = String, Path,)), responses(
     (status = 200, description = "The response, byte for byte as in the output file", body = Object),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]

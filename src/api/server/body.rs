@@ -12,8 +12,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::ServerLimits;
 use super::peer::Answering;
 
-/// How much of a body has to come in each [`ServerLimits::body`]: 17 bytes a second by default. Without a least amount, one
-/// byte a minute would keep an upload for good.
+/// How much of a body has to come in each [`ServerLimits::body`]: 17 bytes a second by default. Without a least amount,
+/// one byte a minute would keep an upload for good.
 const LEAST: usize = 1 << 10;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -15,8 +15,8 @@ pub struct ServerLimits {
     /// A connection that has sent no request yet gives up its place for so long to nobody.
     pub new: Duration,
     /// For the next request on a connection that has had one. Longer than load balancers keep theirs, the longest 600
-    /// seconds: one that is closed at this end first may carry a request already. It costs a place that is given up when
-    /// another needs one.
+    /// seconds: one that is closed at this end first may carry a request already. It costs a place that is given up
+    /// when another needs one.
     pub idle: Duration,
     /// For each KiB of a request's body.
     pub body: Duration,

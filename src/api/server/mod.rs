@@ -1,7 +1,7 @@
 //! The server: connections with bounds in number and in time, and their end.
 //!
-//! hyper reads and writes HTTP/1.1. What a client can hold up is timed here: heads and answers by [`io::TimedIo`], bodies
-//! by [`body::TimedBody`].
+//! hyper reads and writes HTTP/1.1. What a client can hold up is timed here: heads and answers by [`io::TimedIo`],
+//! bodies by [`body::TimedBody`].
 
 mod body;
 mod io;
@@ -37,8 +37,8 @@ use peer::{Entry, Peers};
 
 /// The request line and the headers. A URL of 64 KiB is read, so that its refusal can say what is wrong.
 const HEAD_BYTES: usize = 128 << 10;
-/// What hyper holds of a body that is read and of an answer that is not: less than one read of a download is then all that
-/// waits for a client.
+/// What hyper holds of a body that is read and of an answer that is not: less than one read of a download is then all
+/// that waits for a client.
 const BUFFER_BYTES: usize = 128 << 10;
 /// What the kernel holds of answers for each connection is twice this.
 const SEND_BUFFER_BYTES: usize = 512 << 10;

@@ -93,8 +93,8 @@ impl Peers {
         Entry { peers: self.clone(), key, peer }
     }
 
-    /// Closes the connection that has waited longest for a request. Whether there was one. The first request of a connection
-    /// that has just come may be on its way.
+    /// Closes the connection that has waited longest for a request. Whether there was one. The first request of a
+    /// connection that has just come may be on its way.
     pub(super) fn evict(&self, new: Duration) -> bool {
         let open = self.open.lock().expect("nobody panics with the lock");
         let is_new = |peer: &Peer| peer.requests() == 0 && peer.opened.elapsed() < new;

@@ -13,6 +13,7 @@ use crate::daemon::lost_input::{GONE_AFTER, is_lost};
 use crate::daemon::shared::Shared;
 use crate::daemon::timer::{DutyError, TickResult};
 use crate::domain::batch::{Batch, BatchStatus, Counts};
+use crate::domain::file::BATCH_FILE_RETENTION;
 use crate::domain::ids::BatchId;
 use crate::domain::line::NeverRan;
 use crate::storage::{Ending, RecordedPart, Storage};
@@ -20,8 +21,6 @@ use crate::telemetry::{chain, metrics};
 
 const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 64;
-/// How long the files of a batch are kept if the client does not say (contract §8.1).
-const FILES_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Ends every batch that can be ended.
 pub(super) struct Finalize<S> {
@@ -59,7 +58,7 @@ async fn end<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>, batch: Batc
         from: batch.status,
         never_ran,
         counts_as_failed: why == NeverRan::InputUnavailable,
-        files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(FILES_KEPT))),
+        files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(BATCH_FILE_RETENTION))),
     };
     if shared.storage.finish(&ending, now).await? {
         metrics::batch_ended();

@@ -120,7 +120,9 @@ impl Assembly<'_> {
             .zip(self.lists)
             .map(|(no, McpList { label, tools })| {
                 let id = ids.id("mcpl", no);
-                raw(&json!({ "id": id, "type": "mcp_list_tools", "server_label": label, "tools": tools, "error": null }))
+                raw(&json!({
+                    "id": id, "type": "mcp_list_tools", "server_label": label, "tools": tools, "error": null,
+                }))
             })
             .collect();
         for (position, (step, turn)) in turns.iter().enumerate() {
@@ -190,8 +192,8 @@ const MEMBERS: [(&str, &str); 32] = [
     ("metadata", "{}"),
 ];
 
-/// A limit as `incomplete_details`. Of OpenAI's reasons only one is a limit of this kind; clients that know those and no
-/// other find no reason for the others.
+/// A limit as `incomplete_details`. Of OpenAI's reasons only one is a limit of this kind; clients that know those and
+/// no other find no reason for the others.
 fn details(limit: Limit) -> Value {
     match limit {
         Limit::OutputTokens => json!({ "reason": "max_output_tokens" }),

@@ -174,8 +174,8 @@ impl Spent {
     }
 }
 
-/// How long the calls of a scope took, those side by side counted once. A tool that is an agent and has not ended took as
-/// long as what it has done.
+/// How long the calls of a scope took, those side by side counted once. A tool that is an agent and has not ended took
+/// as long as what it has done.
 fn time_of(steps: &[Step], scope: &StepPath) -> Duration {
     let longest_tool = |model: &Step| {
         let tools = below(steps, &model.path);

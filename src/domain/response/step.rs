@@ -1,8 +1,8 @@
 //! Steps: the calls a row is made of, and how each stands.
 //!
 //! A path says where a step stands, and so which step it is, however often it is made: `2` is the third call of the
-//! model, `2.0` the first tool that this call asked for, and, if that tool is an agent, `2.0.0` the agent's first call of
-//! its own model. The idempotency key of a call follows from it.
+//! model, `2.0` the first tool that this call asked for, and, if that tool is an agent, `2.0.0` the agent's first call
+//! of its own model. The idempotency key of a call follows from it.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! What checking a value against a schema may cost, found out before it is done.
 //!
-//! `jsonschema` remembers what it has found out about a value behind a reference, so that checking costs as much as there
-//! are pairs of a subschema and a value it may be applied to. It does not when it gathers errors: there each way to a pair
-//! costs again.
+//! `jsonschema` remembers what it has found out about a value behind a reference, so that checking costs as much as
+//! there are pairs of a subschema and a value it may be applied to. It does not when it gathers errors: there each way
+//! to a pair costs again.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::shape::{NodeNo, PAIR, Shape};
 
-/// What gathering the errors of `value` costs, which is what all ways to all pairs cost. `None` if the pairs alone, which
-/// is what checking costs, are more than `most`.
+/// What gathering the errors of `value` costs, which is what all ways to all pairs cost. `None` if the pairs alone,
+/// which is what checking costs, are more than `most`.
 pub(super) fn of_errors(shape: &Shape, value: &Value, most: u64) -> Option<u64> {
     Walk { shape, left: most, known: HashMap::new() }.value(0, value)
 }

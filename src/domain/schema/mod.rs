@@ -1,7 +1,7 @@
 //! JSON schemas that answers and arguments must match.
 //!
-//! Schemas come with rows and answers from upstreams, so that neither may take what others need: each is measured before
-//! `jsonschema` sees it, and what is deep is checked on a stack that is made for it.
+//! Schemas come with rows and answers from upstreams, so that neither may take what others need: each is measured
+//! before `jsonschema` sees it, and what is deep is checked on a stack that is made for it.
 
 mod cost;
 mod shape;
@@ -72,8 +72,8 @@ impl Schema {
             shape.add_pattern(no, kib);
         }
         let validator = on_a_deep_stack(|| options(MOST_PATTERN_KIB).build(&value).map_err(|error| said(&error)))??;
-        // What it takes was measured with schemas of many subschemas, and for patterns it is their limit and as much for
-        // the automata that each thread makes of them.
+        // What it takes was measured with schemas of many subschemas, and for patterns it is their limit and as much
+        // for the automata that each thread makes of them.
         let bytes = 4096 + 2 * schema.len() as u64 + 2048 * shape.nodes.len() as u64 + (patterns_kib << 14);
         Ok(Self { validator, shape, bytes })
     }

@@ -226,8 +226,8 @@ impl<'a> Building<'a> {
         Ok(())
     }
 
-    /// What a reference leads to. It must be the same for `jsonschema`, or something else is measured than is checked: that
-    /// decodes percent signs, and an object with an `$id` on the way is another document to it.
+    /// What a reference leads to. It must be the same for `jsonschema`, or something else is measured than is checked:
+    /// that decodes percent signs, and an object with an `$id` on the way is another document to it.
     fn behind(&mut self, reference: &str) -> Result<NodeNo, String> {
         let no_pointer = || format!("its reference {reference:?} is no JSON pointer into it");
         let pointer = reference.strip_prefix('#').and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());

@@ -46,7 +46,8 @@ impl Content {
     }
 }
 
-/// Contents of chat messages as one: their texts with a blank line between them, or their parts if any is not just text.
+/// Contents of chat messages as one: their texts with a blank line between them, or their parts if any is not just
+/// text.
 pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a RawValue>) -> Content {
     let parts: Vec<Fields> = contents
         .flat_map(|content| {

@@ -10,7 +10,7 @@ use crate::wakeup::Wakeup;
 
 /// Why a batch was not created.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenBatchError {
+pub enum CreateBatchError {
     /// The input file was uploaded for something else.
     #[error("Invalid file purpose: '{0}'. The input file of a batch must have purpose 'batch'.")]
     WrongPurpose(Purpose),
@@ -28,29 +28,36 @@ pub enum OpenBatchError {
 ///
 /// # Errors
 /// Why it was not created.
-pub async fn open_batch(
+pub async fn create_batch(
     storage: &dyn Storage,
     wakeup: &Wakeup,
     new: &NewBatch,
     now: Timestamp,
-) -> Result<Batch, OpenBatchError> {
+) -> Result<Batch, CreateBatchError> {
     if let Some(id) = FileId::parse(&new.input_file_id)
         && let Some(file) = storage.file(id, now).await?
         && file.purpose != Purpose::Batch
     {
-        return Err(OpenBatchError::WrongPurpose(file.purpose));
+        return Err(CreateBatchError::WrongPurpose(file.purpose));
     }
     let batch = storage.create_batch(new, now).await?;
-    let is_same = batch.input_file_id == new.input_file_id
-        && batch.endpoint == new.endpoint
-        && batch.completion_window == new.window.text
-        && batch.metadata == new.metadata
-        && batch.output_expires_after == new.output_expires_after;
-    if !is_same {
-        return Err(OpenBatchError::KeyReused);
+    if !is_of(&batch, new) {
+        return Err(CreateBatchError::KeyReused);
     }
     metrics::batch_created();
-    tracing::info!(batch_id = %batch.id, endpoint = %batch.endpoint, input_file_id = %batch.input_file_id, "batch created");
+    let Batch { id, endpoint, input_file_id, .. } = &batch;
+    tracing::info!(batch_id = %id, %endpoint, %input_file_id, "batch created");
     wakeup.wake();
     Ok(batch)
+}
+
+/// Whether a batch, which may be that of an earlier request with the same key, has these parameters.
+fn is_of(batch: &Batch, new: &NewBatch) -> bool {
+    // Names every field, so that none is forgotten.
+    let NewBatch { input_file_id, endpoint, window, metadata, output_expires_after, idempotency_key: _ } = new;
+    batch.input_file_id == *input_file_id
+        && batch.endpoint == *endpoint
+        && batch.completion_window == window.text
+        && batch.metadata == *metadata
+        && batch.output_expires_after == *output_expires_after
 }

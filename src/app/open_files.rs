@@ -11,8 +11,9 @@ const EACH: u64 = 2;
 /// With fewer connections than this a start says that the limit is too low.
 const FEW: u64 = 128;
 
-/// Raises the soft limit to the hard one: programs are given 1,024 for the sake of those that use `select`.
-pub(super) fn raise_limit() {
+/// Raises the soft limit of open files to the hard one, for the sake of many clients. Programs are given 1,024 because
+/// some use `select`, which this one does not.
+pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         // Some systems call the hard limit infinite and take no such soft one.
         let aims = [hard, 1 << 20, 1 << 16, 10_240].into_iter().filter(|aim| *aim > soft && *aim <= hard);

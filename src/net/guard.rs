@@ -1,22 +1,15 @@
-//! HTTP clients for tools: one for the operator's own URLs, and one for URLs that came with a row.
+//! Which addresses a URL that came with a row may lead to.
 //!
 //! A row must not reach what only this machine can reach. The name is resolved once, and what was checked is what is
 //! connected to: a second look-up might find another address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::HeaderMap;
-use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a URL that came with a row is not called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UrlRefusal {
     /// Some other scheme than `http` and `https`.
     #[error("its URL is neither http nor https")]
     Scheme,
@@ -31,42 +24,8 @@ pub enum Refusal {
     NotPublic,
 }
 
-/// A client for URLs that came with a row: it connects to public addresses only, whatever a name resolves to.
-///
-/// A host that is an address is not resolved, so it is not checked here but by
-/// [`AllowedHosts::check`](super::hosts::AllowedHosts::check).
-///
-/// # Errors
-/// Why the system's TLS certificates cannot be used.
-pub fn guarded_client(headers: HeaderMap, quiet: Duration) -> Result<Client, reqwest::Error> {
-    // A proxy would resolve names by itself.
-    client(headers, quiet).dns_resolver(Arc::new(PublicOnly)).no_proxy().build()
-}
-
-/// A client for the operator's own URLs.
-///
-/// # Errors
-/// Why the system's TLS certificates cannot be used.
-pub fn trusting_client(headers: HeaderMap, quiet: Duration) -> Result<Client, reqwest::Error> {
-    client(headers, quiet).build()
-}
-
-/// A server that says nothing for as long as `quiet` is given up, also if nobody waits for it any more. Longer than anybody
-/// waits, so that who waits knows why.
-fn client(headers: HeaderMap, quiet: Duration) -> ClientBuilder {
-    // Fails only if a provider is installed already, which is then the embedding program's choice.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .default_headers(headers)
-        .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(quiet)
-        // A redirect could lead anywhere, and carry the headers along.
-        .redirect(Policy::none())
-}
-
 /// Resolves names to their public addresses.
-struct PublicOnly;
+pub(super) struct PublicOnly;
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
@@ -74,7 +33,7 @@ impl Resolve for PublicOnly {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
-                return Err(Refusal::NotPublic.into());
+                return Err(UrlRefusal::NotPublic.into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)
         })
@@ -82,8 +41,7 @@ impl Resolve for PublicOnly {
 }
 
 /// Whether an address is one of the public internet.
-#[must_use]
-pub fn is_public(ip: IpAddr) -> bool {
+fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
         IpAddr::V6(ip) => is_public_v6(ip),
@@ -117,6 +75,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{ClientSettings, Reach, causes};
 
     #[test]
     fn public_addresses_are_told_from_all_others() {
@@ -193,8 +152,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
 
-        let error = guarded_client(HeaderMap::new(), CONNECT_TIMEOUT).unwrap().get(url).send().await.unwrap_err();
+        let settings = ClientSettings { reach: Reach::PublicOnly, ..ClientSettings::default() };
+        let error = settings.build().unwrap().get(url).send().await.unwrap_err();
 
-        assert_eq!(crate::tools::ToolError::of_http(&error), Refusal::NotPublic.into());
+        let refusal = causes(&error).find_map(|cause| cause.downcast_ref::<UrlRefusal>());
+        assert_eq!(refusal, Some(&UrlRefusal::NotPublic));
     }
 }

@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use object_store::PutPayload;
 
-use crate::domain::file::{File, Purpose};
+use crate::domain::file::{BATCH_FILE_RETENTION, File, Purpose};
 use crate::domain::ids::FileId;
 use crate::domain::time::Timestamp;
 use crate::intake::{Refusal, Taken};
 use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::{FileStore, Indexed, NewFile, Storage, StorageError};
 use crate::telemetry::metrics;
-
-/// How long a batch input file is kept if the client does not say (contract §2.1).
-const BATCH_FILES_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a client says of a file.
 #[derive(Debug, Clone)]
@@ -74,7 +71,7 @@ async fn keep(
     let (indexed, kept_for) = if form.purpose == Purpose::Batch {
         let found = taken.found.ok_or(Refusal::Empty)??;
         let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
-        (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILES_KEPT)))
+        (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILE_RETENTION)))
     } else {
         (None, form.expires_after)
     };

@@ -1,14 +1,27 @@
-//! How long an upstream asks callers to stay away.
+//! How long a server asks callers to stay away.
 
 use std::time::Duration;
 
-use crate::domain::time::Timestamp;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// Nobody waits longer than this on a server's word; the deadline of the batch is what ends the wait otherwise.
+use crate::domain::time::{Clock, Timestamp};
+
+/// No caller waits longer than this on a server's word.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Reads `retry-after-ms`, or else `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3).
-pub(super) fn read(millis: Option<&str>, header: Option<&str>, now: Timestamp) -> Option<Duration> {
+/// How long an answer asks to wait: `retry-after-ms`, or else `Retry-After` in seconds or as an HTTP date (RFC 9110,
+/// section 10.2.3).
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let (millis, header) = (text("retry-after-ms"), text(RETRY_AFTER.as_str()));
+    if millis.is_none() && header.is_none() {
+        return None;
+    }
+    read(millis, header, clock.now())
+}
+
+fn read(millis: Option<&str>, header: Option<&str>, now: Timestamp) -> Option<Duration> {
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
     let asked = match (millis.and_then(number), header) {
         (Some(millis), _) => Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(LONGEST),

@@ -47,7 +47,7 @@ pub(super) async fn open(config: &StorageConfig) -> anyhow::Result<Opened> {
 }
 
 /// Opens the database the settings name, and locks the data directory if it is there.
-pub(super) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
+pub(crate) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
     let directory = &config.data_dir;
     match &config.database_url {
         None => {
@@ -101,9 +101,9 @@ async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> an
     }
     if marks != [id] {
         bail!(
-            "this blob store belongs to another database, and each would remove the files that only the other one knows: \
-             give each deployment a --blob-url (or --data-dir) of its own. If that database is gone for good, start once \
-             with --adopt-blobs, which takes the store over and removes what this database does not know"
+            "this blob store belongs to another database, and each would remove the files that only the other one \
+             knows: give each deployment a --blob-url (or --data-dir) of its own. If that database is gone for good, \
+             start once with --adopt-blobs, which takes the store over and removes what this database does not know"
         );
     }
     Ok(id)
@@ -116,7 +116,8 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(_) => bail!(
-            "the data directory {} is in use by another batchwright; stop it, or give another directory with --data-dir",
+            "the data directory {} is in use by another batchwright; stop it, or give another directory with \
+             --data-dir",
             directory.display()
         ),
     }

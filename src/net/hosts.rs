@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-use super::guard::Refusal;
+use super::guard::UrlRefusal;
 
 /// The hosts that rows may name. An empty list allows none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,14 +50,14 @@ impl AllowedHosts {
     }
 
     /// Whether a URL that came with a row may be called.
-    pub fn check(&self, url: &Url) -> Result<(), Refusal> {
+    pub fn check(&self, url: &Url) -> Result<(), UrlRefusal> {
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Refusal::Scheme);
+            return Err(UrlRefusal::Scheme);
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Refusal::Credentials);
+            return Err(UrlRefusal::Credentials);
         }
-        if self.allows(url) { Ok(()) } else { Err(Refusal::NotListed) }
+        if self.allows(url) { Ok(()) } else { Err(UrlRefusal::NotListed) }
     }
 }
 
@@ -168,15 +168,15 @@ mod tests {
         let hosts = allowed(&["mcp.example.com"]);
         let cases = [
             ("https://mcp.example.com/", Ok(())),
-            ("ftp://mcp.example.com/", Err(Refusal::Scheme)),
-            ("https://user:secret@mcp.example.com/", Err(Refusal::Credentials)),
-            ("https://user@mcp.example.com/", Err(Refusal::Credentials)),
-            ("https://127.0.0.1/", Err(Refusal::NotListed)),
+            ("ftp://mcp.example.com/", Err(UrlRefusal::Scheme)),
+            ("https://user:secret@mcp.example.com/", Err(UrlRefusal::Credentials)),
+            ("https://user@mcp.example.com/", Err(UrlRefusal::Credentials)),
+            ("https://127.0.0.1/", Err(UrlRefusal::NotListed)),
         ];
 
         for (url, answer) in cases {
             assert_eq!(hosts.check(&url.parse().unwrap()), answer, "{url}");
         }
-        assert_eq!(AllowedHosts::default().check(&"https://example.com".parse().unwrap()), Err(Refusal::NotListed));
+        assert_eq!(AllowedHosts::default().check(&"https://example.com".parse().unwrap()), Err(UrlRefusal::NotListed));
     }
 }
