@@ -27,6 +27,7 @@ pub mod processor;
 pub mod service;
 pub mod simulator;
 pub mod storage;
+mod sync;
 pub mod telemetry;
 pub mod tools;
 pub mod upstream;

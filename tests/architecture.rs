@@ -1,6 +1,6 @@
 //! The rules of `ARCHITECTURE.md` that a machine can check.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -123,4 +123,41 @@ fn both_databases_have_the_same_migrations() {
 
     assert!(!names("sqlite").is_empty());
     assert_eq!(names("sqlite"), names("postgres"));
+}
+
+/// Type names with two meanings, one of which has to be renamed. A name that is no longer ambiguous must go from here.
+const AMBIGUOUS: [&str; 6] = ["Batch", "Ended", "Gathered", "Row", "Share", "Turn"];
+
+#[test]
+fn a_public_type_name_has_one_meaning() {
+    let mut files: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| !path.contains("tests")) {
+        for (name, is_public) in declared_types(&text) {
+            files.entry(name.to_owned()).or_default().push((path.clone(), is_public));
+        }
+    }
+    files.retain(|_, declarations| declarations.len() > 1 && declarations.iter().any(|(_, is_public)| *is_public));
+
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    assert!(names == AMBIGUOUS, "types that share their name with a public one: {files:#?}");
+}
+
+/// The types that a file declares, and whether each is `pub` in any form. What its tests declare is left out, and so are
+/// aliases inside of `impl` blocks.
+fn declared_types(text: &str) -> Vec<(&str, bool)> {
+    let code = text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(code, _)| code);
+    let declared = code.lines().filter_map(|line| {
+        let is_nested = line.starts_with(' ');
+        let line = line.trim_start();
+        let (is_public, rest) = match line.strip_prefix("pub") {
+            Some(rest) if rest.starts_with('(') => (true, rest.split_once(") ")?.1),
+            Some(rest) => (true, rest.trim_start()),
+            None => (false, line),
+        };
+        let (kind, rest) = rest.split_once(' ')?;
+        let is_type = matches!(kind, "struct" | "enum" | "trait" | "union") || kind == "type" && !is_nested;
+        let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+        is_type.then_some((name, is_public))
+    });
+    declared.collect()
 }

@@ -37,7 +37,7 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     logs::start("warn")?;
-    let files = Files::in_directory(&args.directory)?;
+    let files = DemoFiles::in_directory(&args.directory)?;
     let free_port = || TcpListener::bind("127.0.0.1:0");
 
     let upstream = free_port().await?;
@@ -70,13 +70,13 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(if proof { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-struct Files {
+struct DemoFiles {
     input: PathBuf,
     output: PathBuf,
     errors: PathBuf,
 }
 
-impl Files {
+impl DemoFiles {
     fn in_directory(directory: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("{} cannot be made; give another with --directory", directory.display()))?;
@@ -154,7 +154,7 @@ impl Client {
     }
 
     /// Downloads the results and proves them. True if the proof holds.
-    async fn fetch_and_verify(&self, batch: &Value, files: &Files) -> anyhow::Result<bool> {
+    async fn fetch_and_verify(&self, batch: &Value, files: &DemoFiles) -> anyhow::Result<bool> {
         let mut args = VerifyArgs { input: files.input.clone(), output: None, errors: None };
         if let Some(id) = batch["output_file_id"].as_str() {
             let output = self.download(id, &files.output).await?;
@@ -166,9 +166,9 @@ impl Client {
             self.download(id, &files.errors).await?;
             args.errors = Some(files.errors.clone());
         }
-        let verdict = verify(&args)?;
-        println!("{verdict}");
-        Ok(verdict.holds())
+        let report = verify(&args)?;
+        println!("{report}");
+        Ok(report.holds())
     }
 
     async fn download(&self, id: &str, to: &Path) -> anyhow::Result<String> {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::open_files;
 use super::opened::{self, Opened};
 use super::shutdown;
-use crate::api::{self, App, ServerLimits, Stop};
+use crate::api::{self, App, ServerLimits, ShutdownTokens};
 use crate::config::{ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, shown_url, without_credentials};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
@@ -59,7 +59,7 @@ pub struct ServeArgs {
 pub struct Service {
     router: Router,
     daemon: Option<RunningDaemon>,
-    stop: Stop,
+    stop: ShutdownTokens,
     limits: ServerLimits,
     blobs: Blobs,
     /// The daemon's own threads: a status read does not queue behind thousands of rows.
@@ -158,7 +158,7 @@ impl Service {
         let mut service = Self {
             router: Router::new(),
             daemon: None,
-            stop: Stop::default(),
+            stop: ShutdownTokens::default(),
             limits,
             blobs: blobs.clone(),
             threads: Threads::new()?,
@@ -218,7 +218,7 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Stop { stopping, closing, cut } = self.stop.clone();
+        let ShutdownTokens { stopping, closing, cut } = self.stop.clone();
         let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
         stop.await;
         stopping.cancel();

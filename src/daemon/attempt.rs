@@ -65,7 +65,7 @@ where
     let reason = match ended {
         Ended::Canceled => return Attempted::Done,
         Ended::Completed(answer) => {
-            metrics::attempt_ended(metrics::Ended::Completed, took);
+            metrics::attempt_ended(metrics::AttemptEnd::Completed, took);
             tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
             let line = line::completed(row.id, &custom_id, &answer);
             context.outcomes.completed(row, line, answer.usage).await;
@@ -75,7 +75,7 @@ where
         Ended::Failed(failed) => match context.settings.retry.judge(&failed, context.clock.now(), rand::random()) {
             Verdict::Fail => failed.state.reason,
             Verdict::RetryAt(at) => {
-                metrics::attempt_ended(metrics::Ended::Retried, took);
+                metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
                 tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
                 let request = failed.retry(at);
                 let again = OpenRow { row, request, halts, waiting, place: None, share, open };
@@ -83,7 +83,7 @@ where
             }
         },
     };
-    metrics::attempt_ended(metrics::Ended::Failed, took);
+    metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
     context.outcomes.failed(row, line::failed(row.id, &custom_id, &reason)).await;
     Attempted::Done

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::duty::Turn;
 use crate::domain::ids::DaemonId;
-use crate::domain::lease::{DaemonPulse, Place};
+use crate::domain::lease::{DaemonPulse, DaemonRank};
 use crate::storage::Storage;
 use crate::telemetry::metrics;
 
@@ -58,8 +58,8 @@ pub(super) async fn tick<S: Storage, H, P>(context: Arc<Context<S, H, P>>) -> Tu
     Ok(())
 }
 
-fn place(me: DaemonId, daemons: &[DaemonPulse]) -> Place {
+fn place(me: DaemonId, daemons: &[DaemonPulse]) -> DaemonRank {
     let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let rank = daemons.iter().filter(|daemon| daemon.id < me).count();
-    Place { rank: few(rank), of: few(daemons.len()) }
+    DaemonRank { rank: few(rank), of: few(daemons.len()) }
 }

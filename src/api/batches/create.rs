@@ -11,7 +11,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::BatchObject;
-use crate::api::extract::Whole;
+use crate::api::extract::WholeBody;
 use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::batch::NewBatch;
 use crate::domain::endpoint::Endpoint;
@@ -33,7 +33,7 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
     headers: HeaderMap,
-    Whole(body): Whole,
+    WholeBody(body): WholeBody,
 ) -> Result<Json<BatchObject>, ApiError> {
     let body: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 use super::FileObject;
-use super::form::{Form, Part, malformed};
+use super::form::{Form, FormPart, malformed};
 use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::file::{Purpose, clean_filename};
 use crate::intake::{IntakeError, Taken, take_in};
@@ -104,7 +104,7 @@ impl Upload {
         Ok(())
     }
 
-    async fn take(&mut self, app: &App, mut part: Part<'_>) -> Result<(), ApiError> {
+    async fn take(&mut self, app: &App, mut part: FormPart<'_>) -> Result<(), ApiError> {
         self.filename = clean_filename(&part.filename());
         // Read as a batch input file unless it is known to be none.
         let inspect = self.purpose.as_deref().is_none_or(|purpose| purpose == Purpose::Batch.as_str());
