@@ -34,6 +34,7 @@ pub mod net;
 pub mod processor;
 pub mod simulator;
 pub mod storage;
+mod sync;
 pub mod telemetry;
 pub mod tools;
 pub mod upstream;

@@ -1,12 +1,12 @@
 //! The rules of `ARCHITECTURE.md` that a machine can check.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules at the top, from the bottom up: a module names only modules of earlier layers, and itself.
 const LAYERS: &[&[&str]] = &[
-    &["domain", "fault", "wakeup"],
+    &["domain", "fault", "sync", "wakeup"],
     &["config", "net", "telemetry"],
     &["client", "simulator", "storage", "verify"],
     &["intake"],
@@ -188,4 +188,52 @@ fn both_databases_have_the_same_migrations() {
 
     assert!(!names("sqlite").is_empty());
     assert_eq!(names("sqlite"), names("postgres"));
+}
+
+#[test]
+fn a_public_type_name_has_one_meaning() {
+    let mut files: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| !path.contains("tests")) {
+        for (name, is_public) in declared_types(&text) {
+            files.entry(name.to_owned()).or_default().push((path.clone(), is_public));
+        }
+    }
+    files.retain(|_, declarations| declarations.len() > 1 && declarations.iter().any(|(_, is_public)| *is_public));
+
+    assert!(files.is_empty(), "types that share their name with a public one: {files:#?}");
+}
+
+#[test]
+fn the_source_uses_the_words_of_the_glossary() {
+    let contributing = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("the file is there");
+    let (_, glossary) = contributing.split_once("### Glossary\n").expect("it has a glossary");
+    let rows = glossary.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let words: Vec<&str> =
+        rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.trim().split(", ")).collect();
+    assert!(words.len() > 20, "the words are found: {words:?}");
+
+    let source: String = sources().into_iter().map(|(_, text)| text.to_lowercase()).collect();
+    let missing: Vec<&str> = words.into_iter().filter(|word| !source.contains(word)).collect();
+
+    assert!(missing.is_empty(), "the source does not use {missing:?}");
+}
+
+/// The types that a file declares, and whether each is `pub` in any form. What its tests declare is left out, and so are
+/// aliases inside of `impl` blocks.
+fn declared_types(text: &str) -> Vec<(&str, bool)> {
+    let code = text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(code, _)| code);
+    let declared = code.lines().filter_map(|line| {
+        let is_nested = line.starts_with(' ');
+        let line = line.trim_start();
+        let (is_public, rest) = match line.strip_prefix("pub") {
+            Some(rest) if rest.starts_with('(') => (true, rest.split_once(") ")?.1),
+            Some(rest) => (true, rest.trim_start()),
+            None => (false, line),
+        };
+        let (kind, rest) = rest.split_once(' ')?;
+        let is_type = matches!(kind, "struct" | "enum" | "trait" | "union") || kind == "type" && !is_nested;
+        let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+        is_type.then_some((name, is_public))
+    });
+    declared.collect()
 }

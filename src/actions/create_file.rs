@@ -7,7 +7,7 @@ use object_store::PutPayload;
 use crate::domain::file::{BATCH_FILE_RETENTION, File, Purpose};
 use crate::domain::ids::FileId;
 use crate::domain::time::Timestamp;
-use crate::intake::{Refusal, Taken};
+use crate::intake::{Taken, UploadRefusal};
 use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::{FileStore, Indexed, NewFile, Storage, StorageError};
 use crate::telemetry::metrics;
@@ -28,7 +28,7 @@ pub struct FileForm {
 pub enum CreateFileError {
     /// It is to be a batch input file and is not one.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] UploadRefusal),
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -69,7 +69,7 @@ async fn keep(
     now: Timestamp,
 ) -> Result<File, CreateFileError> {
     let (indexed, kept_for) = if form.purpose == Purpose::Batch {
-        let found = taken.found.ok_or(Refusal::Empty)??;
+        let found = taken.found.ok_or(UploadRefusal::Empty)??;
         let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
         (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILE_RETENTION)))
     } else {

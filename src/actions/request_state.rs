@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::domain::batch::{Batch, BatchStatus};
 use crate::domain::ids::RequestId;
-use crate::domain::result::RequestState;
+use crate::domain::result::RequestStatus;
 use crate::domain::time::Timestamp;
 use crate::storage::blobs::Blobs;
 use crate::storage::results::result_line;
@@ -22,7 +22,7 @@ pub async fn request_state(
     reader: &RowReader,
     row: u32,
     now: Timestamp,
-) -> Result<Option<(RequestState, Option<Bytes>)>, ReadError> {
+) -> Result<Option<(RequestStatus, Option<Bytes>)>, ReadError> {
     // Before the ledger is read: a row that is recorded meanwhile, and so held no more, is then found there.
     let position = if batch.status.is_terminal() { None } else { reader.position(row).await? };
     let is_held = match position {
@@ -30,15 +30,15 @@ pub async fn request_state(
         None => false,
     };
     if let Some(line) = result_line(storage, blobs, RequestId { batch: batch.id, row }, now).await? {
-        let state = if line.succeeded { RequestState::Completed } else { RequestState::of_error_line(&line.text) };
+        let state = if line.succeeded { RequestStatus::Completed } else { RequestStatus::of_error_line(&line.text) };
         return Ok(Some((state, Some(line.text))));
     }
     let state = match batch.status {
-        _ if is_held => RequestState::InProgress,
-        status if !status.is_terminal() => RequestState::Pending,
-        BatchStatus::Failed => RequestState::Failed,
+        _ if is_held => RequestStatus::InProgress,
+        status if !status.is_terminal() => RequestStatus::Pending,
+        BatchStatus::Failed => RequestStatus::Failed,
         // Called off before it was admitted, so that no row has a line.
-        BatchStatus::Cancelled if batch.counts.total == 0 => RequestState::Cancelled,
+        BatchStatus::Cancelled if batch.counts.total == 0 => RequestStatus::Cancelled,
         _ => return Ok(None),
     };
     Ok(Some((state, None)))

@@ -40,12 +40,12 @@ pub struct ErrorObject {
 pub struct ApiError {
     status: StatusCode,
     object: ErrorObject,
-    retry: Retry,
+    retry: RetryAdvice,
 }
 
 /// What the SDKs' own retries are told (contract §10.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Retry {
+enum RetryAdvice {
     /// By the status.
     ByStatus,
     /// Not at all.
@@ -56,7 +56,7 @@ enum Retry {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: String) -> Self {
-        Self { status, object: ErrorObject { message, kind, param: None, code: None }, retry: Retry::ByStatus }
+        Self { status, object: ErrorObject { message, kind, param: None, code: None }, retry: RetryAdvice::ByStatus }
     }
 
     /// 400: the request is at fault.
@@ -132,7 +132,7 @@ impl ApiError {
     #[must_use]
     pub fn conflict(message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::CONFLICT, "invalid_request_error", message.into());
-        error.retry = Retry::Never;
+        error.retry = RetryAdvice::Never;
         error
     }
 
@@ -176,7 +176,7 @@ impl ApiError {
     pub fn unavailable() -> Self {
         let message = "The server's storage does not answer. Please try again.".to_owned();
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
-        error.retry = Retry::Soon;
+        error.retry = RetryAdvice::Soon;
         error
     }
 
@@ -296,11 +296,11 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(ErrorBody { error: self.object })).into_response();
         let headers = response.headers_mut();
         match self.retry {
-            Retry::ByStatus => {}
-            Retry::Never => {
+            RetryAdvice::ByStatus => {}
+            RetryAdvice::Never => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
-            Retry::Soon => {
+            RetryAdvice::Soon => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
         }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{ApiError, ErrorObject};
 pub use router::{health_router, router};
-pub use server::{ServerLimits, Stop, serve};
+pub use server::{ServerLimits, ShutdownTokens, serve};
 
 use crate::domain::batch::Window;
 use crate::domain::report::IntakeLimits;

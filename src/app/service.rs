@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::open_files;
 use super::storage::{self, Opened};
 use super::upstream::upstream;
-use crate::api::{self, App, ServerLimits, Stop};
+use crate::api::{self, App, ServerLimits, ShutdownTokens};
 use crate::config::{ResponsesConfig, ServeConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
@@ -40,7 +40,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 pub struct Service {
     router: Router,
     daemon: Option<RunningDaemon>,
-    stop: Stop,
+    stop: ShutdownTokens,
     limits: ServerLimits,
     blobs: Blobs,
     /// The daemon's own threads: a status read does not queue behind thousands of rows.
@@ -107,7 +107,7 @@ impl Service {
         let mut service = Self {
             router: Router::new(),
             daemon: None,
-            stop: Stop::default(),
+            stop: ShutdownTokens::default(),
             limits,
             blobs: blobs.clone(),
             threads: Threads::new()?,
@@ -161,7 +161,7 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Stop { stopping, closing, cut } = self.stop.clone();
+        let ShutdownTokens { stopping, closing, cut } = self.stop.clone();
         let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
         stop.await;
         stopping.cancel();

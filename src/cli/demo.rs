@@ -40,7 +40,7 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     logs::start("warn")?;
-    let files = Files::in_directory(&args.directory)?;
+    let files = DemoFiles::in_directory(&args.directory)?;
     let free_port = || TcpListener::bind("127.0.0.1:0");
 
     let upstream = free_port().await?;
@@ -73,13 +73,13 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(if proof { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-struct Files {
+struct DemoFiles {
     input: PathBuf,
     output: PathBuf,
     errors: PathBuf,
 }
 
-impl Files {
+impl DemoFiles {
     fn in_directory(directory: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("{} cannot be made; give another with --directory", directory.display()))?;
@@ -138,7 +138,7 @@ async fn run_batch(client: &Client, input: &Path, rows: u64) -> anyhow::Result<R
 }
 
 /// Downloads the results and proves them. True if the proof holds.
-async fn fetch_and_verify(client: &Client, batch: &RemoteBatch, files: &Files) -> anyhow::Result<bool> {
+async fn fetch_and_verify(client: &Client, batch: &RemoteBatch, files: &DemoFiles) -> anyhow::Result<bool> {
     let mut args = VerifyArgs { input: files.input.clone(), output: None, errors: None };
     if let Some(id) = &batch.output_file_id {
         client.download_to(id, &files.output).await?;

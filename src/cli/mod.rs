@@ -102,9 +102,9 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
         Action::Demo(args) => block_on(demo::run(args)),
         Action::Simulate(args) => block_on(simulate(args)),
         Action::Verify(args) => {
-            let verdict = verify(&args)?;
-            println!("{verdict}");
-            Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let report = verify(&args)?;
+            println!("{report}");
+            Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Action::Openapi => {
             print!("{}", crate::api::openapi::document_text());

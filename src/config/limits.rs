@@ -9,8 +9,8 @@ use crate::domain::report::{BatchLimits, IntakeLimits};
 /// What files and batches must keep to.
 #[derive(Args, Debug, Clone)]
 pub struct LimitsConfig {
-    /// Completion windows that clients may ask for. A batch that is not through by then ends as `expired`, with what it
-    /// has.
+    /// Completion windows that clients may choose. A batch that is not finished when its window closes ends as
+    /// `expired`, with the results so far.
     #[arg(long, value_name = "DURATION", value_delimiter = ',', default_values = ["24h", "1h"], value_parser = window)]
     pub completion_windows: Vec<Window>,
 
@@ -30,8 +30,8 @@ pub struct LimitsConfig {
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     pub max_file_bytes: ByteSize,
 
-    /// Length one line of a batch input file may have when it is uploaded, at most 1GiB. What a row holds in memory is
-    /// bounded by it.
+    /// Length one line of a batch input file may have when it is uploaded, at most 1GiB. It bounds the memory that a
+    /// row needs.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = line_size)]
     pub max_line_bytes: ByteSize,
 }

@@ -12,11 +12,11 @@ use crate::domain::response::Limits;
 #[derive(Args, Debug, Clone)]
 pub struct ResponsesConfig {
     /// Whether the inference server has `/v1/responses` itself (`native`) or only `/v1/chat/completions` (`chat`), to
-    /// which rows are then translated. `auto` finds out by its first answers.
+    /// which rows are then translated. `auto` finds out from the first answers.
     #[arg(long, value_enum, default_value = "auto")]
     pub upstream_responses: Dialect,
 
-    /// Calls of the model that one response, and each agent within it, may take.
+    /// Model calls that one response may make, and each agent within it.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_iterations: u32,
 
@@ -24,12 +24,12 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub max_depth: u32,
 
-    /// Calls of tools that one response may make, those of agents among them. A row's own `max_tool_calls` can only
+    /// Tool calls that one response may make, including those of its agents. A row's own `max_tool_calls` can only
     /// lower it.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_tool_calls: u32,
 
-    /// How long the calls of one response may take together; what waits for a retry is not counted.
+    /// How long the calls of one response may take together. Pauses before retries do not count.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub max_response_time: Duration,
 
@@ -37,17 +37,17 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "N")]
     pub max_response_tokens: Option<u64>,
 
-    /// Size that the outputs of tools may have in one response.
+    /// Size that all tool outputs of one response may have together.
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     pub max_tool_output: ByteSize,
 
     /// Hosts of MCP servers that rows may name by `server_url`, such as `mcp.example.com`, `*.example.com` or
-    /// `mcp.example.com:8443`. Private addresses are refused all the same, unless the entry is such an address itself.
+    /// `mcp.example.com:8443`. Private addresses are refused even then, unless the entry itself is such an address.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub mcp_allowed_hosts: Vec<String>,
 
-    /// Check answers against the JSON schema that their rows ask for, and have the model correct those that do not
-    /// match. A batch can say so for itself, with `"ensure_schema": "true"` or `"false"` in its metadata.
+    /// Check answers against the JSON schema of their rows, and ask the model to correct answers that do not match. A
+    /// batch can override this with `"ensure_schema": "true"` or `"false"` in its metadata.
     #[arg(long)]
     pub ensure_schema: bool,
 
@@ -55,7 +55,7 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub schema_retries: u32,
 
-    /// How long the steps of rows can be looked at after their batch has ended.
+    /// How long the steps of rows are kept after their batch has ended.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
     pub steps_retention: Duration,
 

@@ -9,7 +9,8 @@ use super::Secret;
 /// Where things are kept.
 #[derive(Args, Debug, Clone)]
 pub struct StorageConfig {
-    /// Directory for the embedded database and for files, made if it is not there. One process at a time can use it.
+    /// Directory for the embedded database and for files, created if it does not exist. One process at a time can use
+    /// it.
     #[arg(long, value_name = "DIRECTORY", default_value = "./batchwright-data")]
     pub data_dir: PathBuf,
 
@@ -18,7 +19,7 @@ pub struct StorageConfig {
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
-    /// Connections to the PostgreSQL database that this process may have at once, beside one that listens.
+    /// Connections to the PostgreSQL database that this process may have at once, besides one for notifications.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
 
@@ -28,7 +29,7 @@ pub struct StorageConfig {
     pub blob_url: Option<Secret>,
 
     /// Take over a blob store that another database has marked as its own. Files that only the other database knows are
-    /// then removed, so its processes must be gone for good. Give it for one start only.
+    /// then removed, so its processes must be gone for good. Use it for one start only.
     #[arg(long)]
     pub adopt_blobs: bool,
 }

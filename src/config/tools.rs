@@ -45,16 +45,16 @@ pub struct HttpToolConfig {
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
     /// How long one call may take.
-    #[serde(default = "half_a_minute", deserialize_with = "duration")]
+    #[serde(default = "default_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
     /// Calls that may be under way at once in this process.
-    #[serde(default = "sixteen")]
+    #[serde(default = "default_concurrency")]
     pub max_concurrency: u32,
     /// Calls after the first, for failures that may pass.
-    #[serde(default = "two")]
+    #[serde(default = "default_retries")]
     pub retries: u32,
     /// Bytes one output may have.
-    #[serde(default = "quarter_mib", deserialize_with = "parsed")]
+    #[serde(default = "default_output_bytes", deserialize_with = "parsed")]
     pub max_output_bytes: ByteSize,
     /// Whether the same arguments have the same output for as long as the process runs.
     #[serde(default)]
@@ -77,10 +77,10 @@ pub struct McpServerConfig {
     #[serde(default)]
     pub allowed_tools: Option<Vec<String>>,
     /// How long one call may take.
-    #[serde(default = "one_minute", deserialize_with = "duration")]
+    #[serde(default = "default_mcp_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
     /// Bytes one output may have.
-    #[serde(default = "quarter_mib", deserialize_with = "parsed")]
+    #[serde(default = "default_output_bytes", deserialize_with = "parsed")]
     pub max_output_bytes: ByteSize,
 }
 
@@ -126,23 +126,23 @@ fn any_object() -> toml::Value {
     toml::Value::Table(toml::Table::from_iter([("type".to_owned(), "object".into())]))
 }
 
-fn half_a_minute() -> Duration {
+fn default_timeout() -> Duration {
     Duration::from_secs(30)
 }
 
-fn one_minute() -> Duration {
+fn default_mcp_timeout() -> Duration {
     Duration::from_secs(60)
 }
 
-fn sixteen() -> u32 {
+fn default_concurrency() -> u32 {
     16
 }
 
-fn two() -> u32 {
+fn default_retries() -> u32 {
     2
 }
 
-fn quarter_mib() -> ByteSize {
+fn default_output_bytes() -> ByteSize {
     ByteSize::kib(256)
 }
 

@@ -20,17 +20,17 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub global_max_concurrency: Option<u32>,
 
-    /// How long a worker may be out of the database's reach before others take over what it was running. Lower it for
-    /// faster takeovers; raise it if the database or the network is often slow.
+    /// How long a worker may fail to reach the database before others take over its rows. Lower it for faster
+    /// takeovers; raise it if the database or the network is often slow.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
     pub lease: Duration,
 
-    /// Attempts after the first, for failures that may pass: network errors, timeouts, and the statuses 408, 425, 429
-    /// and 500 to 599.
+    /// Attempts after the first, for temporary failures: network errors, timeouts, and the statuses 408, 425, 429 and
+    /// 500 to 599.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub max_retries: u32,
 
-    /// Further statuses that are tried again, such as 404 for a server that loads models when they are asked for.
+    /// Further statuses to retry, such as 404 for a server that loads models on demand.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(400..=499))]
     pub retry_statuses: Vec<u16>,
 }

@@ -107,14 +107,14 @@ pub struct DaemonPulse {
 
 /// A daemon's place among those that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct DaemonRank {
     /// How many of them come before it.
     pub rank: u32,
     /// How many there are, this one included.
     pub of: u32,
 }
 
-impl Place {
+impl DaemonRank {
     /// This daemon's share of a limit that holds for all of them. The shares add up to the limit.
     #[must_use]
     pub fn share_of(self, limit: usize) -> usize {
@@ -131,7 +131,7 @@ mod tests {
     fn shares_add_up_to_the_limit_and_differ_by_one_at_most() {
         for of in 1..9 {
             for limit in 0..40 {
-                let shares: Vec<usize> = (0..of).map(|rank| Place { rank, of }.share_of(limit)).collect();
+                let shares: Vec<usize> = (0..of).map(|rank| DaemonRank { rank, of }.share_of(limit)).collect();
 
                 assert_eq!(shares.iter().sum::<usize>(), limit);
                 assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");

@@ -9,7 +9,7 @@ use super::ids::RequestId;
 
 /// Where one request of a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestState {
+pub enum RequestStatus {
     /// It waits for its turn.
     Pending,
     /// A daemon has taken it.
@@ -24,7 +24,7 @@ pub enum RequestState {
     Expired,
 }
 
-impl RequestState {
+impl RequestStatus {
     /// The text on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -41,7 +41,7 @@ impl RequestState {
     /// What a line of an error file says.
     #[must_use]
     pub fn of_error_line(line: &[u8]) -> Self {
-        let read: Option<ResultLine<'_>> = serde_json::from_slice(line).ok();
+        let read: Option<RecordedLine<'_>> = serde_json::from_slice(line).ok();
         match read.and_then(|line| line.error).as_ref().map(|error| &*error.code) {
             Some("batch_cancelled") => Self::Cancelled,
             Some("batch_expired") => Self::Expired,
@@ -54,20 +54,20 @@ impl RequestState {
 /// body, such as an answer that was passed on with the upstream's own id.
 #[must_use]
 pub fn response_made_for(row: RequestId, line: &[u8]) -> Option<&RawValue> {
-    let read: ResultLine<'_> = serde_json::from_slice(line).ok()?;
+    let read: RecordedLine<'_> = serde_json::from_slice(line).ok()?;
     let body = read.response?.body;
-    let made: Made<'_> = serde_json::from_str(body.get()).ok()?;
+    let made: ResponseHead<'_> = serde_json::from_str(body.get()).ok()?;
     (made.id == row.response_id()).then_some(body)
 }
 
 #[derive(Deserialize)]
-struct Made<'a> {
+struct ResponseHead<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
-struct ResultLine<'a> {
+struct RecordedLine<'a> {
     #[serde(borrow)]
     response: Option<LineResponse<'a>>,
     #[serde(borrow)]
@@ -105,13 +105,13 @@ mod tests {
         let timeout = FailureReason::Timeout("No answer.".to_owned());
         let refused = FailureReason::NonRetriableHttpStatus(response("{}"));
         let cases = [
-            (never_ran(id, "a", NeverRan::Cancelled), RequestState::Cancelled),
-            (never_ran(id, "a", NeverRan::Expired), RequestState::Expired),
-            (failed(id, "a", &timeout), RequestState::Failed),
-            (failed(id, "a", &refused), RequestState::Failed),
+            (never_ran(id, "a", NeverRan::Cancelled), RequestStatus::Cancelled),
+            (never_ran(id, "a", NeverRan::Expired), RequestStatus::Expired),
+            (failed(id, "a", &timeout), RequestStatus::Failed),
+            (failed(id, "a", &refused), RequestStatus::Failed),
         ];
         for (line, state) in cases {
-            assert_eq!(RequestState::of_error_line(&line), state);
+            assert_eq!(RequestStatus::of_error_line(&line), state);
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Found {
 
 /// Why a file cannot be a batch input file at all, so that its upload is refused (contract §2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UploadRefusal {
     /// The file has no bytes.
     #[error("Invalid file format for Batch API. The file is empty.")]
     Empty,
@@ -61,7 +61,7 @@ struct Rows {
     keys: (RandomState, RandomState),
     urls: Vec<(Endpoint, UrlRows)>,
     report: Report,
-    refusal: Option<Refusal>,
+    refusal: Option<UploadRefusal>,
 }
 
 impl Indexer {
@@ -101,12 +101,12 @@ impl Indexer {
     ///
     /// # Errors
     /// Why the file cannot be a batch input file at all. Bad lines are in the report instead.
-    pub fn finish(mut self) -> Result<Found, Refusal> {
+    pub fn finish(mut self) -> Result<Found, UploadRefusal> {
         if let Some(splitter) = self.splitter.take() {
             splitter.finish(|line| self.rows.read(&line));
         }
         if !self.has_bytes {
-            return Err(Refusal::Empty);
+            return Err(UploadRefusal::Empty);
         }
         self.rows.finish()
     }
@@ -121,7 +121,7 @@ impl Rows {
             }
             Line::Whole { bytes, offset, number } => {
                 let Ok(text) = str::from_utf8(bytes) else {
-                    self.refusal.get_or_insert(Refusal::NotUtf8);
+                    self.refusal.get_or_insert(UploadRefusal::NotUtf8);
                     return;
                 };
                 if !text.trim_ascii().is_empty() {
@@ -147,7 +147,7 @@ impl Rows {
             }
             Err(error) => {
                 if error == RowError::InvalidJson && self.report.rows == 1 {
-                    self.refusal.get_or_insert(Refusal::NotJsonLines);
+                    self.refusal.get_or_insert(UploadRefusal::NotJsonLines);
                 }
                 self.note(&error, number);
             }
@@ -219,7 +219,7 @@ impl Rows {
         }
     }
 
-    fn finish(mut self) -> Result<Found, Refusal> {
+    fn finish(mut self) -> Result<Found, UploadRefusal> {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
@@ -239,7 +239,7 @@ mod tests {
         format!(r#"{{"custom_id":"{id}","method":"POST","url":"/v1/responses","body":{{"model":"{model}"}}}}"#)
     }
 
-    fn index(file: &[u8]) -> Result<Found, Refusal> {
+    fn index(file: &[u8]) -> Result<Found, UploadRefusal> {
         let mut indexer = Indexer::new(&LIMITS);
         for chunk in file.chunks(7) {
             indexer.push(chunk);
@@ -294,10 +294,10 @@ mod tests {
 
     #[test]
     fn what_is_no_batch_input_file_is_refused() {
-        assert_eq!(index(b"").expect_err("refused"), Refusal::Empty);
-        assert_eq!(index(b"\ncustom_id,model\n").expect_err("refused"), Refusal::NotJsonLines);
+        assert_eq!(index(b"").expect_err("refused"), UploadRefusal::Empty);
+        assert_eq!(index(b"\ncustom_id,model\n").expect_err("refused"), UploadRefusal::NotJsonLines);
         let latin1 = [row("a", "x").as_bytes(), b"\n{\"custom_id\":\"\xe9\"}"].concat();
-        assert_eq!(index(&latin1).expect_err("refused"), Refusal::NotUtf8);
+        assert_eq!(index(&latin1).expect_err("refused"), UploadRefusal::NotUtf8);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt as _};
 
 use slices::Slices;
 
-pub use indexer::{Found, Indexer, Refusal};
+pub use indexer::{Found, Indexer, UploadRefusal};
 
 use crate::domain::file::FilePart;
 use crate::domain::report::IntakeLimits;
@@ -24,7 +24,7 @@ pub struct Taken {
     /// The bytes.
     pub part: FilePart,
     /// What was found in them, read as a batch input file. `None` if nobody asked.
-    pub found: Option<Result<Found, Refusal>>,
+    pub found: Option<Result<Found, UploadRefusal>>,
 }
 
 /// Why an upload was not taken in. Nothing of it is left behind.

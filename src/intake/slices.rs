@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::{Found, Indexer, Refusal};
+use super::{Found, Indexer, UploadRefusal};
 use crate::domain::report::IntakeLimits;
 
 /// Bytes that are indexed at once. Two slices are held at most: one that grows, and one that is being read.
@@ -14,13 +14,13 @@ const CHUNK: usize = 128;
 
 /// An indexer that is fed with chunks.
 pub(super) struct Slices {
-    indexer: Turn,
+    indexer: IndexerState,
     chunks: Vec<Bytes>,
     weight: usize,
 }
 
 /// Where the indexer is.
-enum Turn {
+enum IndexerState {
     Idle(Box<Indexer>),
     Reading(JoinHandle<Box<Indexer>>),
     /// Only within one step from slice to slice, and after an upload that was given up in it.
@@ -29,7 +29,7 @@ enum Turn {
 
 impl Slices {
     pub(super) fn new(limits: &IntakeLimits) -> Self {
-        Self { indexer: Turn::Idle(Box::new(Indexer::new(limits))), chunks: Vec::new(), weight: 0 }
+        Self { indexer: IndexerState::Idle(Box::new(Indexer::new(limits))), chunks: Vec::new(), weight: 0 }
     }
 
     /// Adds the next chunk. Waits while the slice before it is still being read.
@@ -42,7 +42,7 @@ impl Slices {
     }
 
     /// Reads the end of the file.
-    pub(super) async fn finish(mut self) -> Result<Found, Refusal> {
+    pub(super) async fn finish(mut self) -> Result<Found, UploadRefusal> {
         self.read_slice().await;
         let indexer = self.idle().await;
         let finished = tokio::task::spawn_blocking(move || indexer.finish()).await;
@@ -53,7 +53,7 @@ impl Slices {
         let mut indexer = self.idle().await;
         let chunks = std::mem::take(&mut self.chunks);
         self.weight = 0;
-        self.indexer = Turn::Reading(tokio::task::spawn_blocking(move || {
+        self.indexer = IndexerState::Reading(tokio::task::spawn_blocking(move || {
             for chunk in chunks {
                 indexer.push(&chunk);
             }
@@ -62,10 +62,10 @@ impl Slices {
     }
 
     async fn idle(&mut self) -> Box<Indexer> {
-        match std::mem::replace(&mut self.indexer, Turn::Taken) {
-            Turn::Idle(indexer) => indexer,
-            Turn::Reading(reading) => reading.await.expect("the indexer does not panic, whatever the bytes"),
-            Turn::Taken => unreachable!("an upload that was given up is not gone on with"),
+        match std::mem::replace(&mut self.indexer, IndexerState::Taken) {
+            IndexerState::Idle(indexer) => indexer,
+            IndexerState::Reading(reading) => reading.await.expect("the indexer does not panic, whatever the bytes"),
+            IndexerState::Taken => unreachable!("an upload that was given up is not gone on with"),
         }
     }
 }

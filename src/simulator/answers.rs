@@ -69,7 +69,7 @@ impl Kind {
 }
 
 /// What an answer is made of.
-pub struct Question {
+pub struct SimulatedRequest {
     /// The model as a JSON string.
     model: String,
     prompt_tokens: usize,
@@ -78,7 +78,7 @@ pub struct Question {
     draws: Draws,
 }
 
-impl Question {
+impl SimulatedRequest {
     /// A request of `body_len` bytes, with its `input` member as JSON.
     pub fn new(model: &str, body_len: usize, input: Option<&str>, draws: Draws) -> Self {
         let model = if model.is_empty() { "simulator" } else { model };
@@ -152,29 +152,29 @@ fn count_inputs(input: &str) -> usize {
     }
 }
 
-/// The whole answer to a question.
-pub fn answer(kind: Kind, question: Question) -> String {
+/// The whole answer to a request.
+pub fn answer(kind: Kind, request: SimulatedRequest) -> String {
     match kind {
-        Kind::Chat => chat(question),
-        Kind::Completion => completion(question),
-        Kind::Embedding => embeddings(question),
-        Kind::Moderation => moderation(question),
-        Kind::Response => response(question),
+        Kind::Chat => chat(request),
+        Kind::Completion => completion(request),
+        Kind::Embedding => embeddings(request),
+        Kind::Moderation => moderation(request),
+        Kind::Response => response(request),
     }
 }
 
-fn chat(mut question: Question) -> String {
-    let words = question.words();
+fn chat(mut request: SimulatedRequest) -> String {
+    let words = request.words();
     let message = format!(r#"{{"role":"assistant","content":"{}","refusal":null,"annotations":[]}}"#, words.join(" "));
-    let tokens = question.tokens(&words);
-    question.chat_completion(&message, "stop", tokens)
+    let tokens = request.tokens(&words);
+    request.chat_completion(&message, "stop", tokens)
 }
 
-/// The answer to a chat question as server-sent events: one for each word, and `[DONE]`.
-pub fn chat_events(mut question: Question, wants_usage: bool) -> Vec<String> {
-    let id = question.draws.id();
-    let words = question.words();
-    let model = &question.model;
+/// The answer to a chat request as server-sent events: one for each word, and `[DONE]`.
+pub fn chat_events(mut request: SimulatedRequest, wants_usage: bool) -> Vec<String> {
+    let id = request.draws.id();
+    let words = request.words();
+    let model = &request.model;
     let event = |choices: &str, usage: &str| {
         format!(
             "data: {{\"id\":\"chatcmpl-{id:032x}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\
@@ -193,18 +193,18 @@ pub fn chat_events(mut question: Question, wants_usage: bool) -> Vec<String> {
     }
     events.push(delta("{}", r#""stop""#));
     if wants_usage {
-        events.push(event("", &chat_usage(question.tokens(&words))));
+        events.push(event("", &chat_usage(request.tokens(&words))));
     }
     events.push("data: [DONE]\n\n".to_owned());
     events
 }
 
-fn completion(mut question: Question) -> String {
-    let id = question.draws.id();
-    let words = question.words();
+fn completion(mut request: SimulatedRequest) -> String {
+    let id = request.draws.id();
+    let words = request.words();
     let text = words.join(" ");
-    let usage = chat_usage(question.tokens(&words));
-    let model = question.model;
+    let usage = chat_usage(request.tokens(&words));
+    let model = request.model;
     format!(
         r#"{{"id":"cmpl-{id:032x}","object":"text_completion","created":{CREATED},"model":{model},"choices":[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":"stop"}}],"usage":{usage},"system_fingerprint":null}}"#
     )
@@ -218,51 +218,51 @@ fn chat_usage(tokens: Tokens) -> String {
     )
 }
 
-fn response(mut question: Question) -> String {
-    let message_id = question.draw_id();
-    let words = question.words();
+fn response(mut request: SimulatedRequest) -> String {
+    let message_id = request.draw_id();
+    let words = request.words();
     let text = words.join(" ");
     let output = format!(
         r#"[{{"type":"message","id":"msg_{message_id:032x}","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[],"logprobs":[]}}]}}]"#
     );
-    let tokens = question.tokens(&words);
-    question.response(&output, tokens)
+    let tokens = request.tokens(&words);
+    request.response(&output, tokens)
 }
 
-fn embeddings(mut question: Question) -> String {
-    let mut out = String::with_capacity(256 + question.inputs * 128);
+fn embeddings(mut request: SimulatedRequest) -> String {
+    let mut out = String::with_capacity(256 + request.inputs * 128);
     out.push_str(r#"{"object":"list","data":["#);
-    for index in 0..question.inputs {
+    for index in 0..request.inputs {
         let comma = if index == 0 { "" } else { "," };
         write!(out, r#"{comma}{{"object":"embedding","index":{index},"embedding":["#).expect("a String takes all");
         for dimension in 0..DIMENSIONS {
             let comma = if dimension == 0 { "" } else { "," };
-            let number = question.draws.unit() * 2.0 - 1.0;
+            let number = request.draws.unit() * 2.0 - 1.0;
             write!(out, "{comma}{number:.6}").expect("a String takes all");
         }
         out.push_str("]}");
     }
-    let (model, tokens) = (question.model, question.prompt_tokens);
+    let (model, tokens) = (request.model, request.prompt_tokens);
     write!(out, r#"],"model":{model},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#)
         .expect("a String takes all");
     out
 }
 
 /// Moderations have no usage. Nothing is ever flagged.
-fn moderation(mut question: Question) -> String {
-    let id = question.draws.id();
+fn moderation(mut request: SimulatedRequest) -> String {
+    let id = request.draws.id();
     let by_category = |value: &str| CATEGORIES.map(|category| format!(r#""{category}":{value}"#)).join(",");
     let (flags, types) = (by_category("false"), by_category(r#"["text"]"#));
-    let results: Vec<String> = (0..question.inputs)
+    let results: Vec<String> = (0..request.inputs)
         .map(|_| {
             let scores =
-                CATEGORIES.map(|category| format!(r#""{category}":{:.6}"#, question.draws.unit() / 100.0)).join(",");
+                CATEGORIES.map(|category| format!(r#""{category}":{:.6}"#, request.draws.unit() / 100.0)).join(",");
             format!(
                 r#"{{"flagged":false,"categories":{{{flags}}},"category_scores":{{{scores}}},"category_applied_input_types":{{{types}}}}}"#
             )
         })
         .collect();
-    format!(r#"{{"id":"modr-{id:032x}","model":{},"results":[{}]}}"#, question.model, results.join(","))
+    format!(r#"{{"id":"modr-{id:032x}","model":{},"results":[{}]}}"#, request.model, results.join(","))
 }
 
 /// The list of models. Requests may name any other.

@@ -9,7 +9,7 @@ use super::answers::Kind;
 
 /// Something in a conversation, whichever API it was sent through.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum ConversationEntry {
     /// A message of the user.
     User(String),
     /// A message of the model that is no call.
@@ -34,7 +34,7 @@ pub enum Mispaired {
 }
 
 /// The entries in a request body, or `None` if it is not a conversation.
-pub fn read(kind: Kind, body: &[u8]) -> Option<Vec<Entry>> {
+pub fn read(kind: Kind, body: &[u8]) -> Option<Vec<ConversationEntry>> {
     match kind {
         Kind::Chat => serde_json::from_slice::<ChatBody>(body).ok().map(ChatBody::entries),
         Kind::Response => serde_json::from_slice::<ResponsesBody>(body).ok().map(ResponsesBody::entries),
@@ -43,17 +43,17 @@ pub fn read(kind: Kind, body: &[u8]) -> Option<Vec<Entry>> {
 }
 
 /// How often the model called tools, once or several at a time: an output ends a turn.
-pub fn turns(entries: &[Entry]) -> usize {
+pub fn turns(entries: &[ConversationEntry]) -> usize {
     let mut turns = 0;
     let mut is_calling = false;
     for entry in entries {
         match entry {
-            Entry::Call(..) if !is_calling => {
+            ConversationEntry::Call(..) if !is_calling => {
                 turns += 1;
                 is_calling = true;
             }
-            Entry::Output(..) | Entry::Break | Entry::User(_) => is_calling = false,
-            Entry::Call(..) | Entry::Reply => {}
+            ConversationEntry::Output(..) | ConversationEntry::Break | ConversationEntry::User(_) => is_calling = false,
+            ConversationEntry::Call(..) | ConversationEntry::Reply => {}
         }
     }
     turns
@@ -61,9 +61,9 @@ pub fn turns(entries: &[Entry]) -> usize {
 
 /// The id of the first call whose arguments are not what servers read to show them to the model: text that is a JSON
 /// object.
-pub fn unreadable_call(entries: &[Entry]) -> Option<&str> {
+pub fn unreadable_call(entries: &[ConversationEntry]) -> Option<&str> {
     entries.iter().find_map(|entry| match entry {
-        Entry::Call(id, arguments) => {
+        ConversationEntry::Call(id, arguments) => {
             let is_object = |text: &String| serde_json::from_str::<Map<String, Value>>(text).is_ok();
             (!arguments.as_ref().is_some_and(is_object)).then_some(id.as_str())
         }
@@ -75,7 +75,7 @@ pub fn unreadable_call(entries: &[Entry]) -> Option<&str> {
 ///
 /// # Errors
 /// A call does not have exactly one output before the model speaks again.
-pub fn outputs(entries: &[Entry]) -> Result<Vec<&str>, Mispaired> {
+pub fn outputs(entries: &[ConversationEntry]) -> Result<Vec<&str>, Mispaired> {
     let mut calls: Vec<(&str, Option<&str>)> = Vec::new();
     // Where the calls of the turn begin. Ids may come up again in another.
     let mut turn = 0;
@@ -86,23 +86,23 @@ pub fn outputs(entries: &[Entry]) -> Result<Vec<&str>, Mispaired> {
     };
     for entry in entries {
         match entry {
-            Entry::Call(id, _) => {
+            ConversationEntry::Call(id, _) => {
                 if !is_calling {
                     turn += settled(&calls[turn..])?;
                 }
                 is_calling = true;
                 calls.push((id, None));
             }
-            Entry::Output(id, text) => {
+            ConversationEntry::Output(id, text) => {
                 is_calling = false;
                 let open = calls[turn..].iter_mut().find(|(call, output)| call == id && output.is_none());
                 open.ok_or_else(|| Mispaired::Output(id.clone()))?.1 = Some(text);
             }
-            Entry::User(_) | Entry::Break => {
+            ConversationEntry::User(_) | ConversationEntry::Break => {
                 is_calling = false;
                 turn += settled(&calls[turn..])?;
             }
-            Entry::Reply => {}
+            ConversationEntry::Reply => {}
         }
     }
     settled(&calls[turn..])?;
@@ -111,42 +111,42 @@ pub fn outputs(entries: &[Entry]) -> Result<Vec<&str>, Mispaired> {
 
 #[derive(Deserialize)]
 struct ChatBody {
-    messages: Vec<Message>,
+    messages: Vec<ChatMessage>,
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct ChatMessage {
     role: String,
-    content: Option<Content>,
-    tool_calls: Option<Vec<ToolCall>>,
+    content: Option<MessageContent>,
+    tool_calls: Option<Vec<MessageToolCall>>,
     tool_call_id: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct ToolCall {
+struct MessageToolCall {
     id: String,
-    function: Function,
+    function: CalledFunction,
 }
 
 #[derive(Deserialize)]
-struct Function {
+struct CalledFunction {
     #[serde(default)]
     arguments: Value,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Content {
+enum MessageContent {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<MessagePart>),
 }
 
 #[derive(Deserialize)]
-struct Part {
+struct MessagePart {
     text: Option<String>,
 }
 
-impl Content {
+impl MessageContent {
     fn text(content: Option<Self>) -> String {
         match content {
             Some(Self::Text(text)) => text,
@@ -157,49 +157,53 @@ impl Content {
 }
 
 impl ChatBody {
-    fn entries(self) -> Vec<Entry> {
-        self.messages.into_iter().flat_map(Message::entries).collect()
+    fn entries(self) -> Vec<ConversationEntry> {
+        self.messages.into_iter().flat_map(ChatMessage::entries).collect()
     }
 }
 
-impl Message {
-    fn entries(self) -> Vec<Entry> {
+impl ChatMessage {
+    fn entries(self) -> Vec<ConversationEntry> {
         let calls = self.tool_calls.unwrap_or_default();
         match self.role.as_str() {
-            "user" => vec![Entry::User(Content::text(self.content))],
-            "assistant" if calls.is_empty() => vec![Entry::Break, Entry::Reply],
+            "user" => vec![ConversationEntry::User(MessageContent::text(self.content))],
+            "assistant" if calls.is_empty() => vec![ConversationEntry::Break, ConversationEntry::Reply],
             "assistant" => {
-                let calls = calls.into_iter().map(|call| Entry::Call(call.id, text(call.function.arguments)));
-                std::iter::once(Entry::Break).chain(calls).collect()
+                let calls =
+                    calls.into_iter().map(|call| ConversationEntry::Call(call.id, text(call.function.arguments)));
+                std::iter::once(ConversationEntry::Break).chain(calls).collect()
             }
-            "tool" => vec![Entry::Output(self.tool_call_id.unwrap_or_default(), Content::text(self.content))],
-            _ => vec![Entry::Break],
+            "tool" => vec![ConversationEntry::Output(
+                self.tool_call_id.unwrap_or_default(),
+                MessageContent::text(self.content),
+            )],
+            _ => vec![ConversationEntry::Break],
         }
     }
 }
 
 #[derive(Deserialize)]
 struct ResponsesBody {
-    input: Input,
+    input: ResponsesInput,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Input {
+enum ResponsesInput {
     Text(String),
-    Items(Vec<Item>),
+    Items(Vec<InputItem>),
 }
 
 #[derive(Deserialize)]
-struct Item {
+struct InputItem {
     #[serde(rename = "type")]
     kind: Option<String>,
     role: Option<String>,
-    content: Option<Content>,
+    content: Option<MessageContent>,
     call_id: Option<String>,
     #[serde(default)]
     arguments: Value,
-    output: Option<Content>,
+    output: Option<MessageContent>,
 }
 
 fn text(value: Value) -> Option<String> {
@@ -210,24 +214,24 @@ fn text(value: Value) -> Option<String> {
 }
 
 impl ResponsesBody {
-    fn entries(self) -> Vec<Entry> {
+    fn entries(self) -> Vec<ConversationEntry> {
         match self.input {
-            Input::Text(text) => vec![Entry::User(text)],
-            Input::Items(items) => items.into_iter().filter_map(Item::entry).collect(),
+            ResponsesInput::Text(text) => vec![ConversationEntry::User(text)],
+            ResponsesInput::Items(items) => items.into_iter().filter_map(InputItem::entry).collect(),
         }
     }
 }
 
-impl Item {
-    fn entry(self) -> Option<Entry> {
+impl InputItem {
+    fn entry(self) -> Option<ConversationEntry> {
         let call_id = self.call_id.unwrap_or_default();
         match (self.kind.as_deref().unwrap_or("message"), self.role.as_deref()) {
-            ("function_call", _) => Some(Entry::Call(call_id, text(self.arguments))),
-            ("function_call_output", _) => Some(Entry::Output(call_id, Content::text(self.output))),
-            ("message", Some("user")) => Some(Entry::User(Content::text(self.content))),
+            ("function_call", _) => Some(ConversationEntry::Call(call_id, text(self.arguments))),
+            ("function_call_output", _) => Some(ConversationEntry::Output(call_id, MessageContent::text(self.output))),
+            ("message", Some("user")) => Some(ConversationEntry::User(MessageContent::text(self.content))),
             // No `Break`: a message may stand beside the calls of its turn.
-            ("message", Some("assistant")) => Some(Entry::Reply),
-            ("message", _) => Some(Entry::Break),
+            ("message", Some("assistant")) => Some(ConversationEntry::Reply),
+            ("message", _) => Some(ConversationEntry::Break),
             _ => None,
         }
     }
@@ -237,17 +241,18 @@ impl Item {
 mod tests {
     use super::*;
 
-    fn call(id: &str) -> Entry {
-        Entry::Call(id.to_owned(), Some("{}".to_owned()))
+    fn call(id: &str) -> ConversationEntry {
+        ConversationEntry::Call(id.to_owned(), Some("{}".to_owned()))
     }
 
-    fn output(id: &str) -> Entry {
-        Entry::Output(id.to_owned(), format!("output of {id}"))
+    fn output(id: &str) -> ConversationEntry {
+        ConversationEntry::Output(id.to_owned(), format!("output of {id}"))
     }
 
     #[test]
     fn outputs_come_in_the_order_of_their_calls() {
-        let conversation = [call("a"), call("b"), output("b"), output("a"), call("a"), output("a"), Entry::Reply];
+        let conversation =
+            [call("a"), call("b"), output("b"), output("a"), call("a"), output("a"), ConversationEntry::Reply];
 
         assert_eq!(outputs(&conversation), Ok(vec!["output of a", "output of b", "output of a"]));
         assert_eq!(turns(&conversation), 2);
@@ -260,7 +265,7 @@ mod tests {
         let cases = [
             (vec![call("a")], missing("a")),
             (vec![call("a"), call("b"), output("a"), call("c"), output("b")], missing("b")),
-            (vec![call("a"), Entry::User(String::new()), output("a")], missing("a")),
+            (vec![call("a"), ConversationEntry::User(String::new()), output("a")], missing("a")),
             (vec![call("a"), output("unknown")], stray("unknown")),
             (vec![call("a"), output("a"), output("a")], stray("a")),
             (vec![call("a"), output("a"), call("b"), output("a")], stray("a")),

@@ -8,7 +8,7 @@ use super::conversation::Mispaired;
 
 /// A request that gets no answer of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum SimulatedFailure {
     /// The body could not be read, or is not the JSON object it must be.
     InvalidBody,
     /// `stream: true` where streaming is not simulated.
@@ -38,7 +38,7 @@ pub enum Failure {
 /// What the envelope says: type, param, code, message.
 type Envelope = (&'static str, Option<&'static str>, Option<&'static str>, String);
 
-impl Failure {
+impl SimulatedFailure {
     /// The failure of a script that asks for `status`.
     pub fn scripted(status: u16) -> Self {
         match StatusCode::from_u16(status) {
@@ -97,7 +97,7 @@ impl Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for SimulatedFailure {
     fn into_response(self) -> Response {
         let (kind, param, code, message) = self.envelope();
         let body = json!({ "error": { "message": message, "type": kind, "param": param, "code": code } });

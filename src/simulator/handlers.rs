@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{self, Kind, Question};
+use super::answers::{self, Kind, SimulatedRequest};
 use super::draws::Draws;
-use super::failure::Failure;
+use super::failure::SimulatedFailure;
 use super::script::{self, Cue};
 use super::{Overload, Shared, scripted};
 
@@ -28,7 +28,7 @@ static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A simulator and the stop signal of the listener that serves it.
-pub struct Server {
+pub struct SimulatedServer {
     shared: Arc<Shared>,
     closing: CancellationToken,
 }
@@ -42,15 +42,18 @@ pub fn router(shared: Arc<Shared>, closing: CancellationToken) -> Router {
     let router = Kind::ALL.into_iter().fold(Router::new(), |router, kind| router.route(kind.path(), endpoint(kind)));
     router
         .route("/v1/models", get(|| async { json_text(answers::models()) }))
-        .route("/stats", get(|State(server): State<Arc<Server>>| async move { Json(server.shared.stats.snapshot()) }))
+        .route(
+            "/stats",
+            get(|State(server): State<Arc<SimulatedServer>>| async move { Json(server.shared.stats.snapshot()) }),
+        )
         .route("/health", get(|| async { "ok" }))
-        .fallback(|| async { Failure::UnknownUrl })
-        .method_not_allowed_fallback(|| async { Failure::WrongMethod })
-        .with_state(Arc::new(Server { shared, closing }))
+        .fallback(|| async { SimulatedFailure::UnknownUrl })
+        .method_not_allowed_fallback(|| async { SimulatedFailure::WrongMethod })
+        .with_state(Arc::new(SimulatedServer { shared, closing }))
 }
 
-fn inference(kind: Kind) -> MethodRouter<Arc<Server>> {
-    post(async move |State(server): State<Arc<Server>>, request: Request| {
+fn inference(kind: Kind) -> MethodRouter<Arc<SimulatedServer>> {
+    post(async move |State(server): State<Arc<SimulatedServer>>, request: Request| {
         let response = infer(&server, kind, request).await;
         if response.status().as_u16() >= 400 {
             server.shared.stats.failed();
@@ -60,28 +63,28 @@ fn inference(kind: Kind) -> MethodRouter<Arc<Server>> {
 }
 
 /// Answers as a server without the Responses API does.
-async fn no_responses(State(server): State<Arc<Server>>) -> (StatusCode, Json<Value>) {
+async fn no_responses(State(server): State<Arc<SimulatedServer>>) -> (StatusCode, Json<Value>) {
     server.shared.stats.arrived(Kind::Response, None);
     server.shared.stats.failed();
     (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" })))
 }
 
-async fn infer(server: &Arc<Server>, kind: Kind, request: Request) -> Response {
+async fn infer(server: &Arc<SimulatedServer>, kind: Kind, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let repeat = server.shared.stats.arrived(kind, head.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes));
     // Not the `Bytes` extractor: it has a size limit, and lifting that costs every request a layer.
     let Ok(body) = to_bytes(body, usize::MAX).await else {
-        return Failure::InvalidBody.into_response();
+        return SimulatedFailure::InvalidBody.into_response();
     };
     let mut draws = Draws::new(server.shared.args.seed, repeat, &body);
     let request_id = draws.id();
 
-    let mut response = match Call::read(&body) {
+    let mut response = match RequestBody::read(&body) {
         Some(call) => match script::cue(kind, &body, server.shared.args.seed, repeat) {
             Ok(cue) => run(server, kind, &call, cue, body.len(), draws).await,
             Err(failure) => failure.into_response(),
         },
-        None => Failure::InvalidBody.into_response(),
+        None => SimulatedFailure::InvalidBody.into_response(),
     };
     let request_id = HeaderValue::from_maybe_shared(Bytes::from(format!("req_{request_id:032x}")));
     response.headers_mut().insert(REQUEST_ID.clone(), request_id.expect("hexadecimal digits"));
@@ -89,38 +92,38 @@ async fn infer(server: &Arc<Server>, kind: Kind, request: Request) -> Response {
 }
 
 async fn run(
-    server: &Arc<Server>,
+    server: &Arc<SimulatedServer>,
     kind: Kind,
-    call: &Call<'_>,
+    call: &RequestBody<'_>,
     cue: Option<Cue>,
     body_len: usize,
     mut draws: Draws,
 ) -> Response {
     let stream = call.stream == Some(true);
     if stream && (kind != Kind::Chat || cue.is_some()) {
-        return Failure::Streaming.into_response();
+        return SimulatedFailure::Streaming.into_response();
     }
     let Some(running) = Running::admit(server).await else {
-        return Failure::TooManyRequests.into_response();
+        return SimulatedFailure::TooManyRequests.into_response();
     };
     // Always three draws, so that the answer is the same under every latency and share of failures.
     let latency = server.shared.args.latency.at(draws.unit(), draws.unit());
     let is_unlucky = draws.unit() < server.shared.args.fail_rate;
     let fate = Fate::of(&call.model, is_unlucky);
-    let question = Question::new(&call.model, body_len, call.input.map(RawValue::get), draws);
+    let simulated = SimulatedRequest::new(&call.model, body_len, call.input.map(RawValue::get), draws);
 
     if stream && matches!(fate, Fate::Answer | Fate::Pretty) {
         let wants_usage = call.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
-        return streamed(running, answers::chat_events(question, wants_usage), latency);
+        return streamed(running, answers::chat_events(simulated, wants_usage), latency);
     }
     if fate == Fate::Hang {
         server.closing.cancelled().await;
-        return Failure::ShuttingDown.into_response();
+        return SimulatedFailure::ShuttingDown.into_response();
     }
     server.pause(latency).await;
     let answer = || match &cue {
-        Some(cue) => scripted::answer(kind, question, cue),
-        None => answers::answer(kind, question),
+        Some(cue) => scripted::answer(kind, simulated, cue),
+        None => answers::answer(kind, simulated),
     };
     match fate {
         Fate::Fail(failure) => failure.into_response(),
@@ -154,7 +157,7 @@ fn indented(json: &str) -> String {
     format!("{value:#}\n")
 }
 
-impl Server {
+impl SimulatedServer {
     /// Waits; not at all for no time, and no longer once the server stops.
     async fn pause(&self, length: Duration) {
         if !length.is_zero() {
@@ -168,14 +171,14 @@ impl Server {
 
 /// A request in flight. Dropped when it is answered, or when its client goes away.
 struct Running {
-    server: Arc<Server>,
+    server: Arc<SimulatedServer>,
     /// None without `--max-parallel`, and while the request waits for its turn.
     slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Running {
     /// Waits for a slot, or gives none where a full server rejects.
-    async fn admit(server: &Arc<Server>) -> Option<Self> {
+    async fn admit(server: &Arc<SimulatedServer>) -> Option<Self> {
         let Some(slots) = &server.shared.slots else {
             return Some(Self::enter(server, None));
         };
@@ -191,7 +194,7 @@ impl Running {
         }
     }
 
-    fn enter(server: &Arc<Server>, slot: Option<OwnedSemaphorePermit>) -> Self {
+    fn enter(server: &Arc<SimulatedServer>, slot: Option<OwnedSemaphorePermit>) -> Self {
         server.shared.stats.entered();
         Self { server: Arc::clone(server), slot }
     }
@@ -207,7 +210,7 @@ impl Drop for Running {
 
 /// What the simulator reads of a request body. Borrows from it.
 #[derive(Deserialize)]
-struct Call<'a> {
+struct RequestBody<'a> {
     #[serde(borrow, default)]
     model: Cow<'a, str>,
     stream: Option<bool>,
@@ -222,7 +225,7 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> RequestBody<'a> {
     fn read(body: &'a [u8]) -> Option<Self> {
         // Derived deserializers take an array for a struct; a server must not.
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -239,17 +242,17 @@ enum Fate {
     Pretty,
     Html,
     Hang,
-    Fail(Failure),
+    Fail(SimulatedFailure),
 }
 
 impl Fate {
     fn of(model: &str, is_unlucky: bool) -> Self {
         match model.strip_prefix("simulator-") {
-            Some("fail-400") => Self::Fail(Failure::InvalidModel),
-            Some("fail-429") => Self::Fail(Failure::TooManyRequests),
-            Some("fail-500") => Self::Fail(Failure::ServerError),
+            Some("fail-400") => Self::Fail(SimulatedFailure::InvalidModel),
+            Some("fail-429") => Self::Fail(SimulatedFailure::TooManyRequests),
+            Some("fail-500") => Self::Fail(SimulatedFailure::ServerError),
             Some("hang") => Self::Hang,
-            _ if is_unlucky => Self::Fail(Failure::ServerError),
+            _ if is_unlucky => Self::Fail(SimulatedFailure::ServerError),
             Some("html") => Self::Html,
             Some("pretty") => Self::Pretty,
             _ => Self::Answer,

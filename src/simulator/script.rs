@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answers::Kind;
-use super::conversation::{self, Entry};
+use super::conversation::{self, ConversationEntry};
 use super::draws::Draws;
-use super::failure::Failure;
+use super::failure::SimulatedFailure;
 
 const MARK: &str = "simulate:";
 
@@ -53,7 +53,7 @@ pub struct Cue {
 /// What the model does.
 pub enum Act {
     /// It calls tools.
-    Calls(Vec<Call>),
+    Calls(Vec<SimulatedCall>),
     /// It says something.
     Says(String),
     /// It refuses.
@@ -61,7 +61,7 @@ pub enum Act {
 }
 
 /// A call of a tool.
-pub struct Call {
+pub struct SimulatedCall {
     /// What its output refers to.
     pub id: String,
     /// The tool.
@@ -75,7 +75,7 @@ pub struct Call {
 ///
 /// # Errors
 /// The script asks for a failure or cannot be read, or the conversation is one that servers refuse.
-pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue>, Failure> {
+pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue>, SimulatedFailure> {
     if MARK_FINDER.find(body).is_none() {
         return Ok(None);
     }
@@ -83,24 +83,25 @@ pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue
     let last = entries.iter().enumerate().rev().find_map(|(at, entry)| Some((at, script_in(entry)?)));
     let Some((at, text)) = last else { return Ok(None) };
 
-    let script: Script = serde_json::from_str(text).map_err(|error| Failure::InvalidScript(error.to_string()))?;
+    let script: Script =
+        serde_json::from_str(text).map_err(|error| SimulatedFailure::InvalidScript(error.to_string()))?;
     if let Some(id) = conversation::unreadable_call(&entries) {
-        return Err(Failure::InvalidArguments(id.to_owned()));
+        return Err(SimulatedFailure::InvalidArguments(id.to_owned()));
     }
-    let outputs = conversation::outputs(&entries).map_err(Failure::Mispaired)?;
+    let outputs = conversation::outputs(&entries).map_err(SimulatedFailure::Mispaired)?;
     let turn = conversation::turns(&entries[at..]);
-    let reply = entries[at..].iter().filter(|entry| **entry == Entry::Reply).count();
+    let reply = entries[at..].iter().filter(|entry| **entry == ConversationEntry::Reply).count();
     let once = (repeat == 0).then(|| script.fail_once.get(&(turn + reply))).flatten();
     if let Some(status) = once.or_else(|| script.fail.get(&(turn + reply))) {
-        return Err(Failure::scripted(*status));
+        return Err(SimulatedFailure::scripted(*status));
     }
     // The ids of calls are those of the first time, so that a request that is sent again is the same conversation.
     Ok(Some(script.cue(turn, reply, &outputs, Draws::new(seed, 0, body))))
 }
 
-fn script_in(entry: &Entry) -> Option<&str> {
+fn script_in(entry: &ConversationEntry) -> Option<&str> {
     match entry {
-        Entry::User(text) => text.strip_prefix(MARK),
+        ConversationEntry::User(text) => text.strip_prefix(MARK),
         _ => None,
     }
 }
@@ -121,13 +122,13 @@ impl Script {
 }
 
 impl ScriptedCall {
-    fn drawn(self, draws: &mut Draws) -> Call {
+    fn drawn(self, draws: &mut Draws) -> SimulatedCall {
         let id = draws.id() >> 32;
         let arguments = match self.arguments {
             Value::String(text) => text,
             Value::Null => "{}".to_owned(),
             value => value.to_string(),
         };
-        Call { id: self.id.unwrap_or_else(|| format!("call_{id:024x}")), name: self.name, arguments }
+        SimulatedCall { id: self.id.unwrap_or_else(|| format!("call_{id:024x}")), name: self.name, arguments }
     }
 }

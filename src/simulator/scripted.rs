@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::answers::{Kind, Question, Tokens};
-use super::script::{Act, Call, Cue};
+use super::answers::{Kind, SimulatedRequest, Tokens};
+use super::script::{Act, Cue, SimulatedCall};
 
 /// Tokens of reasoning that is not shown.
 const HIDDEN_REASONING: usize = 3;
 
 /// The whole answer.
-pub fn answer(kind: Kind, mut question: Question, cue: &Cue) -> String {
+pub fn answer(kind: Kind, mut request: SimulatedRequest, cue: &Cue) -> String {
     // Never 0, so that a count that is lost on its way to a client shows.
     let reasoning = cue.reasoning.as_deref().map_or(HIDDEN_REASONING, count_words).max(1);
     let said = match &cue.act {
@@ -17,18 +17,18 @@ pub fn answer(kind: Kind, mut question: Question, cue: &Cue) -> String {
         Act::Says(text) | Act::Refuses(text) => count_words(text),
     };
     let tokens = Tokens {
-        prompt: question.prompt_tokens(),
+        prompt: request.prompt_tokens(),
         cached: 1,
         written_to_cache: 2,
         completion: reasoning + said,
         reasoning,
     };
     if kind == Kind::Response {
-        let output = Value::from(items(cue, &mut question));
-        return question.response(&output.to_string(), tokens);
+        let output = Value::from(items(cue, &mut request));
+        return request.response(&output.to_string(), tokens);
     }
     let finish_reason = if matches!(cue.act, Act::Calls(_)) { "tool_calls" } else { "stop" };
-    question.chat_completion(&message(cue).to_string(), finish_reason, tokens)
+    request.chat_completion(&message(cue).to_string(), finish_reason, tokens)
 }
 
 fn count_words(text: &str) -> usize {
@@ -48,14 +48,14 @@ fn message(cue: &Cue) -> Value {
     message
 }
 
-fn tool_call(call: &Call) -> Value {
+fn tool_call(call: &SimulatedCall) -> Value {
     json!({ "id": call.id, "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
 }
 
 /// The items of a response.
-fn items(cue: &Cue, question: &mut Question) -> Vec<Value> {
+fn items(cue: &Cue, request: &mut SimulatedRequest) -> Vec<Value> {
     let mut item = |mut item: Value, prefix: &str| {
-        item["id"] = json!(format!("{prefix}_{:032x}", question.draw_id()));
+        item["id"] = json!(format!("{prefix}_{:032x}", request.draw_id()));
         item["status"] = json!("completed");
         item
     };
@@ -71,7 +71,7 @@ fn items(cue: &Cue, question: &mut Question) -> Vec<Value> {
         }
         Act::Refuses(text) => items.push(message(json!({ "type": "refusal", "refusal": text }))),
         Act::Calls(calls) => items.extend(calls.iter().map(|call| {
-            let Call { id, name, arguments } = call;
+            let SimulatedCall { id, name, arguments } = call;
             item(json!({ "type": "function_call", "call_id": id, "name": name, "arguments": arguments }), "fc")
         })),
     }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::answers::Kind;
+use crate::sync::lock;
 
 /// The counters at one moment: the body of `GET /stats`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,7 +111,7 @@ impl SeenKeys {
     /// Notes the key and says how often it was seen before.
     fn add(&self, key: &[u8]) -> u32 {
         let digest = (u128::from(self.high.hash_one(key)) << 64) | u128::from(self.low.hash_one(key));
-        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = lock(&self.times);
         let count = times.entry(digest).or_insert(0);
         let before = *count;
         *count = before.saturating_add(1);

@@ -1,12 +1,13 @@
 //! Whether the daemon's loops turn, and whether their turns go well.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::metrics;
+use crate::sync::lock;
 
 /// A loop counts as stuck when it has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(90);
@@ -45,7 +46,7 @@ impl Liveness {
     /// The loops that have items which fail again and again, and how many.
     #[must_use]
     pub fn in_backoff(&self) -> Vec<(&'static str, usize)> {
-        self.lock().iter().filter(|(_, it)| it.in_backoff > 0).map(|(name, it)| (*name, it.in_backoff)).collect()
+        lock(&self.0).iter().filter(|(_, it)| it.in_backoff > 0).map(|(name, it)| (*name, it.in_backoff)).collect()
     }
 
     /// Notes that a loop gets on, in the middle of a turn.
@@ -71,7 +72,7 @@ impl Liveness {
 
     fn stuck_at(&self, now: Instant) -> Vec<&'static str> {
         let is_stuck = |it: &Loop| now.saturating_duration_since(it.turned) > STUCK_AFTER;
-        self.lock().iter().filter(|(_, it)| is_stuck(it)).map(|(name, _)| *name).collect()
+        lock(&self.0).iter().filter(|(_, it)| is_stuck(it)).map(|(name, _)| *name).collect()
     }
 
     fn failing_at(&self, now: Instant) -> Vec<(&'static str, Duration)> {
@@ -80,7 +81,7 @@ impl Liveness {
             let lasts = now.saturating_duration_since(since);
             (turns >= FAILING_TURNS && lasts >= FAILING_AFTER).then_some((*name, lasts))
         };
-        self.lock().iter().filter_map(failing).collect()
+        lock(&self.0).iter().filter_map(failing).collect()
     }
 
     fn gets_on_at(&self, name: &'static str, now: Instant) {
@@ -98,11 +99,7 @@ impl Liveness {
 
     fn with<T>(&self, name: &'static str, change: impl FnOnce(&mut Loop) -> T) -> T {
         let fresh = || Loop { turned: Instant::now(), failed: None, in_backoff: 0 };
-        change(self.lock().entry(name).or_insert_with(fresh))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Loop>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        change(lock(&self.0).entry(name).or_insert_with(fresh))
     }
 }
 

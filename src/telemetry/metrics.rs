@@ -78,7 +78,7 @@ pub fn step_ended(is_model_call: bool, is_well: bool, took: Duration) {
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum AttemptEnd {
     /// With an answer.
     Completed,
     /// For good, without one.
@@ -88,7 +88,7 @@ pub enum Ended {
 }
 
 /// An attempt ended.
-pub fn attempt_ended(how: Ended, took: Duration) {
+pub fn attempt_ended(how: AttemptEnd, took: Duration) {
     /// Looked up once: this runs for every row.
     static HANDLES: LazyLock<[(Counter, Histogram); 3]> = LazyLock::new(|| {
         ["completed", "failed", "retried"].map(|how| {

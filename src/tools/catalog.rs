@@ -26,7 +26,7 @@ const ROW_SERVERS: usize = 64;
 
 /// Every tool that rows can ask for by its name or label.
 pub struct Catalog {
-    functions: HashMap<String, Entry>,
+    functions: HashMap<String, ConfiguredFunction>,
     servers: HashMap<String, Arc<McpClient>>,
     /// Where servers that rows name may be; none if that is the upstream's affair.
     row_hosts: Option<Arc<AllowedHosts>>,
@@ -35,15 +35,15 @@ pub struct Catalog {
 }
 
 /// A function that is served here.
-pub(super) struct Entry {
-    pub(super) served: Served,
+pub(super) struct ConfiguredFunction {
+    pub(super) handler: FunctionHandler,
     pub(super) description: String,
     pub(super) parameters: Box<RawValue>,
 }
 
 /// Who answers a function.
 #[derive(Clone)]
-pub(super) enum Served {
+pub(super) enum FunctionHandler {
     Http(Arc<HttpTool>),
     Agent(Arc<Agent>),
 }
@@ -103,7 +103,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    fn add(&mut self, name: &str, entry: Entry) -> Result<(), String> {
+    fn add(&mut self, name: &str, entry: ConfiguredFunction) -> Result<(), String> {
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         if name.is_empty() || name.len() > 64 || !name.chars().all(is_name) {
             return Err(format!("the function name '{name}' must be 1 to 64 letters, digits, '_' and '-'"));
@@ -114,7 +114,7 @@ impl Catalog {
         }
     }
 
-    pub(super) fn function(&self, name: &str) -> Option<&Entry> {
+    pub(super) fn function(&self, name: &str) -> Option<&ConfiguredFunction> {
         self.functions.get(name)
     }
 
@@ -209,7 +209,7 @@ fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
     Ok((json, schema))
 }
 
-fn http_tool(config: &HttpToolConfig) -> Result<Entry, String> {
+fn http_tool(config: &HttpToolConfig) -> Result<ConfiguredFunction, String> {
     let (parameters, schema) = schema(&config.parameters)?;
     let (url, headers) = address(&config.url, &config.headers)?;
     let settings = HttpToolSettings {
@@ -224,8 +224,8 @@ fn http_tool(config: &HttpToolConfig) -> Result<Entry, String> {
     };
     let client = ClientSettings { read_timeout: Some(config.timeout * 2), ..ClientSettings::default() };
     let client = client.build().map_err(|error| error.to_string())?;
-    let served = Served::Http(Arc::new(HttpTool::new(settings, client)));
-    Ok(Entry { served, description: config.description.clone(), parameters })
+    let handler = FunctionHandler::Http(Arc::new(HttpTool::new(settings, client)));
+    Ok(ConfiguredFunction { handler, description: config.description.clone(), parameters })
 }
 
 fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
@@ -242,7 +242,7 @@ fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
     McpClient::new(server).map_err(|error| error.to_string())
 }
 
-fn agent_tool(config: &AgentConfig) -> Result<Entry, String> {
+fn agent_tool(config: &AgentConfig) -> Result<ConfiguredFunction, String> {
     let input = || {
         let schema = json!({
             "type": "object", "properties": { "input": { "type": "string" } }, "required": ["input"],
@@ -263,5 +263,9 @@ fn agent_tool(config: &AgentConfig) -> Result<Entry, String> {
         schema,
         tools: functions.chain(servers).map(|tool| raw(&tool)).collect(),
     };
-    Ok(Entry { served: Served::Agent(Arc::new(agent)), description: config.description.clone(), parameters })
+    Ok(ConfiguredFunction {
+        handler: FunctionHandler::Agent(Arc::new(agent)),
+        description: config.description.clone(),
+        parameters,
+    })
 }

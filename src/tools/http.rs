@@ -48,13 +48,13 @@ pub struct HttpTool {
     client: Client,
     places: Semaphore,
     /// What was said to which arguments.
-    outputs: Option<Cache<String, Result<String, ToolError>, Bytes>>,
+    outputs: Option<Cache<String, Result<String, ToolError>, OutputWeight>>,
 }
 
 #[derive(Clone)]
-struct Bytes;
+struct OutputWeight;
 
-impl Weighter<String, Result<String, ToolError>> for Bytes {
+impl Weighter<String, Result<String, ToolError>> for OutputWeight {
     fn weight(&self, arguments: &String, said: &Result<String, ToolError>) -> u64 {
         (arguments.len() + said.as_ref().map_or(0, String::len)) as u64
     }
@@ -64,7 +64,7 @@ impl HttpTool {
     /// A tool that is called through `client`.
     #[must_use]
     pub fn new(settings: HttpToolSettings, client: Client) -> Self {
-        let outputs = settings.cache.then(|| Cache::with_weighter(1024, CACHE_BYTES, Bytes));
+        let outputs = settings.cache.then(|| Cache::with_weighter(1024, CACHE_BYTES, OutputWeight));
         Self { places: Semaphore::new(settings.max_concurrency as usize), client, outputs, settings }
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ToolError;
-use super::catalog::{Agent, Catalog, Entry, RowServer, Served, headers};
+use super::catalog::{Agent, Catalog, ConfiguredFunction, FunctionHandler, RowServer, headers};
 use super::http::HttpTool;
 use super::mcp::{McpClient, McpTool};
 use crate::domain::json_error::plainly;
@@ -68,7 +68,7 @@ impl From<NoToolset> for FailureReason {
 /// What is read of a tool in a row to tell whether it is served here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Tool {
+struct RequestedTool {
     r#type: Option<String>,
     name: Option<String>,
     server_label: Option<String>,
@@ -132,11 +132,11 @@ impl Catalog {
     /// Whether any of them is an MCP server, which has to be asked what it offers.
     #[must_use]
     pub fn asks_servers(&self, request: &Fields) -> bool {
-        let is_server = |tool: &Tool| tool.kind() == "mcp" && self.is_served(tool);
+        let is_server = |tool: &RequestedTool| tool.kind() == "mcp" && self.is_served(tool);
         read(request).is_ok_and(|tools| tools.iter().any(|(_, tool)| is_server(tool)))
     }
 
-    fn is_served(&self, tool: &Tool) -> bool {
+    fn is_served(&self, tool: &RequestedTool) -> bool {
         match tool.kind() {
             "function" => self.function(tool.name()).is_some(),
             "mcp" => match &tool.server_url {
@@ -162,9 +162,9 @@ impl Catalog {
                 toolset.definitions.push(raw);
             } else if tool.kind() == "function" {
                 let entry = self.function(tool.name()).expect("it is served");
-                let function = match &entry.served {
-                    Served::Http(tool) => Function::Http(tool.clone()),
-                    Served::Agent(agent) => Function::Agent(agent.clone()),
+                let function = match &entry.handler {
+                    FunctionHandler::Http(tool) => Function::Http(tool.clone()),
+                    FunctionHandler::Agent(agent) => Function::Agent(agent.clone()),
                 };
                 toolset.add(tool.name(), function)?;
                 toolset.definitions.push(defined(&raw, entry));
@@ -186,7 +186,7 @@ impl Catalog {
         Ok(toolset)
     }
 
-    fn client(&self, tool: &Tool, server: &ServerTool) -> Result<Arc<McpClient>, NoToolset> {
+    fn client(&self, tool: &RequestedTool, server: &ServerTool) -> Result<Arc<McpClient>, NoToolset> {
         let label = shown(tool.label());
         let Some(url) = &tool.server_url else {
             return Ok(self.server(tool.label()).expect("it is served").clone());
@@ -249,7 +249,12 @@ impl Toolset {
         }
     }
 
-    async fn add_server(&mut self, tool: &Tool, server: &ServerTool, client: Arc<McpClient>) -> Result<(), NoToolset> {
+    async fn add_server(
+        &mut self,
+        tool: &RequestedTool,
+        server: &ServerTool,
+        client: Arc<McpClient>,
+    ) -> Result<(), NoToolset> {
         let label = tool.label();
         let offered = client.tools().await.map_err(|error| {
             let text = format!("The tools of MCP server '{}' cannot be listed: {error}", shown(label));
@@ -283,7 +288,7 @@ impl Toolset {
     }
 }
 
-impl Tool {
+impl RequestedTool {
     fn kind(&self) -> &str {
         self.r#type.as_deref().unwrap_or_default()
     }
@@ -318,14 +323,14 @@ impl ServerTool {
     }
 }
 
-fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, Tool)>, NoToolset> {
+fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, RequestedTool)>, NoToolset> {
     let wrong = |at: usize, error: &serde_json::Error| {
         NoToolset::Unsupported(format!("'tools[{at}]' is not a tool: {}.", plainly(error)))
     };
     let tools: Option<Vec<Box<RawValue>>> = request
         .get("tools")
         .map_err(|error| NoToolset::Unsupported(format!("'tools' is not a list: {}.", plainly(&error))))?;
-    let read = |(at, raw): (usize, Box<RawValue>)| match serde_json::from_str::<Tool>(raw.get()) {
+    let read = |(at, raw): (usize, Box<RawValue>)| match serde_json::from_str::<RequestedTool>(raw.get()) {
         Ok(tool) => Ok((raw, tool)),
         Err(error) => Err(wrong(at, &error)),
     };
@@ -333,7 +338,7 @@ fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, Tool)>, NoToolset> {
 }
 
 /// A function's definition, with what the settings file says where the row says nothing.
-fn defined(tool: &RawValue, entry: &Entry) -> Box<RawValue> {
+fn defined(tool: &RawValue, entry: &ConfiguredFunction) -> Box<RawValue> {
     let mut fields = Fields::read(tool.get().as_bytes()).expect("it was read before");
     if fields.raw("description").is_none() && !entry.description.is_empty() {
         fields.set("description", &entry.description);

@@ -42,7 +42,7 @@ pub struct Finding<'a> {
     pub id: Cow<'a, str>,
     pub custom_id: Cow<'a, str>,
     /// What it says of its request, or what is wrong with the rest of it.
-    pub outcome: Result<Outcome<'a>, Wrong>,
+    pub outcome: Result<LineOutcome<'a>, Wrong>,
 }
 
 impl Finding<'_> {
@@ -50,7 +50,7 @@ impl Finding<'_> {
     /// its name. `None` for lines that must have one.
     pub fn row_if_nameless(&self) -> Option<u32> {
         match &self.outcome {
-            Ok(Outcome::Code(code)) if self.custom_id.is_empty() && *code == INPUT_UNAVAILABLE => {
+            Ok(LineOutcome::Code(code)) if self.custom_id.is_empty() && *code == INPUT_UNAVAILABLE => {
                 row_of_line_id(&self.id)
             }
             _ => None,
@@ -59,7 +59,7 @@ impl Finding<'_> {
 }
 
 /// What a result line says of its request.
-pub enum Outcome<'a> {
+pub enum LineOutcome<'a> {
     /// The upstream answered with this status.
     Status(u16),
     /// There was no answer, for the reason with this code.
@@ -75,7 +75,7 @@ struct InputLine<'a> {
 /// `response` and `error` are raw so that an absent member is told from null.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ResultLine<'a> {
+struct RawResultLine<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
     #[serde(borrow)]
@@ -120,7 +120,7 @@ pub fn output(line: &[u8]) -> Result<Finding<'_>, Wrong> {
             return Err(Wrong::ErrorInOutput);
         }
         if (200..300).contains(&status) {
-            Ok(Outcome::Status(status))
+            Ok(LineOutcome::Status(status))
         } else {
             Err(Wrong::FailedStatusInOutput { status })
         }
@@ -133,27 +133,27 @@ pub fn error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
         ("null", "null") => Err(Wrong::BothNull),
         ("null", error) => {
             let error: ErrorMember<'_> = object("error", error)?;
-            Ok(Outcome::Code(error.code))
+            Ok(LineOutcome::Code(error.code))
         }
         (response, "null") => match status(response)? {
             status @ 200..300 => Err(Wrong::GoodStatusInErrors { status }),
-            status => Ok(Outcome::Status(status)),
+            status => Ok(LineOutcome::Status(status)),
         },
         (response, error) => {
             status(response)?;
             let error: ErrorMember<'_> = object("error", error)?;
             // The last answer goes with the reason why it does not do.
-            if error.code == "schema_invalid" { Ok(Outcome::Code(error.code)) } else { Err(Wrong::BothGiven) }
+            if error.code == "schema_invalid" { Ok(LineOutcome::Code(error.code)) } else { Err(Wrong::BothGiven) }
         }
     })
 }
 
 fn finding<'a>(
     line: &'a [u8],
-    judge: impl FnOnce(&'a str, &'a str) -> Result<Outcome<'a>, Wrong>,
+    judge: impl FnOnce(&'a str, &'a str) -> Result<LineOutcome<'a>, Wrong>,
 ) -> Result<Finding<'a>, Wrong> {
     let line = std::str::from_utf8(line).map_err(|_| Wrong::NotUtf8)?;
-    let result: ResultLine<'_> = object("the line", line)?;
+    let result: RawResultLine<'_> = object("the line", line)?;
     let outcome = judge(result.response.get(), result.error.get());
     Ok(Finding { id: result.id, custom_id: result.custom_id, outcome })
 }

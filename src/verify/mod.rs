@@ -4,9 +4,9 @@
 //! can make themselves. A file is never changed.
 
 mod line;
+mod report;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use line::Finding;
-pub use verdict::Verdict;
+pub use report::VerifyReport;
 
 /// Which files to check.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -51,43 +51,43 @@ pub enum VerifyError {
 /// Checks the result files of a batch against its input file.
 ///
 /// # Errors
-/// A file cannot be read. What is wrong within the files is in the verdict.
-pub fn verify(args: &VerifyArgs) -> Result<Verdict, VerifyError> {
+/// A file cannot be read. What is wrong within the files is in the report.
+pub fn verify(args: &VerifyArgs) -> Result<VerifyReport, VerifyError> {
     let mut check = Check::default();
     check.input(&args.input)?;
     if let Some(path) = &args.output {
-        check.verdict.output_lines = check.results(path, line::output)?;
+        check.report.output_lines = check.results(path, line::output)?;
     }
     if let Some(path) = &args.errors {
-        check.verdict.error_lines = check.results(path, line::error)?;
+        check.report.error_lines = check.results(path, line::error)?;
     }
     check.unanswered(&args.input);
-    Ok(check.verdict)
+    Ok(check.report)
 }
 
 /// What is known so far.
 #[derive(Default)]
 struct Check<'a> {
     /// The requests by `custom_id`.
-    requests: HashMap<String, Request<'a>>,
+    requests: HashMap<String, InputRequest<'a>>,
     /// Where each line id stands.
-    line_ids: HashMap<String, Place<'a>>,
+    line_ids: HashMap<String, LinePosition<'a>>,
     /// The lines without a name, by the row number that their id ends with.
-    nameless: HashMap<u32, Place<'a>>,
-    verdict: Verdict,
+    nameless: HashMap<u32, LinePosition<'a>>,
+    report: VerifyReport,
 }
 
-struct Request<'a> {
+struct InputRequest<'a> {
     /// The line of the input file.
     line: u64,
     /// Which of the lines that are not blank it is, counted from 0.
     row: u64,
     /// The first result line found for it.
-    result: Option<Place<'a>>,
+    result: Option<LinePosition<'a>>,
 }
 
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct LinePosition<'a> {
     path: &'a Path,
     line: u64,
 }
@@ -99,18 +99,18 @@ impl<'a> Check<'a> {
             if bytes.trim_ascii().is_empty() {
                 return;
             }
-            self.verdict.rows += 1;
+            self.report.rows += 1;
             let custom_id = match line::custom_id(bytes) {
                 Ok(custom_id) => custom_id,
-                Err(wrong) => return self.verdict.problem(path, number, format_args!("{wrong}")),
+                Err(wrong) => return self.report.problem(path, number, format_args!("{wrong}")),
             };
             match self.requests.entry(custom_id.into_owned()) {
                 Entry::Vacant(entry) => {
-                    entry.insert(Request { line: number, row: self.verdict.rows - 1, result: None });
+                    entry.insert(InputRequest { line: number, row: self.report.rows - 1, result: None });
                 }
                 Entry::Occupied(entry) => {
                     let (id, first) = (entry.key(), entry.get().line);
-                    self.verdict.problem(path, number, format_args!("custom_id {id:?} is that of line {first}, too"));
+                    self.report.problem(path, number, format_args!("custom_id {id:?} is that of line {first}, too"));
                 }
             }
         })
@@ -125,70 +125,70 @@ impl<'a> Check<'a> {
         let mut lines = 0;
         for_each_line(path, |number, bytes| {
             if bytes.trim_ascii().is_empty() {
-                return self.verdict.problem(path, number, format_args!("the line is blank"));
+                return self.report.problem(path, number, format_args!("the line is blank"));
             }
             lines += 1;
             if !bytes.ends_with(b"\n") {
-                self.verdict.problem(path, number, format_args!("the file does not end in a newline"));
+                self.report.problem(path, number, format_args!("the file does not end in a newline"));
             }
-            self.result(Place { path, line: number }, parse(bytes.trim_ascii_end()));
+            self.result(LinePosition { path, line: number }, parse(bytes.trim_ascii_end()));
         })?;
         Ok(lines)
     }
 
-    fn result(&mut self, place: Place<'a>, parsed: Result<Finding<'_>, line::Wrong>) {
+    fn result(&mut self, position: LinePosition<'a>, parsed: Result<Finding<'_>, line::Wrong>) {
         let finding = match parsed {
             Ok(finding) => finding,
-            Err(wrong) => return self.verdict.problem(place.path, place.line, format_args!("{wrong}")),
+            Err(wrong) => return self.report.problem(position.path, position.line, format_args!("{wrong}")),
         };
         let row = finding.row_if_nameless();
         match finding.outcome {
-            Ok(line::Outcome::Status(status)) => *self.verdict.by_status.entry(status).or_default() += 1,
-            Ok(line::Outcome::Code(code)) => match self.verdict.by_code.get_mut(&*code) {
+            Ok(line::LineOutcome::Status(status)) => *self.report.by_status.entry(status).or_default() += 1,
+            Ok(line::LineOutcome::Code(code)) => match self.report.by_code.get_mut(&*code) {
                 Some(count) => *count += 1,
-                None => drop(self.verdict.by_code.insert(code.into_owned(), 1)),
+                None => drop(self.report.by_code.insert(code.into_owned(), 1)),
             },
-            Err(wrong) => self.verdict.problem(place.path, place.line, format_args!("{wrong}")),
+            Err(wrong) => self.report.problem(position.path, position.line, format_args!("{wrong}")),
         }
-        self.line_id(place, &finding.id);
+        self.line_id(position, &finding.id);
         match row {
             Some(row) => {
-                self.verdict.nameless_lines += 1;
+                self.report.nameless_lines += 1;
                 // A second line with this row has the same id, which is reported.
-                self.nameless.entry(row).or_insert(place);
+                self.nameless.entry(row).or_insert(position);
             }
-            None => self.custom_id(place, &finding.custom_id),
+            None => self.custom_id(position, &finding.custom_id),
         }
     }
 
-    fn line_id(&mut self, place: Place<'a>, id: &str) {
+    fn line_id(&mut self, position: LinePosition<'a>, id: &str) {
         if !id.starts_with("batch_req_") {
-            self.verdict.problem(place.path, place.line, format_args!("id {id:?} does not start with batch_req_"));
+            self.report.problem(position.path, position.line, format_args!("id {id:?} does not start with batch_req_"));
         }
         match self.line_ids.entry(id.to_owned()) {
             Entry::Vacant(entry) => {
-                entry.insert(place);
+                entry.insert(position);
             }
             Entry::Occupied(entry) => {
                 let first = entry.get();
                 let message = format_args!("id {id:?} is that of {}:{}, too", first.path.display(), first.line);
-                self.verdict.problem(place.path, place.line, message);
+                self.report.problem(position.path, position.line, message);
             }
         }
     }
 
-    fn custom_id(&mut self, place: Place<'a>, id: &str) {
+    fn custom_id(&mut self, position: LinePosition<'a>, id: &str) {
         match self.requests.get_mut(id) {
             None => {
                 let message = format_args!("custom_id {id:?} is of no request in the input file");
-                self.verdict.problem(place.path, place.line, message);
+                self.report.problem(position.path, position.line, message);
             }
-            Some(Request { result: Some(first), .. }) => {
+            Some(InputRequest { result: Some(first), .. }) => {
                 let first = format_args!("{}:{}", first.path.display(), first.line);
                 let message = format_args!("custom_id {id:?} has a second line; the first is {first}");
-                self.verdict.problem(place.path, place.line, message);
+                self.report.problem(position.path, position.line, message);
             }
-            Some(request) => request.result = Some(place),
+            Some(request) => request.result = Some(position),
         }
     }
 
@@ -196,19 +196,19 @@ impl<'a> Check<'a> {
     fn unanswered(&mut self, input: &Path) {
         let mut without = Vec::new();
         for (id, request) in self.requests.iter().filter(|(_, request)| request.result.is_none()) {
-            // A line without a name answers the request at the place in the input file that its id tells.
+            // A line without a name answers the request at the position in the input file that its id tells.
             let row = u32::try_from(request.row).ok();
             if row.and_then(|row| self.nameless.remove(&row)).is_none() {
                 without.push((request.line, id));
             }
         }
-        for place in self.nameless.values() {
+        for position in self.nameless.values() {
             let message = format_args!("the line has no custom_id, and its id is of no request without another line");
-            self.verdict.problem(place.path, place.line, message);
+            self.report.problem(position.path, position.line, message);
         }
         without.sort_unstable();
         for (line, id) in without {
-            self.verdict.problem(input, line, format_args!("custom_id {id:?} has no line in the result files"));
+            self.report.problem(input, line, format_args!("custom_id {id:?} has no line in the result files"));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{Verdict, VerifyArgs, verify};
+use super::{VerifyArgs, VerifyReport, verify};
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::line::{NeverRan, failed, never_ran};
 use crate::domain::outcome::{FailureReason, HttpResponse};
@@ -32,7 +32,7 @@ fn bad(custom_id: &str) -> String {
 }
 
 /// Checks files with these contents; an empty text means that there is no such file.
-fn checked(input: impl AsRef<[u8]>, output: &str, errors: &str) -> Verdict {
+fn checked(input: impl AsRef<[u8]>, output: &str, errors: &str) -> VerifyReport {
     let folder = TempDir::new().unwrap();
     let file = |name: &str, contents: &[u8]| {
         let path = folder.path().join(name);
@@ -45,28 +45,28 @@ fn checked(input: impl AsRef<[u8]>, output: &str, errors: &str) -> Verdict {
         output: results("out", output),
         errors: results("err", errors),
     };
-    let mut verdict = verify(&args).unwrap();
+    let mut report = verify(&args).unwrap();
     let folder = format!("{}/", folder.path().display());
-    verdict.problems.iter_mut().for_each(|problem| *problem = problem.replace(&folder, ""));
-    verdict
+    report.problems.iter_mut().for_each(|problem| *problem = problem.replace(&folder, ""));
+    report
 }
 
 fn problems(input: impl AsRef<[u8]>, output: &str, errors: &str) -> Vec<String> {
-    let verdict = checked(input, output, errors);
-    assert_eq!(verdict.problem_count, verdict.problems.len() as u64);
-    assert_eq!(verdict.holds(), verdict.problems.is_empty());
-    verdict.problems
+    let report = checked(input, output, errors);
+    assert_eq!(report.problem_count, report.problems.len() as u64);
+    assert_eq!(report.holds(), report.problems.is_empty());
+    report.problems
 }
 
 #[test]
 fn a_batch_with_one_line_for_each_request_holds() {
     let errors = line("batch_req_1", "c", &response(400), "null") + &bad("d");
 
-    let verdict = checked(input(&["a", "b", "c", "d"]), &(good("b") + &good("a")), &errors);
+    let report = checked(input(&["a", "b", "c", "d"]), &(good("b") + &good("a")), &errors);
 
-    assert!(verdict.holds());
+    assert!(report.holds());
     assert_eq!(
-        verdict.to_string(),
+        report.to_string(),
         "4 requests, 2 lines in the output file, 2 in the error file\n\
          \x20        2  status 200\n\
          \x20        1  status 400\n\
@@ -79,17 +79,17 @@ fn a_batch_with_one_line_for_each_request_holds() {
 fn byte_order_mark_blank_lines_and_crlf_of_the_input_are_no_problem() {
     let input = "\u{feff}".to_owned() + &input(&["a", "b"]).replace('\n', "\r\n\r\n");
 
-    let verdict = checked(input.trim_end(), &good("a"), &bad("b"));
+    let report = checked(input.trim_end(), &good("a"), &bad("b"));
 
-    assert!(verdict.holds(), "{verdict}");
-    assert_eq!(verdict.rows, 2);
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.rows, 2);
 }
 
 #[test]
 fn ids_are_compared_as_text_not_as_json() {
-    let verdict = checked(r#"{"custom_id":"\u0061\"é"}"#, &good(r#"a\"\u00e9"#), "");
+    let report = checked(r#"{"custom_id":"\u0061\"é"}"#, &good(r#"a\"\u00e9"#), "");
 
-    assert!(verdict.holds(), "{verdict}");
+    assert!(report.holds(), "{report}");
 }
 
 #[test]
@@ -221,10 +221,10 @@ fn only_the_first_problems_are_kept_and_all_are_counted() {
     let ids: Vec<String> = (0..25).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
 
-    let verdict = checked(input(&ids), "", "");
+    let report = checked(input(&ids), "", "");
 
-    assert_eq!((verdict.problems.len(), verdict.problem_count), (20, 25));
-    let text = verdict.to_string();
+    assert_eq!((report.problems.len(), report.problem_count), (20, 25));
+    let text = report.to_string();
     assert!(text.contains("NOT OK: 25 problems\n  in:1: ") && text.ends_with("\n  and 5 more"), "{text}");
 }
 
@@ -247,11 +247,11 @@ fn nameless(row: u32) -> String {
 fn lines_without_a_name_are_told_by_their_row() {
     let input = "\n".to_owned() + &input(&["a", "b", "c"]);
 
-    let verdict = checked(&input, &good("b"), &(nameless(2) + &nameless(0)));
+    let report = checked(&input, &good("b"), &(nameless(2) + &nameless(0)));
 
-    assert!(verdict.holds(), "{verdict}");
-    assert_eq!(verdict.nameless_lines, 2);
-    let text = verdict.to_string();
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.nameless_lines, 2);
+    let text = report.to_string();
     assert!(text.contains("       2  without a custom_id, told by the row number in their id\nOK: "), "{text}");
 }
 

@@ -1,7 +1,7 @@
 //! What any client does: upload, create, wait, download.
 
 use batchwright::client::{self, BatchRequest};
-use batchwright::verify::{Verdict, VerifyArgs, verify};
+use batchwright::verify::{VerifyArgs, VerifyReport, verify};
 use reqwest::header::HeaderMap;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
@@ -155,7 +155,7 @@ impl Client {
     }
 
     /// Downloads the results of a batch and checks them against its input, as a user would with `batchwright verify`.
-    pub async fn verify(&self, input: &str, batch: &Value) -> Verdict {
+    pub async fn verify(&self, input: &str, batch: &Value) -> VerifyReport {
         let directory = tempfile::tempdir().expect("a temporary directory");
         verify(&self.download(input, batch, &directory).await).expect("the files can be read")
     }

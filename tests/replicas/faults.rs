@@ -1,6 +1,6 @@
 //! Crashes and errors at each point at which a write can be cut off, and the lost answer to COMMIT.
 
-use batchwright::verify::Verdict;
+use batchwright::verify::VerifyReport;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -53,7 +53,7 @@ impl<'a> Phoenix<'a> {
     }
 
     /// Runs a batch to its end and returns it, with the verdict on its files.
-    async fn run(&mut self, input: &str, key: &str) -> (Value, Verdict) {
+    async fn run(&mut self, input: &str, key: &str) -> (Value, VerifyReport) {
         let file = self.ask("the upload", async |client| upload(client, input).await).await;
         let file_id = file["id"].as_str().expect("an id").to_owned();
         let new = new_batch(&file_id, "24h");

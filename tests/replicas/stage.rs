@@ -14,7 +14,7 @@ use batchwright::storage::blobs::Blobs;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
 use batchwright::upstream::{ReqwestHttpClient, UpstreamSettings};
-use batchwright::verify::Verdict;
+use batchwright::verify::VerifyReport;
 use batchwright::wakeup::Wakeup;
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -228,7 +228,7 @@ impl Stage {
     }
 }
 
-async fn compare_with_ledger(storage: &SqlStorage, batch: &Value, verdict: &Verdict) {
+async fn compare_with_ledger(storage: &SqlStorage, batch: &Value, verdict: &VerifyReport) {
     let id = BatchId::parse(batch["id"].as_str().expect("an id")).expect("the id of a batch");
     let kept = storage.batch(id).await.expect("it can be read").expect("it is there");
     let ledger = storage.recorded_rows(id).await.expect("it can be read");

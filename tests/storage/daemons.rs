@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchwright::domain::ids::{DaemonId, LeaseId};
-use batchwright::domain::lease::{FencedLease, Lease, Place};
+use batchwright::domain::lease::{DaemonRank, FencedLease, Lease};
 use batchwright::storage::{LeaseStore as _, Ledger as _, Recorded, Result};
 
 use crate::given::{TestStorage, after, flush};
@@ -31,11 +31,11 @@ on_both_databases!(
 /// As long as any test.
 const LONG: Duration = Duration::from_hours(1);
 
-async fn place_of(storage: &TestStorage, daemon: DaemonId) -> Result<Place> {
+async fn place_of(storage: &TestStorage, daemon: DaemonId) -> Result<DaemonRank> {
     let daemons = storage.beat(daemon, LONG).await?.daemons;
     let rank = daemons.iter().position(|pulse| pulse.id == daemon).expect("it has just beaten");
     let few = |count| u32::try_from(count).expect("few daemons");
-    Ok(Place { rank: few(rank), of: few(daemons.len()) })
+    Ok(DaemonRank { rank: few(rank), of: few(daemons.len()) })
 }
 
 /// A lease on `rows` rows, in the hands of a daemon that is dead.
@@ -67,8 +67,8 @@ async fn record_row(storage: &TestStorage, lease: &Lease, row: u32) -> Result<()
 async fn a_daemon_alone_has_the_first_place_of_one(storage: TestStorage) -> Result<()> {
     let daemon = DaemonId::new();
 
-    assert_eq!(place_of(&storage, daemon).await?, Place { rank: 0, of: 1 });
-    assert_eq!(place_of(&storage, daemon).await?, Place { rank: 0, of: 1 });
+    assert_eq!(place_of(&storage, daemon).await?, DaemonRank { rank: 0, of: 1 });
+    assert_eq!(place_of(&storage, daemon).await?, DaemonRank { rank: 0, of: 1 });
     Ok(())
 }
 
@@ -80,7 +80,7 @@ async fn daemons_that_live_have_places_by_their_ids(storage: TestStorage) -> Res
 
     daemons.sort();
     for (rank, daemon) in (0..).zip(daemons) {
-        assert_eq!(place_of(&storage, daemon).await?, Place { rank, of: 4 });
+        assert_eq!(place_of(&storage, daemon).await?, DaemonRank { rank, of: 4 });
     }
     Ok(())
 }
@@ -93,8 +93,8 @@ async fn a_daemon_that_died_has_no_place(storage: TestStorage) -> Result<()> {
 
     storage.let_die(first).await?;
 
-    assert_eq!(place_of(&storage, second).await?, Place { rank: 0, of: 2 });
-    assert_eq!(place_of(&storage, third).await?, Place { rank: 1, of: 2 });
+    assert_eq!(place_of(&storage, second).await?, DaemonRank { rank: 0, of: 2 });
+    assert_eq!(place_of(&storage, third).await?, DaemonRank { rank: 1, of: 2 });
     Ok(())
 }
 
@@ -103,18 +103,18 @@ async fn a_daemon_that_left_has_no_place(storage: TestStorage) -> Result<()> {
 
     storage.leave(first).await?;
 
-    assert_eq!(place_of(&storage, second).await?, Place { rank: 0, of: 1 });
+    assert_eq!(place_of(&storage, second).await?, DaemonRank { rank: 0, of: 1 });
     Ok(())
 }
 
 async fn a_daemon_that_comes_back_to_life_has_its_place_again(storage: TestStorage) -> Result<()> {
     let (first, second) = (storage.living_daemon().await?, storage.living_daemon().await?);
     storage.let_die(first).await?;
-    assert_eq!(place_of(&storage, second).await?, Place { rank: 0, of: 1 });
+    assert_eq!(place_of(&storage, second).await?, DaemonRank { rank: 0, of: 1 });
 
-    assert_eq!(place_of(&storage, first).await?, Place { rank: 0, of: 2 });
+    assert_eq!(place_of(&storage, first).await?, DaemonRank { rank: 0, of: 2 });
 
-    assert_eq!(place_of(&storage, second).await?, Place { rank: 1, of: 2 });
+    assert_eq!(place_of(&storage, second).await?, DaemonRank { rank: 1, of: 2 });
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::BatchObject;
 use crate::actions::{self, CreateBatchError};
-use crate::api::extract::Whole;
+use crate::api::extract::WholeBody;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::batch::NewBatch;
 use crate::domain::endpoint::Endpoint;
@@ -26,13 +26,13 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Creates a batch. With an `Idempotency-Key` header, a repetition returns the batch that the first one made.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
-    request_body(content = inline(BatchRequest)),
+    request_body(content = inline(BatchBody)),
     responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
     headers: HeaderMap,
-    Whole(body): Whole,
+    WholeBody(body): WholeBody,
 ) -> Result<Json<BatchObject>, ApiError> {
     let body: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
@@ -50,7 +50,7 @@ pub(in crate::api) async fn create_batch(
 /// The body, for the OpenAPI document.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
-struct BatchRequest {
+struct BatchBody {
     /// A file with purpose `batch`.
     input_file_id: String,
     /// The endpoint that every row names as its url.

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::find;
-use super::range::{Asked, asked};
+use super::range::{RequestedRange, requested_range};
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::FileId;
@@ -35,14 +35,15 @@ pub(in crate::api) async fn file_content(
     let file = find(&app, &id).await?;
     let bytes = FileBytes::new(app.storage.file_parts(file.id).await?);
     let length = bytes.len();
-    let (status, range) = match asked(headers.get(header::RANGE).and_then(|range| range.to_str().ok()), length) {
-        Asked::Whole => (StatusCode::OK, 0..length),
-        Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Asked::Unsatisfiable => {
-            let none = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
-            return Ok((none, ApiError::no_such_range(length)).into_response());
-        }
-    };
+    let (status, range) =
+        match requested_range(headers.get(header::RANGE).and_then(|range| range.to_str().ok()), length) {
+            RequestedRange::Whole => (StatusCode::OK, 0..length),
+            RequestedRange::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+            RequestedRange::Unsatisfiable => {
+                let none = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
+                return Ok((none, ApiError::no_such_range(length)).into_response());
+            }
+        };
     let mut response = Response::new(Body::from_stream(stream(app.clone(), file.id, &bytes, range.clone())));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 use super::FileObject;
-use super::form::{Form, Part, malformed};
+use super::form::{Form, FormPart, malformed};
 use crate::actions::{self, CreateFileError, FileForm};
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
@@ -102,7 +102,7 @@ impl Upload {
         Ok(())
     }
 
-    async fn take(&mut self, app: &App, mut part: Part<'_>) -> Result<(), ApiError> {
+    async fn take(&mut self, app: &App, mut part: FormPart<'_>) -> Result<(), ApiError> {
         self.filename = clean_filename(&part.filename());
         // Read as a batch input file unless it is known to be none.
         let inspect = self.purpose.as_deref().is_none_or(|purpose| purpose == Purpose::Batch.as_str());

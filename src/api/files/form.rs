@@ -41,14 +41,14 @@ pub(super) struct Form<'a> {
 }
 
 /// A part of it.
-pub(super) struct Part<'a> {
+pub(super) struct FormPart<'a> {
     field: Field<'a>,
     unplaced: Arc<AtomicUsize>,
 }
 
 /// Why no more of a form is read.
 #[derive(Debug, thiserror::Error)]
-enum Beyond {
+enum FormTooLarge {
     /// The parser was given much and delivered nothing.
     #[error("a part with its headers was not found within {UNPLACED_BYTES} bytes")]
     Unplaced,
@@ -73,24 +73,25 @@ impl<'a> Form<'a> {
         let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
         let unplaced = Arc::new(AtomicUsize::new(0));
         let limit = max_file_bytes.saturating_add(BESIDE_FILE);
-        let counted = Counted { bytes, rest: Bytes::new(), at_once: 0, whole: 0, limit, unplaced: unplaced.clone() };
+        let counted =
+            CountedBody { bytes, rest: Bytes::new(), at_once: 0, whole: 0, limit, unplaced: unplaced.clone() };
         let parts = Multipart::with_constraints(counted, boundary, Constraints::new().size_limit(limits));
         Ok(Self { parts, unplaced, count: 0, ignored: 0 })
     }
 
     /// The next part. The one before must have been read.
-    pub(super) async fn next(&mut self) -> Result<Option<Part<'a>>, ApiError> {
+    pub(super) async fn next(&mut self) -> Result<Option<FormPart<'a>>, ApiError> {
         let Some(field) = self.parts.next_field().await.map_err(|error| malformed(&error))? else { return Ok(None) };
         self.unplaced.store(0, Ordering::Relaxed);
         self.count += 1;
         if self.count > PARTS {
             return Err(ApiError::invalid(format!("The form has too many parts: it may have {PARTS}.")));
         }
-        Ok(Some(Part { field, unplaced: self.unplaced.clone() }))
+        Ok(Some(FormPart { field, unplaced: self.unplaced.clone() }))
     }
 
     /// Reads a part that nobody asked for.
-    pub(super) async fn ignore(&mut self, mut part: Part<'_>) -> Result<(), ApiError> {
+    pub(super) async fn ignore(&mut self, mut part: FormPart<'_>) -> Result<(), ApiError> {
         let mut chunks = std::pin::pin!(part.chunks());
         while let Some(chunk) = chunks.next().await {
             self.ignored += chunk.map_err(|error| malformed(&error))?.len();
@@ -104,7 +105,7 @@ impl<'a> Form<'a> {
     }
 }
 
-impl Part<'_> {
+impl FormPart<'_> {
     pub(super) fn name(&self) -> Option<&str> {
         self.field.name()
     }
@@ -133,7 +134,7 @@ impl Part<'_> {
 }
 
 /// The body on its way to the parser.
-struct Counted<S> {
+struct CountedBody<S> {
     bytes: S,
     rest: Bytes,
     /// Given since the parser had its last turn.
@@ -144,7 +145,7 @@ struct Counted<S> {
     unplaced: Arc<AtomicUsize>,
 }
 
-impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for Counted<S> {
+impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for CountedBody<S> {
     type Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -170,10 +171,10 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for Counted<S>
         self.at_once += length;
         self.whole += length as u64;
         if self.whole > self.limit {
-            return Poll::Ready(Some(Err(Beyond::Whole { limit: self.limit }.into())));
+            return Poll::Ready(Some(Err(FormTooLarge::Whole { limit: self.limit }.into())));
         }
         if self.unplaced.fetch_add(length, Ordering::Relaxed) >= UNPLACED_BYTES {
-            return Poll::Ready(Some(Err(Beyond::Unplaced.into())));
+            return Poll::Ready(Some(Err(FormTooLarge::Unplaced.into())));
         }
         Poll::Ready(Some(Ok(slice)))
     }
@@ -188,12 +189,12 @@ pub(super) fn malformed(error: &multer::Error) -> ApiError {
         return ApiError::cut(cut);
     }
     match cause.downcast_ref() {
-        Some(Beyond::Unplaced) => ApiError::invalid(format!(
+        Some(FormTooLarge::Unplaced) => ApiError::invalid(format!(
             "The multipart form cannot be read: there is no part within {} KiB. Each part must begin with the boundary \
              that the Content-Type names, and its headers must be smaller than that.",
             UNPLACED_BYTES >> 10
         )),
-        Some(Beyond::Whole { limit }) => {
+        Some(FormTooLarge::Whole { limit }) => {
             ApiError::invalid(format!("The form is too large: it may have {limit} bytes, the largest file and 1 MiB."))
         }
         None => ApiError::invalid("The upload broke off. Please send it again."),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What part of a file of `length` bytes is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestedRange {
     /// All of it: no header, or one that is not understood and so is to be ignored.
     Whole,
     /// This part, which is not empty.
@@ -14,10 +14,10 @@ pub(super) enum Asked {
 }
 
 /// Reads a `Range` header.
-pub(super) fn asked(header: Option<&str>, length: u64) -> Asked {
+pub(super) fn requested_range(header: Option<&str>, length: u64) -> RequestedRange {
     let Some((from, to)) = header.and_then(|header| header.strip_prefix("bytes=")).and_then(|set| set.split_once('-'))
     else {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     };
     let number = |text: &str| text.trim().parse::<u64>();
     let range = match (from.trim(), to.trim()) {
@@ -27,9 +27,9 @@ pub(super) fn asked(header: Option<&str>, length: u64) -> Asked {
         (from, to) => number(from).and_then(|from| Ok(from..number(to)?.saturating_add(1).min(length).max(from))),
     };
     match range {
-        Err(_) => Asked::Whole,
-        Ok(range) if range.start >= range.end => Asked::Unsatisfiable,
-        Ok(range) => Asked::Part(range),
+        Err(_) => RequestedRange::Whole,
+        Ok(range) if range.start >= range.end => RequestedRange::Unsatisfiable,
+        Ok(range) => RequestedRange::Part(range),
     }
 }
 
@@ -40,21 +40,21 @@ mod tests {
     #[test]
     fn each_form_of_a_range_is_read() {
         let cases = [
-            (None, Asked::Whole),
-            (Some("bytes=0-0"), Asked::Part(0..1)),
-            (Some("bytes=2-5"), Asked::Part(2..6)),
-            (Some("bytes=2-"), Asked::Part(2..10)),
-            (Some("bytes=2-99"), Asked::Part(2..10)),
-            (Some("bytes=-3"), Asked::Part(7..10)),
-            (Some("bytes=-99"), Asked::Part(0..10)),
-            (Some("bytes=10-"), Asked::Unsatisfiable),
-            (Some("bytes=-0"), Asked::Unsatisfiable),
-            (Some("bytes=0-1,3-4"), Asked::Whole),
-            (Some("lines=0-1"), Asked::Whole),
-            (Some("bytes=x-1"), Asked::Whole),
+            (None, RequestedRange::Whole),
+            (Some("bytes=0-0"), RequestedRange::Part(0..1)),
+            (Some("bytes=2-5"), RequestedRange::Part(2..6)),
+            (Some("bytes=2-"), RequestedRange::Part(2..10)),
+            (Some("bytes=2-99"), RequestedRange::Part(2..10)),
+            (Some("bytes=-3"), RequestedRange::Part(7..10)),
+            (Some("bytes=-99"), RequestedRange::Part(0..10)),
+            (Some("bytes=10-"), RequestedRange::Unsatisfiable),
+            (Some("bytes=-0"), RequestedRange::Unsatisfiable),
+            (Some("bytes=0-1,3-4"), RequestedRange::Whole),
+            (Some("lines=0-1"), RequestedRange::Whole),
+            (Some("bytes=x-1"), RequestedRange::Whole),
         ];
         for (header, expected) in cases {
-            assert_eq!(asked(header, 10), expected, "{header:?}");
+            assert_eq!(requested_range(header, 10), expected, "{header:?}");
         }
     }
 }

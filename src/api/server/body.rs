@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::ServerLimits;
-use super::peer::Answering;
+use super::connection::AnsweringGuard;
 
 /// How much of a body has to come in each [`ServerLimits::body`]: 17 bytes a second by default. Without a least amount,
 /// one byte a minute would keep an upload for good.
@@ -118,12 +118,12 @@ where
 }
 
 /// The body of an answer. Its connection is answering a request until this is dropped.
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     pub(super) body: Body,
-    pub(super) _answering: Answering,
+    pub(super) _answering: AnsweringGuard,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

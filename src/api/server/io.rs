@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::ServerLimits;
-use super::peer::Peer;
+use super::connection::Connection;
 use super::refusal;
 
 /// How long a client may go on to send once it has been answered, and for how long it may pause. Closing the connection
@@ -26,7 +26,7 @@ const LINGER_SILENT: Duration = Duration::from_secs(1);
 /// A connection with bounds.
 pub(super) struct TimedIo {
     stream: TcpStream,
-    peer: Arc<Peer>,
+    connection: Arc<Connection>,
     limits: ServerLimits,
     stopping: CancellationToken,
     head: Option<Pin<Box<Sleep>>>,
@@ -50,18 +50,23 @@ struct Unread {
 }
 
 impl TimedIo {
-    pub(super) fn new(stream: TcpStream, peer: Arc<Peer>, limits: ServerLimits, stopping: CancellationToken) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        connection: Arc<Connection>,
+        limits: ServerLimits,
+        stopping: CancellationToken,
+    ) -> Self {
         let (head, head_begun, unread, refusal, linger) = (None, None, None, None, None);
-        Self { stream, peer, limits, stopping, head, head_begun, unread, refusal, linger }
+        Self { stream, connection, limits, stopping, head, head_begun, unread, refusal, linger }
     }
 
     /// Notes that bytes came or did not. An error if a request has been waited for too long.
     fn poll_head(&mut self, cx: &mut Context<'_>, came: bool) -> Poll<io::Error> {
-        if !self.peer.is_quiet() {
+        if !self.connection.is_quiet() {
             self.head = None;
             return Poll::Pending;
         }
-        let requests = self.peer.requests();
+        let requests = self.connection.requests();
         let begun = self.head_begun == Some(requests);
         if came {
             if !begun {
@@ -94,7 +99,7 @@ impl TimedIo {
 
     /// Writes the refusal instead of what hyper has written; `None` if hyper has not refused anything.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<()>>> {
-        if self.refusal.is_none() && self.peer.is_quiet() {
+        if self.refusal.is_none() && self.connection.is_quiet() {
             self.refusal = refusal::instead_of(written);
         }
         let mut rest = self.refusal.take()?;
@@ -181,7 +186,7 @@ impl AsyncWrite for TimedIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
-        this.peer.flushed();
+        this.connection.flushed();
         // Nothing else asks for the next request: the connection was read before its answer had gone out.
         match this.poll_head(cx, false) {
             Poll::Ready(error) => Poll::Ready(Err(error)),

@@ -4,9 +4,9 @@
 //! bodies by [`body::TimedBody`].
 
 mod body;
+mod connection;
 mod io;
 mod limits;
-mod peer;
 mod refusal;
 
 use std::convert::Infallible;
@@ -31,9 +31,11 @@ use tower::ServiceExt as _;
 pub(super) use body::BodyCut;
 pub use limits::ServerLimits;
 
-use body::{Answer, TimedBody};
+use body::{ResponseBody, TimedBody};
+use connection::{ConnectionGuard, OpenConnections};
 use io::TimedIo;
-use peer::{Entry, Peers};
+
+use crate::sync::lock;
 
 /// The request line and the headers. A URL of 64 KiB is read, so that its refusal can say what is wrong.
 const HEAD_BYTES: usize = 128 << 10;
@@ -51,7 +53,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The end of a server, step by step. Each is cancelled once.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub struct ShutdownTokens {
     /// What has not been sent yet, and what nobody reads, is waited for only [`ServerLimits::farewell`].
     pub stopping: CancellationToken,
     /// No more connections and requests are taken; those that are being answered go on.
@@ -60,12 +62,12 @@ pub struct Stop {
     pub cut: CancellationToken,
 }
 
-/// Serves until [`Stop::closing`], and returns when the last connection has ended.
-pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, stop: Stop) {
+/// Serves until [`ShutdownTokens::closing`], and returns when the last connection has ended.
+pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, stop: ShutdownTokens) {
     let server = Arc::new(Server { router, limits, stop });
-    let (connections, tasks) = (Connections::new(limits), TaskTracker::new());
-    while let Some((stream, place)) = connections.next(&listener, &server.stop.closing).await {
-        tasks.spawn(server.clone().answer(stream, place));
+    let (connections, tasks) = (Acceptor::new(limits), TaskTracker::new());
+    while let Some((stream, slot)) = connections.next(&listener, &server.stop.closing).await {
+        tasks.spawn(server.clone().answer(stream, slot));
     }
     drop(listener);
     tasks.close();
@@ -75,35 +77,35 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
 struct Server {
     router: Router,
     limits: ServerLimits,
-    stop: Stop,
+    stop: ShutdownTokens,
 }
 
-/// The places that connections may take.
-struct Connections {
-    peers: Arc<Peers>,
-    places: Arc<Semaphore>,
+/// The slots that connections may take.
+struct Acceptor {
+    open: Arc<OpenConnections>,
+    slots: Arc<Semaphore>,
     new: Duration,
     warned: Mutex<Option<Instant>>,
 }
 
-/// A connection's place. Dropping it makes room for another.
-struct Place {
-    entry: Entry,
+/// The right to one of the limited connections; dropping it makes room for another.
+struct ConnectionSlot {
+    guard: ConnectionGuard,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connections {
+impl Acceptor {
     fn new(limits: ServerLimits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.connections));
-        Self { peers: Arc::default(), places, new: limits.new, warned: Mutex::default() }
+        let slots = Arc::new(Semaphore::new(limits.connections));
+        Self { open: Arc::default(), slots, new: limits.new, warned: Mutex::default() }
     }
 
     /// The next connection, once there is a place for it; nothing once the server closes.
-    async fn next(&self, listener: &TcpListener, closing: &CancellationToken) -> Option<(TcpStream, Place)> {
+    async fn next(&self, listener: &TcpListener, closing: &CancellationToken) -> Option<(TcpStream, ConnectionSlot)> {
         closing.run_until_cancelled(self.accept(listener)).await
     }
 
-    async fn accept(&self, listener: &TcpListener) -> (TcpStream, Place) {
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, ConnectionSlot) {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -116,37 +118,37 @@ impl Connections {
                     if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
                         tracing::debug!(%error, "a connection keeps its buffer");
                     }
-                    return (stream, self.place().await);
+                    return (stream, self.slot().await);
                 }
                 // The client has gone before it was accepted.
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
-                    self.peers.evict(self.new);
+                    self.open.evict(self.new);
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
     }
 
-    async fn place(&self) -> Place {
+    async fn slot(&self) -> ConnectionSlot {
         loop {
-            if let Ok(permit) = self.places.clone().try_acquire_owned() {
-                return Place { entry: self.peers.enter(), _permit: permit };
+            if let Ok(permit) = self.slots.clone().try_acquire_owned() {
+                return ConnectionSlot { guard: self.open.enter(), _permit: permit };
             }
             self.warn();
-            self.peers.evict(self.new);
+            self.open.evict(self.new);
             // Soon if one was evicted; if all are being answered, one of them may be through.
-            if let Ok(permit) = timeout(EVICT_AGAIN, self.places.clone().acquire_owned()).await {
+            if let Ok(permit) = timeout(EVICT_AGAIN, self.slots.clone().acquire_owned()).await {
                 let permit = permit.expect("the semaphore is never closed");
-                return Place { entry: self.peers.enter(), _permit: permit };
+                return ConnectionSlot { guard: self.open.enter(), _permit: permit };
             }
         }
     }
 
     fn warn(&self) {
         let now = Instant::now();
-        let mut warned = self.warned.lock().expect("nobody panics with the lock");
+        let mut warned = lock(&self.warned);
         if warned.is_none_or(|last| now - last > WARN_EVERY) {
             *warned = Some(now);
             tracing::warn!(
@@ -163,19 +165,19 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
 
 impl Server {
     /// Answers the requests of one connection, until either side has enough.
-    async fn answer(self: Arc<Self>, stream: TcpStream, place: Place) {
+    async fn answer(self: Arc<Self>, stream: TcpStream, slot: ConnectionSlot) {
         let (limits, stopping) = (self.limits, &self.stop.stopping);
-        let peer = place.entry.peer.clone();
+        let state = slot.guard.connection.clone();
         let service = service_fn(|request: Request<Incoming>| {
-            let answering = peer.begin();
+            let answering = state.begin();
             let request = request.map(|body| Body::new(TimedBody::new(body, limits, stopping.clone())));
             let response = self.router.clone().oneshot(request);
             async move {
                 let response = response.await.unwrap_or_else(|never| match never {});
-                Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering }))
+                Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _answering: answering }))
             }
         });
-        let io = TimedIo::new(stream, peer.clone(), limits, stopping.clone());
+        let io = TimedIo::new(stream, state.clone(), limits, stopping.clone());
         let connection = http1::Builder::new()
             // The time-outs are those of the IO.
             .header_read_timeout(None)
@@ -188,13 +190,13 @@ impl Server {
             () = self.stop.cut.cancelled() => return,
             () = async {
                 tokio::select! {
-                    () = peer.evicted.cancelled() => {}
+                    () = state.evicted.cancelled() => {}
                     () = self.stop.closing.cancelled() => {}
                 }
             } => {
                 connection.as_mut().graceful_shutdown();
                 // No request has come whole: there is nothing to wait for. One that came meanwhile is answered.
-                if peer.is_quiet() {
+                if state.is_quiet() {
                     return;
                 }
                 tokio::select! {

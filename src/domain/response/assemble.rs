@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::conversation::turns_of;
-use super::{End, Fields, ItemIds, Limit, Step, StepPath, TokenUsage, ToolCall, ToolOutput, Turn, TurnEnd, raw};
+use super::{Fields, ItemIds, Limit, ScopeEnd, Step, StepPath, TokenUsage, ToolCall, ToolOutput, Turn, TurnEnd, raw};
 use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
 
@@ -41,7 +41,7 @@ pub struct Assembly<'a> {
     /// Every step of the row.
     pub steps: &'a [Step],
     /// How the row ended.
-    pub end: &'a End,
+    pub end: &'a ScopeEnd,
     /// When.
     pub ended_at: Timestamp,
 }
@@ -88,9 +88,9 @@ impl Assembly<'_> {
 
     fn status(&self, last: Option<&Turn>) -> (&'static str, Option<Box<RawValue>>, Option<Box<RawValue>>) {
         match (self.end, last.map(|turn| &turn.end)) {
-            (End::Reached(limit), _) => ("incomplete", None, Some(raw(&details(*limit)))),
-            (End::CutOff, Some(TurnEnd::Incomplete(details))) => ("incomplete", None, Some(details.clone())),
-            (End::Failed, Some(TurnEnd::Failed(error))) => ("failed", Some(error.clone()), None),
+            (ScopeEnd::Reached(limit), _) => ("incomplete", None, Some(raw(&details(*limit)))),
+            (ScopeEnd::CutOff, Some(TurnEnd::Incomplete(details))) => ("incomplete", None, Some(details.clone())),
+            (ScopeEnd::Failed, Some(TurnEnd::Failed(error))) => ("failed", Some(error.clone()), None),
             _ => ("completed", None, None),
         }
     }

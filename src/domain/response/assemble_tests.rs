@@ -62,18 +62,18 @@ fn every(name: &str) -> Option<McpFunction> {
 }
 
 /// The response as it is written.
-fn written(body: &str, lists: &[McpList], steps: &[Step], end: &End) -> String {
+fn written(body: &str, lists: &[McpList], steps: &[Step], end: &ScopeEnd) -> String {
     let body = &Fields::read(body.as_bytes()).expect("an object");
     let assembly = Assembly { row: row(), body, lists, mcp: &every, steps, end, ended_at: Timestamp(99_500) };
     String::from_utf8(assembly.response().to_json()).expect("JSON is UTF-8")
 }
 
-fn of(body: &Value, steps: &[Step], end: &End) -> Value {
+fn of(body: &Value, steps: &[Step], end: &ScopeEnd) -> Value {
     serde_json::from_str(&written(&body.to_string(), &[], steps, end)).expect("it is JSON")
 }
 
 fn completed(steps: &[Step]) -> Value {
-    of(&json!({ "model": "m", "input": "Hi" }), steps, &End::Completed)
+    of(&json!({ "model": "m", "input": "Hi" }), steps, &ScopeEnd::Completed)
 }
 
 /// What the items of a response are, each by its type and its id.
@@ -199,7 +199,7 @@ fn the_offers_of_servers_come_first_and_their_calls_stand_where_the_model_made_t
     let lists = ["every", "other"].map(|label| McpList { label: label.to_owned(), tools: tools.clone() });
     let steps = [turn("0", &[call("every__echo"), call("f"), call("every__sum")]), said("0.0", "e"), said("0.1", "x")];
 
-    let response = written(r#"{"model":"m"}"#, &lists, &steps, &End::Completed);
+    let response = written(r#"{"model":"m"}"#, &lists, &steps, &ScopeEnd::Completed);
 
     let response: Value = serde_json::from_str(&response).expect("it is JSON");
     assert_eq!(
@@ -264,7 +264,7 @@ fn what_is_secret_in_tools_is_not_repeated() {
         { "type": "function", "name": "g", "parameters": {}, "strict": true, "description": "G." },
     ]);
 
-    let response = of(&json!({ "model": "m", "tools": tools }), &[turn("0", &[])], &End::Completed);
+    let response = of(&json!({ "model": "m", "tools": tools }), &[turn("0", &[])], &ScopeEnd::Completed);
 
     assert_eq!(
         response["tools"],
@@ -287,7 +287,7 @@ fn each_limit_says_which_it_was() {
         (Limit::ToolOutput, "max_tool_output"),
     ];
     let details = |limit| {
-        let response = of(&json!({}), &[turn("0", &[call("f")])], &End::Reached(limit));
+        let response = of(&json!({}), &[turn("0", &[call("f")])], &ScopeEnd::Reached(limit));
         assert_eq!((&response["status"], &response["completed_at"]), (&json!("incomplete"), &Value::Null), "{limit:?}");
         response["incomplete_details"].clone()
     };
@@ -303,16 +303,16 @@ fn a_response_ends_as_its_last_turn_did() {
     let why = json!({ "reason": "content_filter" });
     let error = json!({ "code": "server_error", "message": "No." });
     let last = |end: TurnEnd| [turn("0", &[call("f")]), said("0.0", "x"), ended("1", &[], end, None)];
-    let how = |steps: &[Step], end: &End| {
+    let how = |steps: &[Step], end: &ScopeEnd| {
         let response = of(&json!({}), steps, end);
         ["status", "completed_at", "error", "incomplete_details"].map(|name| response[name].clone())
     };
 
-    let cut_off = how(&last(TurnEnd::Incomplete(raw(&why))), &End::CutOff);
+    let cut_off = how(&last(TurnEnd::Incomplete(raw(&why))), &ScopeEnd::CutOff);
     assert_eq!(cut_off, [json!("incomplete"), Value::Null, Value::Null, why]);
-    let failed = how(&last(TurnEnd::Failed(raw(&error))), &End::Failed);
+    let failed = how(&last(TurnEnd::Failed(raw(&error))), &ScopeEnd::Failed);
     assert_eq!(failed, [json!("failed"), Value::Null, error, Value::Null]);
-    let completed = how(&last(TurnEnd::Completed), &End::Completed);
+    let completed = how(&last(TurnEnd::Completed), &ScopeEnd::Completed);
     assert_eq!(completed, [json!("completed"), json!(99), Value::Null, Value::Null]);
 }
 
@@ -322,7 +322,7 @@ fn members_that_a_request_does_not_have_are_as_openai_has_them() {
     let body = json!({ "model": "asked", "input": "Hi", "temperature": null, "status": "x", "usage": 1, "output": [1],
         "id": "x", "object": "x", "created_at": 1, "completed_at": 1, "error": "x", "incomplete_details": "x" });
 
-    let response = of(&body, &[], &End::Reached(Limit::Time));
+    let response = of(&body, &[], &ScopeEnd::Reached(Limit::Time));
 
     let expected = json!({
         "id": "resp_00000000000000000000000000000abc00000003", "object": "response", "created_at": 99,
@@ -364,7 +364,7 @@ fn members_of_a_request_are_repeated_as_they_are_written() {
     ];
     let body = format!(r#"{{"input":"Hi","model":"asked",{}}}"#, members.join(","));
 
-    let response = written(&body, &[], &[turn("0", &[]), turn("1", &[message("Hi")])], &End::Completed);
+    let response = written(&body, &[], &[turn("0", &[]), turn("1", &[message("Hi")])], &ScopeEnd::Completed);
 
     for member in members {
         assert!(response.contains(member), "{member} is not in {response}");
@@ -379,7 +379,7 @@ fn a_response_is_the_same_however_often_it_is_put_together() {
         [turn("0", &[call("every__echo"), call("every__risky"), call("f")]), said("0.0", "e"), said("0.2", "x")];
     let mut reversed = steps.to_vec();
     reversed.reverse();
-    let once = |steps: &[Step]| written(r#"{"model":"m"}"#, &lists, steps, &End::Completed);
+    let once = |steps: &[Step]| written(r#"{"model":"m"}"#, &lists, steps, &ScopeEnd::Completed);
 
     assert_eq!(once(&steps), once(&steps));
     assert_eq!(once(&steps), once(&reversed));

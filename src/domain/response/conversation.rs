@@ -37,7 +37,7 @@ pub fn input_items(input: Option<&RawValue>) -> Result<Vec<Box<RawValue>>, serde
 
 /// What a scope began with.
 #[derive(Debug, Clone)]
-pub struct Opening {
+pub struct ScopeStart {
     /// The request, its tools written out as what the upstream can run or pass on. Without `input`, if what it began
     /// with is more than that.
     pub request: Fields,
@@ -45,7 +45,7 @@ pub struct Opening {
     pub input: Vec<Box<RawValue>>,
 }
 
-impl Opening {
+impl ScopeStart {
     /// The request for the next call of the scope's model. `check` says what is wrong with an answer that the model is
     /// asked to correct.
     #[must_use]

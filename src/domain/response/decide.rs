@@ -93,12 +93,12 @@ pub enum Next {
     /// Calls these tools side by side, each with its number among the calls of its turn.
     CallTools(Vec<(u32, ToolCall)>),
     /// Nothing.
-    End(End),
+    End(ScopeEnd),
 }
 
 /// How a scope ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum ScopeEnd {
     /// The model has answered, or asks for what is not done here.
     Completed,
     /// The model was cut off.
@@ -111,7 +111,7 @@ pub enum End {
     Invalid(String),
 }
 
-impl End {
+impl ScopeEnd {
     /// The end of a scope with one turn.
     #[must_use]
     pub fn of(turn: &Turn) -> Self {
@@ -213,25 +213,25 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
         let limits = rules.limits;
         let too_many = (turns.len() >= limits.iterations as usize).then_some(Limit::Iterations);
         match too_many.or_else(|| spent.reached(limits)) {
-            Some(limit) => Next::End(End::Reached(limit)),
+            Some(limit) => Next::End(ScopeEnd::Reached(limit)),
             None => Next::CallModel,
         }
     };
     let Some((step, turn)) = turns.last() else { return call_model() };
-    let own_end = End::of(turn);
-    if own_end != End::Completed {
+    let own_end = ScopeEnd::of(turn);
+    if own_end != ScopeEnd::Completed {
         return Next::End(own_end);
     }
     let calls = turn.calls();
     if calls.is_empty() && turn.asks_client() {
-        return Next::End(End::Completed);
+        return Next::End(ScopeEnd::Completed);
     }
     if calls.is_empty() {
         let earlier = turns.iter().filter(|(_, turn)| turn.calls().is_empty()).count() - 1;
         return match (rules.check)(turn) {
-            Ok(()) => Next::End(End::Completed),
+            Ok(()) => Next::End(ScopeEnd::Completed),
             Err(_) if earlier < rules.corrections as usize => call_model(),
-            Err(wrong) => Next::End(End::Invalid(wrong)),
+            Err(wrong) => Next::End(ScopeEnd::Invalid(wrong)),
         };
     }
     let is_answered = |no: u32| {
@@ -245,15 +245,15 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
     let waiting: Vec<(u32, ToolCall)> =
         (0..).zip(calls).filter(|(no, call)| served(call) == Served::Here && !is_answered(*no)).collect();
     if waiting.is_empty() {
-        return if all_here { call_model() } else { Next::End(End::Completed) };
+        return if all_here { call_model() } else { Next::End(ScopeEnd::Completed) };
     }
     let is_begun = |no: u32| steps.iter().any(|known| known.path == step.path.child(no));
     let new = waiting.iter().filter(|(no, _)| !is_begun(*no)).count();
     if new > 0 && spent.tool_calls as usize + new > rules.limits.tool_calls as usize {
-        return Next::End(End::Reached(Limit::ToolCalls));
+        return Next::End(ScopeEnd::Reached(Limit::ToolCalls));
     }
     match spent.reached(rules.limits) {
-        Some(limit) => Next::End(End::Reached(limit)),
+        Some(limit) => Next::End(ScopeEnd::Reached(limit)),
         None => Next::CallTools(waiting),
     }
 }

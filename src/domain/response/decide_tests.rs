@@ -84,25 +84,29 @@ fn what_follows_from_the_steps_so_far() {
     let cases: Vec<(&str, Vec<Step>, Next)> = vec![
         ("nothing yet", vec![], Next::CallModel),
         ("a call of the model that did not end", vec![begun("0")], Next::CallModel),
-        ("an answer", vec![turn("0", &[])], Next::End(End::Completed)),
-        ("an answer that was cut off", vec![ended("0", &["f"], cut_off)], Next::End(End::CutOff)),
-        ("an answer that says it failed", vec![ended("0", &[], failed)], Next::End(End::Failed)),
+        ("an answer", vec![turn("0", &[])], Next::End(ScopeEnd::Completed)),
+        ("an answer that was cut off", vec![ended("0", &["f"], cut_off)], Next::End(ScopeEnd::CutOff)),
+        ("an answer that says it failed", vec![ended("0", &[], failed)], Next::End(ScopeEnd::Failed)),
         ("tools to call", vec![turn("0", &["f1", "f2"])], tools(&[(0, "f1"), (1, "f2")])),
         ("one that did not end", vec![turn("0", &["f1", "f2"]), answered("0.0"), begun("0.1")], tools(&[(1, "f2")])),
         ("the second ended first", vec![turn("0", &["f1", "f2"]), begun("0.0"), answered("0.1")], tools(&[(0, "f1")])),
         ("all ended", vec![turn("0", &["f1", "f2"]), answered("0.1"), answered("0.0")], Next::CallModel),
-        ("a function of the client's", vec![turn("0", &["x"])], Next::End(End::Completed)),
+        ("a function of the client's", vec![turn("0", &["x"])], Next::End(ScopeEnd::Completed)),
         ("one of each", vec![turn("0", &["x", "f"])], tools(&[(1, "f")])),
-        ("one of each, and ours ended", vec![turn("0", &["x", "f"]), answered("0.1")], Next::End(End::Completed)),
-        ("one that needs approval", vec![turn("0", &["a"])], Next::End(End::Completed)),
-        ("approval, and ours ended", vec![turn("0", &["f", "a"]), answered("0.0")], Next::End(End::Completed)),
+        ("one of each, and ours ended", vec![turn("0", &["x", "f"]), answered("0.1")], Next::End(ScopeEnd::Completed)),
+        ("one that needs approval", vec![turn("0", &["a"])], Next::End(ScopeEnd::Completed)),
+        ("approval, and ours ended", vec![turn("0", &["f", "a"]), answered("0.0")], Next::End(ScopeEnd::Completed)),
         (
             "one that is not served any more, and was answered",
             vec![turn("0", &["x"]), answered("0.0")],
             Next::CallModel,
         ),
         ("a second turn", vec![turn("0", &["f"]), answered("0.0"), turn("1", &["f"])], tools(&[(0, "f")])),
-        ("steps in another order", vec![turn("1", &[]), answered("0.0"), turn("0", &["f"])], Next::End(End::Completed)),
+        (
+            "steps in another order",
+            vec![turn("1", &[]), answered("0.0"), turn("0", &["f"])],
+            Next::End(ScopeEnd::Completed),
+        ),
         ("an agent's steps are no steps of the row", vec![turn("0", &["f"]), turn("0.0.0", &[])], tools(&[(0, "f")])),
     ];
     for (name, steps, expected) in cases {
@@ -120,17 +124,17 @@ fn what_only_the_client_can_do_ends_the_turn_once_ours_is_done() {
         step
     };
 
-    assert_eq!(decide(&[with_custom_tool(&[])], "", &limits()), Next::End(End::Completed));
+    assert_eq!(decide(&[with_custom_tool(&[])], "", &limits()), Next::End(ScopeEnd::Completed));
     assert_eq!(decide(&[with_custom_tool(&["f"])], "", &limits()), tools(&[(0, "f")]));
     let steps = [with_custom_tool(&["f"]), answered("0.0")];
-    assert_eq!(decide(&steps, "", &limits()), Next::End(End::Completed));
+    assert_eq!(decide(&steps, "", &limits()), Next::End(ScopeEnd::Completed));
 }
 
 #[test]
 fn limits_hold_within_agents_that_have_not_ended() {
     // The agent at 0.0 has taken two seconds of its model and one of its tool, and its row one.
     let steps = [turn("0", &["f"]), begun("0.0"), turn("0.0.0", &["f"]), answered("0.0.0.0"), turn("0.0.1", &["f"])];
-    let reached = |limit| Next::End(End::Reached(limit));
+    let reached = |limit| Next::End(ScopeEnd::Reached(limit));
 
     assert_eq!(decide(&steps, "0.0", &Limits { time: Duration::from_secs(4), ..limits() }), reached(Limit::Time));
     assert_eq!(decide(&steps, "0.0", &Limits { tool_calls: 2, ..limits() }), reached(Limit::ToolCalls));
@@ -160,7 +164,7 @@ fn each_limit_ends_the_row_before_the_next_call() {
     // turn run side by side.
     let steps = [turn("0", &["f1", "f2"]), answered("0.0"), answered("0.1"), turn("1", &["f3"])];
     let after = [&steps[..], &[answered("1.0")]].concat();
-    let reached = |limit| Next::End(End::Reached(limit));
+    let reached = |limit| Next::End(ScopeEnd::Reached(limit));
     let is_reached = |limits: Limits, limit: Limit| {
         assert_eq!(decide(&after, "", &limits), reached(limit));
     };
@@ -196,6 +200,6 @@ fn an_answer_without_the_form_it_must_have_is_asked_for_again_and_then_given_up(
 
     assert_eq!(decide(&steps[..3]), Next::CallModel);
     assert_eq!(decide(&steps[..4]), Next::CallModel);
-    assert_eq!(decide(&steps), Next::End(End::Invalid("no".to_owned())));
-    assert_eq!(decide(&[&steps[..4], &[turn("4", &[])]].concat()), Next::End(End::Completed));
+    assert_eq!(decide(&steps), Next::End(ScopeEnd::Invalid("no".to_owned())));
+    assert_eq!(decide(&[&steps[..4], &[turn("4", &[])]].concat()), Next::End(ScopeEnd::Completed));
 }

@@ -34,7 +34,7 @@ impl Turn {
     /// The output items in order, those that ask for a function with its number and what they ask.
     pub fn items(&self) -> impl Iterator<Item = (&RawValue, Option<(u32, ToolCall)>)> {
         self.output.iter().scan(0, |calls, item| {
-            let call = Item::of(item).into_call().map(|call| (*calls, call));
+            let call = OutputItem::of(item).into_call().map(|call| (*calls, call));
             *calls += u32::from(call.is_some());
             Some((&**item, call))
         })
@@ -51,36 +51,36 @@ impl Turn {
             "mcp_approval_request",
             "shell_call",
         ];
-        self.output.iter().any(|item| ASKING.contains(&&*Item::of(item).r#type))
+        self.output.iter().any(|item| ASKING.contains(&&*OutputItem::of(item).r#type))
     }
 
     /// The text of the answer.
     #[must_use]
     pub fn text(&self) -> String {
-        self.output.iter().flat_map(|item| Item::of(item).content).map(|part| part.text).collect()
+        self.output.iter().flat_map(|item| OutputItem::of(item).content).map(|part| part.text).collect()
     }
 }
 
 /// What is read of an output item.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Item {
+struct OutputItem {
     r#type: String,
     call_id: String,
     name: String,
     arguments: String,
     #[serde(deserialize_with = "texts")]
-    content: Vec<Part>,
+    content: Vec<OutputText>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Part {
+struct OutputText {
     r#type: String,
     text: String,
 }
 
-impl Item {
+impl OutputItem {
     /// An item of an unknown shape is neither a call nor text.
     fn of(item: &RawValue) -> Self {
         serde_json::from_str(item.get()).unwrap_or_default()
@@ -93,8 +93,8 @@ impl Item {
 }
 
 /// The text parts of a content; what else there is has no text.
-fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Part>, D::Error> {
-    let parts = Option::<Vec<Part>>::deserialize(deserializer)?.unwrap_or_default();
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OutputText>, D::Error> {
+    let parts = Option::<Vec<OutputText>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(parts.into_iter().filter(|part| part.r#type == "output_text").collect())
 }
 

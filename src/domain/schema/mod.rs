@@ -176,5 +176,4 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -31,7 +31,7 @@ pub(super) type Patterns<'a> = Vec<(NodeNo, &'a str)>;
 /// The subschemas of a schema. Number 0 is the schema itself.
 #[derive(Default)]
 pub(super) struct Shape {
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<SchemaNode>,
     /// The longest way from one subschema to another without going into the value.
     pub(super) in_place_depth: usize,
     /// What it costs to apply every subschema once to a value of one byte.
@@ -44,7 +44,7 @@ pub(super) struct Shape {
 
 /// What a subschema does with a value.
 #[derive(Default)]
-pub(super) struct Node {
+pub(super) struct SchemaNode {
     /// What comparing with its constants costs.
     pub(super) weight: u64,
     /// What its regular expressions cost for each byte of a text.
@@ -140,7 +140,7 @@ impl Shape {
     }
 }
 
-impl Node {
+impl SchemaNode {
     fn is_irregular(&self) -> bool {
         self.is_unique || self.is_unevaluated || !self.names.is_empty()
     }
@@ -164,7 +164,7 @@ impl<'a> Building<'a> {
         if no == MOST_NODES {
             return Err(format!("it has more than {MOST_NODES} subschemas"));
         }
-        self.shape.nodes.push(Node::default());
+        self.shape.nodes.push(SchemaNode::default());
         self.known.insert(schema, no);
         if let Value::Object(members) = schema {
             self.open.push((no, members));
@@ -177,7 +177,7 @@ impl<'a> Building<'a> {
     }
 
     fn read(&mut self, no: NodeNo, schema: &'a Map<String, Value>) -> Result<(), String> {
-        let mut node = Node::default();
+        let mut node = SchemaNode::default();
         for (name, value) in schema {
             match (name.as_str(), value) {
                 ("$ref", Value::String(reference)) => node.in_place.push(self.behind(reference)?),

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::FailureReason;
-use crate::domain::response::{Fields, as_told, input_items};
+use crate::domain::response::{Fields, for_model, input_items};
 use crate::domain::result::response_made_for;
 use crate::domain::row::RowCall;
 use crate::domain::time::Timestamp;
@@ -82,6 +82,6 @@ fn read(asked: &[u8], response: Option<&RawValue>) -> Option<Exchange> {
     let mut items = input_items(body.raw("input")).ok()?;
     let output: Vec<Box<RawValue>> = response.get("output").ok()??;
     items.extend(output);
-    let items = items.into_iter().flat_map(as_told).collect();
+    let items = items.into_iter().flat_map(for_model).collect();
     Some(Exchange { items, before: body.get("previous_response_id").ok()? })
 }

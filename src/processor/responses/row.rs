@@ -16,8 +16,8 @@ use crate::domain::json_error::plainly;
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::request::{Claimed, RequestData};
 use crate::domain::response::{
-    Assembly, End, Fields, ItemIds, Limits, Opening, Step, StepBody, StepPath, StepState, as_told, input_items,
-    mcp_function_name, with_every_call_answered,
+    Assembly, Fields, ItemIds, Limits, ScopeEnd, ScopeStart, Step, StepBody, StepPath, StepState, for_model,
+    input_items, mcp_function_name, with_every_call_answered,
 };
 use crate::processor::ShouldRetry;
 use crate::processor::ensure::RowSchema;
@@ -68,7 +68,7 @@ impl ResponsesProcessor {
         let end = run.to_the_end(&scope).await;
         let end = match end {
             Ok(end) => end,
-            Err(Stop::Reached(limit)) => End::Reached(limit),
+            Err(Stop::Reached(limit)) => ScopeEnd::Reached(limit),
             Err(Stop::Failed(reason)) => {
                 return Ended::Stopped { why: Some(reason), has_progressed: run.has_progressed() };
             }
@@ -76,7 +76,7 @@ impl ResponsesProcessor {
         };
         let answer = self.response(data, &asked.body, Some(&scope.tools), &run.steps(), &end);
         match end {
-            End::Invalid(wrong) => Ended::stopped(FailureReason::SchemaInvalid(answer, wrong)),
+            ScopeEnd::Invalid(wrong) => Ended::stopped(FailureReason::SchemaInvalid(answer, wrong)),
             _ => Ended::Answered(answer),
         }
     }
@@ -147,7 +147,7 @@ impl ResponsesProcessor {
         let ids = ItemIds::of_step(data.id, &path);
         let question = Question { request: body, key: data.id.to_string(), ids, used: HashSet::new() };
         let turn = self.asker.ask_chat(http, &question, should_retry).await?;
-        let end = End::of(&turn);
+        let end = ScopeEnd::of(&turn);
         let step = Step {
             seq: 0,
             path,
@@ -167,7 +167,7 @@ impl ResponsesProcessor {
         body: &Fields,
         tools: Option<&Toolset>,
         steps: &[Step],
-        end: &End,
+        end: &ScopeEnd,
     ) -> HttpResponse {
         let assembly = Assembly {
             row: data.id,
@@ -195,7 +195,7 @@ struct Asked {
 }
 
 /// What the row's model is asked first.
-fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<Opening, FailureReason> {
+fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<ScopeStart, FailureReason> {
     let mut request = body.clone();
     if !tools.definitions.is_empty() {
         request.set("tools", &tools.definitions);
@@ -214,19 +214,19 @@ fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Re
     let is_text = body.raw("input").is_some_and(|input| input.get().starts_with('"'));
     let Some(Conversation { mut items, before }) = previous else {
         if !is_text && !tools.lists.is_empty() {
-            let told: Vec<_> = input.into_iter().flat_map(as_told).collect();
+            let told: Vec<_> = input.into_iter().flat_map(for_model).collect();
             request.remove("input");
-            return Ok(Opening { request, input: told });
+            return Ok(ScopeStart { request, input: told });
         }
-        return Ok(Opening { request, input });
+        return Ok(ScopeStart { request, input });
     };
-    items.extend(input.into_iter().flat_map(as_told));
+    items.extend(input.into_iter().flat_map(for_model));
     request.remove("input");
     match before {
         Some(id) => request.set("previous_response_id", &id),
         None => drop(request.remove("previous_response_id")),
     }
-    Ok(Opening { request, input: with_every_call_answered(items) })
+    Ok(ScopeStart { request, input: with_every_call_answered(items) })
 }
 
 fn approves(item: &RawValue) -> bool {

@@ -16,8 +16,8 @@ use crate::domain::json_error::plainly;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::Claimed;
 use crate::domain::response::{
-    End, Fields, ItemIds, Limit, Limits, Next, Opening, Rules, Served, Step, StepBody, StepPath, StepState, ToolCall,
-    ToolOutput, Turn, decide_next, input_items, turns_of,
+    Fields, ItemIds, Limit, Limits, Next, Rules, ScopeEnd, ScopeStart, Served, Step, StepBody, StepPath, StepState,
+    ToolCall, ToolOutput, Turn, decide_next, input_items, turns_of,
 };
 use crate::fault;
 use crate::processor::ShouldRetry;
@@ -61,7 +61,7 @@ pub(super) struct Run<'a, H> {
 /// The row itself, or an agent within it.
 pub(super) struct Scope {
     pub(super) path: StepPath,
-    pub(super) opening: Opening,
+    pub(super) opening: ScopeStart,
     pub(super) tools: Toolset,
 }
 
@@ -99,7 +99,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
     }
 
     /// Goes on from where the steps end until the scope does.
-    pub(super) async fn to_the_end(&self, scope: &Scope) -> Result<End, Stop> {
+    pub(super) async fn to_the_end(&self, scope: &Scope) -> Result<ScopeEnd, Stop> {
         loop {
             match self.decide(scope) {
                 Next::CallModel => self.call_model(scope).await?,
@@ -241,18 +241,20 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let tools = self.processor.catalog.open(&request).await.map_err(|why| Stop::Failed(why.into()))?;
             request.set("tools", &tools.definitions);
             let input = input_items(request.raw("input")).expect("it is a text");
-            let scope = Scope { path: path.clone(), opening: Opening { request, input }, tools };
+            let scope = Scope { path: path.clone(), opening: ScopeStart { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
             let text = turns_of(&scope.path, &self.steps()).last().map(|(_, turn)| turn.text()).unwrap_or_default();
             match end {
-                End::Completed => Ok(Ok(text)),
-                End::Reached(Limit::Iterations) => {
+                ScopeEnd::Completed => Ok(Ok(text)),
+                ScopeEnd::Reached(Limit::Iterations) => {
                     let most = self.limits.iterations;
                     Ok(Err(ToolError::Failed(format!("The agent has not ended within {most} calls of its model."))))
                 }
-                End::Reached(limit) => Err(Stop::Reached(limit)),
-                End::CutOff => Ok(Err(ToolError::Failed(format!("The agent was cut off. It had said: {text}")))),
-                End::Failed | End::Invalid(_) => Ok(Err(ToolError::Failed("The agent's model failed.".to_owned()))),
+                ScopeEnd::Reached(limit) => Err(Stop::Reached(limit)),
+                ScopeEnd::CutOff => Ok(Err(ToolError::Failed(format!("The agent was cut off. It had said: {text}")))),
+                ScopeEnd::Failed | ScopeEnd::Invalid(_) => {
+                    Ok(Err(ToolError::Failed("The agent's model failed.".to_owned())))
+                }
             }
         }
         .boxed()

@@ -22,7 +22,7 @@ const MESSAGE_BYTES_PER_OUTPUT_BYTE: usize = 4;
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Events = BoxStream<'static, Result<Sse, SseError>>;
-type Answer<T> = Result<T, StreamableHttpError<Error>>;
+type McpHttpResult<T> = Result<T, StreamableHttpError<Error>>;
 
 /// The longest message that is read, for results whose text may be this long.
 pub fn max_message_bytes(max_output_bytes: usize) -> usize {
@@ -49,7 +49,7 @@ impl StreamableHttpClient for BoundedHttp {
         session: Option<Arc<str>>,
         auth: Option<String>,
         headers: Headers,
-    ) -> Answer<StreamableHttpPostResponse> {
+    ) -> McpHttpResult<StreamableHttpPostResponse> {
         let limits = StreamableHttpResponseLimits::default();
         self.post_message_with_response_limits(uri, message, session, auth, headers, limits).await
     }
@@ -62,7 +62,7 @@ impl StreamableHttpClient for BoundedHttp {
         auth: Option<String>,
         headers: Headers,
         limits: StreamableHttpResponseLimits,
-    ) -> Answer<StreamableHttpPostResponse> {
+    ) -> McpHttpResult<StreamableHttpPostResponse> {
         let request = match &message {
             ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
@@ -88,7 +88,7 @@ impl StreamableHttpClient for BoundedHttp {
         session: Arc<str>,
         auth: Option<String>,
         headers: Headers,
-    ) -> Answer<()> {
+    ) -> McpHttpResult<()> {
         self.0.delete_session(uri, session, auth, headers).await.map_err(without_url)
     }
 
@@ -99,7 +99,7 @@ impl StreamableHttpClient for BoundedHttp {
         last_event: Option<String>,
         auth: Option<String>,
         headers: Headers,
-    ) -> Answer<Events> {
+    ) -> McpHttpResult<Events> {
         let limit = StreamableHttpResponseLimits::default().max_sse_event_size;
         self.get_stream_with_max_sse_event_size(uri, session, last_event, auth, headers, limit).await
     }
@@ -112,7 +112,7 @@ impl StreamableHttpClient for BoundedHttp {
         auth: Option<String>,
         headers: Headers,
         limit: usize,
-    ) -> Answer<Events> {
+    ) -> McpHttpResult<Events> {
         // What a server says unasked is of no use here: only an answer that broke off is read on.
         if last_event.is_none() {
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
@@ -124,7 +124,11 @@ impl StreamableHttpClient for BoundedHttp {
 
 /// An error that does not name the request it is for is never matched with it. Most often it says that the session is
 /// not known, with status 400 instead of 404: saying so lets `rmcp` begin another and send the request again.
-fn addressed(answer: ServerJsonRpcMessage, request: RequestId, has_session: bool) -> Answer<ServerJsonRpcMessage> {
+fn addressed(
+    answer: ServerJsonRpcMessage,
+    request: RequestId,
+    has_session: bool,
+) -> McpHttpResult<ServerJsonRpcMessage> {
     let ServerJsonRpcMessage::Error(error) = &answer else { return Ok(answer) };
     let is_for_request = error.id.as_ref().is_some_and(|id| id.to_string() == request.to_string());
     match is_for_request {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Found, find};
+use super::{NamedRequest, find};
 use crate::actions::request_state;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
@@ -51,7 +51,7 @@ pub(in crate::api) async fn get_batch_request(
     State(app): AppState,
     Id((batch_id, custom_id)): Id<(String, String)>,
 ) -> Result<Json<BatchRequestObject>, ApiError> {
-    let Found { batch, reader, row } = find(&app, &batch_id, &custom_id).await?;
+    let NamedRequest { batch, reader, row } = find(&app, &batch_id, &custom_id).await?;
     let stands = request_state(&*app.storage, &app.blobs, &batch, &reader, row, app.clock.now()).await?;
     let (state, line) = stands.ok_or_else(|| {
         let custom_id = shown(&custom_id);

@@ -13,14 +13,14 @@ use crate::domain::row::shown;
 use crate::storage::rows::RowReader;
 
 /// A request of a batch.
-struct Found {
+struct NamedRequest {
     batch: Batch,
     reader: RowReader,
     row: u32,
 }
 
 /// The request that a path names.
-async fn find(app: &App, batch_id: &str, custom_id: &str) -> Result<Found, ApiError> {
+async fn find(app: &App, batch_id: &str, custom_id: &str) -> Result<NamedRequest, ApiError> {
     let batch = app.storage.batch(parse_id(batch_id)?).await?.ok_or_else(|| not_found(batch_id))?;
     let no_request = || {
         let (custom_id, batch_id) = (shown(custom_id), batch.id);
@@ -29,5 +29,5 @@ async fn find(app: &App, batch_id: &str, custom_id: &str) -> Result<Found, ApiEr
     let input = app.storage.batch_input(batch.id).await?.ok_or_else(no_request)?;
     let reader = RowReader::new(app.blobs.clone(), input);
     let row = reader.row_named(custom_id).await?.ok_or_else(no_request)?;
-    Ok(Found { batch, reader, row })
+    Ok(NamedRequest { batch, reader, row })
 }

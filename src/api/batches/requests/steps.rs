@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Found, find};
+use super::{NamedRequest, find};
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::ids::RequestId;
@@ -112,7 +112,7 @@ pub(in crate::api) async fn list_request_steps(
     State(app): AppState,
     Id((batch_id, custom_id)): Id<(String, String)>,
 ) -> Result<Json<StepList>, ApiError> {
-    let Found { batch, row, .. } = find(&app, &batch_id, &custom_id).await?;
+    let NamedRequest { batch, row, .. } = find(&app, &batch_id, &custom_id).await?;
     let steps = app.storage.steps(RequestId { batch: batch.id, row }).await?;
     Ok(Json(StepList { object: "list", data: steps.into_iter().map(StepObject::from).collect() }))
 }

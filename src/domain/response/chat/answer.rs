@@ -69,17 +69,17 @@ fn items(
     let calls = calls(message)?;
     let content = content(message, choice)?;
     if !content.is_empty() || calls.is_empty() {
-        items.push(raw(&Message {
+        items.push(raw(&MessageItem {
             id: ids.id("msg", items.len()),
             r#type: "message",
             status: if calls.is_empty() { status } else { "completed" },
             role: "assistant",
-            content: if content.is_empty() { vec![Part::text(String::new(), Vec::new())] } else { content },
+            content: if content.is_empty() { vec![OutputPart::text(String::new(), Vec::new())] } else { content },
         }));
     }
     let last = calls.len().saturating_sub(1);
     for (index, (id, call)) in calls.into_iter().enumerate() {
-        items.push(raw(&FunctionCall {
+        items.push(raw(&FunctionCallItem {
             id: ids.id("fc", items.len()),
             r#type: "function_call",
             call_id: ids.call_id(id, &mut used, items.len()),
@@ -93,16 +93,16 @@ fn items(
 }
 
 #[derive(Serialize)]
-struct Message {
+struct MessageItem {
     id: String,
     r#type: &'static str,
     status: &'static str,
     role: &'static str,
-    content: Vec<Part>,
+    content: Vec<OutputPart>,
 }
 
 #[derive(Serialize)]
-struct FunctionCall {
+struct FunctionCallItem {
     id: String,
     r#type: &'static str,
     call_id: String,
@@ -113,28 +113,28 @@ struct FunctionCall {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Part {
-    OutputText { text: String, annotations: [(); 0], logprobs: Vec<Scored> },
+enum OutputPart {
+    OutputText { text: String, annotations: [(); 0], logprobs: Vec<TokenLogprob> },
     Refusal { refusal: String },
 }
 
-impl Part {
-    fn text(text: String, logprobs: Vec<Scored>) -> Self {
+impl OutputPart {
+    fn text(text: String, logprobs: Vec<TokenLogprob>) -> Self {
         Self::OutputText { text, annotations: [], logprobs }
     }
 }
 
 /// A token and how likely it was.
 #[derive(Deserialize, Serialize)]
-struct Scored {
+struct TokenLogprob {
     token: String,
     bytes: Option<Vec<u8>>,
     logprob: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    top_logprobs: Option<Vec<Scored>>,
+    top_logprobs: Option<Vec<TokenLogprob>>,
 }
 
-impl Scored {
+impl TokenLogprob {
     /// With the bytes of the token, which a response always has and some servers leave out.
     fn with_bytes(mut self) -> Self {
         self.bytes = self.bytes.or_else(|| Some(self.token.clone().into_bytes()));
@@ -154,9 +154,9 @@ fn reasoning(message: &Fields) -> Result<Option<String>, String> {
     Ok(None)
 }
 
-fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
+fn content(message: &Fields, choice: &Fields) -> Result<Vec<OutputPart>, String> {
     #[derive(Deserialize)]
-    struct ContentPart {
+    struct AnswerPart {
         r#type: String,
         #[serde(default)]
         text: String,
@@ -167,7 +167,7 @@ fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
     let (mut text, mut refusal) = (String::new(), member::<String>(message, "refusal")?.unwrap_or_default());
     match message.raw("content") {
         Some(content) if !is_string(content) => {
-            for part in member::<Vec<ContentPart>>(message, "content")?.unwrap_or_default() {
+            for part in member::<Vec<AnswerPart>>(message, "content")?.unwrap_or_default() {
                 match part.r#type.as_str() {
                     "text" | "output_text" => text += &part.text,
                     "refusal" => refusal += &part.refusal,
@@ -179,18 +179,18 @@ fn content(message: &Fields, choice: &Fields) -> Result<Vec<Part>, String> {
     }
     let mut parts = Vec::new();
     if !text.is_empty() {
-        parts.push(Part::text(text, logprobs(choice)?));
+        parts.push(OutputPart::text(text, logprobs(choice)?));
     }
     if !refusal.is_empty() {
-        parts.push(Part::Refusal { refusal });
+        parts.push(OutputPart::Refusal { refusal });
     }
     Ok(parts)
 }
 
-fn logprobs(choice: &Fields) -> Result<Vec<Scored>, String> {
+fn logprobs(choice: &Fields) -> Result<Vec<TokenLogprob>, String> {
     let logprobs: Option<Fields> = member(choice, "logprobs")?;
-    let content: Option<Vec<Scored>> = logprobs.map_or(Ok(None), |logprobs| member(&logprobs, "content"))?;
-    let whole = |mut scored: Scored| {
+    let content: Option<Vec<TokenLogprob>> = logprobs.map_or(Ok(None), |logprobs| member(&logprobs, "content"))?;
+    let whole = |mut scored: TokenLogprob| {
         scored.top_logprobs.get_or_insert_default();
         scored.with_bytes()
     };
@@ -198,24 +198,24 @@ fn logprobs(choice: &Fields) -> Result<Vec<Scored>, String> {
 }
 
 #[derive(Deserialize)]
-struct Function {
+struct AnswerFunction {
     name: String,
     arguments: Option<Box<RawValue>>,
 }
 
 /// The calls with their ids, also the one of servers that know no more than one.
-fn calls(message: &Fields) -> Result<Vec<(Option<String>, Function)>, String> {
+fn calls(message: &Fields) -> Result<Vec<(Option<String>, AnswerFunction)>, String> {
     #[derive(Deserialize)]
-    struct ToolCall {
+    struct AnswerToolCall {
         id: Option<String>,
-        function: Function,
+        function: AnswerFunction,
     }
 
-    let calls: Vec<ToolCall> = member(message, "tool_calls")?.unwrap_or_default();
+    let calls: Vec<AnswerToolCall> = member(message, "tool_calls")?.unwrap_or_default();
     if !calls.is_empty() {
         return Ok(calls.into_iter().map(|call| (call.id, call.function)).collect());
     }
-    let call: Option<Function> = member(message, "function_call")?;
+    let call: Option<AnswerFunction> = member(message, "function_call")?;
     Ok(call.into_iter().map(|call| (None, call)).collect())
 }
 

@@ -10,14 +10,14 @@ use crate::domain::row::shown;
 /// The content of a chat message.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Content {
+pub(super) enum ChatContent {
     /// A string as it was written.
     Text(Box<RawValue>),
     /// The parts.
     Parts(Vec<Fields>),
 }
 
-impl Content {
+impl ChatContent {
     /// The content that stands `at` a place of the body.
     pub(super) fn read(at: &str, json: Box<RawValue>) -> Result<Self, Unsupported> {
         if is_string(&json) {
@@ -48,7 +48,7 @@ impl Content {
 
 /// Contents of chat messages as one: their texts with a blank line between them, or their parts if any is not just
 /// text.
-pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a RawValue>) -> Content {
+pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a RawValue>) -> ChatContent {
     let parts: Vec<Fields> = contents
         .flat_map(|content| {
             if is_string(content) {
@@ -62,9 +62,9 @@ pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a RawValue>) -> Conten
     match texts {
         Some(mut texts) => {
             texts.retain(|text| !text.is_empty());
-            Content::Text(raw(&texts.join("\n\n")))
+            ChatContent::Text(raw(&texts.join("\n\n")))
         }
-        None => Content::Parts(parts),
+        None => ChatContent::Parts(parts),
     }
 }
 

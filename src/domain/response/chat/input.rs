@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::content::{self, Content};
-use super::messages::{Messages, ToolCall};
+use super::content::{self, ChatContent};
+use super::messages::{ChatToolCall, Messages};
 use super::node::{Node, as_string, is_string, nodes};
 use crate::domain::response::{Fields, Unsupported, mcp_function_name, raw};
 use crate::domain::row::shown;
@@ -39,7 +39,7 @@ fn with_one_beginning(mut messages: Vec<Fields>) -> Vec<Fields> {
 /// Adds what stands `at` a place of the body: items, or a string that is a message of `role`.
 fn add_all(at: &str, role: &str, json: Box<RawValue>, messages: &mut Messages) -> Result<(), Unsupported> {
     if is_string(&json) {
-        messages.say(message(role, &Content::Text(json)));
+        messages.say(message(role, &ChatContent::Text(json)));
         return Ok(());
     }
     nodes(at, &json)?.into_iter().try_for_each(|item| add(item, messages))
@@ -73,14 +73,14 @@ fn add(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
 fn add_message(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
     item.forget(&["id", "status"]);
     let role = item.need_text("role")?;
-    let content = Content::read(&item.place("content"), item.need("content")?)?;
+    let content = ChatContent::read(&item.place("content"), item.need("content")?)?;
     let mut message = match role.as_str() {
         "user" => message("user", &content),
         // The chat templates of open models know no developers.
         "system" | "developer" => message("system", &content.plain()),
         "assistant" => match content.refusal() {
             Some(refusal) => {
-                let mut message = message("assistant", &None::<Content>);
+                let mut message = message("assistant", &None::<ChatContent>);
                 message.set("refusal", refusal);
                 message
             }
@@ -105,13 +105,13 @@ fn add_message(mut item: Node, messages: &mut Messages) -> Result<(), Unsupporte
 
 fn add_reasoning(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
     #[derive(Deserialize)]
-    struct Part {
+    struct ReasoningPart {
         text: String,
     }
 
     item.forget(&["id", "status"]);
     let mut text = |name| -> Result<String, Unsupported> {
-        let parts: Option<Vec<Part>> = item.take_as(name, "an array of texts")?;
+        let parts: Option<Vec<ReasoningPart>> = item.take_as(name, "an array of texts")?;
         let texts: Vec<_> = parts.unwrap_or_default().into_iter().map(|part| part.text).collect();
         Ok(texts.join("\n"))
     };
@@ -129,7 +129,8 @@ fn add_reasoning(mut item: Node, messages: &mut Messages) -> Result<(), Unsuppor
 
 fn add_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported> {
     item.forget(&["id", "status"]);
-    let call = ToolCall::new(item.need_text("call_id")?, item.need_text("name")?, as_string(item.need("arguments")?));
+    let call =
+        ChatToolCall::new(item.need_text("call_id")?, item.need_text("name")?, as_string(item.need("arguments")?));
     item.nothing_left()?;
     messages.call(call);
     Ok(())
@@ -139,7 +140,7 @@ fn add_output(mut item: Node, messages: &mut Messages) -> Result<(), Unsupported
     // The name is that of the call.
     item.forget(&["id", "status", "name"]);
     let call_id = item.need_text("call_id")?;
-    let output = Content::read(&item.place("output"), item.need("output")?)?;
+    let output = ChatContent::read(&item.place("output"), item.need("output")?)?;
     item.nothing_left()?;
     add_tool_message(call_id, &output.plain(), messages);
     Ok(())
@@ -158,29 +159,29 @@ fn add_mcp_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupport
         }
     };
     item.nothing_left()?;
-    messages.call(ToolCall::new(id.clone(), name, arguments));
-    add_tool_message(id, &Content::Text(output), messages);
+    messages.call(ChatToolCall::new(id.clone(), name, arguments));
+    add_tool_message(id, &ChatContent::Text(output), messages);
     Ok(())
 }
 
 /// What an error says: the string it is, or its message, or the texts of its content, or all of it.
 fn error_text(error: &RawValue) -> String {
     #[derive(Deserialize)]
-    struct Part {
+    struct ErrorPart {
         text: String,
     }
 
     let fields: Fields = serde_json::from_str(error.get()).unwrap_or_default();
     let message = || fields.get::<String>("message").ok()?;
     let content = || {
-        let texts: Vec<_> = fields.get::<Vec<Part>>("content").ok()??.into_iter().map(|part| part.text).collect();
+        let texts: Vec<_> = fields.get::<Vec<ErrorPart>>("content").ok()??.into_iter().map(|part| part.text).collect();
         (!texts.is_empty()).then(|| texts.join("\n"))
     };
     let text = serde_json::from_str(error.get()).ok().or_else(message).or_else(content);
     text.unwrap_or_else(|| error.get().to_owned())
 }
 
-fn add_tool_message(call_id: String, content: &Content, messages: &mut Messages) {
+fn add_tool_message(call_id: String, content: &ChatContent, messages: &mut Messages) {
     let mut message = Fields::default();
     message.set("role", "tool");
     message.set("tool_call_id", &call_id);

@@ -11,40 +11,40 @@ use crate::domain::response::Fields;
 pub(super) struct Messages {
     closed: Vec<Fields>,
     /// The assistant's message that calls may still be added to, and the outputs that follow it.
-    open: Option<Assistant>,
+    open: Option<AssistantMessage>,
     /// Reasoning that belongs to what the assistant says next.
     reasoning: String,
 }
 
 /// A call of a function.
 #[derive(Serialize)]
-pub(super) struct ToolCall {
+pub(super) struct ChatToolCall {
     id: String,
     r#type: &'static str,
-    function: Function,
+    function: ChatFunction,
 }
 
 #[derive(Serialize)]
-struct Function {
+struct ChatFunction {
     name: String,
     arguments: Box<RawValue>,
 }
 
-impl ToolCall {
+impl ChatToolCall {
     /// A call. `arguments` is a string with JSON in it.
     pub(super) fn new(id: String, name: String, arguments: Box<RawValue>) -> Self {
-        Self { id, r#type: "function", function: Function { name, arguments } }
+        Self { id, r#type: "function", function: ChatFunction { name, arguments } }
     }
 }
 
-struct Assistant {
+struct AssistantMessage {
     message: Fields,
     reasoning: String,
-    calls: Vec<ToolCall>,
+    calls: Vec<ChatToolCall>,
     outputs: Vec<(String, Fields)>,
 }
 
-impl Assistant {
+impl AssistantMessage {
     fn is_waiting(&self) -> bool {
         self.calls.iter().any(|call| self.outputs.iter().all(|(id, _)| *id != call.id))
     }
@@ -64,7 +64,7 @@ impl Messages {
         match open {
             Some(open) => {
                 let reasoning = joined(open.reasoning, &std::mem::take(&mut self.reasoning));
-                self.open = Some(Assistant { message, reasoning, ..open });
+                self.open = Some(AssistantMessage { message, reasoning, ..open });
             }
             None => self.open_with(message),
         }
@@ -76,8 +76,9 @@ impl Messages {
     }
 
     /// Adds a call: to the assistant's message right before it, or to one whose calls are still without an output.
-    pub(super) fn call(&mut self, call: ToolCall) {
-        let goes_on = |open: &Assistant| open.outputs.is_empty() && self.reasoning.is_empty() || open.is_waiting();
+    pub(super) fn call(&mut self, call: ChatToolCall) {
+        let goes_on =
+            |open: &AssistantMessage| open.outputs.is_empty() && self.reasoning.is_empty() || open.is_waiting();
         if !self.open.as_ref().is_some_and(goes_on) {
             self.open_with(assistant(None));
         }
@@ -104,7 +105,7 @@ impl Messages {
     fn open_with(&mut self, message: Fields) {
         let reasoning = std::mem::take(&mut self.reasoning);
         self.close();
-        self.open = Some(Assistant { message, reasoning, calls: Vec::new(), outputs: Vec::new() });
+        self.open = Some(AssistantMessage { message, reasoning, calls: Vec::new(), outputs: Vec::new() });
     }
 
     fn close(&mut self) {

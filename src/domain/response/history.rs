@@ -12,7 +12,7 @@ use super::{mcp_function_name, raw};
 /// What is read of an item.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Item {
+struct HistoryItem {
     r#type: String,
     id: String,
     call_id: String,
@@ -24,16 +24,16 @@ struct Item {
 }
 
 #[derive(Deserialize)]
-struct Failure {
-    content: Vec<Text>,
+struct McpToolError {
+    content: Vec<ErrorText>,
 }
 
 #[derive(Deserialize)]
-struct Text {
+struct ErrorText {
     text: String,
 }
 
-impl Item {
+impl HistoryItem {
     fn of(item: &RawValue) -> Self {
         serde_json::from_str(item.get()).unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl Item {
         let text = |json: &Option<Box<RawValue>>| json.as_ref().map(|json| json.get().to_owned());
         let output =
             self.output.as_ref().and_then(|output| serde_json::from_str::<Option<String>>(output.get()).ok()?);
-        let error = self.error.as_ref().and_then(|error| serde_json::from_str::<Failure>(error.get()).ok());
+        let error = self.error.as_ref().and_then(|error| serde_json::from_str::<McpToolError>(error.get()).ok());
         let error = error.map(|error| error.content.into_iter().map(|text| text.text).collect::<String>());
         output.or(error).or_else(|| text(&self.error)).unwrap_or_default()
     }
@@ -59,8 +59,8 @@ impl Item {
 
 /// An item of an `input` or of an output as a model is told of it.
 #[must_use]
-pub fn as_told(item: Box<RawValue>) -> Vec<Box<RawValue>> {
-    let read = Item::of(&item);
+pub fn for_model(item: Box<RawValue>) -> Vec<Box<RawValue>> {
+    let read = HistoryItem::of(&item);
     match read.r#type.as_str() {
         // The tools are told by themselves, and a refusal is told with what was asked for.
         "mcp_list_tools" | "mcp_approval_response" => Vec::new(),
@@ -74,11 +74,11 @@ pub fn as_told(item: Box<RawValue>) -> Vec<Box<RawValue>> {
 /// server takes them otherwise.
 #[must_use]
 pub fn with_every_call_answered(items: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
-    let read: Vec<Item> = items.iter().map(|item| Item::of(item)).collect();
-    let is = |item: &&Item, kind: &str| item.r#type == kind;
+    let read: Vec<HistoryItem> = items.iter().map(|item| HistoryItem::of(item)).collect();
+    let is = |item: &&HistoryItem, kind: &str| item.r#type == kind;
     let answered: HashSet<&str> =
         read.iter().filter(|item| is(item, "function_call_output")).map(|item| item.call_id.as_str()).collect();
-    let answer = |item: &Item| {
+    let answer = |item: &HistoryItem| {
         let is_open = item.r#type == "function_call" && !answered.contains(item.call_id.as_str());
         is_open.then(|| call_output(&item.call_id, "The function was not called."))
     };
@@ -108,7 +108,7 @@ mod tests {
             { "type": "mcp_approval_response", "approval_request_id": "mcpr_3", "approve": false },
             { "role": "user", "content": "Hi" },
         ]);
-        let told: Vec<_> = items(&shown).into_iter().flat_map(as_told).collect();
+        let told: Vec<_> = items(&shown).into_iter().flat_map(for_model).collect();
 
         let call =
             |id: &str, name: &str| json!({ "type": "function_call", "call_id": id, "name": name, "arguments": "{}" });

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::sync::lock;
+
 /// No request is being answered, and everything that was written has gone out.
 const QUIET: u8 = 0;
 /// A request is being answered.
@@ -17,23 +19,23 @@ const ANSWERED: u8 = 2;
 
 /// One connection, as its IO, its service and the accept loop see it.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct Connection {
     opened: Instant,
     phase: AtomicU8,
     requests: AtomicU32,
-    /// On the clock of [`Peers`], which counts such moments.
+    /// On the clock of [`OpenConnections`], which counts such moments.
     quiet_since: AtomicU64,
     clock: Arc<AtomicU64>,
     /// Cancelled by the accept loop to make room.
     pub(super) evicted: CancellationToken,
 }
 
-impl Peer {
+impl Connection {
     /// A request has come. It is being answered until the guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Answering {
+    pub(super) fn begin(self: &Arc<Self>) -> AnsweringGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.phase.store(ANSWERING, Ordering::Release);
-        Answering(self.clone())
+        AnsweringGuard(self.clone())
     }
 
     /// Everything that was written has gone out.
@@ -55,9 +57,9 @@ impl Peer {
 
 /// A request that is being answered. It goes with the body of the answer.
 #[derive(Debug)]
-pub(super) struct Answering(Arc<Peer>);
+pub(super) struct AnsweringGuard(Arc<Connection>);
 
-impl Drop for Answering {
+impl Drop for AnsweringGuard {
     fn drop(&mut self) {
         self.0.phase.store(ANSWERED, Ordering::Release);
     }
@@ -65,23 +67,23 @@ impl Drop for Answering {
 
 /// All open connections.
 #[derive(Debug, Default)]
-pub(super) struct Peers {
-    open: Mutex<HashMap<u64, Arc<Peer>>>,
+pub(super) struct OpenConnections {
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
     clock: Arc<AtomicU64>,
 }
 
 /// An open connection's entry. Dropping it takes the entry out.
-pub(super) struct Entry {
-    peers: Arc<Peers>,
+pub(super) struct ConnectionGuard {
+    connections: Arc<OpenConnections>,
     key: u64,
-    pub(super) peer: Arc<Peer>,
+    pub(super) connection: Arc<Connection>,
 }
 
-impl Peers {
-    pub(super) fn enter(self: &Arc<Self>) -> Entry {
+impl OpenConnections {
+    pub(super) fn enter(self: &Arc<Self>) -> ConnectionGuard {
         let key = self.clock.fetch_add(1, Ordering::Relaxed);
         let (quiet_since, clock) = (AtomicU64::new(key), self.clock.clone());
-        let peer = Arc::new(Peer {
+        let connection = Arc::new(Connection {
             opened: Instant::now(),
             phase: AtomicU8::new(QUIET),
             requests: AtomicU32::new(0),
@@ -89,23 +91,25 @@ impl Peers {
             clock,
             evicted: CancellationToken::new(),
         });
-        self.open.lock().expect("nobody panics with the lock").insert(key, peer.clone());
-        Entry { peers: self.clone(), key, peer }
+        lock(&self.open).insert(key, connection.clone());
+        ConnectionGuard { connections: self.clone(), key, connection }
     }
 
     /// Closes the connection that has waited longest for a request. Whether there was one. The first request of a
     /// connection that has just come may be on its way.
     pub(super) fn evict(&self, new: Duration) -> bool {
-        let open = self.open.lock().expect("nobody panics with the lock");
-        let is_new = |peer: &Peer| peer.requests() == 0 && peer.opened.elapsed() < new;
-        let waiting = open.values().filter(|peer| peer.is_quiet() && !peer.evicted.is_cancelled() && !is_new(peer));
-        let longest = waiting.min_by_key(|peer| peer.quiet_since.load(Ordering::Relaxed));
-        longest.inspect(|peer| peer.evicted.cancel()).is_some()
+        let open = lock(&self.open);
+        let is_new = |connection: &Connection| connection.requests() == 0 && connection.opened.elapsed() < new;
+        let waiting = open
+            .values()
+            .filter(|connection| connection.is_quiet() && !connection.evicted.is_cancelled() && !is_new(connection));
+        let longest = waiting.min_by_key(|connection| connection.quiet_since.load(Ordering::Relaxed));
+        longest.inspect(|connection| connection.evicted.cancel()).is_some()
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.peers.open.lock().expect("nobody panics with the lock").remove(&self.key);
+        lock(&self.connections.open).remove(&self.key);
     }
 }

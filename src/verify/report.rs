@@ -9,7 +9,7 @@ const KEPT_PROBLEMS: usize = 20;
 
 /// What the files of a batch prove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct VerifyReport {
     /// Requests: the lines of the input file that are not blank.
     pub rows: u64,
     /// Lines of the output file, without blank ones.
@@ -28,7 +28,7 @@ pub struct Verdict {
     pub problem_count: u64,
 }
 
-impl Verdict {
+impl VerifyReport {
     /// Whether every request has exactly one line, and every line is as it must be.
     #[must_use]
     pub fn holds(&self) -> bool {
@@ -43,7 +43,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rows, output_lines, error_lines, .. } = self;
         writeln!(f, "{rows} requests, {output_lines} lines in the output file, {error_lines} in the error file")?;
