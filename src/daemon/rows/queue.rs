@@ -55,7 +55,7 @@ impl QueuedRow {
     }
 }
 
-/// The ways in which the rows of a lease are called off. DaemonCore by its rows: a token's own clones take a lock.
+/// The ways in which the rows of a lease are called off. Shared by its rows: a token's own clones take a lock.
 pub(super) struct Cancellation {
     /// The rows are not to be run here any more.
     pub(super) lease: CancellationToken,
