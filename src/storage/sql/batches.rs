@@ -1,5 +1,7 @@
 //! Batches: creation, reading, and the moves between statuses that need no ledger.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,12 +14,13 @@ use super::readable::{Gathered, Placed, read_row};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, Milestones, NewBatch};
 use crate::domain::endpoint::Endpoint;
-use crate::domain::ids::{BatchId, FileId};
+use crate::domain::file::FilePart;
+use crate::domain::ids::{BatchId, BlobId, FileId};
 use crate::domain::page::{Order, Page, PageRequest};
-use crate::domain::report::NewLane;
+use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
-use crate::storage::{BatchStore, Result, StorageError, WorkPage};
+use crate::storage::{BatchInput, BatchStore, FileStore as _, Result, StorageError, WorkPage};
 
 macro_rules! batch_columns {
     () => {
@@ -175,6 +178,9 @@ const TO_FINISH: &str = concat!(
      LIMIT $3"
 );
 
+const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
+const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob IS NOT NULL";
+
 #[async_trait]
 impl BatchStore for SqlStorage {
     async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch> {
@@ -255,11 +261,8 @@ impl BatchStore for SqlStorage {
     }
 
     async fn admit_batch(&self, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<bool> {
-        let total: u64 = lanes.iter().map(|lane| u64::from(lane.last - lane.first)).sum();
-        let model = match lanes {
-            [only] if !only.model.is_empty() => Some(only.model.as_str()),
-            _ => None,
-        };
+        let total: u64 = lanes.iter().map(NewLane::rows).sum();
+        let model = model_of(lanes);
         in_write!(self.db, tx => {
             let admitted = query(ADMIT)
                 .bind(id.0)
@@ -322,6 +325,23 @@ impl BatchStore for SqlStorage {
         limit: u32,
     ) -> Result<WorkPage<BatchId, Batch>> {
         self.waiting(TO_FINISH, after, limit).await
+    }
+
+    async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {
+        let batch: Option<(String, String, Option<String>)> = on_reader!(self.db, conn => {
+            Ok(query_as(INPUT).bind(id.0).fetch_optional(&mut *conn).await?)
+        })?;
+        let Some((endpoint, input_file, metadata)) = batch else { return Ok(None) };
+        let Some(file) = FileId::parse(&input_file) else { return Ok(None) };
+        let index: Option<Uuid> = on_reader!(self.db, conn => {
+            Ok(query_scalar(INDEX).bind(file.0).fetch_optional(&mut *conn).await?)
+        })?;
+        let Some(index) = index else { return Ok(None) };
+        let endpoint = Endpoint::parse(&endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;
+        let parts: Vec<FilePart> = self.file_parts(file).await?;
+        let metadata = metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
+        let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
+        Ok(Some(BatchInput { endpoint, index: BlobId(index), parts, metadata }))
     }
 }
 

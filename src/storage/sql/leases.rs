@@ -4,8 +4,6 @@
 //! never waits for a transaction that records rows. No statement here reads a clock: a daemon that is silent is declared
 //! dead by another, which has watched it on a monotonic clock.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,12 +11,10 @@ use uuid::Uuid;
 
 use super::dialect::{Announce as _, query, query_as, query_scalar};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_u64};
-use crate::domain::endpoint::Endpoint;
-use crate::domain::file::FilePart;
-use crate::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
+use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
 use crate::domain::time::Timestamp;
-use crate::storage::{BatchInput, Beat, FileStore as _, HeldLease, LeaseStore, Result, StorageError};
+use crate::storage::{Beat, HeldLease, LeaseStore, Result, StorageError};
 
 const BEAT: &str = "
     INSERT INTO daemons (id, lifetime, beats)
@@ -114,9 +110,6 @@ const IS_HELD: &str = "
     FROM leases JOIN daemons ON daemons.id = leases.daemon_id
     WHERE leases.batch_id = $1 AND leases.first <= $2 AND leases.last > $2
     LIMIT 1";
-
-const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
-const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob IS NOT NULL";
 
 #[derive(sqlx::FromRow)]
 struct LaneRow {
@@ -319,22 +312,5 @@ impl LeaseStore for SqlStorage {
             Ok(held.fetch_optional(&mut *conn).await?)
         })?;
         Ok(held.is_some())
-    }
-
-    async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {
-        let batch: Option<(String, String, Option<String>)> = on_reader!(self.db, conn => {
-            Ok(query_as(INPUT).bind(id.0).fetch_optional(&mut *conn).await?)
-        })?;
-        let Some((endpoint, input_file, metadata)) = batch else { return Ok(None) };
-        let Some(file) = FileId::parse(&input_file) else { return Ok(None) };
-        let index: Option<Uuid> = on_reader!(self.db, conn => {
-            Ok(query_scalar(INDEX).bind(file.0).fetch_optional(&mut *conn).await?)
-        })?;
-        let Some(index) = index else { return Ok(None) };
-        let endpoint = Endpoint::parse(&endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;
-        let parts: Vec<FilePart> = self.file_parts(file).await?;
-        let metadata = metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
-        let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
-        Ok(Some(BatchInput { endpoint, index: BlobId(index), parts, metadata }))
     }
 }

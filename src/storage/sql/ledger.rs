@@ -12,7 +12,7 @@ use super::dialect::{query, query_as, query_scalar};
 use super::files::{INSERT_FILE, INSERT_PART, visible_at};
 use super::record::{ALL_RECORDED, Checked, Files, RecordBatch as _};
 use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
-use crate::domain::batch::{BatchStatus, Counts};
+use crate::domain::batch::Counts;
 use crate::domain::file::{FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::time::Timestamp;
@@ -235,23 +235,6 @@ impl Ledger for SqlStorage {
             }
             End::Commit(files.is_some())
         })
-    }
-}
-
-impl Ending {
-    /// The terminal status: what was called off is cancelled, and a batch whose every row has run is completed, even
-    /// if its window closed meanwhile.
-    fn status(&self) -> BatchStatus {
-        match self.from {
-            BatchStatus::Cancelling => BatchStatus::Cancelled,
-            _ if self.never_ran.is_none() || self.counts_as_failed => BatchStatus::Completed,
-            _ => BatchStatus::Expired,
-        }
-    }
-
-    /// Rows that never ran and count as failed.
-    fn failed(&self) -> u64 {
-        self.never_ran.as_ref().filter(|_| self.counts_as_failed).map_or(0, |part| part.rows.len())
     }
 }
 
