@@ -76,6 +76,17 @@ impl BatchStatus {
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Failed | Self::Completed | Self::Expired | Self::Cancelled)
     }
+
+    /// The terminal status that follows. A batch that was called off is cancelled. Any other is completed if every row
+    /// has run, even if its window closed meanwhile, or if those that never ran (`rows_are_left`) count as failed.
+    #[must_use]
+    pub fn ended(self, rows_are_left: bool, they_count_as_failed: bool) -> Self {
+        match self {
+            Self::Cancelling => Self::Cancelled,
+            _ if !rows_are_left || they_count_as_failed => Self::Completed,
+            _ => Self::Expired,
+        }
+    }
 }
 
 impl fmt::Display for BatchStatus {
@@ -223,5 +234,28 @@ mod tests {
             assert_eq!(BatchStatus::parse(status.as_str()), Some(status));
         }
         assert_eq!(BatchStatus::parse("FINALIZED"), None);
+    }
+
+    #[test]
+    fn the_rows_that_are_left_decide_how_a_batch_ends_unless_it_was_called_off() {
+        use BatchStatus::{Cancelled, Cancelling, Completed, Expired, Finalizing};
+        // The status before, whether rows are left, whether they count as failed: the status after.
+        let cases = [
+            (Finalizing, false, false, Completed),
+            (Finalizing, false, true, Completed),
+            (Finalizing, true, false, Expired),
+            (Finalizing, true, true, Completed),
+            (Cancelling, false, false, Cancelled),
+            (Cancelling, false, true, Cancelled),
+            (Cancelling, true, false, Cancelled),
+            (Cancelling, true, true, Cancelled),
+        ];
+        for (from, rows_are_left, they_count_as_failed, expected) in cases {
+            assert_eq!(
+                from.ended(rows_are_left, they_count_as_failed),
+                expected,
+                "{from} {rows_are_left} {they_count_as_failed}"
+            );
+        }
     }
 }

@@ -92,6 +92,15 @@ impl NewLane {
     }
 }
 
+/// The model of a batch with these lanes, which it has only if all its rows name the same one.
+#[must_use]
+pub fn model_of(lanes: &[NewLane]) -> Option<&str> {
+    match lanes {
+        [only] if !only.model.is_empty() => Some(&only.model),
+        _ => None,
+    }
+}
+
 impl Report {
     /// Checks a file against the batch that is to run it: its lanes, or why it cannot be run.
     ///
@@ -244,6 +253,18 @@ mod tests {
                 NewLane { model: "b".to_owned(), first: 3, last: 5 },
             ]
         );
+    }
+
+    #[test]
+    fn a_batch_has_a_model_if_all_its_rows_name_the_same_one() {
+        let cases: [(&[&str], Option<&str>); 4] =
+            [(&["a"], Some("a")), (&["a", "b"], None), (&[""], None), (&[], None)];
+        for (models, expected) in cases {
+            let lane = |model: &&str| NewLane { model: (*model).to_owned(), first: 0, last: 1 };
+            let lanes: Vec<_> = models.iter().map(lane).collect();
+
+            assert_eq!(model_of(&lanes), expected, "{models:?}");
+        }
     }
 
     #[test]

@@ -22,10 +22,10 @@ pub trait PermitObserver: Send + Sync {
 /// one waits for something else, and its next call takes one back, before rows that begin.
 #[derive(Clone)]
 pub struct Session<H> {
-    row: Arc<Row<H>>,
+    row: Arc<Calls<H>>,
 }
 
-struct Row<H> {
+struct Calls<H> {
     client: H,
     limiter: Limiter,
     observer: Option<Arc<dyn PermitObserver>>,
@@ -37,7 +37,7 @@ impl<H: HttpClient> Session<H> {
     /// A session of `client` with a permit of `limiter`.
     #[must_use]
     pub fn new(client: H, limiter: Limiter, permit: Permit, observer: Option<Arc<dyn PermitObserver>>) -> Self {
-        Self { row: Arc::new(Row { client, limiter, observer, permit: Mutex::new(Some(permit)) }) }
+        Self { row: Arc::new(Calls { client, limiter, observer, permit: Mutex::new(Some(permit)) }) }
     }
 
     /// Takes the permit out at the end of the row, if it has one and no call is under way with it.
@@ -47,7 +47,7 @@ impl<H: HttpClient> Session<H> {
     }
 }
 
-impl<H: HttpClient> Row<H> {
+impl<H: HttpClient> Calls<H> {
     async fn acquire(&self, permit: &mut Option<Permit>) {
         if permit.is_none() {
             *permit = Some(self.limiter.acquire(Priority::Continuing).await);

@@ -1,7 +1,7 @@
-//! The pools, and how one body of SQL is compiled for each.
+//! The pools, and how a function of the statements is called on a connection of one.
 //!
-//! [`on_reader!`] and [`in_write!`] expand their body once for SQLite and once for PostgreSQL, with native types and
-//! no generics. Both put a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no
+//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both put
+//! a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no
 //! state in its session, so that a pooler may give every transaction another.
 
 use std::future::Future;
@@ -192,22 +192,22 @@ fn passes(code: &str) -> bool {
         || ["08", "25006", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// Runs a body on a connection that only reads: `on_reader!(self.db, conn => …)`.
+/// Calls a function of the statements on a connection that only reads: `on_reader!(self.db, files::parts(id))`.
 macro_rules! on_reader {
-    ($db:expr, $conn:ident => $body:expr) => {
+    ($db:expr, $noun:ident::$call:ident($($argument:expr),* $(,)?)) => {
         match &$db.pools {
             $crate::storage::sql::db::Pools::Sqlite { reader, .. } => {
                 $crate::storage::sql::db::timed(async {
-                    let mut $conn = reader.acquire().await?;
-                    $body
+                    let mut conn = reader.acquire().await?;
+                    $crate::storage::sql::sqlite::$noun::$call(&mut conn, $($argument),*).await
                 })
                 .await
             }
             $crate::storage::sql::db::Pools::Postgres(pool) => {
                 let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
                 let result = $crate::storage::sql::db::timed(async {
-                    let mut $conn = lent.begin($crate::storage::sql::db::BEGIN_READ).await?;
-                    $body
+                    let mut conn = lent.begin($crate::storage::sql::db::BEGIN_READ).await?;
+                    $crate::storage::sql::postgres::$noun::$call(&mut conn, $($argument),*).await
                 })
                 .await;
                 lent.end(&result);
@@ -217,16 +217,19 @@ macro_rules! on_reader {
     };
 }
 
-/// Runs a body in a transaction: `in_write!(self.db, tx => …)`. The body ends in an [`End`]; an error rolls back.
+/// Calls a function of the statements in a transaction, which ends as the [`End`] says that the function returns; an
+/// error rolls back: `in_write!(self.db, ledger::finish(ending, now))`.
 macro_rules! in_write {
-    ($db:expr, $tx:ident => $body:expr) => {
+    ($db:expr, $noun:ident::$call:ident($($argument:expr),* $(,)?)) => {
         match &$db.pools {
             $crate::storage::sql::db::Pools::Sqlite { writer, .. } => {
                 let mut lent = $crate::storage::sql::db::Lent::to_write(writer, &$db.presence).await?;
                 let result = $crate::storage::sql::db::timed(async {
                     // IMMEDIATE takes the write lock at once; a lock taken later, on the way, could fail.
-                    let mut $tx = lent.begin("BEGIN IMMEDIATE").await?;
-                    $crate::storage::sql::db::end_with!($tx, $body)
+                    let mut tx = lent.begin("BEGIN IMMEDIATE").await?;
+                    $crate::storage::sql::db::begun()?;
+                    let end = $crate::storage::sql::sqlite::$noun::$call(&mut tx, $($argument),*).await?;
+                    $crate::storage::sql::db::end(tx, end).await
                 })
                 .await;
                 lent.end(&result);
@@ -235,8 +238,10 @@ macro_rules! in_write {
             $crate::storage::sql::db::Pools::Postgres(pool) => {
                 let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
                 let result = $crate::storage::sql::db::timed(async {
-                    let mut $tx = lent.begin($crate::storage::sql::db::BEGIN_WRITE).await?;
-                    $crate::storage::sql::db::end_with!($tx, $body)
+                    let mut tx = lent.begin($crate::storage::sql::db::BEGIN_WRITE).await?;
+                    $crate::storage::sql::db::begun()?;
+                    let end = $crate::storage::sql::postgres::$noun::$call(&mut tx, $($argument),*).await?;
+                    $crate::storage::sql::db::end(tx, end).await
                 })
                 .await;
                 lent.end(&result);
@@ -244,25 +249,6 @@ macro_rules! in_write {
             }
         }
     };
-}
-
-macro_rules! end_with {
-    ($tx:ident, $body:expr) => {{
-        fail::fail_point!("transaction.begun", |what| Err($crate::storage::sql::db::fault(what)));
-        match $body {
-            $crate::storage::sql::db::End::Commit(value) => {
-                fail::fail_point!("commit.sent", |what| Err($crate::storage::sql::db::fault(what)));
-                $tx.commit().await?;
-                // An error here is a commit whose answer was lost.
-                fail::fail_point!("commit.answered", |what| Err($crate::storage::sql::db::fault(what)));
-                Ok(value)
-            }
-            $crate::storage::sql::db::End::Rollback(value) => {
-                $tx.rollback().await?;
-                Ok(value)
-            }
-        }
-    }};
 }
 
 /// What becomes of a write transaction.
@@ -271,10 +257,33 @@ pub(super) enum End<T> {
     Rollback(T),
 }
 
+#[cfg_attr(not(feature = "failpoints"), expect(clippy::unnecessary_wraps, reason = "a fail point can refuse"))]
+pub(super) fn begun() -> Result<()> {
+    fail::fail_point!("transaction.begun", |what| Err(fault(what)));
+    Ok(())
+}
+
+/// Ends a write transaction as the function that wrote has decided.
+pub(super) async fn end<D: Database, T>(tx: Transaction<'_, D>, end: End<T>) -> Result<T> {
+    match end {
+        End::Commit(value) => {
+            fail::fail_point!("commit.sent", |what| Err(fault(what)));
+            tx.commit().await?;
+            // An error here is a commit whose answer was lost.
+            fail::fail_point!("commit.answered", |what| Err(fault(what)));
+            Ok(value)
+        }
+        End::Rollback(value) => {
+            tx.rollback().await?;
+            Ok(value)
+        }
+    }
+}
+
 #[cfg(feature = "failpoints")]
 #[expect(clippy::needless_pass_by_value, reason = "the shape that fail points give")]
 pub(super) fn fault(what: Option<String>) -> StorageError {
     StorageError::Unavailable(sqlx::Error::Io(crate::fault::act(what.as_deref())))
 }
 
-pub(super) use {end_with, in_write, on_reader};
+pub(super) use {in_write, on_reader};

@@ -10,7 +10,7 @@ use sqlx::{Executor as _, PgPool};
 
 use super::SqlStorage;
 use super::db::{BEGIN_READ, Lent, Pools, timed};
-use super::dialect::query_as;
+use super::postgres::query::query_as;
 use crate::wakeup::Wakeup;
 
 /// After so long without a hint the connection is tested: one that broke in silence would stay silent.

@@ -1,27 +1,27 @@
-//! The storage in SQL: one body of statements for SQLite and PostgreSQL.
+//! The storage in SQL: one text of statements for SQLite and PostgreSQL.
 //!
-//! Each statement stands beside its only caller. What the two databases do differently is in `dialect`.
+//! `statements` has a file for each noun: the statements, and plain functions that send them on one connection. `sqlite`
+//! and `postgres` compile these files, each with its own connection type, and have what the two do differently. The files
+//! here implement the contract: they call the functions by [`on_reader!`] and [`in_write!`], and read what comes back.
 
 mod batches;
 mod db;
-mod dialect;
 mod files;
 mod hints;
 mod leases;
 mod ledger;
 mod migrate;
+mod postgres;
 mod presence;
 mod readable;
-mod record;
+mod sqlite;
 mod steps;
 mod upkeep;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
 pub use db::Db;
 use db::{End, Pools, in_write, on_reader};
-use dialect::{query, query_scalar};
 
 use crate::domain::ids::BlobId;
 use crate::storage::{Result, Storage, StorageError};
@@ -40,7 +40,7 @@ impl SqlStorage {
     pub async fn open(db: Db) -> Result<Self> {
         db.migrate().await?;
         if let Pools::Sqlite { writer, .. } = &db.pools {
-            query("DELETE FROM daemons").execute(writer).await?;
+            sqlite::query::query("DELETE FROM daemons").execute(writer).await?;
         }
         Ok(Self {
             db,
@@ -69,43 +69,22 @@ impl SqlStorage {
     }
 }
 
-const SET_BLOB_STORE: &str = "
-    INSERT INTO deployment (only_row, blob_store_id)
-    VALUES (1, $1)
-    ON CONFLICT (only_row) DO NOTHING";
-const NAMES_BLOBS: &str = "
-    SELECT 1 WHERE EXISTS (SELECT 1 FROM file_parts) OR EXISTS (SELECT 1 FROM retired_blobs)";
-const BLOB_STORE: &str = "SELECT blob_store_id FROM deployment";
-
 #[async_trait]
 impl Storage for SqlStorage {
     async fn check(&self) -> Result<()> {
         self.db.presence.check()?;
-        on_reader!(self.db, conn => {
-            query("SELECT 1").execute(&mut *conn).await?;
-            Ok(())
-        })
+        on_reader!(self.db, deployment::check())
     }
 
     async fn names_blobs(&self) -> Result<bool> {
-        on_reader!(self.db, conn => {
-            let any: Option<i32> = query_scalar(NAMES_BLOBS).fetch_optional(&mut *conn).await?;
-            Ok(any.is_some())
-        })
+        on_reader!(self.db, deployment::names_blobs())
     }
 
     async fn blob_store_id(&self, candidate: BlobId) -> Result<BlobId> {
-        let known: Option<Uuid> = on_reader!(self.db, conn => {
-            Ok(query_scalar(BLOB_STORE).fetch_optional(&mut *conn).await?)
-        })?;
-        if let Some(id) = known {
-            return Ok(BlobId(id));
+        match on_reader!(self.db, deployment::blob_store())? {
+            Some(id) => Ok(id),
+            None => in_write!(self.db, deployment::set_blob_store(candidate)),
         }
-        let id: Uuid = in_write!(self.db, tx => {
-            query(SET_BLOB_STORE).bind(candidate.0).execute(&mut *tx).await?;
-            End::Commit(query_scalar(BLOB_STORE).fetch_one(&mut *tx).await?)
-        })?;
-        Ok(BlobId(id))
     }
 }
 

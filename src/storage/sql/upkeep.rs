@@ -1,141 +1,28 @@
 //! Merging parts, and letting go of files and blobs.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use roaring::RoaringBitmap;
-use uuid::Uuid;
 
-use super::dialect::{query, query_as, query_scalar};
-use super::ledger::{decode, encode};
-use super::readable::Placed;
-use super::{End, SqlStorage, corrupt, in_write, on_reader, to_i64, to_u64};
+use super::{SqlStorage, in_write, on_reader};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BlobId, FileId};
 use crate::domain::time::Timestamp;
 use crate::storage::{Result, TieredPart, Upkeep, WorkPage};
 
-/// How long what was replaced or is not visible any more can still be read by those who have begun to.
-const KEPT: Duration = Duration::from_secs(3600);
-
-const TIERED_PARTS: &str = "SELECT no, blob, bytes, tier FROM file_parts WHERE file_id = $1 ORDER BY no";
-
-const ROWS_OF_PART: &str = "SELECT rows FROM file_parts WHERE blob = $1 AND file_id = $2";
-// Of two who merge the same parts, one waits here for the other and then finds nothing to remove.
-const REMOVE_PART: &str = "DELETE FROM file_parts WHERE blob = $1 AND file_id = $2";
-const INSERT_MERGED: &str = "
-    INSERT INTO file_parts (file_id, no, blob, bytes, rows, tier)
-    VALUES ($1, $2, $3, $4, $5, $6)";
-// One that is retired already stays so: an error would keep the other files of the step from being forgotten.
-const RETIRE_BLOB: &str =
-    "INSERT INTO retired_blobs (blob, delete_after) VALUES ($1, $2) ON CONFLICT (blob) DO NOTHING";
-
-// By id among those of an age: two replicas that lock the same files in different orders would wait for each other.
-const TO_RETIRE: &str = "SELECT id FROM files WHERE retired_at <= $1 ORDER BY retired_at, id LIMIT $2";
-const IS_PINNED: &str = "
-    SELECT 1
-    FROM batches
-    WHERE input_file_id = $1 AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
-    LIMIT 1";
-const PUT_OFF: &str = "UPDATE files SET retired_at = $2 WHERE id = $1";
-const FORGET_FILE: &str = "DELETE FROM files WHERE id = $1 RETURNING index_blob";
-const RETIRE_PARTS: &str = "
-    INSERT INTO retired_blobs (blob, delete_after)
-    SELECT blob, $2 FROM file_parts WHERE file_id = $1
-    ON CONFLICT (blob) DO NOTHING";
-const FORGET_PARTS: &str = "DELETE FROM file_parts WHERE file_id = $1";
-
-const RETIRED: &str = "
-    SELECT delete_after, blob
-    FROM retired_blobs
-    WHERE delete_after <= $1 AND (delete_after, blob) > ($2, $3)
-    ORDER BY delete_after, blob
-    LIMIT $4";
-const FORGET_BLOB: &str = "DELETE FROM retired_blobs WHERE blob = $1";
-
-const IS_KNOWN: &str = "
-    SELECT 1 FROM file_parts WHERE blob = $1
-    UNION ALL
-    SELECT 1 FROM files WHERE index_blob = $1
-    UNION ALL
-    SELECT 1 FROM retired_blobs WHERE blob = $1";
-
 #[async_trait]
 impl Upkeep for SqlStorage {
     async fn tiered_parts(&self, id: FileId) -> Result<Vec<TieredPart>> {
-        let rows: Vec<(i64, Uuid, i64, i64)> = on_reader!(self.db, conn => {
-            Ok(query_as(TIERED_PARTS).bind(id.0).fetch_all(&mut *conn).await?)
-        })?;
-        let part = |(no, blob, bytes, tier)| {
-            let part = FilePart { blob: BlobId(blob), bytes: to_u64(bytes) };
-            TieredPart { no, part, tier }
-        };
-        Ok(rows.into_iter().map(part).collect())
+        on_reader!(self.db, upkeep::tiered_parts(id))
     }
 
     async fn merge_parts(&self, id: FileId, parts: &[TieredPart], merged: FilePart, now: Timestamp) -> Result<bool> {
-        let Some(first) = parts.first() else { return Ok(false) };
-        let tier = parts.iter().map(|part| part.tier).max().unwrap_or(0) + 1;
-        in_write!(self.db, tx => {
-            let mut rows = RoaringBitmap::new();
-            let mut as_they_were = true;
-            for TieredPart { part, .. } in parts {
-                let recorded: Option<Option<Vec<u8>>> =
-                    query_scalar(ROWS_OF_PART).bind(part.blob.0).bind(id.0).fetch_optional(&mut *tx).await?;
-                let removed = query(REMOVE_PART).bind(part.blob.0).bind(id.0).execute(&mut *tx).await?;
-                as_they_were = removed.rows_affected() == 1;
-                if !as_they_were {
-                    break;
-                }
-                if let Some(recorded) = recorded.flatten() {
-                    rows |= decode(&recorded).ok_or_else(|| corrupt("file_parts", "rows", id))?;
-                }
-                query(RETIRE_BLOB).bind(part.blob.0).bind(now.plus(KEPT).0).execute(&mut *tx).await?;
-            }
-            if as_they_were {
-                query(INSERT_MERGED)
-                    .bind(id.0)
-                    .bind(first.no)
-                    .bind(merged.blob.0)
-                    .bind(to_i64(merged.bytes))
-                    .bind(Some(encode(&rows)))
-                    .bind(tier)
-                    .execute(&mut *tx)
-                    .await?;
-                End::Commit(true)
-            } else {
-                End::Rollback(false)
-            }
-        })
+        if parts.is_empty() {
+            return Ok(false);
+        }
+        in_write!(self.db, upkeep::merge_parts(id, parts, merged, now))
     }
 
     async fn retire_files(&self, now: Timestamp, limit: u32) -> Result<u32> {
-        in_write!(self.db, tx => {
-            // An hour later than it could: whoever has found a file before it vanished is through with what they do.
-            let old: Vec<Uuid> = query_scalar(TO_RETIRE)
-                .bind(now.minus(KEPT).0)
-                .bind(i64::from(limit))
-                .fetch_all(&mut *tx)
-                .await?;
-            let looked_at = u32::try_from(old.len()).unwrap_or(u32::MAX);
-            for id in old {
-                let pinned: Option<i32> =
-                    query_scalar(IS_PINNED).bind(FileId(id).to_string()).fetch_optional(&mut *tx).await?;
-                if pinned.is_some() {
-                    query(PUT_OFF).bind(id).bind(now.0).execute(&mut *tx).await?;
-                    continue;
-                }
-                // Gone if another replica was faster.
-                let forgotten: Option<Option<Uuid>> = query_scalar(FORGET_FILE).bind(id).fetch_optional(&mut *tx).await?;
-                let Some(index) = forgotten else { continue };
-                query(RETIRE_PARTS).bind(id).bind(now.0).execute(&mut *tx).await?;
-                query(FORGET_PARTS).bind(id).execute(&mut *tx).await?;
-                if let Some(index) = index {
-                    query(RETIRE_BLOB).bind(index).bind(now.0).execute(&mut *tx).await?;
-                }
-            }
-            End::Commit(looked_at)
-        })
+        in_write!(self.db, upkeep::retire_files(now, limit))
     }
 
     async fn retired_blobs(
@@ -144,39 +31,14 @@ impl Upkeep for SqlStorage {
         after: Option<(Timestamp, BlobId)>,
         limit: u32,
     ) -> Result<WorkPage<BlobId, ()>> {
-        let (delete_after, blob) = after.map_or((i64::MIN, Uuid::nil()), |(at, blob)| (at.0, blob.0));
-        let blobs: Vec<(i64, Uuid)> = on_reader!(self.db, conn => {
-            Ok(query_as(RETIRED)
-                .bind(now.0)
-                .bind(delete_after)
-                .bind(blob)
-                .bind(i64::from(limit))
-                .fetch_all(&mut *conn)
-                .await?)
-        })?;
-        let placed = |(at, blob)| Placed { place: Some((Timestamp(at), BlobId(blob))), read: Ok(()) };
-        Ok(WorkPage::of(blobs.into_iter().map(placed).collect(), limit))
+        Ok(WorkPage::of(on_reader!(self.db, upkeep::retired_blobs(now, after, limit))?, limit))
     }
 
     async fn forget_blobs(&self, blobs: &[BlobId]) -> Result<()> {
-        in_write!(self.db, tx => {
-            for blob in blobs {
-                query(FORGET_BLOB).bind(blob.0).execute(&mut *tx).await?;
-            }
-            End::Commit(())
-        })
+        in_write!(self.db, upkeep::forget_blobs(blobs))
     }
 
     async fn orphans(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>> {
-        on_reader!(self.db, conn => {
-            let mut orphans = Vec::new();
-            for blob in blobs {
-                let known: Option<i32> = query_scalar(IS_KNOWN).bind(blob.0).fetch_optional(&mut *conn).await?;
-                if known.is_none() {
-                    orphans.push(*blob);
-                }
-            }
-            Ok(orphans)
-        })
+        on_reader!(self.db, upkeep::orphans(blobs))
     }
 }

@@ -1,13 +1,17 @@
-//! Outcomes on their way into the ledger, and what is wrong with those that contradict it.
+//! The ledger: outcomes on their way into it, what contradicts it, and how a batch ends by it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
+use super::Result;
+use crate::domain::batch::{BatchStatus, Counts};
 use crate::domain::file::FilePart;
-use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::lease::FencedLease;
+use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
 
 /// Outcomes to be recorded together, for any number of batches. Their lines are in the blob store already.
@@ -94,7 +98,7 @@ impl fmt::Display for Contradiction {
 
 impl Flush {
     /// The blob that tells whether the flush has been recorded.
-    pub(super) fn first_blob(&self) -> Option<BlobId> {
+    pub(in crate::storage) fn first_blob(&self) -> Option<BlobId> {
         self.batches.values().find_map(|batch| batch.parts().next()).map(|part| part.part.blob)
     }
 }
@@ -106,12 +110,12 @@ impl BatchFlush {
     }
 
     /// The rows that have a line in one of the parts.
-    pub(super) fn rows(&self) -> RoaringBitmap {
+    pub(in crate::storage) fn rows(&self) -> RoaringBitmap {
         self.parts().fold(RoaringBitmap::new(), |rows, part| rows | &part.rows)
     }
 
     /// Whether the parts answer exactly the rows that the leases ran, and each row is in one part and under one lease.
-    pub(super) fn is_consistent(&self) -> bool {
+    pub(in crate::storage) fn is_consistent(&self) -> bool {
         let lines: u64 = self.parts().map(|part| part.lines).sum();
         let ran: u64 = self.leases.values().map(RoaringBitmap::len).sum();
         let rows = self.rows();
@@ -120,9 +124,75 @@ impl BatchFlush {
     }
 
     /// The leases that ran any of these rows.
-    pub(super) fn leases_of(&self, rows: &RoaringBitmap) -> Vec<FencedLease> {
+    pub(in crate::storage) fn leases_of(&self, rows: &RoaringBitmap) -> Vec<FencedLease> {
         self.leases.iter().filter(|(_, ran)| !ran.is_disjoint(rows)).map(|(lease, _)| *lease).collect()
     }
+}
+
+/// Where the line of a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPart {
+    /// The part that has it.
+    pub part: FilePart,
+    /// Whether that is of the output file, and not of the error file.
+    pub succeeded: bool,
+}
+
+/// How a batch ends.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// The batch.
+    pub id: BatchId,
+    /// The status it was fenced in, `finalizing` or `cancelling`; if it has changed, nothing is done.
+    pub from: BatchStatus,
+    /// The lines of the rows that never ran; none if all have.
+    pub never_ran: Option<RecordedPart>,
+    /// Whether those rows count as failed and the batch as completed, because neither a cancel nor the window is why
+    /// they never ran.
+    pub counts_as_failed: bool,
+    /// When its files vanish.
+    pub files_expire_at: Option<Timestamp>,
+}
+
+impl Ending {
+    /// The terminal status of the batch.
+    pub(in crate::storage) fn status(&self) -> BatchStatus {
+        self.from.ended(self.never_ran.is_some(), self.counts_as_failed)
+    }
+
+    /// Rows that never ran and count as failed.
+    pub(in crate::storage) fn failed(&self) -> u64 {
+        self.never_ran.as_ref().filter(|_| self.counts_as_failed).map_or(0, |part| part.rows.len())
+    }
+}
+
+/// The ledger: which rows of a batch have their line, and the counters that go with it.
+#[async_trait]
+pub trait Ledger {
+    /// Records outcomes in one transaction: parts, row numbers, counters and leases. The transaction that records the
+    /// last row of a batch moves it to `finalizing`. Recording the same flush again does nothing.
+    ///
+    /// The ledger defends itself: what would give a row a second line, or a counter a value beyond the batch's total, is
+    /// refused whole.
+    async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded>;
+
+    /// The rows of a batch that have their line.
+    async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap>;
+
+    /// Where the line of a row is; `None` if it has none yet, or if its file was deleted or has expired.
+    async fn part_of_row(&self, row: RequestId, now: Timestamp) -> Result<Option<RowPart>>;
+
+    /// Sets the counters of a batch that runs to what its ledger has, which they never differ from unless something is
+    /// broken. A batch whose every row is recorded moves to `finalizing`.
+    async fn recount(&self, id: BatchId, now: Timestamp) -> Result<()>;
+
+    /// Ends all leases of a batch in `finalizing` or `cancelling`, so that nothing more can be recorded for it, and
+    /// returns its counts, by its ledger, as they then stay. `None` while a living daemon holds one, or if the batch has ended.
+    async fn fence(&self, id: BatchId) -> Result<Option<Counts>>;
+
+    /// Ends a fenced batch: adds the lines of the rows that never ran, publishes its files and makes its status
+    /// terminal. False if somebody else has ended it.
+    async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool>;
 }
 
 #[cfg(test)]

@@ -1,0 +1,74 @@
+//! What is kept of batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Result, WorkPage};
+use crate::domain::batch::{Batch, BatchError, NewBatch};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::file::FilePart;
+use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::page::{Page, PageRequest};
+use crate::domain::report::NewLane;
+use crate::domain::time::Timestamp;
+
+/// What is needed to run rows of a batch.
+#[derive(Debug, Clone)]
+pub struct BatchInput {
+    /// The endpoint of the rows.
+    pub endpoint: Endpoint,
+    /// The blob of the input file's row index.
+    pub index: BlobId,
+    /// The parts of the input file.
+    pub parts: Vec<FilePart>,
+    /// The batch's metadata.
+    pub metadata: Arc<BTreeMap<String, String>>,
+}
+
+/// Batches, from creation until nothing is left to do for them.
+#[async_trait]
+pub trait BatchStore {
+    /// Creates a batch, or returns the one that was made with the same idempotency key.
+    async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch>;
+
+    /// A batch.
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>>;
+
+    /// Batches by creation time. Rows that cannot be read are left out, as if they were not there.
+    async fn batches(&self, page: &PageRequest<BatchId>) -> Result<Page<Batch>>;
+
+    /// Calls a batch off, if it has not ended and is not called off already. Returns it as it is then.
+    async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
+
+    /// Batches that wait for validation, oldest deadline first, from behind `after`.
+    async fn batches_to_admit(
+        &self,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>>;
+
+    /// Opens a batch's lanes and moves it to `in_progress`. False if it was not waiting for validation.
+    async fn admit_batch(&self, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<bool>;
+
+    /// Fails a batch that waits for validation. False if it was not waiting.
+    async fn refuse_batch(&self, id: BatchId, errors: &[BatchError], now: Timestamp) -> Result<bool>;
+
+    /// Moves batches in progress whose window has closed to `finalizing`, up to `limit` of them. Returns how many.
+    async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64>;
+
+    /// Moves a batch in progress to `finalizing` although its window has not closed, because its rows cannot be read any
+    /// more. False if it was not in progress.
+    async fn give_up_batch(&self, id: BatchId, now: Timestamp) -> Result<bool>;
+
+    /// Batches in `finalizing` or `cancelling`, oldest deadline first, from behind `after`.
+    async fn batches_to_finish(
+        &self,
+        after: Option<(Timestamp, BatchId)>,
+        limit: u32,
+    ) -> Result<WorkPage<BatchId, Batch>>;
+
+    /// What is needed to run the rows of a batch; `None` if the batch or its input is not there.
+    async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
+}

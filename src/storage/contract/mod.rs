@@ -1,0 +1,47 @@
+//! The contract that both databases keep, one noun a file: each trait with its parameters and answers.
+//!
+//! Answers that a caller must act on are values (`bool`, `Option`, [`Recorded`]); a [`StorageError`] means that it could
+//! not be found out.
+
+mod batches;
+mod error;
+mod files;
+mod leases;
+mod ledger;
+mod steps;
+mod upkeep;
+
+use async_trait::async_trait;
+
+pub use batches::{BatchInput, BatchStore};
+pub use error::{ReadError, Result, StorageError};
+pub use files::{FileStore, Indexed, NewFile};
+pub use leases::{Beat, HeldLease, LeaseStore};
+pub use ledger::{BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, RowPart, Violation};
+pub use steps::{StepStore, StepWrite};
+pub use upkeep::{TieredPart, Upkeep};
+
+use crate::domain::ids::BlobId;
+use crate::domain::time::Timestamp;
+
+/// A page of what waits for a duty, in the order of due times and ids.
+#[derive(Debug)]
+pub struct WorkPage<Id, T> {
+    /// The items with their ids. One whose row cannot be read has an error of its own, and spoils none beside it.
+    pub items: Vec<(Id, Result<T>)>,
+    /// What the next page is asked for by; `None` if this is the last one.
+    pub next: Option<(Timestamp, Id)>,
+}
+
+/// All that the program keeps in its database.
+#[async_trait]
+pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + StepStore + Upkeep + Send + Sync + 'static {
+    /// Whether the database answers.
+    async fn check(&self) -> Result<()>;
+
+    /// Whether the database names any blob.
+    async fn names_blobs(&self) -> Result<bool>;
+
+    /// The id of the blob store that belongs to this database: `candidate`, unless it has one already.
+    async fn blob_store_id(&self, candidate: BlobId) -> Result<BlobId>;
+}

@@ -1,0 +1,37 @@
+//! PostgreSQL: what it does in its own way, and the statements as they are compiled for it.
+
+#![expect(clippy::duplicate_mod, reason = "each file of statements is compiled once for each database")]
+
+use sqlx::postgres::{PgConnection, PgRow, Postgres};
+
+pub type Database = Postgres;
+pub type Conn = PgConnection;
+pub type Row = PgRow;
+
+/// A prepared statement is state of a session, and behind a pooler the next transaction may have another session.
+pub const KEEPS_STATEMENTS: bool = false;
+
+/// A hint to the other replicas that there is something to do, sent when the transaction commits.
+pub const ANNOUNCE: Option<&str> = Some("NOTIFY batchwright");
+
+/// Holds the lease until the transaction ends.
+pub const LOCK_LEASE: &str = "SELECT 1 FROM leases WHERE id = $1 AND token = $2 FOR UPDATE";
+
+#[path = "statements/batches.rs"]
+pub mod batches;
+#[path = "statements/deployment.rs"]
+pub mod deployment;
+#[path = "statements/files.rs"]
+pub mod files;
+#[path = "statements/leases.rs"]
+pub mod leases;
+#[path = "statements/ledger.rs"]
+pub mod ledger;
+#[path = "statements/query.rs"]
+pub mod query;
+#[path = "statements/record.rs"]
+mod record;
+#[path = "statements/steps.rs"]
+pub mod steps;
+#[path = "statements/upkeep.rs"]
+pub mod upkeep;

@@ -1,0 +1,37 @@
+//! SQLite: what it does in its own way, and the statements as they are compiled for it.
+
+#![expect(clippy::duplicate_mod, reason = "each file of statements is compiled once for each database")]
+
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
+
+pub type Database = Sqlite;
+pub type Conn = SqliteConnection;
+pub type Row = SqliteRow;
+
+/// Connections keep their statements prepared.
+pub const KEEPS_STATEMENTS: bool = true;
+
+/// There are no other replicas.
+pub const ANNOUNCE: Option<&str> = None;
+
+/// There is one writer, so that whoever asks this while writing holds the lease until the transaction ends.
+pub const LOCK_LEASE: &str = "SELECT 1 FROM leases WHERE id = $1 AND token = $2";
+
+#[path = "statements/batches.rs"]
+pub mod batches;
+#[path = "statements/deployment.rs"]
+pub mod deployment;
+#[path = "statements/files.rs"]
+pub mod files;
+#[path = "statements/leases.rs"]
+pub mod leases;
+#[path = "statements/ledger.rs"]
+pub mod ledger;
+#[path = "statements/query.rs"]
+pub mod query;
+#[path = "statements/record.rs"]
+mod record;
+#[path = "statements/steps.rs"]
+pub mod steps;
+#[path = "statements/upkeep.rs"]
+pub mod upkeep;

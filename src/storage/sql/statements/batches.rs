@@ -1,0 +1,218 @@
+//! Batches: creation, reading, and the moves between statuses that need no ledger.
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::query::{announce, query, query_as, query_scalar};
+use super::{Conn, Row};
+use crate::domain::batch::{Batch, NewBatch};
+use crate::domain::ids::{BatchId, FileId};
+use crate::domain::page::Order;
+use crate::domain::report::{NewLane, model_of};
+use crate::domain::time::Timestamp;
+use crate::storage::Result;
+use crate::storage::sql::batches::{BatchRow, InputRow, batch_columns};
+use crate::storage::sql::readable::{Placed, read_row};
+use crate::storage::sql::{End, to_i64};
+
+// A second creation with the same key changes nothing, and finds the first by the statement after it.
+const CREATE: &str = concat!(
+    "INSERT INTO batches (id, input_file_id, endpoint, completion_window, status, created_at, expires_at, metadata,
+                          output_file_id, error_file_id, output_expires_after, idempotency_key)
+     VALUES ($1, $2, $3, $4, 'validating', $5, $6, $7, $8, $9, $10, $11)
+     ON CONFLICT (idempotency_key) DO NOTHING
+     RETURNING ",
+    batch_columns!()
+);
+
+const BY_KEY: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE idempotency_key = $1");
+const BATCH: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id = $1");
+
+// Ids are made in the order of creation, so that they are the sort key too.
+const NEWER_FIRST: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id < $1 ORDER BY id DESC LIMIT $2");
+const OLDER_FIRST: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id > $1 ORDER BY id LIMIT $2");
+const EXISTS: &str = "SELECT id FROM batches WHERE id = $1";
+
+// A batch called off before validation was over has nothing to stop: it is cancelled by whoever finishes batches.
+const CANCEL: &str = "
+    UPDATE batches
+    SET status = 'cancelling', cancelling_at = $2, finalizing_at = NULL
+    WHERE id = $1 AND status IN ('validating', 'in_progress', 'finalizing')";
+
+const TO_ADMIT: &str = concat!(
+    "SELECT ",
+    batch_columns!(),
+    " FROM batches WHERE status = 'validating' AND (expires_at, id) > ($1, $2) ORDER BY expires_at, id LIMIT $3"
+);
+
+const ADMIT: &str = "
+    UPDATE batches
+    SET status = 'in_progress', in_progress_at = $2, total = $3, model = $4
+    WHERE id = $1 AND status = 'validating'";
+
+const OPEN_LANE: &str = "
+    INSERT INTO lanes (batch_id, no, model, first, last, next)
+    VALUES ($1, $2, $3, $4, $5, $4)";
+
+const REFUSE: &str = "
+    UPDATE batches
+    SET status = 'failed', failed_at = $2, errors = $3
+    WHERE id = $1 AND status = 'validating'";
+
+const OVERDUE: &str = "
+    SELECT id
+    FROM batches
+    WHERE status = 'in_progress' AND expires_at <= $1
+    ORDER BY expires_at
+    LIMIT $2";
+
+const EXPIRE: &str = "
+    UPDATE batches
+    SET status = 'finalizing', finalizing_at = $2
+    WHERE id = $1 AND status = 'in_progress'";
+
+const TO_FINISH: &str = concat!(
+    "SELECT ",
+    batch_columns!(),
+    " FROM batches
+     WHERE status IN ('finalizing', 'cancelling') AND (expires_at, id) > ($1, $2)
+     ORDER BY expires_at, id
+     LIMIT $3"
+);
+
+const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
+
+/// The batch that was created; `None` if there is one with the same key.
+pub async fn create(tx: &mut Conn, new: &NewBatch, now: Timestamp) -> Result<End<Option<BatchRow>>> {
+    let created = query_as(CREATE)
+        .bind(BatchId::new().0)
+        .bind(&new.input_file_id)
+        .bind(new.endpoint.as_str())
+        .bind(&new.window.text)
+        .bind(now.0)
+        .bind(now.plus(new.window.length).0)
+        .bind(&new.metadata)
+        .bind(FileId::new().0)
+        .bind(FileId::new().0)
+        .bind(new.output_expires_after.map(|kept| Timestamp(0).plus(kept).0))
+        .bind(&new.idempotency_key)
+        .fetch_optional(&mut *tx)
+        .await?;
+    announce(tx).await?;
+    Ok(End::Commit(created))
+}
+
+pub async fn by_key(conn: &mut Conn, key: Option<&str>) -> Result<BatchRow> {
+    Ok(query_as(BY_KEY).bind(key).fetch_one(conn).await?)
+}
+
+pub async fn batch(conn: &mut Conn, id: BatchId) -> Result<Option<BatchRow>> {
+    Ok(query_as(BATCH).bind(id.0).fetch_optional(conn).await?)
+}
+
+pub async fn exists(conn: &mut Conn, id: BatchId) -> Result<bool> {
+    let exists: Option<Uuid> = query_scalar(EXISTS).bind(id.0).fetch_optional(conn).await?;
+    Ok(exists.is_some())
+}
+
+pub async fn page(conn: &mut Conn, order: Order, after: Uuid, limit: i64) -> Result<Vec<Placed<Uuid, Batch>>> {
+    let statement = match order {
+        Order::Descending => NEWER_FIRST,
+        Order::Ascending => OLDER_FIRST,
+    };
+    let rows = query(statement).bind(after).bind(limit).fetch_all(conn).await?;
+    Ok(rows.iter().map(|row| placed(row, Some)).collect())
+}
+
+/// A row with its place, which `place` makes of its id: `None` if that cannot be read.
+fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
+    let id: Option<Uuid> = row.try_get("id").ok();
+    let name = id.map(|id| BatchId(id).to_string());
+    Placed { place: id.and_then(place), read: read_row::<_, BatchRow, Batch>("batches", name, row) }
+}
+
+pub async fn cancel(tx: &mut Conn, id: BatchId, now: Timestamp) -> Result<End<Option<BatchRow>>> {
+    query(CANCEL).bind(id.0).bind(now.0).execute(&mut *tx).await?;
+    announce(tx).await?;
+    Ok(End::Commit(batch(tx, id).await?))
+}
+
+pub async fn to_admit(
+    conn: &mut Conn,
+    after: Option<(Timestamp, BatchId)>,
+    limit: u32,
+) -> Result<Vec<Placed<(Timestamp, BatchId), Batch>>> {
+    waiting(conn, TO_ADMIT, after, limit).await
+}
+
+pub async fn to_finish(
+    conn: &mut Conn,
+    after: Option<(Timestamp, BatchId)>,
+    limit: u32,
+) -> Result<Vec<Placed<(Timestamp, BatchId), Batch>>> {
+    waiting(conn, TO_FINISH, after, limit).await
+}
+
+async fn waiting(
+    conn: &mut Conn,
+    statement: &'static str,
+    after: Option<(Timestamp, BatchId)>,
+    limit: u32,
+) -> Result<Vec<Placed<(Timestamp, BatchId), Batch>>> {
+    let (expires_at, id) = after.map_or((i64::MIN, Uuid::nil()), |(expires_at, id)| (expires_at.0, id.0));
+    let rows = query(statement).bind(expires_at).bind(id).bind(i64::from(limit)).fetch_all(conn).await?;
+    let by_deadline = |row| placed(row, |id| Some((Timestamp(row.try_get("expires_at").ok()?), BatchId(id))));
+    Ok(rows.iter().map(by_deadline).collect())
+}
+
+pub async fn admit(tx: &mut Conn, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<End<bool>> {
+    let total: u64 = lanes.iter().map(NewLane::rows).sum();
+    let admitted =
+        query(ADMIT).bind(id.0).bind(now.0).bind(to_i64(total)).bind(model_of(lanes)).execute(&mut *tx).await?;
+    if admitted.rows_affected() == 0 {
+        return Ok(End::Commit(false));
+    }
+    for (no, lane) in (0_i64..).zip(lanes) {
+        query(OPEN_LANE)
+            .bind(id.0)
+            .bind(no)
+            .bind(&lane.model)
+            .bind(i64::from(lane.first))
+            .bind(i64::from(lane.last))
+            .execute(&mut *tx)
+            .await?;
+    }
+    announce(tx).await?;
+    Ok(End::Commit(true))
+}
+
+pub async fn refuse(tx: &mut Conn, id: BatchId, errors: &str, now: Timestamp) -> Result<End<bool>> {
+    let refused = query(REFUSE).bind(id.0).bind(now.0).bind(errors).execute(tx).await?;
+    Ok(End::Commit(refused.rows_affected() == 1))
+}
+
+pub async fn expire_overdue(tx: &mut Conn, now: Timestamp, limit: u32) -> Result<End<u64>> {
+    let mut overdue: Vec<Uuid> = query_scalar(OVERDUE).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    // Locked one by one in the order of their ids, as the ledger does, so that neither waits for the other.
+    overdue.sort_unstable();
+    let mut expired = 0;
+    for id in overdue {
+        expired += u64::from(expire(tx, BatchId(id), now).await?);
+    }
+    Ok(End::Commit(expired))
+}
+
+pub async fn give_up(tx: &mut Conn, id: BatchId, now: Timestamp) -> Result<End<bool>> {
+    let given_up = expire(tx, id, now).await?;
+    announce(tx).await?;
+    Ok(End::Commit(given_up))
+}
+
+async fn expire(tx: &mut Conn, id: BatchId, now: Timestamp) -> Result<bool> {
+    let expired = query(EXPIRE).bind(id.0).bind(now.0).execute(tx).await?;
+    Ok(expired.rows_affected() == 1)
+}
+
+pub async fn input(conn: &mut Conn, id: BatchId) -> Result<Option<InputRow>> {
+    Ok(query_as(INPUT).bind(id.0).fetch_optional(conn).await?)
+}

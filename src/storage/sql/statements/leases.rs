@@ -1,0 +1,228 @@
+//! Lanes, leases and daemons.
+//!
+//! A lease is live while its daemon has a row: a heartbeat is one update of that row, however many leases there are, and
+//! never waits for a transaction that records rows. No statement here reads a clock: a daemon that is silent is declared
+//! dead by another, which has watched it on a monotonic clock.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::query::{announce, query, query_as, query_scalar};
+use super::{Conn, LOCK_LEASE};
+use crate::domain::ids::{BatchId, DaemonId, LeaseId};
+use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
+use crate::domain::time::Timestamp;
+use crate::storage::sql::leases::{LaneRow, LeaseRow};
+use crate::storage::sql::{End, to_u64};
+use crate::storage::{Beat, HeldLease, Result};
+
+const BEAT: &str = "
+    INSERT INTO daemons (id, lifetime, beats)
+    VALUES ($1, $2, $3)
+    ON CONFLICT (id) DO UPDATE SET lifetime = excluded.lifetime, beats = daemons.beats + 1";
+
+const DAEMONS: &str = "SELECT id, lifetime, beats FROM daemons ORDER BY id";
+
+// The counter tells whether the daemon has beaten since it was seen silent.
+const DECLARE_DEAD: &str = "DELETE FROM daemons WHERE id = $1 AND beats = $2";
+
+const LEAVE: &str = "DELETE FROM daemons WHERE id = $1";
+
+const HELD: &str = "
+    SELECT leases.id, leases.token, batches.status
+    FROM leases JOIN batches ON batches.id = leases.batch_id
+    WHERE leases.daemon_id = $1";
+
+const OPEN_LANES: &str = "
+    SELECT batch_id, no, model, next, last, expires_at
+    FROM (
+        SELECT lanes.batch_id, lanes.no, lanes.model, lanes.next, lanes.last, batches.expires_at,
+               ROW_NUMBER() OVER (
+                   PARTITION BY lanes.model ORDER BY batches.expires_at, lanes.batch_id, lanes.no
+               ) AS place
+        FROM lanes JOIN batches ON batches.id = lanes.batch_id
+        WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
+    ) AS open
+    WHERE place <= $1
+    ORDER BY place, expires_at, batch_id, no
+    LIMIT $2";
+
+// Compare-and-set on the cursor: of several claimers that saw the same cursor, one moves it.
+const MOVE_CURSOR: &str = "
+    UPDATE lanes
+    SET next = next + $4
+    WHERE batch_id = $1 AND no = $2 AND next = $3 AND next + $4 <= last
+      AND EXISTS (SELECT 1 FROM batches WHERE id = $1 AND status = 'in_progress')
+    RETURNING model";
+
+const LEASE: &str = "
+    INSERT INTO leases (id, batch_id, model, first, last, owed, daemon_id, token)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 1)";
+
+/// True of a lease that another daemon may take over: it was given back, or its daemon was declared dead. A daemon's own
+/// is never lapsed for itself, even while others hold it dead: it may be running.
+macro_rules! lapsed_for {
+    ($daemon:literal) => {
+        concat!(
+            "(leases.daemon_id IS NULL OR (leases.daemon_id <> ",
+            $daemon,
+            " AND NOT EXISTS (SELECT 1 FROM daemons WHERE daemons.id = leases.daemon_id)))"
+        )
+    };
+}
+
+const LAPSED: &str = concat!(
+    "SELECT id, token, batch_id, model
+     FROM (
+         SELECT leases.id, leases.token, leases.batch_id, leases.model, batches.expires_at,
+                ROW_NUMBER() OVER (PARTITION BY leases.model ORDER BY batches.expires_at, leases.id) AS place
+         FROM leases JOIN batches ON batches.id = leases.batch_id
+         WHERE batches.status = 'in_progress' AND ",
+    lapsed_for!("$1"),
+    "
+     ) AS lapsed
+     WHERE place <= $2
+     ORDER BY place, expires_at, id
+     LIMIT $3"
+);
+
+// Raises the token first; the new holder reads the ledger after this has committed, so that a late commit of the old
+// holder is either in what it reads, or refused.
+const TAKE_OVER: &str = concat!(
+    "UPDATE leases
+     SET token = token + 1, deaths = deaths + CASE WHEN daemon_id IS NULL THEN 0 ELSE 1 END, daemon_id = $3
+     WHERE id = $1 AND token = $2 AND ",
+    lapsed_for!("$3"),
+    "
+     RETURNING id, batch_id, model, first, last, token, owed, deaths"
+);
+
+// Whoever gives a lease back has not died of the row that was alone.
+const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id = $1 AND token = $2";
+
+const CORRECT_OWED: &str = "UPDATE leases SET owed = $3 WHERE id = $1 AND token = $2";
+const DROP_SETTLED: &str = "DELETE FROM leases WHERE id = $1 AND token = $2 AND owed = 0";
+
+const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
+
+const IS_HELD: &str = "
+    SELECT 1
+    FROM leases JOIN daemons ON daemons.id = leases.daemon_id
+    WHERE leases.batch_id = $1 AND leases.first <= $2 AND leases.last > $2
+    LIMIT 1";
+
+pub async fn beat(tx: &mut Conn, daemon: DaemonId, lifetime: Duration) -> Result<End<Beat>> {
+    // Begins anywhere: a daemon that was declared dead and lives again has another count than the one seen.
+    let first = i64::from(rand::random::<u32>());
+    query(BEAT).bind(daemon.0).bind(Timestamp(0).plus(lifetime).0).bind(first).execute(&mut *tx).await?;
+    Ok(End::Commit(Beat { leases: held(tx, daemon).await?, daemons: daemons(tx).await? }))
+}
+
+async fn held(tx: &mut Conn, daemon: DaemonId) -> Result<Vec<HeldLease>> {
+    let held: Vec<(Uuid, i64, String)> = query_as(HELD).bind(daemon.0).fetch_all(tx).await?;
+    let lease = |(id, token, status): (Uuid, i64, String)| {
+        let runs = status == "in_progress";
+        HeldLease { lease: FencedLease { id: LeaseId(id), token }, runs }
+    };
+    Ok(held.into_iter().map(lease).collect())
+}
+
+async fn daemons(tx: &mut Conn) -> Result<Vec<DaemonPulse>> {
+    let daemons: Vec<(Uuid, i64, i64)> = query_as(DAEMONS).fetch_all(tx).await?;
+    let pulse = |(id, lifetime, beats): (Uuid, i64, i64)| {
+        let lifetime = Duration::from_millis(to_u64(lifetime));
+        DaemonPulse { id: DaemonId(id), lifetime, beats }
+    };
+    Ok(daemons.into_iter().map(pulse).collect())
+}
+
+pub async fn declare_dead(tx: &mut Conn, silent: DaemonPulse) -> Result<End<bool>> {
+    let declared = query(DECLARE_DEAD).bind(silent.id.0).bind(silent.beats).execute(tx).await?;
+    Ok(End::Commit(declared.rows_affected() == 1))
+}
+
+pub async fn leave(tx: &mut Conn, daemon: DaemonId) -> Result<End<()>> {
+    query(LEAVE).bind(daemon.0).execute(tx).await?;
+    Ok(End::Commit(()))
+}
+
+pub async fn open_lanes(conn: &mut Conn, of_a_model: u32, limit: u32) -> Result<Vec<LaneRow>> {
+    Ok(query_as(OPEN_LANES).bind(i64::from(of_a_model)).bind(i64::from(limit)).fetch_all(conn).await?)
+}
+
+pub async fn claim(tx: &mut Conn, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<End<Option<Lease>>> {
+    let model: Option<String> = query_scalar(MOVE_CURSOR)
+        .bind(lane.batch_id.0)
+        .bind(i64::from(lane.no))
+        .bind(i64::from(lane.next))
+        .bind(i64::from(rows))
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(model) = model else { return Ok(End::Commit(None)) };
+    let (first, last) = (lane.next, lane.next + rows);
+    let lease =
+        Lease { id: LeaseId::new(), batch_id: lane.batch_id, model, first, last, token: 1, owed: rows, deaths: 0 };
+    insert(tx, &lease, daemon).await?;
+    Ok(End::Commit(Some(lease)))
+}
+
+async fn insert(tx: &mut Conn, lease: &Lease, daemon: DaemonId) -> Result<()> {
+    query(LEASE)
+        .bind(lease.id.0)
+        .bind(lease.batch_id.0)
+        .bind(&lease.model)
+        .bind(i64::from(lease.first))
+        .bind(i64::from(lease.last))
+        .bind(i64::from(lease.owed))
+        .bind(daemon.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+pub async fn lapsed(conn: &mut Conn, daemon: DaemonId, of_a_model: u32, limit: u32) -> Result<Vec<LapsedLease>> {
+    let lapsed = query_as(LAPSED).bind(daemon.0).bind(i64::from(of_a_model)).bind(i64::from(limit));
+    let rows: Vec<(Uuid, i64, Uuid, String)> = lapsed.fetch_all(conn).await?;
+    let lapsed = |(id, token, batch, model): (Uuid, i64, Uuid, String)| LapsedLease {
+        lease: FencedLease { id: LeaseId(id), token },
+        batch_id: BatchId(batch),
+        model: model.into(),
+    };
+    Ok(rows.into_iter().map(lapsed).collect())
+}
+
+pub async fn take_over(tx: &mut Conn, lapsed: FencedLease, daemon: DaemonId) -> Result<End<Option<LeaseRow>>> {
+    let taken = query_as(TAKE_OVER).bind(lapsed.id.0).bind(lapsed.token).bind(daemon.0);
+    Ok(End::Commit(taken.fetch_optional(tx).await?))
+}
+
+pub async fn give_back(tx: &mut Conn, lease: FencedLease) -> Result<End<()>> {
+    let given = query(GIVE_BACK).bind(lease.id.0).bind(lease.token).execute(&mut *tx).await?;
+    if given.rows_affected() > 0 {
+        announce(tx).await?;
+    }
+    Ok(End::Commit(()))
+}
+
+pub async fn correct_owed(tx: &mut Conn, lease: FencedLease, owed: u32) -> Result<End<()>> {
+    query(CORRECT_OWED).bind(lease.id.0).bind(lease.token).bind(i64::from(owed)).execute(&mut *tx).await?;
+    query(DROP_SETTLED).bind(lease.id.0).bind(lease.token).execute(tx).await?;
+    Ok(End::Commit(()))
+}
+
+pub async fn try_alone(tx: &mut Conn, lease: FencedLease) -> Result<End<Option<u32>>> {
+    let tries: Option<i64> = query_scalar(TRY_ALONE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
+    Ok(End::Commit(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX))))
+}
+
+pub async fn is_held(conn: &mut Conn, batch: BatchId, position: u32) -> Result<bool> {
+    let held: Option<i32> = query_scalar(IS_HELD).bind(batch.0).bind(i64::from(position)).fetch_optional(conn).await?;
+    Ok(held.is_some())
+}
+
+/// Whether the lease is held with this token, which then stays so until the transaction ends.
+pub async fn lock(tx: &mut Conn, lease: FencedLease) -> Result<bool> {
+    let held: Option<i32> = query_scalar(LOCK_LEASE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
+    Ok(held.is_some())
+}

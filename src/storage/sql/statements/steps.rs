@@ -1,0 +1,133 @@
+//! The steps of rows that take more than one call.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
+use super::query::{query, query_as, query_scalar};
+use super::{Conn, leases};
+use crate::domain::ids::RequestId;
+use crate::domain::lease::FencedLease;
+use crate::domain::response::{StepBody, StepState};
+use crate::domain::time::Timestamp;
+use crate::storage::sql::End;
+use crate::storage::sql::steps::StepRow;
+use crate::storage::{Result, StepWrite};
+
+const WRITE: &str = "
+    INSERT INTO response_steps
+        (batch_id, row, seq, path, call_id, state, attempts, request, response, error, started_at, ended_at) ";
+
+// What has ended well stays as it is.
+const OR_UPDATE: &str = "
+    ON CONFLICT (batch_id, row, seq) DO UPDATE
+    SET state = excluded.state, attempts = excluded.attempts, response = excluded.response, error = excluded.error,
+        started_at = excluded.started_at, ended_at = excluded.ended_at
+    WHERE response_steps.state <> 'completed'";
+
+/// Steps of one statement: as many as make its round trip cheap, and few beside the values a statement can have.
+const TOGETHER: usize = 64;
+
+const OF_ROW: &str = "
+    SELECT seq, path, call_id, state, attempts, request, response, error, started_at, ended_at
+    FROM response_steps
+    WHERE batch_id = $1 AND row = $2
+    ORDER BY seq";
+
+// The batches that have steps, found one after the other by their ids: few, however many steps there are.
+const ENDED_WITH_STEPS: &str = "
+    WITH RECURSIVE kept (batch_id) AS (
+        SELECT (SELECT batch_id FROM response_steps ORDER BY batch_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT next.batch_id FROM response_steps AS next
+            WHERE next.batch_id > kept.batch_id ORDER BY next.batch_id LIMIT 1
+        )
+        FROM kept
+        WHERE kept.batch_id IS NOT NULL
+    )
+    SELECT batches.id
+    FROM kept JOIN batches ON batches.id = kept.batch_id
+    WHERE COALESCE(batches.completed_at, batches.expired_at, batches.cancelled_at) <= $1
+    LIMIT 1";
+
+// The steps of the first rows, as many rows as are given.
+const FORGET: &str = "
+    DELETE FROM response_steps
+    WHERE batch_id = $1 AND row <= (
+        SELECT MAX(first.row)
+        FROM (SELECT DISTINCT row FROM response_steps WHERE batch_id = $1 ORDER BY row LIMIT $2) AS first
+    )";
+
+/// PostgreSQL's texts have no NUL. JSON needs none: it spells it.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Of each step the write that stays: the one that ends it well, or else the last. A statement cannot write a row twice.
+fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite> {
+    let mut staying = BTreeMap::new();
+    for write in writes {
+        let known = staying.entry((write.row, write.step.seq)).or_insert(write);
+        if known.step.state != StepState::Completed {
+            *known = write;
+        }
+    }
+    staying.into_values().collect()
+}
+
+pub async fn record(tx: &mut Conn, writes: &[StepWrite]) -> Result<End<BTreeSet<FencedLease>>> {
+    // In the order in which a flush locks them, so that the two do not wait for each other.
+    let held: BTreeSet<_> = writes.iter().map(|write| (write.row.batch, write.lease)).collect();
+    let mut lost = BTreeSet::new();
+    for (_, lease) in held {
+        if !leases::lock(tx, lease).await? {
+            lost.insert(lease);
+        }
+    }
+    let staying = staying(writes.iter().filter(|write| !lost.contains(&write.lease)));
+    for together in staying.chunks(TOGETHER) {
+        insert(tx, together).await?;
+    }
+    Ok(End::Commit(lost))
+}
+
+/// One round trip for all of them: it takes longer than the writing.
+async fn insert(tx: &mut Conn, writes: &[&StepWrite]) -> Result<()> {
+    let mut query = QueryBuilder::new(WRITE);
+    query.push_values(writes, |mut values, write| {
+        let step = &write.step;
+        let call_id = match &step.body {
+            StepBody::ModelCall(_) => None,
+            StepBody::ToolCall(call, _) => Some(text(&call.call_id)),
+        };
+        values
+            .push_bind(write.row.batch.0)
+            .push_bind(i64::from(write.row.row))
+            .push_bind(i64::from(step.seq))
+            .push_bind(step.path.to_string())
+            .push_bind(call_id)
+            .push_bind(step.state.as_str())
+            .push_bind(i64::from(step.attempts))
+            .push_bind(step.request_json())
+            .push_bind(step.response_json())
+            .push_bind(step.error.as_deref().map(text))
+            .push_bind(step.started_at.0)
+            .push_bind(step.ended_at.map(|at| at.0));
+    });
+    // Its text differs with how many there are, so that it is not worth keeping prepared.
+    query.push(OR_UPDATE).build().persistent(false).execute(tx).await?;
+    Ok(())
+}
+
+pub async fn of_row(conn: &mut Conn, row: RequestId) -> Result<Vec<StepRow>> {
+    Ok(query_as(OF_ROW).bind(row.batch.0).bind(i64::from(row.row)).fetch_all(conn).await?)
+}
+
+pub async fn forget(tx: &mut Conn, ended_before: Timestamp, rows: u32) -> Result<End<u64>> {
+    let batch: Option<Uuid> = query_scalar(ENDED_WITH_STEPS).bind(ended_before.0).fetch_optional(&mut *tx).await?;
+    let Some(batch) = batch else { return Ok(End::Commit(0)) };
+    let forgotten = query(FORGET).bind(batch).bind(i64::from(rows)).execute(tx).await?;
+    Ok(End::Commit(forgotten.rows_affected()))
+}
