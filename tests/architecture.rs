@@ -160,8 +160,8 @@ fn the_source_uses_the_words_of_the_glossary() {
     assert_eq!(missing, MISSING_WORDS);
 }
 
-/// The types that a file declares, and whether each is `pub` in any form. What its tests declare is left out, and so are
-/// aliases inside of `impl` blocks.
+/// The types that a file declares, and whether each is `pub` in any form. What its tests declare is left out, and so
+/// are aliases inside of `impl` blocks.
 fn declared_types(text: &str) -> Vec<(&str, bool)> {
     let code = text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(code, _)| code);
     let declared = code.lines().filter_map(|line| {

@@ -1,4 +1,4 @@
-//! `batchwright demo`: the first thing a newcomer runs. Everything is real but the inference server.
+//! `batchwright demo`: one batch from upload to proof. Only the inference server is simulated.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -115,7 +115,7 @@ fn input(rows: u32) -> String {
     input
 }
 
-/// What any client does, over HTTP.
+/// A client of the API, over HTTP.
 struct Client {
     http: reqwest::Client,
     base_url: String,

@@ -45,8 +45,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
 pub struct ServeArgs {
-    /// Settings file in TOML, with the names of these flags as keys and tables of tools. Flags and environment variables win
-    /// over it.
+    /// Settings file in TOML, with the names of these flags as keys and tables of tools. Flags and environment
+    /// variables win over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! Where things are kept.
+//! The database and the blob store.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::Secret;
 
-/// Where things are kept.
+/// The database and the blob store.
 #[derive(Args, Debug, Clone)]
 pub struct StorageConfig {
-    /// Directory for the embedded database and for files, created if it does not exist. One process at a time can use it.
+    /// Directory for the embedded database and for files, created if it does not exist. One process at a time can use
+    /// it.
     #[arg(long, value_name = "DIRECTORY", default_value = "./batchwright-data")]
     pub data_dir: PathBuf,
 

@@ -51,8 +51,8 @@ pub fn trusting_client(headers: HeaderMap, quiet: Duration) -> Result<Client, re
     client(headers, quiet).build()
 }
 
-/// A server that says nothing for as long as `quiet` is given up, also if nobody waits for it any more. Longer than anybody
-/// waits, so that who waits knows why.
+/// A server that says nothing for as long as `quiet` is given up, also if nobody waits for it any more. Longer than
+/// anybody waits, so that who waits knows why.
 fn client(headers: HeaderMap, quiet: Duration) -> ClientBuilder {
     // Fails only if a provider is installed already, which is then the embedding program's choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
