@@ -3,7 +3,9 @@
 //!
 //! Run it with `cargo run --example custom_processor`.
 
+use anyhow::Context as _;
 use async_trait::async_trait;
+use batchwright::client::{BatchRequest, Client, Polling};
 use batchwright::domain::outcome::HttpResponse;
 use batchwright::domain::request::{Claimed, Request, RequestCompletionResult};
 use batchwright::domain::time::Clock;
@@ -11,7 +13,6 @@ use batchwright::processor::{CancellationFuture, ProcessorError, RequestProcesso
 use batchwright::storage::Storage;
 use batchwright::upstream::{HttpClient, NoUpstream};
 use batchwright::{ServeConfig, Service};
-use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 /// Answers every row at once. A processor that takes longer stops when its `CancellationFuture` resolves.
@@ -52,20 +53,12 @@ async fn main() -> anyhow::Result<()> {
 
 /// What a client in any language does: upload, create, wait, download.
 async fn run_a_batch(base_url: &str) -> anyhow::Result<String> {
-    // Needed once in a program that builds an HTTP client of its own.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::ClientBuilder::new().build()?;
+    let client = Client::new(base_url)?;
     let body = json!({ "model": "shout", "messages": [{ "role": "user", "content": "Hello, world" }] });
     let row = json!({ "custom_id": "greeting", "method": "POST", "url": "/v1/chat/completions", "body": body });
-    let form = Form::new().text("purpose", "batch").part("file", Part::text(row.to_string()).file_name("a.jsonl"));
-    let file: Value = http.post(format!("{base_url}/files")).multipart(form).send().await?.json().await?;
-    let new = json!({ "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
-    let mut batch: Value = http.post(format!("{base_url}/batches")).json(&new).send().await?.json().await?;
-    let url = format!("{base_url}/batches/{}", batch["id"].as_str().unwrap_or_default());
-    while batch["status"] != "completed" {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        batch = http.get(&url).send().await?.json().await?;
-    }
-    let output = batch["output_file_id"].as_str().unwrap_or_default();
-    Ok(http.get(format!("{base_url}/files/{output}/content")).send().await?.text().await?)
+    let file = client.upload_bytes("greeting.jsonl", row.to_string()).await?;
+    let batch = client.create_batch(&BatchRequest::new(file.id, "/v1/chat/completions")).await?;
+    let batch = client.wait(&batch.id, Polling::default(), |_| ()).await?;
+    let output = batch.output_file_id.context("the row has no answer")?;
+    Ok(String::from_utf8(client.content(&output).await?)?)
 }

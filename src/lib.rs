@@ -1,30 +1,37 @@
 //! batchwright gives any OpenAI-compatible inference server the OpenAI Files and Batch API.
 //!
-//! The crate is the program `batchwright` and, for programs that embed it, its parts: a [`daemon::Daemon`] that runs
-//! rows through a [`processor::RequestProcessor`] of your own, an [`api::router`] to serve, and a [`Service`] that puts
-//! both together. `examples/custom_processor.rs` shows how. The modules, in reading order:
+//! The crate is the program `batchwright` and, for programs that embed it, a library. Its front door is
+//! [`app::Service`]: storage, API and daemon in one process, with a [`processor::RequestProcessor`] of your own if you
+//! like. `examples/custom_processor.rs` shows how. [`client::Client`] talks to a service from another process. The
+//! modules, in reading order:
 //!
 //! - [`domain`]: what the words mean, without I/O.
 //! - [`config`](mod@config): settings.
 //! - [`telemetry`]: logs and metrics; [`wakeup`]: the hint that there is something to do.
+//! - [`net`]: what all calls of other servers have in common.
 //! - [`storage`]: metadata in SQL, bytes in a blob store.
 //! - [`intake`]: an upload becomes a blob, a row index and a report.
-//! - [`service`]: actions that need more than one storage call.
 //! - [`upstream`], [`tools`], [`processor`]: one row, one or more calls.
 //! - [`daemon`]: claims rows, runs them, records what became of them.
+//! - [`actions`]: what needs more than one storage call, or a decision.
 //! - [`api`]: HTTP in, HTTP out.
+//! - [`client`]: a client of this API, for programs.
 //! - [`simulator`], [`verify`]: a stand-in for an inference server, and the proof that nothing was lost or doubled.
-//! - [`cli`]: one file for each command; `serve` puts everything together.
+//! - [`app`]: puts everything together, serves, and stops in order.
+//! - [`cli`]: one file for each command.
 
+pub mod actions;
 pub mod api;
+pub mod app;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod domain;
 mod fault;
 pub mod intake;
+pub mod net;
 pub mod processor;
-pub mod service;
 pub mod simulator;
 pub mod storage;
 mod sync;
@@ -34,5 +41,5 @@ pub mod upstream;
 pub mod verify;
 pub mod wakeup;
 
-pub use cli::Service;
+pub use app::Service;
 pub use config::ServeConfig;

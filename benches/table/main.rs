@@ -16,7 +16,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use client::Client;
+use batchwright::client::Client;
+use client::{create_batch, upload, wait_for};
 use process::Process;
 
 const ROWS: u32 = 50_000;
@@ -102,7 +103,7 @@ async fn intake(directory: &Path) -> Result<()> {
     let bytes = file.len() as u64;
     let mut disk = Vec::new();
     let server = Process::serve(&directory.join("intake"), "http://127.0.0.1:9/v1", &["--role", "api"])?;
-    let client = Client::new(&server.address);
+    let client = Client::new(&server.address)?;
     let mut uploads = Vec::new();
     for _ in 0..5 {
         let started = Instant::now();
@@ -112,13 +113,13 @@ async fn intake(directory: &Path) -> Result<()> {
         disk.push(started.elapsed());
         let copy = file.clone();
         let started = Instant::now();
-        client.upload(copy).await?;
+        upload(&client, copy).await?;
         uploads.push(started.elapsed());
     }
-    let (upload, disk) = (median(uploads), median(disk));
+    let (uploading, disk) = (median(uploads), median(disk));
     row(
         &format!("intake of {ROWS} rows, {} MB, validated and synced", bytes / 1_000_000),
-        megabytes_a_second(bytes, upload),
+        megabytes_a_second(bytes, uploading),
         format!("writing and syncing the same bytes alone: {}", megabytes_a_second(bytes, disk)),
     );
     Ok(())
@@ -127,13 +128,13 @@ async fn intake(directory: &Path) -> Result<()> {
 async fn creation(directory: &Path) -> Result<()> {
     let limits = ["--role", "api", "--max-batch-rows", "1000000", "--max-batch-bytes", "4GiB"];
     let server = Process::serve(&directory.join("creation"), "http://127.0.0.1:9/v1", &limits)?;
-    let client = Client::new(&server.address);
+    let client = Client::new(&server.address)?;
     for rows in [1_000, 50_000, 1_000_000] {
-        let file = client.upload(input(rows)).await?;
+        let file = upload(&client, input(rows)).await?;
         let mut times = Vec::new();
         for _ in 0..9 {
             let started = Instant::now();
-            client.create_batch(&file, CHAT).await?;
+            create_batch(&client, &file, CHAT).await?;
             times.push(started.elapsed());
         }
         row(&format!("POST /v1/batches for {rows} rows"), millis(median(times)), "median of 9");
@@ -144,15 +145,15 @@ async fn creation(directory: &Path) -> Result<()> {
 async fn first_request(directory: &Path) -> Result<()> {
     let (address, mut arrivals) = client::upstream_that_notes_arrivals().await?;
     let server = Process::serve(&directory.join("first"), &address, &[])?;
-    let client = Client::new(&server.address);
+    let client = Client::new(&server.address)?;
     let mut times = Vec::new();
     for _ in 0..9 {
-        let file = client.upload(input(1)).await?;
+        let file = upload(&client, input(1)).await?;
         let started = Instant::now();
-        let batch = client.create_batch(&file, CHAT).await?;
+        let batch = create_batch(&client, &file, CHAT).await?;
         let arrived = arrivals.recv().await.ok_or("the upstream ended")?;
         times.push(arrived.duration_since(started));
-        client.wait_for(&batch, Duration::from_millis(5)).await?;
+        wait_for(&client, &batch, Duration::from_millis(5)).await?;
     }
     row("from POST /v1/batches to the first upstream request", millis(median(times)), "median of 9");
     Ok(())
@@ -166,11 +167,11 @@ async fn drain(directory: &Path) -> Result<()> {
     let upstream = Process::simulate()?;
     let concurrency = CONCURRENCY.to_string();
     let server = Process::serve(&directory.join("drain"), &upstream.address, &["--max-concurrency", &concurrency])?;
-    let client = Client::new(&server.address);
-    let file_id = client.upload(file).await?;
+    let client = Client::new(&server.address)?;
+    let file_id = upload(&client, file).await?;
 
     let (mut bare_rates, mut rates, mut bare_cpu, mut cpu, mut reads) = (vec![], vec![], vec![], vec![], vec![]);
-    let mut batch = serde_json::Value::Null;
+    let mut output = None;
     for _ in 0..3 {
         let bare = process::bare_loop(&upstream.address, &path)?;
         bare_rates.push(bare.rows_a_second);
@@ -178,12 +179,12 @@ async fn drain(directory: &Path) -> Result<()> {
 
         let cpu_before = server.cpu_time()?;
         let started = Instant::now();
-        let id = client.create_batch(&file_id, CHAT).await?;
-        let (ended, times) = client.wait_for(&id, Duration::from_millis(10)).await?;
+        let id = create_batch(&client, &file_id, CHAT).await?;
+        let (ended, times) = wait_for(&client, &id, Duration::from_millis(10)).await?;
         rates.push(f64::from(ROWS) / started.elapsed().as_secs_f64());
         cpu.push(server.cpu_time()?.saturating_sub(cpu_before).as_secs_f64() * 1e6 / f64::from(ROWS));
         reads.extend(times);
-        batch = ended;
+        output = ended.output_file_id;
     }
     let (rate, bare_rate) = (middle(rates), middle(bare_rates));
     row(
@@ -205,12 +206,12 @@ async fn drain(directory: &Path) -> Result<()> {
         format!("median {}, {} reads", millis(reads[reads.len() / 2]), reads.len()),
     );
 
-    let output = batch["output_file_id"].as_str().ok_or("the batch has no output")?.to_owned();
+    let output = output.ok_or("the batch has no output")?;
     let mut downloads = Vec::new();
     let mut bytes = 0;
     for _ in 0..9 {
         let started = Instant::now();
-        bytes = client.download(&output).await?;
+        bytes = client.download(&output, &mut tokio::io::sink()).await?;
         downloads.push(started.elapsed());
     }
     row(
@@ -228,7 +229,7 @@ async fn memory(directory: &Path) -> Result<()> {
     let file = input(1_000_000);
     let bytes = file.len() as u64;
     let started = Instant::now();
-    Client::new(&server.address).upload(file).await?;
+    upload(&Client::new(&server.address)?, file).await?;
     let took = started.elapsed();
     row(
         &format!("peak memory of the server, upload of {} MB", bytes / 1_000_000),

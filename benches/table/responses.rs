@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
+use batchwright::client::Client;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{create_batch, upload, wait_for};
 use crate::process::Process;
 use crate::{CONCURRENCY, Result, middle, row};
 
@@ -30,7 +31,7 @@ pub async fn responses(directory: &Path) -> Result<()> {
     let concurrency = CONCURRENCY.to_string();
     let flags = ["--config", settings.to_str().ok_or("a path that is no text")?, "--max-concurrency", &concurrency];
     let server = Process::serve(&directory.join("data"), &upstream.address, &flags)?;
-    let client = Client::new(&server.address);
+    let client = Client::new(&server.address)?;
 
     let mut plain = Side::new(&client, &json!("How much is two and three?"), &json!([])).await?;
     let call = json!({ "turns": [[{ "name": "add", "arguments": { "a": 2, "b": 3 } }]] });
@@ -97,16 +98,16 @@ impl Side {
                 json!({ "custom_id": number.to_string(), "method": "POST", "url": "/v1/responses", "body": body });
             writeln!(file, "{line}")?;
         }
-        Ok(Self { file: client.upload(file).await?, rates: Vec::new(), cpu: Duration::ZERO })
+        Ok(Self { file: upload(client, file).await?, rates: Vec::new(), cpu: Duration::ZERO })
     }
 
     async fn run(&mut self, server: &Process, client: &Client) -> Result<()> {
         let cpu_before = server.cpu_time()?;
         let started = Instant::now();
-        let batch = client.create_batch(&self.file, "/v1/responses").await?;
-        let (ended, _) = client.wait_for(&batch, Duration::from_millis(10)).await?;
-        if ended["request_counts"]["completed"] != ROWS {
-            return Err(ended.to_string().into());
+        let batch = create_batch(client, &self.file, "/v1/responses").await?;
+        let (ended, _) = wait_for(client, &batch, Duration::from_millis(10)).await?;
+        if ended.request_counts.completed != u64::from(ROWS) {
+            return Err(format!("{ended:?}").into());
         }
         self.rates.push(f64::from(ROWS) / started.elapsed().as_secs_f64());
         self.cpu += server.cpu_time()?.saturating_sub(cpu_before);

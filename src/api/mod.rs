@@ -5,6 +5,7 @@
 
 mod batches;
 mod error;
+mod expires_after;
 mod extract;
 mod files;
 mod health;
@@ -27,8 +28,8 @@ pub use router::{health_router, router};
 pub use server::{ServerLimits, ShutdownTokens, serve};
 
 use crate::domain::batch::Window;
+use crate::domain::report::IntakeLimits;
 use crate::domain::time::Clock;
-use crate::intake::IntakeLimits;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::Liveness;

@@ -1,7 +1,8 @@
 //! `batchwright demo`: one batch from upload to proof. Only the inference server is simulated.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,14 +10,16 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::multipart::{Form, Part};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::serve::Service;
 use super::shutdown;
+use crate::app::Service;
+use crate::client::{BatchRequest, Client, Polling, RemoteBatch};
 use crate::config::ServeConfig;
+use crate::domain::batch::BatchStatus;
+use crate::domain::endpoint::Endpoint;
 use crate::simulator::{self, Simulator, SimulatorArgs};
 use crate::telemetry::logs;
 use crate::verify::{VerifyArgs, verify};
@@ -55,10 +58,10 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     }));
     println!("batchwright listens on {base_url}.\n");
 
-    let client = Client { http: reqwest::ClientBuilder::new().build()?, base_url: base_url.clone() };
+    let client = Client::new(&base_url)?;
     std::fs::write(&files.input, input(args.rows))?;
-    let batch = client.run(&files.input, u64::from(args.rows)).await?;
-    let proof = client.fetch_and_verify(&batch, &files).await?;
+    let batch = run_batch(&client, &files.input, u64::from(args.rows)).await?;
+    let proof = fetch_and_verify(&client, &batch, &files).await?;
     println!("{}", by_hand(&base_url, &files.input));
 
     if std::io::stdout().is_terminal() {
@@ -109,82 +112,53 @@ fn input(rows: u32) -> String {
                 { "role": "user", "content": format!("Is {row} a prime number?") },
             ],
         });
-        let line = json!({ "custom_id": format!("prime-{row}"), "method": "POST", "url": "/v1/chat/completions", "body": body });
+        let url = Endpoint::ChatCompletions.as_str();
+        let line = json!({ "custom_id": format!("prime-{row}"), "method": "POST", "url": url, "body": body });
         writeln!(input, "{line}").expect("a String takes all");
     }
     input
 }
 
-/// A client of the API, over HTTP.
-struct Client {
-    http: reqwest::Client,
-    base_url: String,
+/// Uploads the input and runs it as a batch.
+async fn run_batch(client: &Client, input: &Path, rows: u64) -> anyhow::Result<RemoteBatch> {
+    let file = client.upload_file(input).await?;
+    println!("Uploaded {rows} requests from {} as {}.", input.display(), file.id);
+    let batch = client.create_batch(&BatchRequest::new(file.id, Endpoint::ChatCompletions.as_str())).await?;
+    println!("Created batch {}.", batch.id);
+
+    let bar = ProgressBar::new(rows)
+        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} requests  {per_sec}  {eta} left")?);
+    let show = |batch: &RemoteBatch| bar.set_position(batch.request_counts.completed + batch.request_counts.failed);
+    let batch = client.wait(&batch.id, Polling::every(POLL_EVERY), show).await?;
+    let rate = bar.per_sec();
+    bar.finish();
+    println!("The batch is {} after {:.1} s ({rate:.0} requests/s).", batch.status, bar.elapsed().as_secs_f64());
+    ensure!(batch.status == BatchStatus::Completed, "the batch did not complete: {:?}", batch.errors);
+    Ok(batch)
 }
 
-impl Client {
-    async fn run(&self, input: &Path, rows: u64) -> anyhow::Result<Value> {
-        let file = Part::bytes(std::fs::read(input)?).file_name("input.jsonl");
-        let form = Form::new().text("purpose", "batch").part("file", file);
-        let file = answer(self.http.post(self.url("files")).multipart(form)).await?;
-        println!("Uploaded {rows} requests from {} as {}.", input.display(), text(&file["id"]));
-
-        let new =
-            json!({ "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
-        let mut batch = answer(self.http.post(self.url("batches")).json(&new)).await?;
-        let id = batch["id"].as_str().context("a batch has an id")?.to_owned();
-        println!("Created batch {id}.");
-
-        let bar = ProgressBar::new(rows)
-            .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} requests  {per_sec}  {eta} left")?);
-        while !matches!(batch["status"].as_str(), Some("completed" | "failed" | "expired" | "cancelled")) {
-            tokio::time::sleep(POLL_EVERY).await;
-            batch = answer(self.http.get(self.url(&format!("batches/{id}")))).await?;
-            let counts = &batch["request_counts"];
-            bar.set_position(counts["completed"].as_u64().unwrap_or(0) + counts["failed"].as_u64().unwrap_or(0));
-        }
-        let rate = bar.per_sec();
-        bar.finish();
-        println!(
-            "The batch is {} after {:.1} s ({rate:.0} requests/s).",
-            text(&batch["status"]),
-            bar.elapsed().as_secs_f64()
-        );
-        ensure!(batch["status"] == "completed", "the batch did not complete: {batch}");
-        Ok(batch)
+/// Downloads the results and proves them. True if the proof holds.
+async fn fetch_and_verify(client: &Client, batch: &RemoteBatch, files: &DemoFiles) -> anyhow::Result<bool> {
+    let mut args = VerifyArgs { input: files.input.clone(), output: None, errors: None };
+    if let Some(id) = &batch.output_file_id {
+        client.download_to(id, &files.output).await?;
+        println!("\nThe output is in {}. Its first line:", files.output.display());
+        println!("{}\n", first_line(&files.output)?);
+        args.output = Some(files.output.clone());
     }
-
-    /// Downloads the results and proves them. True if the proof holds.
-    async fn fetch_and_verify(&self, batch: &Value, files: &DemoFiles) -> anyhow::Result<bool> {
-        let mut args = VerifyArgs { input: files.input.clone(), output: None, errors: None };
-        if let Some(id) = batch["output_file_id"].as_str() {
-            let output = self.download(id, &files.output).await?;
-            println!("\nThe output is in {}. Its first line:", files.output.display());
-            println!("{}\n", output.lines().next().unwrap_or_default());
-            args.output = Some(files.output.clone());
-        }
-        if let Some(id) = batch["error_file_id"].as_str() {
-            self.download(id, &files.errors).await?;
-            args.errors = Some(files.errors.clone());
-        }
-        let report = verify(&args)?;
-        println!("{report}");
-        Ok(report.holds())
+    if let Some(id) = &batch.error_file_id {
+        client.download_to(id, &files.errors).await?;
+        args.errors = Some(files.errors.clone());
     }
-
-    async fn download(&self, id: &str, to: &Path) -> anyhow::Result<String> {
-        let response = self.http.get(self.url(&format!("files/{id}/content"))).send().await?;
-        let text = response.error_for_status()?.text().await?;
-        std::fs::write(to, &text)?;
-        Ok(text)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}/{path}", self.base_url)
-    }
+    let verdict = verify(&args)?;
+    println!("{verdict}");
+    Ok(verdict.holds())
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
-    Ok(request.send().await?.error_for_status()?.json().await?)
+fn first_line(path: &Path) -> std::io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(File::open(path)?).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
 }
 
 fn by_hand(base_url: &str, input: &Path) -> String {
@@ -207,9 +181,4 @@ and in Python:
   batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
   print(client.batches.retrieve(batch.id).status)"#
     )
-}
-
-/// A member that is text, without quotes.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::opened::database;
+use crate::app::database;
 use crate::config::StorageConfig;
 
 pub(super) async fn run(config: StorageConfig) -> anyhow::Result<ExitCode> {

@@ -2,8 +2,6 @@
 
 mod demo;
 mod migrate;
-mod open_files;
-mod opened;
 mod serve;
 mod shutdown;
 
@@ -14,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use demo::DemoArgs;
-pub use serve::{ServeArgs, Service};
+pub use serve::ServeArgs;
 
 use crate::config::{StorageConfig, layered};
 use crate::simulator::{self, Simulator, SimulatorArgs};

@@ -4,8 +4,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::domain::batch::Window;
-use crate::domain::report::BatchLimits;
-use crate::intake::IntakeLimits;
+use crate::domain::report::{BatchLimits, IntakeLimits};
 
 /// The limits of files and batches.
 #[derive(Args, Debug, Clone)]

@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::domain::outcome::HttpResponse;
-use crate::domain::retry::RetryPolicy;
-use crate::processor::ShouldRetry;
+use crate::domain::retry::{RetryPolicy, ShouldRetry, may_pass};
 
 /// How rows are run.
 #[derive(Args, Debug, Clone)]
@@ -50,9 +49,7 @@ impl WorkerConfig {
     #[must_use]
     pub fn should_retry(&self) -> ShouldRetry {
         let further = self.retry_statuses.clone();
-        Arc::new(move |response: &HttpResponse| {
-            matches!(response.status, 408 | 425 | 429 | 500..=599) || further.contains(&response.status)
-        })
+        Arc::new(move |response: &HttpResponse| may_pass(response.status) || further.contains(&response.status))
     }
 }
 

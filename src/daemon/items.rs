@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, Retry};
-use super::duty::{Failure, Turn};
+use super::timer::{DutyError, TickResult};
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Timestamp;
 use crate::storage::blobs::{BlobError, Blobs};
@@ -40,8 +40,8 @@ pub(super) struct Items<Id> {
 
 impl<Id: Copy + Eq + Hash + Display> Items<Id> {
     /// Items of the duty of this name. One that fails is tried again at the latest after `longest_pause`.
-    pub(super) fn new(duty: &'static str, longest_pause: Duration, around: &Surroundings) -> Arc<Self> {
-        Arc::new(Self { duty, backoff: Backoff::up_to(longest_pause), around: around.clone() })
+    pub(super) fn new(duty: &'static str, longest_pause: Duration, around: &Surroundings) -> Self {
+        Self { duty, backoff: Backoff::up_to(longest_pause), around: around.clone() }
     }
 
     /// Works on everything there is, page after page: items that fail do not hide those behind them. An error is an
@@ -50,10 +50,10 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
         &self,
         page: impl Fn(Option<(Timestamp, Id)>) -> P,
         work: impl Fn(T) -> F,
-    ) -> Turn
+    ) -> TickResult
     where
         P: Future<Output = Result<WorkPage<Id, T>>>,
-        F: Future<Output = Turn>,
+        F: Future<Output = TickResult>,
     {
         let mut next = None;
         loop {
@@ -67,12 +67,12 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
     }
 
     /// Works on those of the items that are not in their pauses, `at_once` side by side. Returns those that went well.
-    pub(super) async fn each<T, F: Future<Output = Turn>>(
+    pub(super) async fn each<T, F: Future<Output = TickResult>>(
         &self,
         items: impl IntoIterator<Item = (Id, Result<T>)>,
         at_once: usize,
         work: impl Fn(Id, T) -> F,
-    ) -> std::result::Result<Vec<Id>, Failure> {
+    ) -> std::result::Result<Vec<Id>, DutyError> {
         let due = items.into_iter().filter(|(id, _)| self.backoff.is_due(*id, Instant::now()));
         let attempts = stream::iter(due).map(|(id, item)| {
             let attempt = item.map(|item| caught(work(id, item)));
@@ -104,7 +104,7 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
 
     /// Notes that an item failed, and logs it unless another attempt beside this one was faster. Gives the error back if
     /// it is an outage: then the item is not to blame, and has no pause.
-    pub(super) async fn failed(&self, id: Id, error: Failure) -> std::result::Result<Retry, Failure> {
+    pub(super) async fn failed(&self, id: Id, error: DutyError) -> std::result::Result<Retry, DutyError> {
         if self.around.is_outage(&*error).await {
             return Err(error);
         }
@@ -185,6 +185,6 @@ impl<'a> Cause<'a> {
 }
 
 /// A panic over one item would end the duty's loop, and with it the work on all others.
-async fn caught(work: impl Future<Output = Turn>) -> Turn {
+async fn caught(work: impl Future<Output = TickResult>) -> TickResult {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
 }

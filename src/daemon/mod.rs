@@ -1,71 +1,50 @@
-//! The built-in worker: who works, when, and how it stops.
+//! The built-in worker: what runs rows and ends batches, and how it stops.
 //!
-//! A row's way: `claim_loop` leases a range of a lane, `lease_run` reads its rows into the `queue`, as many callers as
-//! calls may run take one after the other and make an `attempt`, `recorder` makes outcomes durable.
-//! Beside it, duties that run on a short timer and whenever something happened: `admit`, `expire`, `finalize` and
-//! `heartbeat`; and those that keep the house: `compact`, `retain` and `sweep`.
+//! | room | what is in it |
+//! |---|---|
+//! | `rows` | a row's way: leased, read, queued, run by a worker |
+//! | `recording` | making outcomes durable |
+//! | `leases` | keeping leases, noticing that they are lost, declaring others dead |
+//! | `duties` | admitting, expiring and ending batches; merging, purging, removing orphans |
 //!
 //! To stop, the daemon claims and starts nothing more, lets calls in flight end for a grace time, aborts what is left,
 //! records what ended, and gives the rest back.
 
-mod admit;
-mod attempt;
-mod backlog;
 mod backoff;
-mod claim_loop;
-mod compact;
-mod context;
-mod duty;
-mod expire;
-mod finalize;
-mod heartbeat;
-mod held;
+mod duties;
 mod items;
-mod lease_run;
-mod lifeline;
+mod leases;
 mod lost_input;
-mod outcomes;
-mod owed;
-mod peers;
-mod queue;
-#[cfg(test)]
-mod queue_tests;
-mod recorder;
-mod retain;
-mod scheduler;
-mod share;
-mod sweep;
-mod worker;
+mod recording;
+mod rows;
+mod shared;
+mod timer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::wakeup::Wakeup;
-use context::Context;
-pub use context::DaemonSettings;
-use items::{Items, Surroundings};
-use outcomes::Outcomes;
-use queue::Queue;
-
+use self::duties::FlushCounts;
+use self::items::Surroundings;
+use self::leases::{Heartbeat, HeldLeases, LeaseValidity};
+use self::recording::{Outbox, Recorder};
+use self::rows::{Queue, RowRunner, Supply, Workers};
+use self::shared::{Shared, Shutdown};
+use self::timer::Timer;
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
-use crate::processor::{RequestProcessor, ShouldRetry};
+use crate::processor::{RequestProcessor, ShouldRetry, StepLog};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
-use crate::telemetry::{Liveness, chain};
+use crate::telemetry::{Liveness, metrics};
+use crate::upstream::limiter::Limiter;
 use crate::upstream::{HttpClient, Session};
+use crate::wakeup::Wakeup;
 
-/// How often each duty runs when nothing happens.
-const ADMIT_EVERY: Duration = Duration::from_secs(1);
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-const FINISH_EVERY: Duration = Duration::from_secs(1);
-const COMPACT_EVERY: Duration = Duration::from_secs(1);
-const RETAIN_EVERY: Duration = Duration::from_secs(30);
-/// How long an item that fails again and again waits at most to be tried once more.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+pub use shared::DaemonSettings;
 
 /// What a daemon works with.
 pub struct Daemon<S, H, P> {
@@ -77,6 +56,8 @@ pub struct Daemon<S, H, P> {
     pub http: H,
     /// What runs a row.
     pub processor: Arc<P>,
+    /// Where the processor hands in steps, which the daemon keeps.
+    pub steps: StepLog,
     /// Which answers are worth another attempt.
     pub should_retry: ShouldRetry,
     /// Where the time comes from.
@@ -92,9 +73,11 @@ pub struct RunningDaemon {
     tasks: TaskTracker,
     leases: TaskTracker,
     queue: Arc<Queue>,
-    outcomes: Arc<Outcomes>,
+    outbox: Arc<Outbox>,
     recorder: JoinHandle<()>,
-    stops: context::Stops,
+    steps: StepLog,
+    step_keeper: JoinHandle<()>,
+    shutdown: Shutdown,
     liveness: Liveness,
 }
 
@@ -107,60 +90,94 @@ where
     /// Sets the daemon to work.
     #[must_use]
     pub fn start(self) -> RunningDaemon {
-        let stops = context::Stops::default();
-        let liveness = Liveness::default();
-        let (recording, recorder) =
-            recorder::start(self.storage.clone(), self.blobs.clone(), self.clock.clone(), stops.clone());
-        let outcomes = recording.outcomes.clone();
-        let id = DaemonId::new();
-        let leases = TaskTracker::new();
+        let (liveness, shutdown) = (Liveness::default(), Shutdown::default());
         let around = Surroundings {
             storage: self.storage.clone(),
             blobs: self.blobs.clone(),
             liveness: liveness.clone(),
-            stopping: stops.stopping.clone(),
+            stopping: shutdown.stopping.clone(),
         };
-        let unreadable = Items::new("run", lost_input::LONGEST_PAUSE, &around);
-        let context = Context::new(id, self, stops.clone(), recording, leases.clone(), unreadable);
-        let context = Arc::new(context);
-        let (tasks, queue) = (TaskTracker::new(), context.queue.clone());
-        let wakeup = &context.wakeup;
-        let duty = |name, every| duty::Duty::new(name, every, wakeup, &stops.stopping, &liveness);
+        let (flush_counts, held) = (Arc::<FlushCounts>::default(), Arc::<HeldLeases>::default());
+        let (outbox, recorder) = self.start_recorder(&flush_counts, &held, &shutdown);
+        let (steps, step_keeper) = self.start_step_keeper(&shutdown);
+        let runner = Arc::new(self.runner(&outbox, &shutdown));
+        let shared = runner.shared.clone();
+        let (tasks, leases, queue) = (TaskTracker::new(), TaskTracker::new(), runner.queue.clone());
 
-        let (admit, items) = (context.clone(), Items::new("admit", LONGEST_PAUSE, &around));
-        tasks.spawn(duty("admit", ADMIT_EVERY).run(move || admit::tick(admit.clone(), items.clone())));
-        let expire = context.clone();
-        tasks.spawn(duty("expire", EXPIRE_EVERY).run(move || expire::tick(expire.clone())));
-        let (finish, items) = (context.clone(), Items::new("finalize", LONGEST_PAUSE, &around));
-        tasks.spawn(duty("finalize", FINISH_EVERY).run(move || finalize::tick(finish.clone(), items.clone())));
-        // These have nothing to do with what happens meanwhile.
-        let quiet = Wakeup::new();
-        let chore = |name, every| duty::Duty::new(name, every, &quiet, &stops.stopping, &liveness);
-        let (compact, items) = (context.clone(), Items::new("compact", LONGEST_PAUSE, &around));
-        tasks.spawn(chore("compact", COMPACT_EVERY).run(move || compact::tick(compact.clone(), items.clone())));
-        let (retain, items) = (context.clone(), Items::new("retain", LONGEST_PAUSE, &around));
-        tasks.spawn(chore("retain", RETAIN_EVERY).run(move || retain::tick(retain.clone(), items.clone())));
-        let (sweep, items) = (context.clone(), Items::new("sweep", LONGEST_PAUSE, &around));
-        let sweep_every = context.settings.sweep_every;
-        tasks.spawn(chore("sweep", sweep_every).run(move || sweep::tick(sweep.clone(), items.clone())));
+        // Some duties have nothing to do with what happens meanwhile.
+        let never_woken = Wakeup::new();
+        for duty in duties::all(&shared, flush_counts, &around) {
+            let wakeup = if duty.is_woken() { &shared.wakeup } else { &never_woken };
+            let timer = Timer::new(duty.name(), duty.every(), wakeup, &shutdown.stopping, &liveness);
+            tasks.spawn(async move { timer.run(|| duty.tick()).await });
+        }
+        let heartbeat = Heartbeat::new(&runner, held.clone());
         // The heart beats until the last lease is given back, not only until the daemon is told to stop.
-        let beat = context.clone();
-        let heart = duty::Duty::new("heartbeat", heartbeat::EVERY, wakeup, &stops.ended, &liveness);
+        let timer = Timer::new("heartbeat", leases::HEARTBEAT_EVERY, &shared.wakeup, &shutdown.ended, &liveness);
         tasks.spawn(async move {
-            heart.run(|| heartbeat::tick(beat.clone())).await;
-            if let Err(error) = beat.storage.leave(beat.id).await {
-                tracing::warn!(
-                    error = chain(&error),
-                    "the others learn only from its silence that this daemon has stopped"
-                );
-            }
+            timer.run(|| heartbeat.beat()).await;
+            heartbeat.leave().await;
         });
-        worker::Workers::start(context.clone(), tasks.clone());
-        let claims = duty::Duty::new("claim", claim_loop::LOOK_EVERY, wakeup, &stops.stopping, &liveness);
-        tasks.spawn(claim_loop::run(context, claims));
+        Workers::start(runner.clone(), tasks.clone());
+        let claims = Timer::new("claim", rows::LOOK_EVERY, &shared.wakeup, &shutdown.stopping, &liveness);
+        let supply = Supply::new(&runner, held, &around, leases.clone());
+        tasks.spawn(rows::claim(Arc::new(supply), claims));
 
-        tracing::info!(daemon_id = %id, "daemon started");
-        RunningDaemon { tasks, leases, queue, outcomes, recorder, stops, liveness }
+        tracing::info!(daemon_id = %shared.id, "daemon started");
+        RunningDaemon { tasks, leases, queue, outbox, recorder, steps, step_keeper, shutdown, liveness }
+    }
+
+    fn start_recorder(
+        &self,
+        flush_counts: &Arc<FlushCounts>,
+        held: &Arc<HeldLeases>,
+        shutdown: &Shutdown,
+    ) -> (Arc<Outbox>, JoinHandle<()>) {
+        let outbox = Arc::new(Outbox::new());
+        let recorder = Recorder {
+            storage: self.storage.clone(),
+            blobs: self.blobs.clone(),
+            clock: self.clock.clone(),
+            flush_counts: flush_counts.clone(),
+            held: held.clone(),
+        };
+        let (recorded, abandoned, shutdown) = (outbox.clone(), outbox.clone(), shutdown.clone());
+        let recording = async move { recorder.run(&recorded).await };
+        (outbox, tokio::spawn(recording::guard("recorder", recording, move || abandoned.abandon(), shutdown)))
+    }
+
+    fn start_step_keeper(&self, shutdown: &Shutdown) -> (StepLog, JoinHandle<()>) {
+        let (kept, abandoned, storage) = (self.steps.clone(), self.steps.clone(), self.storage.clone());
+        let keeping = async move { kept.run(&*storage).await };
+        let guarded = recording::guard("steps", keeping, move || abandoned.abandon(), shutdown.clone());
+        (self.steps.clone(), tokio::spawn(guarded))
+    }
+
+    fn runner(self, outbox: &Arc<Outbox>, shutdown: &Shutdown) -> RowRunner<S, H, P> {
+        // Of a limit that is shared this daemon has nothing until it knows its share.
+        let is_shared = self.settings.global_max_concurrency.is_some();
+        let limiter = Limiter::new(if is_shared { 0 } else { self.settings.max_concurrency });
+        metrics::concurrency_limited_to(limiter.limit());
+        let shared = Shared {
+            id: DaemonId::new(),
+            started: Instant::now(),
+            storage: self.storage,
+            blobs: self.blobs,
+            clock: self.clock,
+            wakeup: self.wakeup,
+            settings: self.settings,
+            shutdown: shutdown.clone(),
+        };
+        RowRunner {
+            shared: Arc::new(shared),
+            validity: Arc::new(LeaseValidity::new()),
+            queue: Arc::new(Queue::new(limiter.limit())),
+            limiter,
+            outbox: outbox.clone(),
+            http: self.http,
+            processor: self.processor,
+            should_retry: self.should_retry,
+        }
     }
 }
 
@@ -173,20 +190,23 @@ impl RunningDaemon {
 
     /// Stops the daemon: calls in flight may end within `grace`, and every outcome is recorded before this returns.
     pub async fn stop(self, grace: Duration) {
-        self.stops.stopping.cancel();
+        self.shutdown.stopping.cancel();
         self.leases.close();
         if tokio::time::timeout(grace, self.leases.wait()).await.is_err() {
             tracing::info!("grace time is over; calls in flight are aborted");
         }
-        self.stops.abort.cancel();
+        self.shutdown.abort.cancel();
         self.leases.wait().await;
-        self.stops.ended.cancel();
+        self.shutdown.ended.cancel();
         self.queue.close();
         self.tasks.close();
         self.tasks.wait().await;
-        self.outcomes.close();
-        if self.recorder.await.is_err() {
-            tracing::error!("the recorder panicked");
+        self.outbox.close();
+        self.steps.close();
+        for (name, task) in [("recorder", self.recorder), ("steps", self.step_keeper)] {
+            if task.await.is_err() {
+                tracing::error!(task = name, "a task did not end in order");
+            }
         }
         tracing::info!("daemon stopped");
     }

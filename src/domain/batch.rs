@@ -95,7 +95,7 @@ pub struct NewBatch {
     pub window: Window,
     /// The client's metadata: the text of a JSON object whose values are strings.
     pub metadata: Option<String>,
-    /// How long the result files are kept; the default of 30 days if unset.
+    /// How long the result files are kept; [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
     /// Two requests with the same key create one batch.
     pub idempotency_key: Option<String>,
@@ -143,7 +143,8 @@ pub struct Batch {
     pub output_file_id: FileId,
     /// The file its other rows go to; shown by [`Batch::error_file`].
     pub error_file_id: FileId,
-    /// How long those files are kept once the batch has ended; the default of 30 days if unset.
+    /// How long those files are kept once the batch has ended;
+    /// [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
 }
 
@@ -168,7 +169,7 @@ pub struct Milestones {
 
 /// How many rows a batch has, and how many of them have run. Rows that never ran count neither as completed nor as
 /// failed (contract §6.1).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// All rows; 0 until the batch has passed validation.
     pub total: u64,

@@ -1,9 +1,13 @@
 //! Files: what clients upload and what batches produce (contract §2 to §4).
 
 use std::fmt;
+use std::time::Duration;
 
 use super::ids::{BlobId, FileId};
 use super::time::Timestamp;
+
+/// How long the files of batches, uploaded or produced, are kept if the client does not say (contract §2.1, §8.1).
+pub const BATCH_FILE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,6 +52,17 @@ pub struct UrlRows {
     pub lines: Vec<u64>,
 }
 
+/// The configured limits of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntakeLimits {
+    /// The largest file, in bytes.
+    pub max_file_bytes: u64,
+    /// The longest line, in bytes; longer ones are refused without being held.
+    pub max_line_bytes: usize,
+    /// The most rows that are indexed; further rows are only counted, because no batch can have so many.
+    pub max_rows: u64,
+}
+
 /// The configured limits of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchLimits {

@@ -1,10 +1,20 @@
 //! Whether and when a failed request is retried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::outcome::FailureReason;
+use super::outcome::{FailureReason, HttpResponse};
 use super::request::{Failed, Request};
 use super::time::Timestamp;
+
+/// Whether a response is retried, by its status.
+pub type ShouldRetry = Arc<dyn Fn(&HttpResponse) -> bool + Send + Sync>;
+
+/// Whether a status is temporary, so that the same request may succeed later.
+#[must_use]
+pub fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
 
 /// The rule for retries: exponential backoff with full jitter, never earlier than the upstream's `Retry-After`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +60,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::domain::outcome::HttpResponse;
     use crate::domain::request::tests::{claimed, pending};
 
     const NOW: Timestamp = Timestamp(1_000_000);

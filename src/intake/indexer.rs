@@ -5,11 +5,10 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use bytes::Bytes;
 
-use super::IntakeLimits;
 use crate::domain::batch::BatchError;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::index::IndexEntry;
-use crate::domain::report::{MAX_KEPT, ModelRows, Report, UrlRows};
+use crate::domain::report::{IntakeLimits, MAX_KEPT, ModelRows, Report, UrlRows};
 use crate::domain::row::{RowError, RowHead, inspect, shown};
 use crate::domain::splitter::{Line, LineSplitter};
 

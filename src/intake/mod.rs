@@ -15,18 +15,8 @@ use slices::Slices;
 pub use indexer::{Found, Indexer, UploadRefusal};
 
 use crate::domain::file::FilePart;
+use crate::domain::report::IntakeLimits;
 use crate::storage::blobs::{BlobError, Blobs};
-
-/// What an upload must keep to, by configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntakeLimits {
-    /// The largest file, in bytes.
-    pub max_file_bytes: u64,
-    /// The longest line, in bytes; longer ones are refused without being held.
-    pub max_line_bytes: usize,
-    /// The most rows that are indexed; what comes after is counted only, as no batch can have so many.
-    pub max_rows: u64,
-}
 
 /// A stored upload. Its blob is durable, and nothing refers to the blob yet.
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::{Found, Indexer, IntakeLimits, UploadRefusal};
+use super::{Found, Indexer, UploadRefusal};
+use crate::domain::report::IntakeLimits;
 
 /// Bytes of a slice. At most two slices are held: one that grows, and one that is being indexed.
 const SLICE: usize = 1 << 20;

@@ -17,7 +17,6 @@ mod ensure;
 mod responses;
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -26,13 +25,11 @@ pub use endpoint::EndpointProcessor;
 pub use ensure::Ensured;
 pub use responses::{ResponsesProcessor, ResponsesSettings, StepLog};
 
-use crate::domain::outcome::HttpResponse;
+pub use crate::domain::retry::ShouldRetry;
+
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::storage::Storage;
 use crate::upstream::HttpClient;
-
-/// Whether an answer is worth another attempt, by its status.
-pub type ShouldRetry = Arc<dyn Fn(&HttpResponse) -> bool + Send + Sync>;
 
 /// Resolves, once, if the request is to be given up. It never resolves for a request that runs undisturbed.
 pub type CancellationFuture = Pin<Box<dyn Future<Output = CancellationReason> + Send>>;

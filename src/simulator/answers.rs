@@ -177,7 +177,8 @@ pub fn chat_events(mut request: SimulatedRequest, wants_usage: bool) -> Vec<Stri
     let model = &request.model;
     let event = |choices: &str, usage: &str| {
         format!(
-            "data: {{\"id\":\"chatcmpl-{id:032x}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\"model\":{model},\"choices\":[{choices}],\"usage\":{usage}}}\n\n"
+            "data: {{\"id\":\"chatcmpl-{id:032x}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\
+             \"model\":{model},\"choices\":[{choices}],\"usage\":{usage}}}\n\n"
         )
     };
     let delta = |delta: &str, finish_reason: &str| {

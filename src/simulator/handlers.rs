@@ -22,19 +22,19 @@ use super::answers::{self, Kind, SimulatedRequest};
 use super::draws::Draws;
 use super::failure::SimulatedFailure;
 use super::script::{self, Cue};
-use super::{Overload, Shared, scripted};
+use super::{Overload, SimulatorState, scripted};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A simulator and the stop signal of the listener that serves it.
 pub struct SimulatedServer {
-    shared: Arc<Shared>,
+    shared: Arc<SimulatorState>,
     closing: CancellationToken,
 }
 
 /// All routes; `closing` ends every wait.
-pub fn router(shared: Arc<Shared>, closing: CancellationToken) -> Router {
+pub fn router(shared: Arc<SimulatorState>, closing: CancellationToken) -> Router {
     let endpoint = |kind| match kind {
         Kind::Response if shared.args.no_responses => any(no_responses),
         _ => inference(kind),

@@ -138,11 +138,11 @@ fn parse_share(text: &str) -> Result<f64, String> {
 /// One simulated server: its behaviour and its counters. Clones are the same server.
 #[derive(Clone)]
 pub struct Simulator {
-    shared: Arc<Shared>,
+    shared: Arc<SimulatorState>,
 }
 
 /// What all requests share.
-struct Shared {
+struct SimulatorState {
     args: SimulatorArgs,
     /// One permit for each request that may run at the same time.
     slots: Option<Arc<Semaphore>>,
@@ -154,7 +154,7 @@ impl Simulator {
     #[must_use]
     pub fn new(args: SimulatorArgs) -> Self {
         let slots = args.max_parallel.map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS))));
-        Self { shared: Arc::new(Shared { args, slots, stats: stats::Stats::new() }) }
+        Self { shared: Arc::new(SimulatorState { args, slots, stats: stats::Stats::new() }) }
     }
 
     /// All routes of the server.

@@ -5,6 +5,7 @@
 
 pub mod blobs;
 mod flush;
+pub mod group_commit;
 pub mod results;
 pub mod rows;
 pub mod sql;

@@ -78,7 +78,7 @@ pub fn step_ended(is_model_call: bool, is_well: bool, took: Duration) {
 
 /// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptEnd {
+pub enum AttemptResult {
     /// It has an answer.
     Completed,
     /// It failed for good.
@@ -88,7 +88,7 @@ pub enum AttemptEnd {
 }
 
 /// An attempt ended.
-pub fn attempt_ended(how: AttemptEnd, took: Duration) {
+pub fn attempt_ended(how: AttemptResult, took: Duration) {
     /// Looked up once, because this runs for every row.
     static HANDLES: LazyLock<[(Counter, Histogram); 3]> = LazyLock::new(|| {
         ["completed", "failed", "retried"].map(|how| {

@@ -10,14 +10,13 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::ToolError;
-use super::guard::trusting_client;
-use super::hosts::AllowedHosts;
 use super::http::{HttpTool, HttpToolSettings};
 use super::mcp::{McpClient, McpServer};
 use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, Secret, ToolsConfig, without_credentials};
 use crate::domain::response::raw;
 use crate::domain::row::shown;
 use crate::domain::schema::Schema;
+use crate::net::{AllowedHosts, ClientSettings};
 
 /// Bounds of MCP servers that come with rows.
 const ROW_SERVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -224,7 +223,8 @@ fn http_tool(config: &HttpToolConfig) -> Result<ConfiguredFunction, String> {
         max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),
         cache: config.cache,
     };
-    let client = trusting_client(HeaderMap::new(), config.timeout * 2).map_err(|error| error.to_string())?;
+    let client = ClientSettings { read_timeout: Some(config.timeout * 2), ..ClientSettings::default() };
+    let client = client.build().map_err(|error| error.to_string())?;
     let handler = FunctionHandler::Http(Arc::new(HttpTool::new(settings, client)));
     Ok(ConfiguredFunction { handler, description: config.description.clone(), parameters })
 }

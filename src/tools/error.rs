@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::guard::Refusal;
+use crate::net::{UrlRefusal, causes, innermost};
 
 /// Why a tool call has no result. The model sees the message, so it never has URLs, headers or keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,16 +37,15 @@ impl ToolError {
     /// The error of an HTTP call. It has only the innermost cause: the outer ones name the URL.
     #[must_use]
     pub fn of_http(error: &(dyn Error + 'static)) -> Self {
-        let causes = || std::iter::successors(Some(error), |&cause| cause.source());
-        if let Some(refusal) = causes().find_map(|cause| cause.downcast_ref::<Refusal>()) {
+        if let Some(refusal) = causes(error).find_map(|cause| cause.downcast_ref::<UrlRefusal>()) {
             return Self::from(*refusal);
         }
-        Self::Unreachable(causes().last().unwrap_or(error).to_string())
+        Self::Unreachable(innermost(error))
     }
 }
 
-impl From<Refusal> for ToolError {
-    fn from(refusal: Refusal) -> Self {
+impl From<UrlRefusal> for ToolError {
+    fn from(refusal: UrlRefusal) -> Self {
         Self::Refused(refusal.to_string())
     }
 }
@@ -61,7 +60,7 @@ mod tests {
             (ToolError::Unreachable("connection refused".into()), "The tool could not be reached: connection refused."),
             (ToolError::TimedOut(Duration::from_mins(2)), "The tool did not answer within 2m."),
             (ToolError::TooLarge { limit: 1 << 20 }, "The output of the tool is larger than 1.0 MiB."),
-            (Refusal::NotPublic.into(), "The tool was not called: its host has no public address."),
+            (UrlRefusal::NotPublic.into(), "The tool was not called: its host has no public address."),
         ];
 
         for (error, sentence) in cases {

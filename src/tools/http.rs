@@ -3,17 +3,16 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Response, Url};
 use tokio::sync::Semaphore;
 
 use super::ToolError;
+use crate::domain::retry::may_pass;
 use crate::domain::schema::Schema;
-
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+use crate::net::{self, BoundedBody, IDEMPOTENCY_KEY};
 
 /// The pause before the first retry; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -126,29 +125,21 @@ impl HttpTool {
             Ok(Ok((status, body))) => {
                 let shown = body.char_indices().nth(ERROR_BYTES).map_or(body.as_str(), |(end, _)| &body[..end]);
                 let error = ToolError::Failed(format!("The tool answered with status {status}: {shown}"));
-                if may_pass(status) { Called::MayPass(error) } else { Called::Ended(Err(error)) }
+                if may_pass(status.as_u16()) { Called::MayPass(error) } else { Called::Ended(Err(error)) }
             }
         }
     }
 
-    async fn body(&self, mut response: Response) -> Result<String, ToolError> {
+    async fn body(&self, response: Response) -> Result<String, ToolError> {
         let limit = self.settings.max_output_bytes;
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| ToolError::of_http(&error))? {
-            if body.len() + chunk.len() > limit {
-                return Err(ToolError::TooLarge { limit });
-            }
-            body.extend_from_slice(&chunk);
+        match net::read_body(response, limit).await.map_err(|error| ToolError::of_http(&error))? {
+            BoundedBody::Whole(body) => Ok(String::from_utf8_lossy(&body).into_owned()),
+            BoundedBody::TooLong(_) => Err(ToolError::TooLarge { limit }),
         }
-        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 }
 
 enum Called {
     Ended(Result<String, ToolError>),
     MayPass(ToolError),
-}
-
-fn may_pass(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500..=599)
 }

@@ -5,8 +5,6 @@
 
 mod catalog;
 mod error;
-pub mod guard;
-pub mod hosts;
 mod http;
 pub mod mcp;
 mod toolset;

@@ -3,20 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, Request, Response, Url};
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, Request, Url};
 use tokio::time::Instant;
 
 use super::answer_budget::{AnswerBudget, Reservation};
-use super::{Call, HttpClient, UpstreamError, retry_after};
+use super::{Call, HttpClient, UpstreamError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+use crate::net::{self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, retry_after};
 
 /// Which upstream, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -52,21 +49,13 @@ impl ReqwestHttpClient {
     /// # Errors
     /// Why the system's TLS certificates cannot be used.
     pub fn new(settings: &UpstreamSettings, clock: Clock) -> Result<Self, reqwest::Error> {
-        // Fails only if a provider is installed already, which is then the embedding program's choice.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(key) = &settings.key {
             headers.insert(AUTHORIZATION, key.clone());
         }
-        let client = Client::builder()
-            .default_headers(headers)
-            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(settings.max_idle)
-            // A redirect is an answer like any other: following it could send the key elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client =
+            ClientSettings { headers, max_idle: Some(settings.max_idle), ..ClientSettings::default() }.build()?;
         let below = |path: &str| {
             let mut url = settings.base_url.clone();
             url.set_path(&format!("{}/{path}", settings.base_url.path().trim_end_matches('/')));
@@ -95,9 +84,9 @@ impl ReqwestHttpClient {
         };
         // The upstream is not at fault if there is no room for its answer.
         let waiting = Instant::now();
-        let reservation = self.budget.reserve(rest.length.unwrap_or(self.budget.largest())).await;
+        let reservation = self.budget.reserve(rest.length().unwrap_or(self.budget.largest())).await;
         let deadline = deadline + waiting.elapsed();
-        let body = self.in_time(deadline, rest.read(reservation, self.budget.largest())).await?;
+        let body = self.in_time(deadline, read_large(rest, reservation, self.budget.largest())).await?;
         Ok(HttpResponse { body, ..answer })
     }
 
@@ -112,40 +101,24 @@ impl ReqwestHttpClient {
 
     /// The answer, as far as it may be read without a reservation.
     async fn answer(&self, request: Request) -> Result<Begun, UpstreamError> {
-        let mut response = self.client.execute(request).await.map_err(why)?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let asked = (header("retry-after-ms"), header(RETRY_AFTER.as_str()));
-        let retry_after = match asked {
-            (None, None) => None,
-            (millis, text) => retry_after::read(millis, text, self.clock.now()),
-        };
-        let request_id = header("x-request-id").map(str::to_owned);
+        let response = self.client.execute(request).await.map_err(why)?;
+        let retry_after = retry_after(response.headers(), &self.clock);
+        let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
         let with = |body| HttpResponse { status, request_id, retry_after, body };
-        let length = response.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        if length.is_some_and(|length| length <= self.budget.share()) {
-            return Ok(Begun::Whole(with(response.bytes().await.map_err(why)?)));
-        }
         let is_success = response.status().is_success();
-        if is_success && length.is_some_and(|length| length > self.budget.largest()) {
-            return Err(UpstreamError::TooLarge { limit: self.budget.largest() });
-        }
-        let mut body = BytesMut::new();
-        while length.is_none() || !is_success {
-            let Some(chunk) = response.chunk().await.map_err(why)? else {
-                return Ok(Begun::Whole(with(body.freeze())));
-            };
-            body.extend_from_slice(&chunk);
-            if body.len() > self.budget.share() {
-                break;
-            }
-        }
+        let rest = match net::read_body(response, self.budget.share()).await.map_err(why)? {
+            BoundedBody::Whole(body) => return Ok(Begun::Whole(with(body))),
+            BoundedBody::TooLong(rest) => rest,
+        };
         if !is_success {
             // An error is cut off: a row that has failed may wait for others that need the room.
-            body.truncate(self.budget.share());
-            return Ok(Begun::Whole(with(body.freeze())));
+            return Ok(Begun::Whole(with(rest.read_beginning(self.budget.share()).await.map_err(why)?)));
         }
-        Ok(Begun::Large(Box::new((with(Bytes::new()), Rest { response, length, body }))))
+        if rest.length().is_some_and(|length| length > self.budget.largest()) {
+            return Err(UpstreamError::TooLarge { limit: self.budget.largest() });
+        }
+        Ok(Begun::Large(Box::new((with(Bytes::new()), rest))))
     }
 }
 
@@ -154,31 +127,16 @@ enum Begun {
     /// It is complete.
     Whole(HttpResponse),
     /// It is larger than its share: without its body, and what there is of that.
-    Large(Box<(HttpResponse, Rest)>),
+    Large(Box<(HttpResponse, UnfinishedBody)>),
 }
 
-/// The body of a large answer.
-struct Rest {
-    response: Response,
-    /// What the upstream says.
-    length: Option<usize>,
-    /// What has come.
-    body: BytesMut,
-}
-
-impl Rest {
-    async fn read(self, reservation: Reservation, largest: usize) -> Result<Bytes, UpstreamError> {
-        let Self { mut response, length, mut body } = self;
-        body.reserve(length.unwrap_or(0).saturating_sub(body.len()));
-        while body.len() <= largest {
-            let Some(chunk) = response.chunk().await.map_err(why)? else {
-                // What grew may have twice the room that it needs.
-                let body = if length.is_some() { body.freeze() } else { Bytes::copy_from_slice(&body) };
-                return Ok(reservation.fill(body));
-            };
-            body.extend_from_slice(&chunk);
-        }
-        Err(UpstreamError::TooLarge { limit: largest })
+async fn read_large(rest: UnfinishedBody, reservation: Reservation, largest: usize) -> Result<Bytes, UpstreamError> {
+    let has_length = rest.length().is_some();
+    match rest.read_on(largest).await.map_err(why)? {
+        // What grew may have twice the room that it needs.
+        BoundedBody::Whole(body) if !has_length => Ok(reservation.fill(Bytes::copy_from_slice(&body))),
+        BoundedBody::Whole(body) => Ok(reservation.fill(body)),
+        BoundedBody::TooLong(_) => Err(UpstreamError::TooLarge { limit: largest }),
     }
 }
 
@@ -192,14 +150,9 @@ impl HttpClient for ReqwestHttpClient {
     }
 }
 
-/// The innermost cause says what happened; the outer ones say "error sending request" and the URL.
 #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
 fn why(error: reqwest::Error) -> UpstreamError {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    let text = cause.to_string();
+    let text = net::innermost(&error);
     if error.is_timeout() { UpstreamError::Timeout(text) } else { UpstreamError::Network(text) }
 }
 

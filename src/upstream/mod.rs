@@ -3,7 +3,6 @@
 mod answer_budget;
 mod http;
 pub mod limiter;
-mod retry_after;
 mod session;
 
 pub use http::{ReqwestHttpClient, UpstreamSettings};

@@ -6,6 +6,7 @@ mod common;
 mod batches;
 mod broken;
 mod calls;
+mod client;
 mod connections;
 mod downloads;
 mod ending;

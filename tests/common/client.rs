@@ -1,7 +1,6 @@
 //! What any client does: upload, create, wait, download.
 
-use std::path::Path;
-
+use batchwright::client::{self, BatchRequest};
 use batchwright::verify::{VerifyArgs, VerifyReport, verify};
 use reqwest::header::HeaderMap;
 use reqwest::multipart::{Form, Part};
@@ -11,9 +10,11 @@ use tempfile::TempDir;
 
 use super::eventually::eventually;
 
-/// A client of one server.
+/// A client of one server. What tests look at as it is on the wire is sent by hand, everything else by the library's own
+/// client.
 pub struct Client {
     http: reqwest::Client,
+    api: client::Client,
     /// The server's address, without `/v1`.
     pub base_url: String,
 }
@@ -35,10 +36,10 @@ pub struct Results {
 
 impl Client {
     pub fn new(base_url: String) -> Self {
-        // Fails if it was done before, by another test of this process.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        // First, because it chooses the TLS provider.
+        let api = client::Client::new(&format!("{base_url}/v1")).expect("the base URL is one");
         let http = reqwest::ClientBuilder::new().no_proxy().build().expect("a client without settings can be built");
-        Self { http, base_url }
+        Self { http, api, base_url }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -69,7 +70,7 @@ impl Client {
 
     /// Uploads a batch input file and returns its id.
     pub async fn upload(&self, bytes: impl Into<Vec<u8>>) -> String {
-        self.try_upload(bytes).await.ok()["id"].as_str().expect("a file has an id").to_owned()
+        self.api.upload_bytes("input.jsonl", bytes.into()).await.expect("the file is taken").id
     }
 
     /// Creates a batch of chat requests and returns its id.
@@ -78,8 +79,9 @@ impl Client {
     }
 
     pub async fn create_batch_within(&self, file_id: &str, window: &str) -> String {
-        let batch = self.post("/v1/batches", &new_batch(file_id, window)).await.ok();
-        batch["id"].as_str().expect("a batch has an id").to_owned()
+        let mut new = BatchRequest::new(file_id, "/v1/chat/completions");
+        window.clone_into(&mut new.completion_window);
+        self.api.create_batch(&new).await.expect("the batch is created").id
     }
 
     /// Uploads a file, creates its batch and returns the batch's id.
@@ -147,7 +149,8 @@ impl Client {
 
     async fn lines(&self, file_id: &Value) -> Vec<Value> {
         let Some(file_id) = file_id.as_str() else { return Vec::new() };
-        let text = self.content(file_id).await.text();
+        let bytes = self.api.content(file_id).await.expect("the file can be downloaded");
+        let text = String::from_utf8(bytes).expect("results are UTF-8");
         text.lines().map(|line| serde_json::from_str(line).expect("a result line is JSON")).collect()
     }
 
@@ -160,13 +163,13 @@ impl Client {
     /// Writes the input and the results of a batch into a directory.
     pub async fn download(&self, input: &str, batch: &Value, directory: &TempDir) -> VerifyArgs {
         let path = |name: &str| directory.path().join(name);
-        write(&path("input.jsonl"), input.as_bytes());
+        std::fs::write(path("input.jsonl"), input).expect("the temporary directory can be written");
         let mut args = VerifyArgs { input: path("input.jsonl"), output: None, errors: None };
         for (member, name, argument) in
             [("output_file_id", "output", &mut args.output), ("error_file_id", "errors", &mut args.errors)]
         {
             if let Some(id) = batch[member].as_str() {
-                write(&path(name), &self.content(id).await.bytes);
+                self.api.download_to(id, &path(name)).await.expect("the file can be downloaded");
                 *argument = Some(path(name));
             }
         }
@@ -235,8 +238,4 @@ fn has_ended(batch: &Value) -> bool {
 /// A text in a JSON value; empty if it is none.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-fn write(path: &Path, bytes: &[u8]) {
-    std::fs::write(path, bytes).expect("the temporary directory can be written");
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchwright::api::ServerLimits;
-use batchwright::cli::Service;
+use batchwright::app::Service;
 use batchwright::config::ServeConfig;
 use clap::Parser;
 use tempfile::TempDir;

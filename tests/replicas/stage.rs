@@ -9,7 +9,7 @@ use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
 use batchwright::domain::ids::{BatchId, DaemonId};
 use batchwright::domain::time::Clock;
-use batchwright::processor::DefaultRequestProcessor;
+use batchwright::processor::{DefaultRequestProcessor, StepLog};
 use batchwright::storage::blobs::Blobs;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
@@ -134,6 +134,7 @@ impl Stage {
             blobs: self.blobs(),
             http: ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain"),
             processor: Arc::new(DefaultRequestProcessor::new(clock.clone())),
+            steps: StepLog::default(),
             should_retry: config.worker.should_retry(),
             clock,
             wakeup: Wakeup::new(),

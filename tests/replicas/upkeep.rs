@@ -208,7 +208,7 @@ struct LeftOut(Arc<AtomicUsize>);
 
 impl std::io::Write for LeftOut {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let is_one = String::from_utf8_lossy(line).contains("nothing is swept");
+        let is_one = String::from_utf8_lossy(line).contains("no orphans are removed");
         self.0.fetch_add(usize::from(is_one), SeqCst);
         Ok(line.len())
     }

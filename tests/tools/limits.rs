@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
+use batchwright::net::{AllowedHost, AllowedHosts};
 use batchwright::tools::ToolError;
-use batchwright::tools::hosts::{AllowedHost, AllowedHosts};
 use batchwright::tools::mcp::{McpClient, McpServer};
 use serde_json::{Map, json};
 use url::Url;

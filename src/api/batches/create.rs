@@ -3,7 +3,6 @@
 //! The order of the checks is the contract's: missing, type, value, id prefix. The daemon checks later whether the file
 //! exists.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,14 +11,14 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::BatchObject;
+use crate::actions::{self, CreateBatchError};
 use crate::api::extract::WholeBody;
-use crate::api::{ApiError, App, AppState, integer};
+use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::batch::NewBatch;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::row::{shown, type_name};
-use crate::service::{self, OpenBatchError};
+use crate::net::IDEMPOTENCY_KEY;
 
-const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 const MAX_METADATA_PAIRS: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
@@ -28,7 +27,7 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
-    request_body(content = inline(BatchRequest)),
+    request_body(content = inline(CreateBatchBody)),
     responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_batch(
@@ -45,14 +44,14 @@ pub(in crate::api) async fn create_batch(
         )));
     };
     let new = read(&app, &body, idempotency_key(&headers)?)?;
-    let batch = service::open_batch(&*app.storage, &app.wakeup, &new, app.clock.now()).await?;
+    let batch = actions::create_batch(&*app.storage, &app.wakeup, &new, app.clock.now()).await?;
     Ok(Json(batch.into()))
 }
 
 /// The body, for the OpenAPI document.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
-struct BatchRequest {
+struct CreateBatchBody {
     /// A file with purpose `batch`.
     input_file_id: String,
     /// The endpoint that every row names as its url.
@@ -164,31 +163,27 @@ fn metadata(body: &Map<String, Value>) -> Result<Option<String>, ApiError> {
 fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, ApiError> {
     let Some(given) = object(body, "output_expires_after")? else { return Ok(None) };
     let anchor = text(given, "anchor", "output_expires_after.anchor")?;
-    if anchor != "created_at" {
-        return Err(ApiError::wrong_value("output_expires_after.anchor", anchor, &["created_at"]));
-    }
-    let param = "output_expires_after.seconds";
-    let seconds = match given.get("seconds") {
-        None | Some(Value::Null) => return Err(ApiError::missing(param)),
-        Some(value) => integer::in_json(param, value, KEPT_SECONDS)?,
+    let seconds = |param: &str| match given.get("seconds") {
+        None | Some(Value::Null) => Err(ApiError::missing(param)),
+        Some(value) => integer::in_json(param, value, expires_after::SECONDS),
     };
-    Ok(Some(Duration::from_secs(seconds.unsigned_abs())))
+    expires_after::read("output_expires_after", anchor, seconds).map(Some)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY);
     key.map(|key| Some(key.to_owned())).ok_or_else(|| {
         ApiError::invalid(format!("The Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."))
     })
 }
 
-impl From<OpenBatchError> for ApiError {
-    fn from(error: OpenBatchError) -> Self {
+impl From<CreateBatchError> for ApiError {
+    fn from(error: CreateBatchError) -> Self {
         match error {
-            OpenBatchError::WrongPurpose(_) => Self::invalid(error.to_string()).at("input_file_id"),
-            OpenBatchError::KeyReused => Self::invalid(error.to_string()).code("idempotency_key_reused"),
-            OpenBatchError::Storage(error) => error.into(),
+            CreateBatchError::WrongPurpose(_) => Self::invalid(error.to_string()).at("input_file_id"),
+            CreateBatchError::KeyReused => Self::invalid(error.to_string()).code("idempotency_key_reused"),
+            CreateBatchError::Storage(error) => error.into(),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `POST /v1/files` (contract §2): a multipart form whose parts come in any order.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,12 +9,10 @@ use axum::http::HeaderMap;
 
 use super::FileObject;
 use super::form::{Form, FormPart, malformed};
-use crate::api::{ApiError, App, AppState, integer};
+use crate::actions::{self, CreateFileError, FileForm};
+use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
 use crate::intake::{IntakeError, Taken, take_in};
-use crate::service::{self, CreateFileError, FileForm};
-
-const KEPT_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 
 /// Uploads a file.
 #[utoipa::path(post, path = "/v1/files", tag = "files",
@@ -43,7 +40,7 @@ pub(in crate::api) async fn create_file(
     let checked = read.and_then(|()| upload.check());
     match (checked, taken) {
         (Ok(form), Some(taken)) => {
-            let file = service::create_file(&*app.storage, &app.blobs, taken, form, app.clock.now()).await;
+            let file = actions::create_file(&*app.storage, &app.blobs, taken, form, app.clock.now()).await;
             Ok(Json(file.map_err(ApiError::from)?.into()))
         }
         (checked, taken) => {
@@ -138,12 +135,8 @@ impl Upload {
             (Some(_), None) => return Err(ApiError::missing("expires_after.seconds")),
             (Some(anchor), Some(seconds)) => (anchor, seconds),
         };
-        if anchor != "created_at" {
-            return Err(ApiError::wrong_value("expires_after.anchor", anchor, &["created_at"]));
-        }
-        let param = "expires_after.seconds";
-        let seconds = integer::in_text(param, seconds, KEPT_SECONDS)?;
-        Ok(Some(Duration::from_secs(seconds.unsigned_abs())))
+        let seconds = |param: &str| integer::in_text(param, seconds, expires_after::SECONDS);
+        expires_after::read("expires_after", anchor, seconds).map(Some)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Schemas and answers that mean harm, and those that do not.
 
+use serde_json::Map;
+
 use super::*;
 
 /// Compiles and checks where there is little stack, as a caller deep within others has.
@@ -22,7 +24,7 @@ fn checked(schema: &Value, text: &str) -> Result<(), String> {
 /// A schema with definitions `d0` to `d<count>`, each made by `def` of a reference to the next.
 fn chain(count: usize, def: impl Fn(Value) -> Value) -> Value {
     let one = |no: usize| (format!("d{no}"), def(json!({ "$ref": format!("#/$defs/d{}", no + 1) })));
-    let mut defs: serde_json::Map<String, Value> = (0..count).map(one).collect();
+    let mut defs: Map<String, Value> = (0..count).map(one).collect();
     defs.insert(format!("d{count}"), json!({ "type": "integer" }));
     json!({ "$ref": "#/$defs/d0", "$defs": defs })
 }
@@ -34,7 +36,7 @@ fn nested(levels: usize, open: &str, inner: &str, close: &str) -> String {
 
 fn patterns(count: usize, pattern: impl Fn(usize) -> String) -> Value {
     let property = |no: usize| (format!("p{no}"), json!({ "pattern": pattern(no) }));
-    json!({ "properties": (0..count).map(property).collect::<serde_json::Map<_, _>>() })
+    json!({ "properties": (0..count).map(property).collect::<Map<_, _>>() })
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn a_schema_that_would_take_too_much_is_refused() {
         (patterns(1, |_| "(a)\\1".to_owned()), "back-references"),
         (json!({ "patternProperties": { "^(\\pL{60}){4}7$": true } }), "cannot be compiled"),
         (
-            json!({ "patternProperties": (0..65).map(|no| (format!("^{no}"), json!({}))).collect::<serde_json::Map<_, _>>() }),
+            json!({ "patternProperties": (0..65).map(|no| (format!("^{no}"), json!({}))).collect::<Map<_, _>>() }),
             "patterns",
         ),
         (json!({ "properties": { "a": { "$id": "http://x/", "$ref": "#/b" } } }), "`$id`"),
@@ -188,7 +190,8 @@ fn expression() -> Value {
         json!({ "type": "object", "properties": { "kind": kind, "left": operand, "right": operand },
             "required": ["kind", "left", "right"], "additionalProperties": false })
     };
-    let number = json!({ "type": "object", "properties": { "kind": { "const": "number" }, "value": { "type": "number" } },
+    let number = json!({ "type": "object",
+        "properties": { "kind": { "const": "number" }, "value": { "type": "number" } },
         "required": ["kind", "value"], "additionalProperties": false });
     let kinds = ["number", "sum", "product"].map(|kind| json!({ "$ref": format!("#/$defs/{kind}") }));
     json!({
@@ -225,8 +228,10 @@ fn ordinary() -> Vec<(Value, &'static str, &'static str)> {
         ),
         (
             json!({ "type": "object", "properties": { "item": { "oneOf": [
-                { "type": "object", "properties": { "type": { "const": "a" }, "x": { "type": "string" } }, "required": ["type", "x"] },
-                { "type": "object", "properties": { "type": { "const": "b" }, "y": { "type": ["integer", "null"] } }, "required": ["type", "y"] },
+                { "type": "object", "required": ["type", "x"],
+                    "properties": { "type": { "const": "a" }, "x": { "type": "string" } } },
+                { "type": "object", "required": ["type", "y"],
+                    "properties": { "type": { "const": "b" }, "y": { "type": ["integer", "null"] } } },
             ], "discriminator": { "propertyName": "type" } } } }),
             r#"{"item":{"type":"b","y":null}}"#,
             r#"{"item":{"type":"b","x":"y"}}"#,
@@ -237,7 +242,8 @@ fn ordinary() -> Vec<(Value, &'static str, &'static str)> {
                 "letters": { "type": "string", "pattern": "^\\p{L}{1,255}$" },
                 "handle": { "type": "string", "pattern": "^@[a-zA-Z0-9_]{1,64}$" },
                 "mail": { "type": "string", "pattern": "^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\\.[a-zA-Z]{2,}$" },
-                "id": { "type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$" },
+                "id": { "type": "string",
+                    "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$" },
                 "date": { "type": "string", "pattern": "^\\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\\d|3[01])$" },
             } }),
             r#"{"name":"Ann","letters":"Änn","handle":"@a","mail":"a@b.org","id":"123e4567-e89b-12d3-a456-426614174000","date":"2024-02-29"}"#,
@@ -246,26 +252,36 @@ fn ordinary() -> Vec<(Value, &'static str, &'static str)> {
         (
             json!({ "$schema": "http://json-schema.org/draft-07/schema#", "$id": "https://example.com/when",
                 "definitions": { "when": { "type": "string", "format": "date-time" } },
-                "properties": { "at": { "$ref": "#/definitions/when" }, "mail": { "format": "email" }, "id": { "format": "uuid" },
-                    "all": { "type": "array", "items": [{ "type": "integer" }], "additionalItems": { "type": "string" } } },
+                "properties": { "at": { "$ref": "#/definitions/when" }, "mail": { "format": "email" },
+                    "id": { "format": "uuid" }, "all": { "type": "array", "items": [{ "type": "integer" }],
+                        "additionalItems": { "type": "string" } } },
                 "dependencies": { "at": ["mail"] } }),
             r#"{"at":"2024-02-29T10:00:00Z","mail":"a@b.org","all":[1,"a"]}"#,
             r#"{"at":"yesterday","mail":"a@b.org"}"#,
         ),
+    ]
+}
+
+/// The same, for keywords that those rarely use.
+fn rarer() -> Vec<(Value, &'static str, &'static str)> {
+    vec![
         (
-            json!({ "type": "object", "patternProperties": { "^x-": { "type": "string" } }, "propertyNames": { "pattern": "^[a-z-]+$" },
-                "minProperties": 1, "additionalProperties": { "type": "array", "uniqueItems": true, "contains": { "const": 1 } } }),
+            json!({ "type": "object", "patternProperties": { "^x-": { "type": "string" } },
+                "propertyNames": { "pattern": "^[a-z-]+$" }, "minProperties": 1,
+                "additionalProperties": { "type": "array", "uniqueItems": true, "contains": { "const": 1 } } }),
             r#"{"x-a":"b","c":[1,2]}"#,
             r#"{"c":[2]}"#,
         ),
         (
             json!({ "allOf": [{ "$ref": "#/$defs/base" }, { "properties": { "b": { "type": "integer" } } }],
-                "unevaluatedProperties": false, "$defs": { "base": { "type": "object", "properties": { "a": { "type": "integer" } } } } }),
+                "unevaluatedProperties": false,
+                "$defs": { "base": { "type": "object", "properties": { "a": { "type": "integer" } } } } }),
             r#"{"a":1,"b":2}"#,
             r#"{"a":1,"c":2}"#,
         ),
         (
-            json!({ "if": { "properties": { "kind": { "const": "a" } } }, "then": { "required": ["a"] }, "else": { "required": ["b"] } }),
+            json!({ "if": { "properties": { "kind": { "const": "a" } } },
+                "then": { "required": ["a"] }, "else": { "required": ["b"] } }),
             r#"{"kind":"a","a":1}"#,
             r#"{"kind":"b","a":1}"#,
         ),
@@ -283,7 +299,7 @@ fn ordinary() -> Vec<(Value, &'static str, &'static str)> {
 
 #[test]
 fn an_ordinary_schema_is_taken() {
-    for (schema, good, bad) in ordinary() {
+    for (schema, good, bad) in ordinary().into_iter().chain(rarer()) {
         assert_eq!(checked(&schema, good), Ok(()), "{schema}");
         let wrong = checked(&schema, bad).expect_err(bad);
         assert!(wrong.starts_with("at ") || wrong.contains("JSON"), "{bad}: {wrong}");
@@ -295,13 +311,14 @@ fn a_large_schema_and_a_large_answer_are_taken() {
     // The largest that OpenAI takes has 5,000 properties.
     let properties =
         |count: usize| (0..count).map(|no| (format!("property_{no}"), json!({ "type": "string", "minLength": 1 })));
-    let object = json!({ "type": "object", "properties": properties(3_000).collect::<serde_json::Map<_, _>>(), "additionalProperties": false });
-    let answer: serde_json::Map<String, Value> =
-        (0..3_000).map(|no| (format!("property_{no}"), json!("x".repeat(100)))).collect();
+    let properties = properties(3_000).collect::<Map<_, _>>();
+    let object = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    let answer: Map<String, Value> = (0..3_000).map(|no| (format!("property_{no}"), json!("x".repeat(100)))).collect();
     assert_eq!(checked(&object, &Value::Object(answer).to_string()), Ok(()));
 
     let rows = json!({ "type": "array", "items": { "type": "object", "required": ["mail", "kind"], "properties": {
-        "mail": { "type": "string", "pattern": "^[^@]+@[^@]+$" }, "kind": { "enum": ["a", "b", "c"] }, "score": { "type": "number" },
+        "mail": { "type": "string", "pattern": "^[^@]+@[^@]+$" }, "kind": { "enum": ["a", "b", "c"] },
+        "score": { "type": "number" },
     } } });
     let answer = vec![json!({ "mail": "somebody@example.com", "kind": "b", "score": 0.5 }); 8_000];
     assert_eq!(checked(&rows, &Value::Array(answer).to_string()), Ok(()));

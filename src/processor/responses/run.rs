@@ -306,7 +306,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         metrics::step_ended(step.path.is_model_call(), step.error.is_none(), now.since(step.started_at));
         match self.processor.steps.ended(self.write(step.clone())).await {
             Ok(()) => {}
-            Err(NotKept::LeaseLost) => return Err(Stop::NotHeld),
+            Err(NotKept::NotToBeRun) => return Err(Stop::NotHeld),
             Err(NotKept::Refused(error)) => {
                 return Err(Stop::Failed(FailureReason::Processor(format!("A step could not be kept: {error}."))));
             }

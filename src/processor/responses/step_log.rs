@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use crate::storage::group_commit::{Gathering, GroupCommit};
 use crate::storage::{StepStore, StepWrite, StorageError};
 use crate::telemetry::chain;
 
-/// Steps that wait to be kept: what bounds memory when the storage is slow.
-const ROOM: usize = 4096;
+/// Steps are kept as they come, with those that came while others were being kept. At most 4,096 wait, which bounds memory
+/// when the storage is slow.
+const GATHERING: Gathering = Gathering { longest: Duration::ZERO, due: 1, room: 4096 };
 /// Steps kept in one commit.
 const TOGETHER: usize = 256;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(250);
@@ -17,15 +19,15 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(250);
 /// Why a step is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotKept {
-    /// The row is somebody else's now.
-    LeaseLost,
+    /// The row is not to be run here any more: its lease is lost, or nobody keeps steps, and the daemon stops.
+    NotToBeRun,
     /// The storage cannot keep it, now or later.
     Refused(String),
 }
 
-/// Where steps are handed in. Whatever is handed in is kept in that order.
+/// Where steps are handed in. Whatever is handed in is kept in that order. Clones are the same log.
 #[derive(Clone)]
-pub struct StepLog(mpsc::Sender<Entry>);
+pub struct StepLog(Arc<GroupCommit<Entry>>);
 
 struct Entry {
     write: StepWrite,
@@ -35,32 +37,44 @@ struct Entry {
 /// Who waits for a step to be kept.
 type Kept = oneshot::Sender<Result<(), NotKept>>;
 
+impl Default for StepLog {
+    fn default() -> Self {
+        Self(Arc::new(GroupCommit::new(GATHERING)))
+    }
+}
+
 impl StepLog {
-    /// Keeps steps in `storage`, in a task that ends when nobody can hand in any more.
-    #[must_use]
-    pub fn start<S: StepStore + Send + Sync + 'static>(storage: Arc<S>) -> Self {
-        let (log, mut entries) = mpsc::channel(ROOM);
-        tokio::spawn(async move {
-            let mut together = Vec::with_capacity(TOGETHER);
-            while entries.recv_many(&mut together, TOGETHER).await > 0 {
-                keep(&*storage, std::mem::take(&mut together)).await;
+    /// Keeps steps in `storage` until the log is closed and everything in it is kept.
+    pub(crate) async fn run(&self, storage: &impl StepStore) {
+        while let Some(group) = self.0.next().await {
+            let mut entries = group.items.into_iter().peekable();
+            while entries.peek().is_some() {
+                keep(storage, entries.by_ref().take(TOGETHER).map(|entry| entry.item).collect()).await;
             }
-        });
-        Self(log)
+        }
+    }
+
+    /// Nothing more is handed in.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+
+    /// Nobody keeps steps any more.
+    pub(crate) fn abandon(&self) {
+        self.0.abandon();
     }
 
     /// Hands in a step that has begun. Whether it is kept does not matter before it has ended.
     pub(super) async fn begun(&self, write: StepWrite) {
-        // An error: the task has panicked, which whoever hands in an end learns too.
-        let _ = self.0.send(Entry { write, kept: None }).await;
+        // An error: nobody keeps steps any more, which whoever hands in an end learns too.
+        let _ = self.0.push(Entry { write, kept: None }, 1).await;
     }
 
     /// Hands in a step that has ended, and returns once it is durable.
     pub(super) async fn ended(&self, write: StepWrite) -> Result<(), NotKept> {
         let (done, kept) = oneshot::channel();
-        let gone = || NotKept::Refused("nobody keeps steps any more".to_owned());
-        self.0.send(Entry { write, kept: Some(done) }).await.map_err(|_| gone())?;
-        kept.await.unwrap_or_else(|_| Err(gone()))
+        self.0.push(Entry { write, kept: Some(done) }, 1).await.map_err(|_| NotKept::NotToBeRun)?;
+        kept.await.unwrap_or(Err(NotKept::NotToBeRun))
     }
 }
 
@@ -95,7 +109,7 @@ async fn record(storage: &impl StepStore, writes: &[StepWrite]) -> Result<Vec<Re
         match storage.record_steps(writes).await {
             Ok(lost) => {
                 let result =
-                    |write: &StepWrite| if lost.contains(&write.lease) { Err(NotKept::LeaseLost) } else { Ok(()) };
+                    |write: &StepWrite| if lost.contains(&write.lease) { Err(NotKept::NotToBeRun) } else { Ok(()) };
                 return Ok(writes.iter().map(result).collect());
             }
             Err(error @ (StorageError::Internal(_) | StorageError::Corrupt { .. })) => {
@@ -175,6 +189,6 @@ mod tests {
         let told: Vec<_> = told.collect();
         assert_eq!(told[0], Ok(()));
         assert!(matches!(told[1], Err(NotKept::Refused(_))), "{told:?}");
-        assert_eq!(told[2], Err(NotKept::LeaseLost));
+        assert_eq!(told[2], Err(NotKept::NotToBeRun));
     }
 }

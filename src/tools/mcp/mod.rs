@@ -22,8 +22,7 @@ use url::Url;
 use self::http::BoundedHttp;
 pub use self::tool::McpTool;
 use super::ToolError;
-use super::guard::{guarded_client, trusting_client};
-use super::hosts::AllowedHosts;
+use crate::net::{AllowedHosts, ClientSettings, IDEMPOTENCY_KEY, Reach};
 
 /// How long a list of tools is cached.
 const TOOLS_KEPT: Duration = Duration::from_mins(5);
@@ -88,8 +87,13 @@ impl McpClient {
         if let Some(name) = RESERVED.iter().find(|name| server.headers.contains_key(*name)) {
             return Err(ToolError::Refused(format!("the header `{name}` cannot be set")));
         }
-        let build = if server.row_hosts.is_some() { guarded_client } else { trusting_client };
-        let client = build(server.headers.clone(), server.timeout * 2).map_err(|error| ToolError::of_http(&error))?;
+        let client = ClientSettings {
+            headers: server.headers.clone(),
+            read_timeout: Some(server.timeout * 2),
+            reach: if server.row_hosts.is_some() { Reach::PublicOnly } else { Reach::Everywhere },
+            ..ClientSettings::default()
+        };
+        let client = client.build().map_err(|error| ToolError::of_http(&error))?;
         Ok(Self { http: BoundedHttp::new(client), server, session: Mutex::default(), tools: Mutex::default() })
     }
 
@@ -120,7 +124,7 @@ impl McpClient {
             return Err(ToolError::Refused(format!("`{name}` is not among the tools that are allowed")));
         }
         let mut meta = RequestMetaObject::new();
-        meta.insert("idempotency-key".to_owned(), key.into());
+        meta.insert(IDEMPOTENCY_KEY.as_str().to_owned(), key.into());
         let mut call = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
         call.meta = Some(meta);
 

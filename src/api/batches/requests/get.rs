@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{NamedRequest, find};
+use crate::actions::request_state;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::ids::RequestId;
 use crate::domain::row::shown;
-use crate::service::request_state;
 
 /// One request of a batch.
 #[derive(Debug, Serialize, ToSchema)]

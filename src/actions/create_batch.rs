@@ -1,0 +1,63 @@
+//! Creating a batch, in time that does not depend on its rows.
+
+use crate::domain::batch::{Batch, NewBatch};
+use crate::domain::file::Purpose;
+use crate::domain::ids::FileId;
+use crate::domain::time::Timestamp;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::metrics;
+use crate::wakeup::Wakeup;
+
+/// Why a batch was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateBatchError {
+    /// The input file was uploaded for something else.
+    #[error("Invalid file purpose: '{0}'. The input file of a batch must have purpose 'batch'.")]
+    WrongPurpose(Purpose),
+    /// The idempotency key was used for a batch with other parameters.
+    #[error(
+        "The Idempotency-Key was used before, for a batch with other parameters. Use a fresh key for another batch."
+    )]
+    KeyReused,
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Creates a batch and wakes the daemon. A file that is not there is found out by validation (contract §8.1).
+///
+/// # Errors
+/// Why it was not created.
+pub async fn create_batch(
+    storage: &dyn Storage,
+    wakeup: &Wakeup,
+    new: &NewBatch,
+    now: Timestamp,
+) -> Result<Batch, CreateBatchError> {
+    if let Some(id) = FileId::parse(&new.input_file_id)
+        && let Some(file) = storage.file(id, now).await?
+        && file.purpose != Purpose::Batch
+    {
+        return Err(CreateBatchError::WrongPurpose(file.purpose));
+    }
+    let batch = storage.create_batch(new, now).await?;
+    if !is_of(&batch, new) {
+        return Err(CreateBatchError::KeyReused);
+    }
+    metrics::batch_created();
+    let Batch { id, endpoint, input_file_id, .. } = &batch;
+    tracing::info!(batch_id = %id, %endpoint, %input_file_id, "batch created");
+    wakeup.wake();
+    Ok(batch)
+}
+
+/// Whether a batch, which may be that of an earlier request with the same key, has these parameters.
+fn is_of(batch: &Batch, new: &NewBatch) -> bool {
+    // Names every field, so that none is forgotten.
+    let NewBatch { input_file_id, endpoint, window, metadata, output_expires_after, idempotency_key: _ } = new;
+    batch.input_file_id == *input_file_id
+        && batch.endpoint == *endpoint
+        && batch.completion_window == window.text
+        && batch.metadata == *metadata
+        && batch.output_expires_after == *output_expires_after
+}

@@ -1,0 +1,88 @@
+//! Keeping a file whose bytes were taken in.
+
+use std::time::Duration;
+
+use object_store::PutPayload;
+
+use crate::domain::file::{BATCH_FILE_RETENTION, File, Purpose};
+use crate::domain::ids::FileId;
+use crate::domain::time::Timestamp;
+use crate::intake::{Taken, UploadRefusal};
+use crate::storage::blobs::{BlobError, Blobs};
+use crate::storage::{FileStore, Indexed, NewFile, Storage, StorageError};
+use crate::telemetry::metrics;
+
+/// What a client says of a file.
+#[derive(Debug, Clone)]
+pub struct FileForm {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Its name, cleaned.
+    pub filename: String,
+    /// How long it is kept.
+    pub expires_after: Option<Duration>,
+}
+
+/// Why a file was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateFileError {
+    /// It is to be a batch input file and is not one.
+    #[error(transparent)]
+    Refused(#[from] UploadRefusal),
+    /// The blob store failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Keeps a file. If it is not kept, its bytes are removed.
+///
+/// # Errors
+/// Why it was not kept.
+pub async fn create_file(
+    storage: &dyn Storage,
+    blobs: &Blobs,
+    taken: Taken,
+    form: FileForm,
+    now: Timestamp,
+) -> Result<File, CreateFileError> {
+    let part = taken.part;
+    let kept = keep(storage, blobs, taken, form, now).await;
+    // After a storage error the file may be there after all; what is not is swept like any orphan.
+    if let Err(CreateFileError::Refused(_)) = &kept {
+        blobs.delete(part.blob).await?;
+    }
+    if let Ok(file) = &kept {
+        metrics::file_created(file.bytes);
+        tracing::info!(file_id = %file.id, purpose = %file.purpose, bytes = file.bytes, "file created");
+    }
+    kept
+}
+
+async fn keep(
+    storage: &dyn Storage,
+    blobs: &Blobs,
+    taken: Taken,
+    form: FileForm,
+    now: Timestamp,
+) -> Result<File, CreateFileError> {
+    let (indexed, kept_for) = if form.purpose == Purpose::Batch {
+        let found = taken.found.ok_or(UploadRefusal::Empty)??;
+        let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
+        (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILE_RETENTION)))
+    } else {
+        (None, form.expires_after)
+    };
+    let file = File {
+        id: FileId::new(),
+        purpose: form.purpose,
+        filename: form.filename,
+        bytes: taken.part.bytes,
+        created_at: now,
+        expires_at: kept_for.map(|kept| now.plus(kept)),
+    };
+    FileStore::create_file(storage, &NewFile { file: file.clone(), parts: vec![taken.part], indexed }).await?;
+    Ok(file)
+}

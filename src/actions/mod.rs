@@ -1,0 +1,9 @@
+//! Actions that need more than one storage call, or a decision. One action a file.
+
+mod create_batch;
+mod create_file;
+mod request_state;
+
+pub use create_batch::{CreateBatchError, create_batch};
+pub use create_file::{CreateFileError, FileForm, create_file};
+pub use request_state::request_state;

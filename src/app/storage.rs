@@ -1,0 +1,124 @@
+//! Opening what a process works on: the database, the blob store, and the lock on a data directory.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use crate::config::StorageConfig;
+use crate::domain::ids::BlobId;
+use crate::storage::Storage as _;
+use crate::storage::blobs::Blobs;
+use crate::storage::sql::{Db, SqlStorage};
+
+/// The file in a data directory that whoever uses it has locked.
+const LOCK: &str = "lock";
+
+/// What a process works on.
+pub(super) struct Opened {
+    pub(super) storage: Arc<SqlStorage>,
+    pub(super) blobs: Blobs,
+    /// Held as long as the data directory is used.
+    pub(super) lock: Option<File>,
+}
+
+/// Opens what the settings name, and makes sure that it belongs together.
+pub(super) async fn open(config: &StorageConfig) -> anyhow::Result<Opened> {
+    let directory = &config.data_dir;
+    let (db, lock) = database(config).await?;
+    let blobs = match &config.blob_url {
+        Some(url) => Blobs::at_url(url.reveal())?,
+        None if config.database_url.is_some() => bail!(
+            "--database-url is for replicas, which must share one blob store too: say which with --blob-url, such as \
+             s3://bucket/prefix, or file:///a/directory that every replica sees"
+        ),
+        None => Blobs::local(&directory.join("blobs"))?,
+    };
+    if lock.is_some() {
+        tracing::info!(directory = %directory.canonicalize()?.display(), "data directory");
+    } else if blobs.is_local() {
+        tracing::warn!("--blob-url is a directory: it must be the same one on every replica, on a shared file system");
+    }
+    let storage = SqlStorage::open(db).await.context("the database cannot be used")?;
+    let id = belong_together(&storage, &blobs, config.adopt_blobs).await?;
+    let blobs = blobs.belonging_to(id);
+    Ok(Opened { storage: Arc::new(storage), blobs, lock })
+}
+
+/// Opens the database the settings name, and locks the data directory if it is there.
+pub(crate) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
+    let directory = &config.data_dir;
+    match &config.database_url {
+        None => {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("the data directory {} cannot be made", directory.display()))?;
+            let lock = lock(directory)?;
+            let mut db = Db::open_sqlite(&directory.join("batchwright.db")).await?;
+            db.watch(&directory.join(LOCK))?;
+            Ok((db, Some(lock)))
+        }
+        Some(url) => {
+            let url = url.reveal();
+            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+                bail!("--database-url must start with postgres://; leave it out for the embedded database");
+            }
+            Ok((
+                Db::open_postgres(url, config.database_connections).await.context("--database-url cannot be used")?,
+                None,
+            ))
+        }
+    }
+}
+
+/// A database names files that are in its blob store and in no other: with another, everything would seem to work until
+/// somebody downloads something. And a store is swept of what its database does not name: with a second database, each
+/// would remove the other's files. So a store has the mark of one database, and its id is that database's.
+///
+/// The database names the id first. A crash before the store is marked leaves a database that names no blob and a store
+/// without a mark, which the next start marks.
+async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> anyhow::Result<BlobId> {
+    let (unreadable, unwritable) = ("the blob store cannot be read", "the blob store cannot be written");
+    let id = storage.blob_store_id(BlobId::new()).await?;
+    // Before the marks are read: another replica may be the first to mark the store and to write to it meanwhile.
+    let is_used = storage.names_blobs().await?;
+    let mut marks = blobs.marks().await.context(unreadable)?;
+    if is_used && !marks.contains(&id) && !adopt {
+        bail!(
+            "this blob store is not the one that the database was used with before, or another database has taken it \
+             over: give every process of a deployment the same --blob-url (or --data-dir), or take the store over with \
+             --adopt-blobs"
+        );
+    }
+    if marks.is_empty() || adopt {
+        blobs.mark(id).await.context(unwritable)?;
+        for other in marks.iter().filter(|mark| **mark != id) {
+            tracing::warn!(mark = %other, "the blob store is taken over from another database");
+            blobs.unmark(*other).await.context(unwritable)?;
+        }
+        // Of two databases that find no mark at the same moment, at least one finds the other's now.
+        marks = blobs.marks().await.context(unreadable)?;
+    }
+    if marks != [id] {
+        bail!(
+            "this blob store belongs to another database, and each would remove the files that only the other one \
+             knows: give each deployment a --blob-url (or --data-dir) of its own. If that database is gone for good, \
+             start once with --adopt-blobs, which takes the store over and removes what this database does not know"
+        );
+    }
+    Ok(id)
+}
+
+/// SQLite is embedded: a second process on the same directory would run the same rows.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join(LOCK);
+    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => bail!(
+            "the data directory {} is in use by another batchwright; stop it, or give another directory with \
+             --data-dir",
+            directory.display()
+        ),
+    }
+}

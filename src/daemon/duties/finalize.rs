@@ -1,0 +1,111 @@
+//! Ending batches: the rows that never ran get their lines, the files are published, the status becomes terminal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Duty;
+
+use super::owed::{self, Owed, OwedError};
+use crate::daemon::items::Items;
+use crate::daemon::lost_input::{GONE_AFTER, is_lost};
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::{DutyError, TickResult};
+use crate::domain::batch::{Batch, BatchStatus, Counts};
+use crate::domain::file::BATCH_FILE_RETENTION;
+use crate::domain::ids::BatchId;
+use crate::domain::line::NeverRan;
+use crate::storage::{Ending, RecordedPart, Storage};
+use crate::telemetry::{chain, metrics};
+
+const EVERY: Duration = Duration::from_secs(1);
+const BATCHES: u32 = 64;
+
+/// Ends every batch that can be ended.
+pub(super) struct Finalize<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) items: Items<BatchId>,
+}
+
+#[async_trait]
+impl<S: Storage> Duty for Finalize<S> {
+    fn name(&self) -> &'static str {
+        "finalize"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    async fn tick(&self) -> TickResult {
+        let page = |after| self.shared.storage.batches_to_finish(after, BATCHES);
+        self.items.for_each(page, |batch| end(&self.shared, &self.items, batch)).await
+    }
+}
+
+async fn end<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
+    // A living daemon holds a lease of it: its turn comes when that one is given back.
+    let Some(counts) = shared.storage.fence(batch.id).await? else { return Ok(()) };
+    let why = why(&batch);
+    let never_ran = if counts.owed() > 0 { Some(write_owed(shared, items, &batch, counts, why).await?) } else { None };
+    if never_ran.as_ref().map_or(0, |part| part.rows.len()) != counts.owed() {
+        return Err("the lines of the rows that never ran are not as many as are owed".into());
+    }
+    let now = shared.clock.now();
+    let ending = Ending {
+        id: batch.id,
+        from: batch.status,
+        never_ran,
+        counts_as_failed: why == NeverRan::InputUnavailable,
+        files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(BATCH_FILE_RETENTION))),
+    };
+    if shared.storage.finish(&ending, now).await? {
+        metrics::batch_ended();
+        tracing::info!(
+            batch_id = %batch.id,
+            total = counts.total,
+            completed = counts.completed,
+            failed = counts.failed,
+            never_ran = counts.owed(),
+            "batch ended"
+        );
+    }
+    Ok(())
+}
+
+/// Why rows of a batch that ends have not run. One that is finalized before its window has closed, and owes rows, was
+/// given up: its rows count as failed, so that it is completed with a line for each (contract §6.1). It is not `expired`,
+/// because its window is open, and a client that sends the same file again would not fare better.
+fn why(batch: &Batch) -> NeverRan {
+    match batch.status {
+        BatchStatus::Cancelling => NeverRan::Cancelled,
+        _ if batch.milestones.finalizing_at.is_some_and(|at| at < batch.expires_at) => NeverRan::InputUnavailable,
+        _ => NeverRan::Expired,
+    }
+}
+
+/// Writes the lines of the rows that have none. The batch is fenced: the ledger does not change meanwhile.
+async fn write_owed<S: Storage>(
+    shared: &Shared<S>,
+    items: &Items<BatchId>,
+    batch: &Batch,
+    counts: Counts,
+    why: NeverRan,
+) -> Result<RecordedPart, DutyError> {
+    let recorded = shared.storage.recorded_rows(batch.id).await?;
+    let owed = Owed { batch: batch.id, total: u32::try_from(counts.total)?, recorded, why };
+    let error = match owed::write(shared, &owed).await {
+        Ok(part) => return Ok(part),
+        Err(OwedError::Output(error)) => return Err(error.into()),
+        Err(OwedError::Input(error)) => error,
+    };
+    // A batch that was given up has been looked at long enough, by whoever ran it.
+    let looked_at = if why == NeverRan::InputUnavailable { GONE_AFTER } else { Duration::ZERO };
+    let failing_for = items.failing_for(batch.id).max(looked_at);
+    if !is_lost(shared, &*error, failing_for, batch.expires_at).await {
+        return Err(error);
+    }
+    tracing::error!(batch_id = %batch.id, error = chain(&*error), "a batch ends without its input, which is lost");
+    Ok(owed::write_without_input(shared, &owed).await?)
+}

@@ -1,0 +1,150 @@
+//! The lines of rows that never ran, written when their batch ends.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use roaring::RoaringBitmap;
+
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::DutyError;
+use crate::domain::file::FilePart;
+use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::index;
+use crate::domain::line::{self, NeverRan};
+use crate::domain::row::RowCall;
+use crate::domain::splitter::{Line, LineSplitter};
+use crate::storage::blobs::{BlobError, BlobWriter, FileBytes};
+use crate::storage::rows::{READ_BYTES, RowReader};
+use crate::storage::{RecordedPart, Storage};
+
+/// Rows looked at together; a million rows take this many at a time.
+const POSITIONS: usize = 8192;
+/// A line longer than this is not held whole to find its name. No default lets one in.
+const LONGEST_NAMED: usize = 16 << 20;
+
+/// The rows that have no line.
+pub(super) struct Owed {
+    pub(super) batch: BatchId,
+    /// How many rows the batch has; they are numbered from 0.
+    pub(super) total: u32,
+    pub(super) recorded: RoaringBitmap,
+    pub(super) why: NeverRan,
+}
+
+/// Why the lines could not be written.
+pub(super) enum OwedError {
+    /// The input, or what is known of it, cannot be read.
+    Input(DutyError),
+    /// They could not be stored.
+    Output(BlobError),
+}
+
+/// Writes the lines, each with the name that its row has in the input.
+pub(super) async fn write<S: Storage>(shared: &Shared<S>, owed: &Owed) -> Result<RecordedPart, OwedError> {
+    let input = shared.storage.batch_input(owed.batch).await.map_err(input_error)?;
+    let input = input.ok_or_else(|| input_error("the batch's input file is not in the database"))?;
+    let reader = RowReader::new(shared.blobs.clone(), input);
+    let mut lines = Lines::new(shared, owed).await.map_err(OwedError::Output)?;
+    for first in (0..owed.total).step_by(POSITIONS) {
+        let last = owed.total.min(first.saturating_add(u32::try_from(POSITIONS).expect("few")));
+        let mut entries = reader.entries(first..last).await.map_err(input_error)?;
+        entries.retain(|entry| !owed.recorded.contains(entry.row));
+        let runs = stream::iter(index::runs(&entries, READ_BYTES));
+        let mut reads = runs.map(|run| reader.lines(&entries[run])).buffered(2);
+        while let Some(rows) = reads.try_next().await.map_err(input_error)? {
+            for (row, text) in rows {
+                let call: RowCall<'_> = serde_json::from_slice(&text).map_err(input_error)?;
+                lines.push(row, &call.custom_id, owed.why);
+            }
+            lines.write().await.map_err(OwedError::Output)?;
+        }
+    }
+    lines.finish().await.map_err(OwedError::Output)
+}
+
+/// Writes the lines when the input is lost: with names as far as the file can still be read from its start, and without
+/// behind that. Numbers alone say which rows are owed.
+pub(super) async fn write_without_input<S: Storage>(
+    shared: &Shared<S>,
+    owed: &Owed,
+) -> Result<RecordedPart, BlobError> {
+    let mut lines = Lines::new(shared, owed).await?;
+    let mut next = 0;
+    if let Ok(Some(input)) = shared.storage.batch_input(owed.batch).await {
+        let file = FileBytes::new(input.parts);
+        let mut pieces = pin!(file.stream(&shared.blobs, 0..file.len()));
+        let mut splitter = LineSplitter::new(LONGEST_NAMED);
+        while let Ok(Some(piece)) = pieces.try_next().await {
+            splitter.push(&piece, |text| next = lines.push_named(owed, next, &text));
+            lines.write().await?;
+        }
+        splitter.finish(|text| next = lines.push_named(owed, next, &text));
+    }
+    for row in next..owed.total {
+        if !owed.recorded.contains(row) {
+            lines.push(row, "", NeverRan::InputUnavailable);
+        }
+        if lines.pending.len() >= POSITIONS {
+            lines.write().await?;
+        }
+    }
+    lines.finish().await
+}
+
+/// A part in the making.
+struct Lines {
+    batch: BatchId,
+    writer: BlobWriter,
+    pending: Vec<u8>,
+    count: u64,
+    rows: RoaringBitmap,
+}
+
+impl Lines {
+    async fn new<S>(shared: &Shared<S>, owed: &Owed) -> Result<Self, BlobError> {
+        let writer = shared.blobs.writer().await?;
+        Ok(Self { batch: owed.batch, writer, pending: Vec::new(), count: 0, rows: RoaringBitmap::new() })
+    }
+
+    fn push(&mut self, row: u32, custom_id: &str, why: NeverRan) {
+        self.pending.extend(line::never_ran(RequestId { batch: self.batch, row }, custom_id, why));
+        self.rows.insert(row);
+        self.count += 1;
+    }
+
+    /// Takes a line of the input as the row `row`, and returns which the next line is. Rows are counted as they were when
+    /// the file was taken in: a blank line is none.
+    fn push_named(&mut self, owed: &Owed, row: u32, text: &Line<'_>) -> u32 {
+        let text = match text {
+            Line::Whole { bytes, .. } if bytes.trim_ascii().is_empty() => return row,
+            Line::Whole { bytes, .. } => *bytes,
+            Line::TooLong { .. } => &[],
+        };
+        if row < owed.total && !owed.recorded.contains(row) {
+            match serde_json::from_slice::<RowCall<'_>>(text) {
+                Ok(call) => self.push(row, &call.custom_id, owed.why),
+                Err(_) => self.push(row, "", NeverRan::InputUnavailable),
+            }
+        }
+        row.saturating_add(1)
+    }
+
+    async fn write(&mut self) -> Result<(), BlobError> {
+        self.writer.write(Bytes::from(std::mem::take(&mut self.pending))).await
+    }
+
+    async fn finish(mut self) -> Result<RecordedPart, BlobError> {
+        self.write().await?;
+        let bytes = self.writer.written();
+        Ok(RecordedPart {
+            part: FilePart { blob: self.writer.finish().await?, bytes },
+            lines: self.count,
+            rows: self.rows,
+        })
+    }
+}
+
+fn input_error(error: impl Into<DutyError>) -> OwedError {
+    OwedError::Input(error.into())
+}

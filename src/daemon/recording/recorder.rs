@@ -1,0 +1,212 @@
+//! Making outcomes durable, many at a time: one part for each file, one transaction for all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roaring::RoaringBitmap;
+
+use super::outbox::{Outbox, RowOutcome};
+use crate::daemon::duties::FlushCounts;
+use crate::daemon::leases::HeldLeases;
+use crate::domain::file::FilePart;
+use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::lease::FencedLease;
+use crate::domain::time::Clock;
+use crate::domain::usage::Usage;
+use crate::storage::blobs::{BlobError, Blobs};
+use crate::storage::group_commit::Weighed;
+use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, StorageError, Violation};
+use crate::telemetry::chain;
+use crate::telemetry::metrics;
+
+/// Pauses between attempts to record the same flush.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
+
+/// The outcomes of each batch by themselves.
+fn apart(outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
+    let mut batches: BTreeMap<BatchId, Vec<Weighed<RowOutcome>>> = BTreeMap::new();
+    for outcome in outcomes {
+        batches.entry(outcome.row.id.batch).or_default().push(outcome);
+    }
+    batches.into_values().collect()
+}
+
+/// Takes outcomes from the outbox and records them.
+pub(in crate::daemon) struct Recorder<S> {
+    pub(in crate::daemon) storage: Arc<S>,
+    pub(in crate::daemon) blobs: Blobs,
+    pub(in crate::daemon) clock: Clock,
+    /// What was recorded, for the duty that merges parts.
+    pub(in crate::daemon) flush_counts: Arc<FlushCounts>,
+    /// The leases whose runs the recorder halts when their outcomes are refused.
+    pub(in crate::daemon) held: Arc<HeldLeases>,
+}
+
+impl<S: Storage> Recorder<S> {
+    /// Records until the outbox is closed and everything in it is recorded.
+    pub(in crate::daemon) async fn run(self, outbox: &Outbox) {
+        while let Some(group) = outbox.next().await {
+            self.flush(group.items).await;
+            for done in group.settling {
+                // Nobody waits any more if the lease's task was dropped.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Records outcomes, however often it takes. Only those of lost leases are left out, and those that contradict the
+    /// ledger or that the database refuses: their rows stay owed, and whoever runs the lease next reads from the ledger
+    /// which they are.
+    async fn flush(&self, outcomes: Vec<Weighed<RowOutcome>>) {
+        let mut flushes = vec![outcomes];
+        while let Some(outcomes) = flushes.pop() {
+            flushes.extend(self.flush_together(outcomes).await);
+        }
+    }
+
+    /// Records outcomes in one transaction. Returns what is to be recorded apart: if the database refuses them, because of
+    /// one batch others must not wait.
+    async fn flush_together(&self, mut outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
+        while !outcomes.is_empty() {
+            let flush = self.until_done("written", || self.write_parts(&outcomes)).await;
+            match self.record(&flush).await {
+                Ok(Recorded::Applied) => {
+                    metrics::flush_recorded(outcomes.len());
+                    flush.batches.keys().for_each(|batch| self.flush_counts.note(*batch));
+                    return Vec::new();
+                }
+                Ok(Recorded::LostLeases(lost)) => {
+                    tracing::warn!(leases = lost.len(), "leases were lost; their new holders run their rows again");
+                    self.leave_out(&mut outcomes, &lost);
+                }
+                Ok(Recorded::Violations(violations)) => {
+                    for violation in violations {
+                        self.leave_out(&mut outcomes, &violation.leases);
+                        self.repair(violation).await;
+                    }
+                }
+                Err(_) if flush.batches.len() > 1 => return apart(outcomes),
+                // The parts stay for the sweep: nobody knows what the database has done.
+                Err(_) => {
+                    let leases: Vec<FencedLease> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
+                    self.leave_out(&mut outcomes, &leases);
+                    return Vec::new();
+                }
+            }
+            self.remove_parts(&flush).await;
+        }
+        Vec::new()
+    }
+
+    /// Records a flush, however long the database is away. An error is a refusal that has come again and again.
+    async fn record(&self, flush: &Flush) -> Result<Recorded, StorageError> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            // An outage lasts as long as it lasts.
+            let attempt = async || match self.storage.record(flush, self.clock.now()).await {
+                Err(error) if error.is_outage() => Err(error),
+                answer => Ok(answer),
+            };
+            let error = match self.until_done("recorded", attempt).await {
+                Ok(recorded) => return Ok(recorded),
+                Err(error) => error,
+            };
+            metrics::flush_failed();
+            let batches: Vec<String> = flush.batches.keys().map(ToString::to_string).collect();
+            tracing::error!(batches = batches.join(", "), error = chain(&error), "the database refuses outcomes");
+            let Some(pause) = pauses.next() else { return Err(error) };
+            tokio::time::sleep(*pause).await;
+        }
+    }
+
+    /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.
+    fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[FencedLease]) {
+        outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
+        self.held.halt(leases);
+    }
+
+    /// Tells of a fault of this program, and sets what is counted to what the ledger has. The leases correct themselves when
+    /// they are taken again.
+    async fn repair(&self, Violation { batch, leases, what }: Violation) {
+        metrics::ledger_violated();
+        let named: Vec<String> =
+            leases.iter().map(|lease| format!("{} with token {}", lease.id, lease.token)).collect();
+        tracing::error!(
+            batch_id = %batch,
+            leases = named.join(", "),
+            violation = %what,
+            "outcomes contradict the ledger and are not recorded; their rows that have no line are run again"
+        );
+        if what == Contradiction::CountersPassTotal
+            && let Err(error) = self.storage.recount(batch, self.clock.now()).await
+        {
+            tracing::error!(batch_id = %batch, error = chain(&error), "a batch could not be counted again");
+        }
+    }
+
+    async fn until_done<T, E, F>(&self, what: &'static str, mut action: impl FnMut() -> F) -> T
+    where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut pauses = PAUSES.iter().chain(std::iter::repeat(&PAUSES[PAUSES.len() - 1]));
+        loop {
+            match action().await {
+                Ok(done) => return done,
+                Err(error) => {
+                    metrics::flush_failed();
+                    tracing::error!(error = chain(&error), "outcomes could not be {what}; trying again");
+                    tokio::time::sleep(*pauses.next().expect("endless")).await;
+                }
+            }
+        }
+    }
+
+    /// Writes the lines as parts, one for each batch and file, all at once.
+    async fn write_parts(&self, outcomes: &[Weighed<RowOutcome>]) -> Result<Flush, BlobError> {
+        let mut batches: BTreeMap<BatchId, Vec<&RowOutcome>> = BTreeMap::new();
+        for outcome in outcomes {
+            batches.entry(outcome.row.id.batch).or_default().push(outcome);
+        }
+        let written = batches.into_iter().map(async |(batch, outcomes)| {
+            let (output, error) =
+                futures::try_join!(self.write_part(&outcomes, true), self.write_part(&outcomes, false))?;
+            let mut usage = Usage::default();
+            let mut leases: BTreeMap<FencedLease, RoaringBitmap> = BTreeMap::new();
+            for outcome in outcomes {
+                usage.add(outcome.usage);
+                leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);
+            }
+            Ok::<_, BlobError>((batch, BatchFlush { output, error, usage, leases }))
+        });
+        Ok(Flush { batches: futures::future::try_join_all(written).await?.into_iter().collect() })
+    }
+
+    async fn write_part(&self, outcomes: &[&RowOutcome], success: bool) -> Result<Option<RecordedPart>, BlobError> {
+        let mine = || outcomes.iter().filter(|outcome| outcome.is_success == success);
+        let mut bytes = Vec::with_capacity(mine().map(|outcome| outcome.line.len()).sum());
+        for outcome in mine() {
+            bytes.extend_from_slice(&outcome.line);
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let size = bytes.len() as u64;
+        let rows = mine().map(|outcome| outcome.row.id.row).collect();
+        let lines = mine().count() as u64;
+        let blob = self.blobs.put(bytes).await?;
+        Ok(Some(RecordedPart { part: FilePart { blob, bytes: size }, lines, rows }))
+    }
+
+    async fn remove_parts(&self, flush: &Flush) {
+        let parts = flush.batches.values().flat_map(|batch| [&batch.output, &batch.error]).flatten();
+        let blobs: Vec<BlobId> = parts.map(|part| part.part.blob).collect();
+        for blob in blobs {
+            if let Err(error) = self.blobs.delete(blob).await {
+                tracing::warn!(error = chain(&error), "a part that was not recorded could not be removed");
+            }
+        }
+    }
+}

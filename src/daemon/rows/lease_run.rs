@@ -1,0 +1,243 @@
+//! Running one lease: reading its rows, starting them as capacity allows, giving back what was not run.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backlog::Backlog;
+use super::queue::{Cancellation, QueuedRow};
+use super::{ClaimedRow, Supply, unreadable};
+use crate::daemon::timer::DutyError;
+use crate::domain::ids::RequestId;
+use crate::domain::index::{self, IndexEntry};
+use crate::domain::lease::Lease;
+use crate::domain::line;
+use crate::domain::outcome::FailureReason;
+use crate::domain::request::{Pending, Request, RequestData};
+use crate::domain::row::RowCall;
+use crate::storage::Storage;
+use crate::storage::blobs::BlobError;
+use crate::storage::rows::{READ_BYTES, RowReader};
+use crate::telemetry::chain;
+
+/// How often a row may be under way alone when its daemon dies.
+const MAX_QUARANTINE_TRIES: u32 = 3;
+/// A daemon that something else kills as soon as it has started never gets to try a row, so that the row is not blamed.
+const MIN_UPTIME: Duration = Duration::from_secs(2);
+/// Reads under way, so that starting rows does not wait for the disk.
+const READS_AHEAD: usize = 2;
+
+/// Runs a lease to its end. `halt` is cancelled when its rows are not to be run here any more. `backlog` counts them all.
+pub(super) async fn run<S: Storage>(
+    supply: Arc<Supply<S>>,
+    lease: Lease,
+    halt: CancellationToken,
+    backlog: Arc<Backlog>,
+) {
+    let shutdown = &supply.shared.shutdown;
+    let mut run = LeaseRun {
+        not_queued: (lease.last - lease.first) as usize,
+        model: lease.model.as_str().into(),
+        open: TaskTracker::new(),
+        cancellation: Arc::new(Cancellation {
+            lease: halt,
+            stopping: shutdown.stopping.clone(),
+            abort: shutdown.abort.clone(),
+        }),
+        backlog,
+        lease,
+        supply: supply.clone(),
+    };
+    // A panic is a failure like others: the lease must end.
+    let started = AssertUnwindSafe(run.start_rows()).catch_unwind().await;
+    if let Err(error) = started.unwrap_or_else(|_| Err("reading its rows panicked".into())) {
+        // Its rows count as waiting until it is given back: meanwhile no more of the lane is claimed.
+        unreadable::lease_failed(&supply.shared, &supply.unreadable, &run.lease, error, &run.cancellation).await;
+    }
+    run.end().await;
+}
+
+struct LeaseRun<S> {
+    supply: Arc<Supply<S>>,
+    lease: Lease,
+    cancellation: Arc<Cancellation>,
+    model: Arc<str>,
+    /// The rows that are with the workers, or wait for one.
+    open: TaskTracker,
+    backlog: Arc<Backlog>,
+    /// Rows of the backlog that have not been handed to the queue.
+    not_queued: usize,
+}
+
+impl<S: Storage> LeaseRun<S> {
+    async fn start_rows(&mut self) -> Result<(), DutyError> {
+        let supply = self.supply.clone();
+        let input = supply.shared.storage.batch_input(self.lease.batch_id).await?;
+        let input = input.ok_or("the batch's input file is not in the database")?;
+        let reader = RowReader::new(supply.shared.blobs.clone(), input);
+        let entries = self.owed_entries(&reader).await?;
+        // What killed a holder was among the rows it had begun, and so is among the first.
+        let alone = if self.lease.is_suspect() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
+        for entry in &entries[..alone] {
+            if !self.run_in_quarantine(&reader, entry).await? {
+                return Ok(());
+            }
+        }
+        let entries = &entries[alone..];
+        let (runs, backlog, reader) = (stream::iter(index::runs(entries, READ_BYTES)), self.backlog.clone(), &reader);
+        let mut reads = runs
+            .map(|run| {
+                let backlog = &backlog;
+                async move {
+                    let place = backlog.room().await;
+                    Ok::<_, BlobError>((reader.lines(&entries[run]).await?, place))
+                }
+            })
+            .buffered(READS_AHEAD);
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = self.cancellation.cancelled() => return Ok(()),
+                read = reads.try_next() => read?,
+            };
+            let Some((lines, place)) = read else { return Ok(()) };
+            supply.unreadable.went_well(self.lease.batch_id);
+            self.open_rows(reader, lines, &place).await;
+        }
+    }
+
+    /// Runs one row of a suspect lease and has it recorded, while no other of a suspect lease runs. One that has been
+    /// under way so when its daemon died, several times, is failed. False if the lease is not to be run any more.
+    async fn run_in_quarantine(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, DutyError> {
+        let supply = self.supply.clone();
+        let _alone = tokio::select! {
+            biased;
+            () = self.cancellation.cancelled() => return Ok(false),
+            alone = supply.quarantine.acquire() => alone,
+        };
+        tokio::select! {
+            biased;
+            () = self.cancellation.cancelled() => return Ok(false),
+            () = tokio::time::sleep_until(supply.shared.started + MIN_UPTIME) => {}
+        }
+        let lines = reader.lines(std::slice::from_ref(entry)).await?;
+        let Some(tries) = supply.shared.storage.try_alone(self.lease.fenced()).await? else { return Ok(false) };
+        if tries > MAX_QUARANTINE_TRIES {
+            self.fail_poison_row(lines).await;
+        } else {
+            tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row of a suspect lease runs alone");
+            let place = self.backlog.room().await;
+            self.open_rows(reader, lines, &place).await;
+        }
+        self.open.close();
+        tokio::select! {
+            () = self.open.wait() => {}
+            () = self.cancellation.cancelled() => return Ok(false),
+        }
+        self.open.reopen();
+        supply.outbox.flush().await;
+        Ok(true)
+    }
+
+    async fn fail_poison_row(&mut self, lines: Vec<(u32, Bytes)>) {
+        self.backlog.let_go(lines.len());
+        self.not_queued -= lines.len();
+        for (row, line) in lines {
+            let id = RequestId { batch: self.lease.batch_id, row };
+            tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
+            let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
+            let line =
+                line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
+            let row = ClaimedRow { id, lease: self.lease.fenced() };
+            self.supply.outbox.failed(row, line).await;
+        }
+    }
+
+    /// The rows of the lease without an entry in the ledger. Only a lease that somebody held before can have others.
+    async fn owed_entries(&mut self, reader: &RowReader) -> Result<Vec<IndexEntry>, DutyError> {
+        let mut entries = reader.entries(self.lease.first..self.lease.last).await?;
+        if self.lease.token > 1 {
+            let recorded = self.supply.shared.storage.recorded_rows(self.lease.batch_id).await?;
+            entries.retain(|entry| !recorded.contains(entry.row));
+            let owed = u32::try_from(entries.len()).expect("a lease has no more rows than its range");
+            if owed == 0 || owed != self.lease.owed {
+                tracing::error!(lease_id = %self.lease.id, batch_id = %self.lease.batch_id, counted = self.lease.owed, owed,
+                    "a lease did not count what it owes as its ledger does; the ledger holds");
+                self.supply.shared.storage.correct_owed(self.lease.fenced(), owed).await?;
+                // The counters may differ as well, and nothing may be left to record that would show it.
+                self.supply.shared.storage.recount(self.lease.batch_id, self.supply.shared.clock.now()).await?;
+            }
+            self.backlog.let_go(self.not_queued - entries.len());
+            self.not_queued = entries.len();
+        }
+        Ok(entries)
+    }
+
+    /// Hands the rows of one read to the workers.
+    async fn open_rows(&mut self, reader: &RowReader, lines: Vec<(u32, Bytes)>, place: &Arc<OwnedSemaphorePermit>) {
+        self.not_queued -= lines.len();
+        let mut rows = Vec::with_capacity(lines.len());
+        for (row, line) in lines {
+            let id = RequestId { batch: self.lease.batch_id, row };
+            let row = ClaimedRow { id, lease: self.lease.fenced() };
+            let waiting = self.backlog.row();
+            match self.request(reader, id, &line) {
+                Ok(request) => rows.push(QueuedRow {
+                    row,
+                    request,
+                    cancellation: self.cancellation.clone(),
+                    waiting,
+                    place: Some(place.clone()),
+                    share: None,
+                    open: self.open.token(),
+                }),
+                Err(error) => {
+                    let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
+                    self.supply.outbox.failed(row, line::failed(id, "", &reason)).await;
+                }
+            }
+        }
+        self.supply.queue.push(rows);
+    }
+
+    fn request(&self, reader: &RowReader, id: RequestId, line: &Bytes) -> serde_json::Result<Request<Pending>> {
+        let call: RowCall<'_> = serde_json::from_slice(line)?;
+        Ok(Request::new(RequestData {
+            id,
+            custom_id: call.custom_id.into_owned(),
+            endpoint: reader.input().endpoint,
+            model: self.model.clone(),
+            body: line.slice_ref(call.body.get().as_bytes()),
+            metadata: reader.input().metadata.clone(),
+        }))
+    }
+
+    /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. Of a lease whose
+    /// every row is recorded nothing is left to give.
+    async fn end(self) {
+        let supply = &self.supply;
+        self.open.close();
+        tokio::select! {
+            () = self.open.wait() => {}
+            () = self.cancellation.cancelled() => {
+                // Those that no worker has taken are left owed; the calls under way end or are aborted.
+                supply.queue.leave(self.lease.fenced());
+                self.open.wait().await;
+            }
+        }
+        self.backlog.let_go(self.not_queued);
+        supply.outbox.flush().await;
+        if let Err(error) = supply.shared.storage.give_back(self.lease.fenced()).await {
+            // The heartbeat finds that nobody runs it, and tries again.
+            tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
+        }
+        supply.held.end(self.lease.fenced());
+        supply.shared.wakeup.wake();
+    }
+}

@@ -1,0 +1,75 @@
+//! Leases whose rows cannot be read.
+
+use std::error::Error;
+use std::time::Duration;
+
+use super::queue::Cancellation;
+use crate::daemon::items::{Items, Surroundings};
+use crate::daemon::lost_input::is_lost;
+use crate::daemon::shared::Shared;
+use crate::daemon::timer::DutyError;
+use crate::domain::batch::BatchStatus;
+use crate::domain::ids::BatchId;
+use crate::domain::lease::Lease;
+use crate::storage::Storage;
+use crate::telemetry::chain;
+
+/// The longest pause of the leases of a batch that cannot be read. They are held meanwhile, so it is short: the fault may
+/// be this daemon's alone, and then others can run them.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a lease is kept whose rows could not be found out because the database or the blob store is away.
+const PAUSE_IN_OUTAGE: Duration = Duration::from_secs(1);
+
+/// The batches whose rows could not be read, and since when.
+pub(in crate::daemon) fn items(around: &Surroundings) -> Items<BatchId> {
+    Items::new("run", LONGEST_PAUSE, around)
+}
+
+/// Notes that the rows of a lease cannot be read, gives its batch up if they are lost, and returns when the lease is to
+/// be given back.
+pub(super) async fn lease_failed<S: Storage>(
+    shared: &Shared<S>,
+    unreadable: &Items<BatchId>,
+    lease: &Lease,
+    error: DutyError,
+    cancellation: &Cancellation,
+) {
+    let batch = lease.batch_id;
+    let failing_for = unreadable.failing_for(batch);
+    let lost = is_gone_while_running(shared, lease, &*error, failing_for).await;
+    let pause = match unreadable.failed(batch, error).await {
+        Ok(retry) => retry.after,
+        Err(outage) => {
+            tracing::error!(lease_id = %lease.id, error = chain(&*outage), "the rows of a lease cannot be read");
+            PAUSE_IN_OUTAGE
+        }
+    };
+    if lost {
+        match shared.storage.give_up_batch(batch, shared.clock.now()).await {
+            Ok(true) => {
+                tracing::error!(batch_id = %batch, "a batch is given up: its input cannot be read any more");
+                shared.wakeup.wake();
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(batch_id = %batch, error = chain(&error), "a batch could not be given up"),
+        }
+    }
+    tokio::select! {
+        () = cancellation.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+async fn is_gone_while_running<S: Storage>(
+    shared: &Shared<S>,
+    lease: &Lease,
+    error: &(dyn Error + Send + Sync + 'static),
+    failing_for: Duration,
+) -> bool {
+    match shared.storage.batch(lease.batch_id).await {
+        Ok(Some(batch)) if batch.status == BatchStatus::InProgress => {
+            is_lost(shared, error, failing_for, batch.expires_at).await
+        }
+        _ => false,
+    }
+}

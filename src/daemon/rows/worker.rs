@@ -1,0 +1,134 @@
+//! Workers: each takes rows from the queue, one after the other, and runs them with one permit.
+//!
+//! A worker keeps its permit from row to row. It gives it up when the limiter wants it back, or when there is no row for
+//! it; then it waits for a row before it waits for a permit, so that a permit is never held by one that has no work.
+//! A row that waits for its tools has released its permit and still has its worker. So there are more workers than
+//! permits: whenever the last waiting worker takes a row, another is started.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::attempt::{Attempted, attempt};
+use super::queue::QueuedRow;
+use super::{RowRunner, WAITING_PER_PERMIT};
+use crate::processor::RequestProcessor;
+use crate::storage::Storage;
+use crate::upstream::limiter::{Permit, Priority};
+use crate::upstream::{HttpClient, PermitObserver, Session};
+
+/// Rows that may wait for their tools, for each permit: what bounds their memory.
+const WAITING_FOR_TOOLS: usize = 4;
+
+/// The workers of a daemon.
+pub(in crate::daemon) struct Workers<S, H, P> {
+    runner: Arc<RowRunner<S, H, P>>,
+    tasks: TaskTracker,
+    /// One permit for each row that may wait for another attempt.
+    waiting_places: Arc<Semaphore>,
+    most: usize,
+    started: AtomicUsize,
+    /// Those that have no row.
+    waiting: AtomicUsize,
+}
+
+impl<S, H, P> Workers<S, H, P>
+where
+    S: Storage,
+    H: HttpClient,
+    P: RequestProcessor<S, Session<H>> + 'static,
+{
+    /// Starts the first worker. All end when the queue is closed.
+    pub(in crate::daemon) fn start(runner: Arc<RowRunner<S, H, P>>, tasks: TaskTracker) {
+        let permits = runner.shared.settings.max_concurrency;
+        let waiting_places = Arc::new(Semaphore::new(permits * WAITING_PER_PERMIT));
+        let (most, started, waiting) = (permits * (1 + WAITING_FOR_TOOLS), AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { runner, tasks, waiting_places, most, started, waiting }).start_one();
+    }
+
+    fn start_one(self: &Arc<Self>) {
+        if self.started.fetch_add(1, Relaxed) < self.most {
+            self.waiting.fetch_add(1, Relaxed);
+            self.tasks.spawn(self.clone().work());
+        }
+    }
+
+    async fn work(self: Arc<Self>) {
+        let mut next = self.wait().await;
+        while let Some((row, permit)) = next {
+            let kept = self.run(row, permit).await.and_then(Permit::keep);
+            next = match kept.and_then(|permit| Some((self.runner.queue.next_now()?, permit))) {
+                None => self.wait_again().await,
+                next => next,
+            };
+        }
+    }
+
+    async fn wait_again(self: &Arc<Self>) -> Option<(QueuedRow, Permit)> {
+        self.waiting.fetch_add(1, Relaxed);
+        self.wait().await
+    }
+
+    /// Waits for a row and then for a permit; `None` when the queue is closed. The worker counts as waiting.
+    async fn wait(self: &Arc<Self>) -> Option<(QueuedRow, Permit)> {
+        let RowRunner { shared, queue, limiter, .. } = &*self.runner;
+        loop {
+            let ticket = queue.ticket().await?;
+            let permit = tokio::select! {
+                permit = limiter.acquire(Priority::New) => permit,
+                () = shared.shutdown.ended.cancelled() => return None,
+            };
+            if let Some(row) = queue.take(ticket) {
+                if self.waiting.fetch_sub(1, Relaxed) == 1 {
+                    self.start_one();
+                }
+                return Some((row, permit));
+            }
+        }
+    }
+
+    /// Runs a row until it has an outcome, is called off, or waits elsewhere. Returns the permit unless the row has
+    /// released it.
+    async fn run(&self, mut row: QueuedRow, mut permit: Permit) -> Option<Permit> {
+        // Its read may make room for another.
+        row.place = None;
+        loop {
+            let observer = row.share.clone().map(|share| share as Arc<dyn PermitObserver>);
+            let session = Session::new(self.runner.http.clone(), self.runner.limiter.clone(), permit, observer);
+            let attempted = attempt(&self.runner, row, &session).await;
+            let permit_left = session.take_permit();
+            let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
+            let Err(again) = self.wait_elsewhere(again) else { return permit_left };
+            // No place to wait is left: this worker waits, so that no more rows are begun than can be held.
+            drop(permit_left);
+            let share = again.share.clone();
+            if let Some(share) = &share {
+                share.released();
+            }
+            row = again.until_due(&self.runner.shared.clock).await?;
+            permit = tokio::select! {
+                permit = self.runner.limiter.acquire(Priority::Continuing) => permit,
+                () = row.cancellation.cancelled() => return None,
+            };
+            if let Some(share) = &share {
+                share.acquired();
+            }
+        }
+    }
+
+    /// Has a row wait for its next attempt beside the workers, if there is a place for it.
+    fn wait_elsewhere(&self, mut row: Box<QueuedRow>) -> Result<(), Box<QueuedRow>> {
+        let Ok(place) = self.waiting_places.clone().try_acquire_owned() else { return Err(row) };
+        row.place = Some(Arc::new(place));
+        row.share = None;
+        let (queue, clock) = (self.runner.queue.clone(), self.runner.shared.clock.clone());
+        self.tasks.spawn(async move {
+            if let Some(row) = row.until_due(&clock).await {
+                queue.push(vec![row]);
+            }
+        });
+        Ok(())
+    }
+}

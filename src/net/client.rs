@@ -1,0 +1,65 @@
+//! The one way to build an HTTP client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Client;
+use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
+
+use super::guard::PublicOnly;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What callers of different servers want of their HTTP client. No setting limits a whole call: the caller does.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSettings {
+    /// Sent with every request.
+    pub headers: HeaderMap,
+    /// How long a server may send nothing before its connection is closed, also if no caller waits for it any more. It
+    /// must be longer than the callers wait, so that each caller sees its own time-out. `None` is no limit.
+    pub read_timeout: Option<Duration>,
+    /// Connections to one host that are kept open between calls. `None` is no limit.
+    pub max_idle: Option<usize>,
+    /// Which addresses the client connects to.
+    pub reach: Reach,
+}
+
+/// Which addresses a client connects to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// All: for URLs that the operator gave.
+    #[default]
+    Everywhere,
+    /// Public ones only, whatever a name resolves to: for URLs that came with a row. A host that is an address is not
+    /// resolved; [`AllowedHosts::check`](super::AllowedHosts::check) checks it.
+    PublicOnly,
+}
+
+impl ClientSettings {
+    /// Builds the client. It makes no connection yet.
+    ///
+    /// # Errors
+    /// Why the system's TLS certificates cannot be used.
+    pub fn build(self) -> Result<Client, reqwest::Error> {
+        // Fails only if a provider is installed already, which is then the embedding program's choice.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client = Client::builder()
+            .default_headers(self.headers)
+            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A redirect is an answer like any other: following it could carry the headers, and a key, elsewhere.
+            .redirect(Policy::none());
+        if let Some(read_timeout) = self.read_timeout {
+            client = client.read_timeout(read_timeout);
+        }
+        if let Some(max_idle) = self.max_idle {
+            client = client.pool_max_idle_per_host(max_idle);
+        }
+        match self.reach {
+            Reach::Everywhere => client.build(),
+            // A proxy would resolve names by itself.
+            Reach::PublicOnly => client.dns_resolver(Arc::new(PublicOnly)).no_proxy().build(),
+        }
+    }
+}
