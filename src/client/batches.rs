@@ -8,7 +8,7 @@ use crate::domain::page::Page;
 use crate::net::IDEMPOTENCY_KEY;
 
 #[derive(Deserialize)]
-struct ObjectList {
+struct BatchList {
     data: Vec<RemoteBatch>,
     has_more: bool,
 }
@@ -46,7 +46,7 @@ impl Client {
     pub async fn batches(&self, after: Option<&str>, limit: u32) -> Result<Page<RemoteBatch>, ClientError> {
         let mut url = self.url(&["batches"]);
         url.query_pairs_mut().append_pair("limit", &limit.to_string()).extend_pairs(after.map(|id| ("after", id)));
-        let ObjectList { data, has_more } = json(self.http.get(url).timeout(ANSWER_TIMEOUT)).await?;
+        let BatchList { data, has_more } = json(self.http.get(url).timeout(ANSWER_TIMEOUT)).await?;
         Ok(Page { data, has_more })
     }
 

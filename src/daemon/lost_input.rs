@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::items::Cause;
-use super::shared::Shared;
+use super::shared::DaemonCore;
 use crate::domain::time::Timestamp;
 use crate::storage::StorageError;
 
@@ -19,7 +19,7 @@ const FAILING_LONG: Duration = Duration::from_secs(600);
 
 /// Whether an input that could not be read, for this reason and for so long, is lost for good.
 pub(super) async fn is_lost<S>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     error: &(dyn Error + Send + Sync + 'static),
     failing_for: Duration,
     expires_at: Timestamp,

@@ -32,7 +32,7 @@ use self::items::Surroundings;
 use self::leases::{Heartbeat, HeldLeases, LeaseValidity};
 use self::recording::{Outbox, Recorder};
 use self::rows::{Queue, RowRunner, Supply, Workers};
-use self::shared::{Shared, Shutdown};
+use self::shared::{DaemonCore, Shutdown};
 use self::timer::Timer;
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
@@ -158,7 +158,7 @@ where
         let is_shared = self.settings.global_max_concurrency.is_some();
         let limiter = Limiter::new(if is_shared { 0 } else { self.settings.max_concurrency });
         metrics::concurrency_limited_to(limiter.limit());
-        let shared = Shared {
+        let shared = DaemonCore {
             id: DaemonId::new(),
             started: Instant::now(),
             storage: self.storage,

@@ -44,7 +44,7 @@ pub(super) struct Shutdown {
 }
 
 /// What every part of a daemon works with.
-pub(super) struct Shared<S> {
+pub(super) struct DaemonCore<S> {
     pub(super) id: DaemonId,
     pub(super) started: Instant,
     pub(super) storage: Arc<S>,

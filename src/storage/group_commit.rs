@@ -1,4 +1,4 @@
-//! Items that share commits: whoever has one pushes it, and one task takes all that have gathered.
+//! Group commit: items that share commits. Whoever has one pushes it, and one task takes all that have gathered.
 //!
 //! A commit costs about the same for one item and for a thousand. So items wait for each other, at most for the time or the
 //! weight that the queue is made with, and at most so many that memory is bounded when the storage is slow.

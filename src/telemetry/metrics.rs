@@ -78,7 +78,7 @@ pub fn step_ended(is_model_call: bool, is_well: bool, took: Duration) {
 
 /// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptResult {
+pub enum AttemptEnd {
     /// It has an answer.
     Completed,
     /// It failed for good.
@@ -88,7 +88,7 @@ pub enum AttemptResult {
 }
 
 /// An attempt ended.
-pub fn attempt_ended(how: AttemptResult, took: Duration) {
+pub fn attempt_ended(how: AttemptEnd, took: Duration) {
     /// Looked up once, because this runs for every row.
     static HANDLES: LazyLock<[(Counter, Histogram); 3]> = LazyLock::new(|| {
         ["completed", "failed", "retried"].map(|how| {

@@ -27,7 +27,7 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
-    request_body(content = inline(CreateBatchBody)),
+    request_body(content = inline(BatchBody)),
     responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_batch(
@@ -51,7 +51,7 @@ pub(in crate::api) async fn create_batch(
 /// The body, for the OpenAPI document.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
-struct CreateBatchBody {
+struct BatchBody {
     /// A file with purpose `batch`.
     input_file_id: String,
     /// The endpoint that every row names as its url.

@@ -9,7 +9,7 @@ use super::Duty;
 
 use crate::daemon::items::Items;
 use crate::daemon::lost_input::GONE_AFTER;
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::{BatchId, FileId};
@@ -22,7 +22,7 @@ const BATCHES: u32 = 64;
 
 /// Admits or refuses the batches that wait for it.
 pub(super) struct Admit<S> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) items: Items<BatchId>,
 }
 
@@ -42,7 +42,7 @@ impl<S: Storage> Duty for Admit<S> {
     }
 }
 
-async fn admit_or_refuse<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
+async fn admit_or_refuse<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
     let now = shared.clock.now();
     match admit(shared, &batch).await {
         Ok(Ok(lanes)) => {
@@ -70,7 +70,7 @@ async fn admit_or_refuse<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>,
 
 /// Opens a batch's lanes and says how many: `None` if somebody else was faster. Or says why it cannot run.
 async fn admit<S: Storage>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     batch: &Batch,
 ) -> Result<std::result::Result<Option<usize>, Vec<BatchError>>> {
     let lanes = match lanes(shared, batch).await? {
@@ -81,7 +81,7 @@ async fn admit<S: Storage>(
     Ok(Ok(admitted.then_some(lanes.len())))
 }
 
-async fn refuse<S: Storage>(shared: &Shared<S>, batch: &Batch, errors: &[BatchError]) -> TickResult {
+async fn refuse<S: Storage>(shared: &DaemonCore<S>, batch: &Batch, errors: &[BatchError]) -> TickResult {
     if shared.storage.refuse_batch(batch.id, errors, shared.clock.now()).await? {
         tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
     }
@@ -100,7 +100,7 @@ fn not_admitted() -> BatchError {
 }
 
 async fn lanes<S: Storage>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     batch: &Batch,
 ) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
     let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));

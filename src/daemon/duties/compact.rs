@@ -13,7 +13,7 @@ use futures::TryStreamExt as _;
 
 use super::Duty;
 use crate::daemon::items::Items;
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, FileId};
@@ -62,7 +62,7 @@ impl FlushCounts {
 
 /// Merges what this daemon has recorded in too many parts.
 pub(super) struct Compact<S> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) flush_counts: Arc<FlushCounts>,
     pub(super) items: Items<BatchId>,
 }
@@ -91,7 +91,7 @@ impl<S: Storage> Duty for Compact<S> {
     }
 }
 
-async fn merge_files<S: Storage>(shared: &Shared<S>, batch: BatchId) -> TickResult {
+async fn merge_files<S: Storage>(shared: &DaemonCore<S>, batch: BatchId) -> TickResult {
     let Some(batch) = shared.storage.batch(batch).await? else { return Ok(()) };
     tokio::select! {
         // What is half merged is nothing.
@@ -103,7 +103,7 @@ async fn merge_files<S: Storage>(shared: &Shared<S>, batch: BatchId) -> TickResu
     }
 }
 
-async fn merge_all<S: Storage>(shared: &Shared<S>, file: FileId) -> TickResult {
+async fn merge_all<S: Storage>(shared: &DaemonCore<S>, file: FileId) -> TickResult {
     loop {
         let parts = shared.storage.tiered_parts(file).await?;
         let Some(range) = next_merge(&parts) else { return Ok(()) };
@@ -128,7 +128,7 @@ fn next_merge(parts: &[TieredPart]) -> Option<Range<usize>> {
     Some(first..first + MERGED)
 }
 
-async fn write_merged<S>(shared: &Shared<S>, parts: &[TieredPart]) -> Result<FilePart, BlobError> {
+async fn write_merged<S>(shared: &DaemonCore<S>, parts: &[TieredPart]) -> Result<FilePart, BlobError> {
     let bytes = FileBytes::new(parts.iter().map(|part| part.part).collect());
     let mut writer = shared.blobs.writer().await?;
     let mut stream = std::pin::pin!(bytes.stream(&shared.blobs, 0..bytes.len()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::storage::Storage;
 
@@ -15,7 +15,7 @@ const BATCHES: u32 = 100;
 
 /// Moves the batches whose window has closed on to finalizing.
 pub(super) struct Expire<S> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<DaemonCore<S>>,
 }
 
 #[async_trait]
@@ -29,7 +29,7 @@ impl<S: Storage> Duty for Expire<S> {
     }
 
     async fn tick(&self) -> TickResult {
-        let Shared { storage, clock, wakeup, .. } = &*self.shared;
+        let DaemonCore { storage, clock, wakeup, .. } = &*self.shared;
         let expired = storage.expire_batches(clock.now(), BATCHES).await?;
         if expired > 0 {
             tracing::info!(expired, "completion windows closed");

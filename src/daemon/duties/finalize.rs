@@ -10,7 +10,7 @@ use super::Duty;
 use super::owed::{self, Owed, OwedError};
 use crate::daemon::items::Items;
 use crate::daemon::lost_input::{GONE_AFTER, is_lost};
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::{DutyError, TickResult};
 use crate::domain::batch::{Batch, BatchStatus, Counts};
 use crate::domain::file::BATCH_FILE_RETENTION;
@@ -24,7 +24,7 @@ const BATCHES: u32 = 64;
 
 /// Ends every batch that can be ended.
 pub(super) struct Finalize<S> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) items: Items<BatchId>,
 }
 
@@ -44,7 +44,7 @@ impl<S: Storage> Duty for Finalize<S> {
     }
 }
 
-async fn end<S: Storage>(shared: &Shared<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
+async fn end<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
     // A living daemon holds a lease of it: its turn comes when that one is given back.
     let Some(counts) = shared.storage.fence(batch.id).await? else { return Ok(()) };
     let why = why(&batch);
@@ -87,7 +87,7 @@ fn why(batch: &Batch) -> NeverRan {
 
 /// Writes the lines of the rows that have none. The batch is fenced: the ledger does not change meanwhile.
 async fn write_owed<S: Storage>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     items: &Items<BatchId>,
     batch: &Batch,
     counts: Counts,

@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::items::{Items, Surroundings};
-use super::shared::Shared;
+use super::shared::DaemonCore;
 use super::timer::TickResult;
 use crate::storage::Storage;
 
@@ -52,7 +52,7 @@ pub(super) trait Duty: Send + Sync {
 
 /// The duties of a daemon.
 pub(super) fn all<S: Storage>(
-    shared: &Arc<Shared<S>>,
+    shared: &Arc<DaemonCore<S>>,
     flush_counts: Arc<FlushCounts>,
     around: &Surroundings,
 ) -> [Box<dyn Duty>; 6] {

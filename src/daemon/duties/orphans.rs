@@ -16,7 +16,7 @@ use futures::TryStreamExt as _;
 
 use super::Duty;
 use crate::daemon::items::Items;
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::ids::BlobId;
 use crate::storage::Storage;
@@ -50,13 +50,13 @@ impl SweepCursor {
 
 /// Looks through one directory after the other.
 pub(super) struct Orphans<S> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<DaemonCore<S>>,
     items: Items<BlobId>,
     cursor: SweepCursor,
 }
 
 impl<S> Orphans<S> {
-    pub(super) fn new(shared: Arc<Shared<S>>, items: Items<BlobId>) -> Self {
+    pub(super) fn new(shared: Arc<DaemonCore<S>>, items: Items<BlobId>) -> Self {
         Self { shared, items, cursor: SweepCursor::new() }
     }
 }
@@ -76,7 +76,7 @@ impl<S: Storage> Duty for Orphans<S> {
     }
 
     async fn tick(&self) -> TickResult {
-        let Shared { storage, blobs, clock, shutdown, .. } = &*self.shared;
+        let DaemonCore { storage, blobs, clock, shutdown, .. } = &*self.shared;
         // A second deployment may have taken the store over: it has files that this database does not know.
         let own = storage.blob_store_id(BlobId::new()).await?;
         if blobs.marks().await? != [own] {
@@ -99,7 +99,7 @@ impl<S: Storage> Duty for Orphans<S> {
     }
 }
 
-async fn remove<S: Storage>(shared: &Shared<S>, items: &Items<BlobId>, orphans: Vec<BlobId>) -> TickResult {
+async fn remove<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>, orphans: Vec<BlobId>) -> TickResult {
     let delete = async |blob| -> TickResult { Ok(shared.blobs.delete(blob).await?) };
     let removed = items.each(orphans.into_iter().map(|blob| (blob, Ok(()))), 1, |blob, ()| delete(blob)).await?;
     if !removed.is_empty() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringBitmap;
 
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::DutyError;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, RequestId};
@@ -41,7 +41,7 @@ pub(super) enum OwedError {
 }
 
 /// Writes the lines, each with the name that its row has in the input.
-pub(super) async fn write<S: Storage>(shared: &Shared<S>, owed: &Owed) -> Result<RecordedPart, OwedError> {
+pub(super) async fn write<S: Storage>(shared: &DaemonCore<S>, owed: &Owed) -> Result<RecordedPart, OwedError> {
     let input = shared.storage.batch_input(owed.batch).await.map_err(input_error)?;
     let input = input.ok_or_else(|| input_error("the batch's input file is not in the database"))?;
     let reader = RowReader::new(shared.blobs.clone(), input);
@@ -66,7 +66,7 @@ pub(super) async fn write<S: Storage>(shared: &Shared<S>, owed: &Owed) -> Result
 /// Writes the lines when the input is lost: with names as far as the file can still be read from its start, and without
 /// behind that. Numbers alone say which rows are owed.
 pub(super) async fn write_without_input<S: Storage>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     owed: &Owed,
 ) -> Result<RecordedPart, BlobError> {
     let mut lines = Lines::new(shared, owed).await?;
@@ -102,7 +102,7 @@ struct Lines {
 }
 
 impl Lines {
-    async fn new<S>(shared: &Shared<S>, owed: &Owed) -> Result<Self, BlobError> {
+    async fn new<S>(shared: &DaemonCore<S>, owed: &Owed) -> Result<Self, BlobError> {
         let writer = shared.blobs.writer().await?;
         Ok(Self { batch: owed.batch, writer, pending: Vec::new(), count: 0, rows: RoaringBitmap::new() })
     }

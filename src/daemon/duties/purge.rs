@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::Duty;
 
 use crate::daemon::items::Items;
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::ids::BlobId;
 use crate::storage::Storage;
@@ -24,7 +24,7 @@ const DELETES_AT_ONCE: usize = 8;
 /// Goes on step by step until nothing is left whose time has come, or the tick is over. What fails of one kind does not
 /// keep the others from their turn.
 pub(super) struct Purge<S> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) items: Items<BlobId>,
 }
 
@@ -50,7 +50,7 @@ impl<S: Storage> Duty for Purge<S> {
     }
 }
 
-async fn retire_files<S: Storage>(shared: &Shared<S>) -> TickResult {
+async fn retire_files<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
     for _ in 0..STEPS {
         let is_last = shared.storage.retire_files(shared.clock.now(), STEP).await? < STEP;
         if is_last || shared.shutdown.stopping.is_cancelled() {
@@ -60,7 +60,7 @@ async fn retire_files<S: Storage>(shared: &Shared<S>) -> TickResult {
     Ok(())
 }
 
-async fn remove_blobs<S: Storage>(shared: &Shared<S>, items: &Items<BlobId>) -> TickResult {
+async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>) -> TickResult {
     let mut next = None;
     for _ in 0..STEPS {
         let page = shared.storage.retired_blobs(shared.clock.now(), next, STEP).await?;
@@ -78,7 +78,7 @@ async fn remove_blobs<S: Storage>(shared: &Shared<S>, items: &Items<BlobId>) -> 
     Ok(())
 }
 
-async fn forget_steps<S: Storage>(shared: &Shared<S>) -> TickResult {
+async fn forget_steps<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
     let ended_before = shared.clock.now().minus(shared.settings.steps_retention);
     for _ in 0..STEPS {
         let is_last = shared.storage.forget_steps(ended_before, STEP).await? == 0;

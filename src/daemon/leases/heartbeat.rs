@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::peers::Peers;
 use super::{HeldLeases, LeaseValidity};
 use crate::daemon::rows::{FairShare, Queue, RowRunner};
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, DaemonRank};
@@ -21,7 +21,7 @@ pub(in crate::daemon) const EVERY: Duration = Duration::from_millis(800);
 
 /// Beats for a daemon.
 pub(in crate::daemon) struct Heartbeat<S> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<DaemonCore<S>>,
     held: Arc<HeldLeases>,
     validity: Arc<LeaseValidity>,
     limiter: Limiter,
@@ -45,7 +45,7 @@ impl<S: Storage> Heartbeat<S> {
 
     /// Beats once, halts leases that are lost or whose batch is over, and declares silent daemons dead.
     pub(in crate::daemon) async fn beat(&self) -> TickResult {
-        let Shared { id, storage, settings, wakeup, .. } = &*self.shared;
+        let DaemonCore { id, storage, settings, wakeup, .. } = &*self.shared;
         let before = self.held.all();
         let asked = Instant::now();
         let lifetime = settings.lease;
@@ -53,7 +53,7 @@ impl<S: Storage> Heartbeat<S> {
         let beat = tokio::time::timeout(lifetime / 3, storage.beat(*id, lifetime)).await??;
         self.validity.extend(asked, lifetime);
         if let Some(limit) = settings.global_max_concurrency {
-            self.follow_share(place(*id, &beat.daemons).share_of(limit), asked);
+            self.follow_share(rank(*id, &beat.daemons).share_of(limit), asked);
         }
         self.held.halt_all_but(&before, &beat.leases);
         for unclaimed in self.held.unclaimed(&beat.leases, Instant::now()) {
@@ -102,7 +102,7 @@ impl<S: Storage> Heartbeat<S> {
     }
 }
 
-fn place(me: DaemonId, daemons: &[DaemonPulse]) -> DaemonRank {
+fn rank(me: DaemonId, daemons: &[DaemonPulse]) -> DaemonRank {
     let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let rank = daemons.iter().filter(|daemon| daemon.id < me).count();
     DaemonRank { rank: few(rank), of: few(daemons.len()) }

@@ -1,4 +1,4 @@
-//! Until when this daemon's leases are its own, as far as it can know.
+//! Lease validity: until when this daemon's leases are its own, as far as it can know.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

@@ -54,20 +54,20 @@ where
         share.answered(answers);
     }
     let reason = match ended {
-        AttemptEnd::Canceled => return Attempted::Done,
-        AttemptEnd::Completed(answer) => {
-            metrics::attempt_ended(metrics::AttemptResult::Completed, took);
+        ProcessingEnd::Canceled => return Attempted::Done,
+        ProcessingEnd::Completed(answer) => {
+            metrics::attempt_ended(metrics::AttemptEnd::Completed, took);
             tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
             let line = line::completed(row.id, &custom_id, &answer);
             runner.outbox.completed(row, line, answer.usage).await;
             return Attempted::Done;
         }
-        AttemptEnd::GaveUp(reason) => reason,
-        AttemptEnd::Failed(failed) => {
+        ProcessingEnd::GaveUp(reason) => reason,
+        ProcessingEnd::Failed(failed) => {
             match runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random()) {
                 Verdict::Fail => failed.state.reason,
                 Verdict::RetryAt(at) => {
-                    metrics::attempt_ended(metrics::AttemptResult::Retried, took);
+                    metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
                     tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
                     let request = failed.retry(at);
                     let again = QueuedRow { row, request, cancellation, waiting, place: None, share, open };
@@ -76,13 +76,13 @@ where
             }
         }
     };
-    metrics::attempt_ended(metrics::AttemptResult::Failed, took);
+    metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
     runner.outbox.failed(row, line::failed(row.id, &custom_id, &reason)).await;
     Attempted::Done
 }
 
-enum AttemptEnd {
+enum ProcessingEnd {
     Completed(crate::domain::outcome::Answer),
     Failed(Request<crate::domain::request::Failed>),
     /// The processor ended without giving the request back.
@@ -90,7 +90,7 @@ enum AttemptEnd {
     Canceled,
 }
 
-impl AttemptEnd {
+impl ProcessingEnd {
     /// Whether the upstream answered, if that can be told.
     fn shows_an_answer(&self) -> Option<bool> {
         match self {
@@ -108,7 +108,7 @@ async fn process<S, H, P>(
     request: Request<Claimed>,
     session: &Session<H>,
     cancellation: Arc<Cancellation>,
-) -> AttemptEnd
+) -> ProcessingEnd
 where
     S: Storage,
     H: HttpClient,
@@ -118,11 +118,11 @@ where
     let should_retry = runner.should_retry.clone();
     let work = runner.processor.process(request, session.clone(), &runner.shared.storage, should_retry, cancellation);
     match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok(RequestCompletionResult::Completed(request))) => AttemptEnd::Completed(request.state.answer),
-        Ok(Ok(RequestCompletionResult::Failed(request))) => AttemptEnd::Failed(request),
-        Ok(Ok(RequestCompletionResult::Canceled(_))) => AttemptEnd::Canceled,
-        Ok(Err(error)) => AttemptEnd::GaveUp(FailureReason::Processor(error.to_string())),
-        Err(_) => AttemptEnd::GaveUp(FailureReason::Processor("The processor panicked.".to_owned())),
+        Ok(Ok(RequestCompletionResult::Completed(request))) => ProcessingEnd::Completed(request.state.answer),
+        Ok(Ok(RequestCompletionResult::Failed(request))) => ProcessingEnd::Failed(request),
+        Ok(Ok(RequestCompletionResult::Canceled(_))) => ProcessingEnd::Canceled,
+        Ok(Err(error)) => ProcessingEnd::GaveUp(FailureReason::Processor(error.to_string())),
+        Err(_) => ProcessingEnd::GaveUp(FailureReason::Processor("The processor panicked.".to_owned())),
     }
 }
 

@@ -145,6 +145,7 @@ impl<S: Storage> LeaseRun<S> {
         Ok(true)
     }
 
+    /// Fails a poison row: its daemon died each time it ran alone.
     async fn fail_poison_row(&mut self, lines: Vec<(u32, Bytes)>) {
         self.backlog.let_go(lines.len());
         self.not_queued -= lines.len();

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::items::{Items, Surroundings};
 use super::leases::{HeldLeases, LeaseValidity};
 use super::recording::Outbox;
-use super::shared::Shared;
+use super::shared::DaemonCore;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lease::FencedLease;
 use crate::processor::ShouldRetry;
@@ -47,7 +47,7 @@ pub(super) struct ClaimedRow {
 
 /// What claims leases and reads their rows into the queue.
 pub(super) struct Supply<S> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<DaemonCore<S>>,
     held: Arc<HeldLeases>,
     validity: Arc<LeaseValidity>,
     limiter: Limiter,
@@ -63,7 +63,7 @@ pub(super) struct Supply<S> {
 
 /// What runs rows.
 pub(super) struct RowRunner<S, H, P> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) validity: Arc<LeaseValidity>,
     pub(super) limiter: Limiter,
     pub(super) queue: Arc<Queue>,

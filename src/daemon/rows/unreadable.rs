@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::queue::Cancellation;
 use crate::daemon::items::{Items, Surroundings};
 use crate::daemon::lost_input::is_lost;
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::DutyError;
 use crate::domain::batch::BatchStatus;
 use crate::domain::ids::BatchId;
@@ -28,7 +28,7 @@ pub(in crate::daemon) fn items(around: &Surroundings) -> Items<BatchId> {
 /// Notes that the rows of a lease cannot be read, gives its batch up if they are lost, and returns when the lease is to
 /// be given back.
 pub(super) async fn lease_failed<S: Storage>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     unreadable: &Items<BatchId>,
     lease: &Lease,
     error: DutyError,
@@ -61,7 +61,7 @@ pub(super) async fn lease_failed<S: Storage>(
 }
 
 async fn is_gone_while_running<S: Storage>(
-    shared: &Shared<S>,
+    shared: &DaemonCore<S>,
     lease: &Lease,
     error: &(dyn Error + Send + Sync + 'static),
     failing_for: Duration,
