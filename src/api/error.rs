@@ -1,4 +1,4 @@
-//! Everything that can go wrong, in OpenAI's envelope (contract §1.6 and §1.7).
+//! Errors, in OpenAI's envelope (contract §1.6 and §1.7).
 
 use std::time::Duration;
 
@@ -43,10 +43,10 @@ pub struct ApiError {
     retry: RetryAdvice,
 }
 
-/// What the SDKs' own retries are told (contract §10.3).
+/// The advice to clients whether to retry (contract §10.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RetryAdvice {
-    /// By the status.
+    /// No advice: clients decide by the status.
     ByStatus,
     /// Not at all.
     Never,
@@ -106,13 +106,13 @@ impl ApiError {
         Self::invalid(message).at(param).code("integer_below_min_value")
     }
 
-    /// 404: there is no such thing, or it is not the client's.
+    /// 404: the object does not exist, or is not the client's.
     #[must_use]
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message.into())
     }
 
-    /// 405: the path is known, the method is not for it.
+    /// 405: the path does not have this method.
     #[must_use]
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message.into())
@@ -128,7 +128,7 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
     }
 
-    /// 409: the state of things forbids it, and will go on to: SDKs are told not to try again.
+    /// 409: the state of the object forbids it, and will not change: SDKs are told not to retry.
     #[must_use]
     pub fn conflict(message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::CONFLICT, "invalid_request_error", message.into());
@@ -136,7 +136,7 @@ impl ApiError {
         error
     }
 
-    /// 414: the path and the query are longer than any that this server gives out.
+    /// 414: the path and the query are too long.
     #[must_use]
     pub fn uri_too_long() -> Self {
         let message = "The URL is too long: its path and its query may have 32 KiB together.".to_owned();
@@ -171,7 +171,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_GATEWAY, "server_error", message.into())
     }
 
-    /// 503: the storage does not answer; it may soon.
+    /// 503: the storage does not answer; a retry may succeed.
     #[must_use]
     pub fn unavailable() -> Self {
         let message = "The server's storage does not answer. Please try again.".to_owned();
@@ -180,7 +180,7 @@ impl ApiError {
         error
     }
 
-    /// 503: as many uploads as may be are being taken in.
+    /// 503: too many uploads are running.
     #[must_use]
     pub fn too_many_uploads() -> Self {
         let mut error = Self::unavailable();
@@ -188,14 +188,14 @@ impl ApiError {
         error
     }
 
-    /// 507: nothing more can be kept until somebody makes room.
+    /// 507: the disk is full.
     #[must_use]
     pub fn storage_full() -> Self {
         let message = "The server's disk is full. Please try again once its operator has made room.".to_owned();
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message)
     }
 
-    /// 503: what was kept is gone, so that nothing more is taken.
+    /// 503: the data directory is gone, so nothing can be stored.
     #[must_use]
     pub fn storage_gone() -> Self {
         let message = "The server's data directory is gone, so that nothing can be kept. Its operator must bring it \
@@ -203,7 +203,7 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message.to_owned())
     }
 
-    /// 503: the service stops; another one, or the same after its restart, takes the request.
+    /// 503: the service is stopping. Another replica, or the same one after its restart, can take the request.
     #[must_use]
     pub fn stopping() -> Self {
         let mut error = Self::unavailable();
@@ -211,7 +211,7 @@ impl ApiError {
         error
     }
 
-    /// What is said of a request whose body was not waited for to its end.
+    /// The answer to a request whose body was cut off.
     pub(super) fn cut(cut: BodyCut) -> Self {
         match cut {
             BodyCut::Silent(limit) => Self::too_slow(limit),
@@ -219,7 +219,7 @@ impl ApiError {
         }
     }
 
-    /// The status and the body, for answers that no handler makes.
+    /// The status and the body, for answers that do not come from a handler.
     pub(super) fn into_json(self) -> (StatusCode, String) {
         let body = serde_json::to_string(&ErrorBody { error: self.object }).expect("texts serialise");
         (self.status, body)

@@ -1,4 +1,4 @@
-//! axum's extractors, with refusals in the envelope instead of in plain text.
+//! axum's extractors, whose errors are in the envelope instead of plain text.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -9,21 +9,21 @@ use serde::de::DeserializeOwned;
 use super::ApiError;
 use super::server::BodyCut;
 
-/// The one parameter of a path, or a tuple of all that it has.
+/// The one parameter of a path, or a tuple of all its parameters.
 pub(super) struct Id<T = String>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        // Of any number of texts, only one that is not UTF-8 is refused.
+        // The parameters are texts, so the only possible error is one that is not UTF-8.
         let id = Path::<T>::from_request_parts(parts, state).await;
         id.map(|Path(id)| Self(id))
             .map_err(|_| ApiError::invalid("Invalid URL: what its path names is not UTF-8 once it is percent-decoded."))
     }
 }
 
-/// A body that is held whole, within the bound of its route.
+/// A body that is held in memory whole, within the limit of its route.
 pub(super) struct WholeBody(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for WholeBody {

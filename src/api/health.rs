@@ -1,4 +1,4 @@
-//! Whether the program lives, whether it can work, and its metrics.
+//! Liveness, readiness and metrics.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use tokio::time::timeout;
 use super::AppState;
 use crate::telemetry::chain;
 
-/// Whoever asks whether the program can work wants to know soon, also when something hangs.
+/// How long a check may take: `/readyz` must answer soon, also when something hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Answers as long as the process does.
-#[utoipa::path(get, path = "/healthz", tag = "operations",
-    responses((status = 200, description = "The process lives"))
-)]
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses(
+    (status = 200, description = "The process lives")
+))]
 pub(super) async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// Whether database and blob store answer and the daemon's loops turn and do not fail turn after turn. `warnings` has
-/// what needs somebody's eye and keeps nothing else from working.
+/// Whether the database and the blob store answer, and the daemon's loops run without failing again and again.
+/// `warnings` lists items that need attention but do not stop anything else.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
-    (status = 200, description = "It can work; `warnings`, if there are any, says what fails beside that"),
+    (status = 200, description = "It can work; `warnings`, if present, lists items that fail"),
     (status = 503, description = "It cannot; `problems` says why")
 ))]
 pub(super) async fn readyz(State(app): AppState) -> Response {
@@ -68,9 +68,9 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
 }
 
 /// The metrics, in the text format of Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations",
-    responses((status = 200, description = "Metrics", content_type = "text/plain"))
-)]
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses(
+    (status = 200, description = "Metrics", content_type = "text/plain")
+))]
 pub(super) async fn metrics(State(app): AppState) -> String {
     app.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Integers that clients send: within bounds, or refused with the bound; also those that no machine word holds.
+//! Integers from clients, checked against their bounds. Integers beyond 64 bits are refused with the same messages.
 
 use std::ops::RangeInclusive;
 
@@ -30,7 +30,7 @@ pub(super) fn in_json(param: &str, value: &Value, bounds: RangeInclusive<i64>) -
     }
 }
 
-/// `text` is an integer. One that cannot be parsed is too far from zero.
+/// Checks `text`, which is an integer. If it cannot be parsed, it is beyond 64 bits.
 fn bounded(param: &str, text: &str, bounds: RangeInclusive<i64>) -> Result<i64, ApiError> {
     let is_negative = text.starts_with('-');
     match text.parse() {

@@ -1,7 +1,7 @@
 //! HTTP in, HTTP out: OpenAI's Files and Batch API.
 //!
-//! One file for each operation, named as its handler. Nothing is decided here but how a request is read and how an
-//! answer is written; `error` has the one envelope for everything that goes wrong.
+//! One file for each operation, named after its handler. A handler reads a request and writes an answer; it decides
+//! nothing else. `error` has the one envelope for all errors.
 
 mod batches;
 mod error;
@@ -42,23 +42,23 @@ pub struct App {
     pub storage: Arc<dyn Storage>,
     /// Bytes.
     pub blobs: Blobs,
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Clock,
-    /// How the daemon learns of new and of called-off batches.
+    /// Tells the daemon of new and of cancelled batches.
     pub wakeup: Wakeup,
-    /// What an upload must keep to.
+    /// The limits of an upload.
     pub intake: IntakeLimits,
     /// One permit for each upload that may be taken in at once.
     pub uploads: Semaphore,
-    /// The completion windows clients may ask for.
+    /// The completion windows that clients may choose.
     pub windows: Vec<Window>,
-    /// Where the list of models comes from; without one `GET /v1/models` gives an empty list.
+    /// The source of the list of models; without one, `GET /v1/models` returns an empty list.
     pub upstream: Option<ReqwestHttpClient>,
     /// The loops of the daemon in this process, if there is one.
     pub liveness: Option<Liveness>,
-    /// Cancelled when the service is told to stop: it takes no more uploads, and still answers everything else.
+    /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.
     pub stopping: CancellationToken,
-    /// What renders the metrics, if they are collected.
+    /// Renders the metrics, if they are collected.
     pub metrics: Option<PrometheusHandle>,
 }
 

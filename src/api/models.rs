@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{ApiError, AppState};
 
-/// Lists the models that rows may name: the upstream's own list, as it gives it.
+/// Lists the models that rows may name: the upstream's own list, unchanged.
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses(
     (status = 200, description = "The upstream's list of models"),
     (status = 502, description = "The upstream did not answer", body = super::error::ErrorBody)

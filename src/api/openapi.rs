@@ -51,9 +51,9 @@ pub fn document_text() -> String {
 }
 
 /// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations",
-    responses((status = 200, description = "The OpenAPI document"))
-)]
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses(
+    (status = 200, description = "The OpenAPI document")
+))]
 pub(super) async fn openapi_document() -> Json<utoipa::openapi::OpenApi> {
     Json(document())
 }

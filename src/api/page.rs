@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::{ApiError, integer};
 use crate::domain::page::{Order, Page};
 
-/// A page of a list of batches.
+/// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List<T> {
     /// Always `list`.
@@ -36,10 +36,10 @@ impl<T> List<T> {
     }
 }
 
-/// The parameters of a list, as they stand in the query. Unknown ones are ignored.
+/// The parameters of a list, as in the query. Unknown parameters are ignored.
 pub(super) type Query = axum::extract::Query<Vec<(String, String)>>;
 
-/// The value of a parameter; the first if it is given twice, nothing if it is empty.
+/// The value of a parameter: the first if it is given twice, none if it is empty.
 pub(super) fn param<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
     query.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The routes, and what every request goes through on its way to them.
+//! The routes, and the layers around them.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub fn router(app: Arc<App>) -> Router {
     with_stack(routes, app)
 }
 
-/// The routes of a process that does not answer clients: health and metrics.
+/// The routes of a worker process, which does not answer clients: health and metrics.
 pub fn health_router(app: Arc<App>) -> Router {
     with_stack(health_routes(), app)
 }
@@ -94,7 +94,7 @@ impl MakeRequestId for FreshRequestId {
     }
 }
 
-/// An id for a request that reaches a handler, or does not.
+/// A new request id.
 pub(super) fn fresh_request_id() -> String {
     format!("req_{}", Uuid::new_v4().simple())
 }

@@ -4,18 +4,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::api::ServerLimits;
 
-/// For the database, the daemon's blobs, listeners, logs and what the libraries hold.
+/// Open files that are not connections of clients or upstreams: database, blobs of the daemon, listeners, logs,
+/// libraries.
 const KEPT: u64 = 256;
-/// A connection's socket, and the blob that it writes or reads.
+/// Open files for each connection: its socket, and the blob that it writes or reads.
 const EACH: u64 = 2;
-/// With fewer connections than this a start says that the limit is too low.
+/// With fewer connections than this, a warning at the start says that the limit is too low.
 const FEW: u64 = 128;
 
-/// Raises the soft limit of open files to the hard one, for the sake of many clients. Programs are given 1,024 because
-/// some use `select`, which this one does not.
+/// Raises the soft limit to the hard one. The usual soft limit of 1,024 exists only for programs that use `select`.
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        // Some systems call the hard limit infinite and take no such soft one.
+        // Some systems report an infinite hard limit but refuse it as a soft one.
         let aims = [hard, 1 << 20, 1 << 16, 10_240].into_iter().filter(|aim| *aim > soft && *aim <= hard);
         let mut raised = Ok(());
         for aim in aims {
@@ -31,9 +31,9 @@ pub fn raise_limit() {
     }
 }
 
-/// The limits of a server in a process that may have so many calls to the inference server.
+/// The limits of a server, in a process with up to `upstream_calls` calls to the inference server.
 pub(super) fn within_limit(limits: ServerLimits, upstream_calls: u32) -> ServerLimits {
-    // On a system that does not say, the defaults are as good a guess as any.
+    // If the system does not report the limit, the defaults apply.
     let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let connections = connections(open_files, upstream_calls);
     if connections < FEW {

@@ -1,4 +1,4 @@
-//! `batchwright demo`: the first thing a newcomer runs. Everything is real but the inference server.
+//! `batchwright demo`: one batch from upload to proof. Only the inference server is simulated.
 
 use std::fmt::Write as _;
 use std::fs::File;

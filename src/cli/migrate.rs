@@ -1,4 +1,4 @@
-//! `batchwright migrate`: the schema alone, for whoever wants it done before the first replica of a new version starts.
+//! `batchwright migrate`: migrates the database, before the first replica of a new version starts.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! Layering: a settings file and the environment lie under the flags.
+//! The layers of settings: a settings file below the environment below the flags.
 //!
-//! The file's values become the defaults of the flags they are named after, so that types, bounds and messages are
-//! those of the flags.
+//! The file's values become the defaults of the flags with the same names, so that types, bounds and messages are those
+//! of the flags.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,7 +12,7 @@ use clap::{Arg, Command};
 
 use super::tools::SECTIONS;
 
-/// So many bytes of a settings file are read: somebody may name the wrong file.
+/// Bytes of a settings file. A longer file must be the wrong one.
 const LONGEST: u64 = 4 << 20;
 
 /// What is wrong with a settings file.
@@ -31,12 +31,12 @@ pub enum ConfigError {
     NotToml {
         /// The file.
         path: PathBuf,
-        /// Where, if that is known.
+        /// The line, as a part of the message; empty if it is not known.
         place: String,
         /// Why.
         why: String,
     },
-    /// It names something that is no setting.
+    /// It has a key that is not a setting.
     #[error("the settings file {path} has `{key}`, which is no setting; they are named like the flags of `serve`")]
     Unknown {
         /// The file.
@@ -58,7 +58,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What is wrong with the text of a settings file. The line itself is not shown: it may have a key in it.
+    /// The error of a settings file that is not TOML. It does not show the line itself, which may have a key in it.
     pub(super) fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().and_then(|span| text.get(..span.start));
         let place = before.map_or_else(String::new, |before| format!(", line {}", before.matches('\n').count() + 1));
@@ -66,7 +66,7 @@ impl ConfigError {
     }
 }
 
-/// An error of the parser without the text that it found: it may be a key that is not where it belongs.
+/// The parser's message without the text that it found, which may be a misplaced key.
 fn without_values(message: &str) -> String {
     match (message.find("string \""), message.rfind("\", expected")) {
         (Some(start), Some(end)) if start < end => {
@@ -76,7 +76,8 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// Lays the environment and, if the arguments name one with `--config`, a settings file under a command's flags.
+/// Puts the environment below a command's flags, and below it the settings file that the arguments name with
+/// `--config`.
 ///
 /// # Errors
 /// What is wrong with the file.
@@ -94,14 +95,14 @@ pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, Conf
     }
 }
 
-/// Finds `--config` before the arguments are parsed in earnest: what it names decides what the defaults are.
+/// Finds `--config` before the arguments are really parsed, because the file determines the defaults.
 fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok()?;
-    // An error: the command has no such flag.
+    // It is an error if the command has no such flag.
     matches.try_get_one::<PathBuf>("config").ok()?.cloned()
 }
 
-/// Reads a settings file, which is not longer than [`LONGEST`].
+/// Reads a settings file of at most [`LONGEST`] bytes.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
@@ -123,7 +124,7 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> 
         let Some(id) = id.filter(|id| id != "config") else { return Err(ConfigError::Unknown { path, key }) };
         let Some(values) = as_texts(&value) else { return Err(ConfigError::BadValue { path, key }) };
         command = command.mut_arg(id, |arg: Arg| {
-            // What is not shown of the environment is not shown of the file either.
+            // A flag that hides its value from the environment hides the value from the file too.
             let is_secret = arg.is_hide_env_values_set();
             arg.default_values(values).hide_default_value(is_secret)
         });

@@ -1,4 +1,4 @@
-//! What files and batches must keep to.
+//! The limits of files and batches.
 
 use bytesize::ByteSize;
 use clap::Args;
@@ -6,7 +6,7 @@ use clap::Args;
 use crate::domain::batch::Window;
 use crate::domain::report::{BatchLimits, IntakeLimits};
 
-/// What files and batches must keep to.
+/// The limits of files and batches.
 #[derive(Args, Debug, Clone)]
 pub struct LimitsConfig {
     /// Completion windows that clients may choose. A batch that is not finished when its window closes ends as
@@ -37,7 +37,7 @@ pub struct LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// What an upload must keep to.
+    /// The limits of an upload.
     #[must_use]
     pub fn intake(&self) -> IntakeLimits {
         IntakeLimits {
@@ -47,7 +47,7 @@ impl LimitsConfig {
         }
     }
 
-    /// What a batch must keep to.
+    /// The limits of a batch.
     #[must_use]
     pub fn batch(&self) -> BatchLimits {
         BatchLimits {

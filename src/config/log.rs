@@ -1,8 +1,8 @@
-//! What is logged.
+//! The log.
 
 use clap::Args;
 
-/// What is logged.
+/// The log.
 #[derive(Args, Debug, Clone)]
 pub struct LogConfig {
     /// Log lines to show: a level, or levels by module such as `info,batchwright::daemon=debug`.

@@ -1,7 +1,8 @@
-//! Settings: read once, checked once, passed down by section.
+//! Settings: read once, checked once, and passed on section by section.
 //!
-//! A setting is one field with one doc comment, which is its help text and its line in the README. It is taken from,
-//! in falling order: the flag, the environment variable `BATCHWRIGHT_…`, the file named by `--config`, the default.
+//! A setting is one field with one doc comment, which is its help text and its line in the README. Its value comes from
+//! the flag, else from the environment variable `BATCHWRIGHT_…`, else from the file named by `--config`, else from the
+//! default.
 
 mod file;
 mod http;
@@ -27,14 +28,14 @@ pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub use upstream::UpstreamConfig;
 pub use worker::WorkerConfig;
 
-/// Everything `batchwright serve` can be told.
+/// All settings of `batchwright serve`.
 #[derive(Args, Debug, Clone)]
 pub struct ServeConfig {
     #[command(flatten)]
     /// The address and how the program starts and stops.
     pub http: HttpConfig,
     #[command(flatten)]
-    /// Where things are kept.
+    /// The database and the blob store.
     pub storage: StorageConfig,
     #[command(flatten)]
     /// The inference server.
@@ -46,14 +47,14 @@ pub struct ServeConfig {
     /// How rows for `/v1/responses` are run.
     pub responses: ResponsesConfig,
     #[command(flatten)]
-    /// What files and batches must keep to.
+    /// The limits of files and batches.
     pub limits: LimitsConfig,
     #[command(flatten)]
-    /// What is logged.
+    /// The log.
     pub log: LogConfig,
 }
 
-/// The defaults of the flags. Neither the environment nor a file is looked at.
+/// The defaults of the flags. The environment and the settings file are not read.
 impl Default for ServeConfig {
     fn default() -> Self {
         let matches = Self::augment_args(Command::new("serve")).get_matches_from(["serve"]);

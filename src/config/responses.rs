@@ -59,12 +59,12 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
     pub steps_retention: Duration,
 
-    /// What the settings file says of tools.
+    /// The tools of the settings file.
     #[arg(skip)]
     pub tools: ToolsConfig,
 }
 
-/// The API through which an upstream is asked for responses.
+/// The API that rows for `/v1/responses` are sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dialect {
     /// `/v1/responses`, unless the upstream turns out not to have it.
@@ -76,7 +76,7 @@ pub enum Dialect {
 }
 
 impl ResponsesConfig {
-    /// What the steps of a row must keep to, as far as the row does not ask for less.
+    /// The limits of the steps of a row. A row may ask for lower ones.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {

@@ -1,4 +1,4 @@
-//! Texts that must not be shown.
+//! Secrets, and URLs that may contain secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,16 +46,16 @@ impl Secret {
 #[must_use]
 pub fn shown_url(url: &str) -> String {
     let Ok(mut url) = Url::parse(url) else { return "(not a URL)".to_owned() };
-    // Fails for URLs that cannot have these anyway.
+    // Fails only for URLs that cannot have a user name or a password.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_query(None);
     url.set_fragment(None);
-    // Of a URL without a host the rest of the text may be anything.
+    // In a URL without a host, the rest of the text may be anything.
     if url.cannot_be_a_base() { format!("{}:…", url.scheme()) } else { url.into() }
 }
 
-/// Takes user name and password out of an http URL, as the value of the `Authorization` header that they stand for.
+/// Removes user name and password from an http URL, and returns them as the value of an `Authorization` header.
 ///
 /// # Errors
 /// The URL is neither http nor https.

@@ -1,4 +1,4 @@
-//! Where things are kept.
+//! The database and the blob store.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Secret;
 
-/// Where things are kept.
+/// The database and the blob store.
 #[derive(Args, Debug, Clone)]
 pub struct StorageConfig {
     /// Directory for the embedded database and for files, created if it does not exist. One process at a time can use

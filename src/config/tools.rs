@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, Secret, file};
 
-/// Everything the settings file says of tools.
+/// The tools of the settings file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToolsConfig {
@@ -23,7 +23,7 @@ pub struct ToolsConfig {
     pub agents: Vec<AgentConfig>,
 }
 
-/// The tables of a settings file that are no flags.
+/// The tables of a settings file that are not flags.
 pub(super) const SECTIONS: [&str; 3] = ["tools", "mcp_servers", "agents"];
 
 /// `[[tools]]`: a function that is called by posting its arguments to a URL.
@@ -32,13 +32,13 @@ pub(super) const SECTIONS: [&str; 3] = ["tools", "mcp_servers", "agents"];
 pub struct HttpToolConfig {
     /// The function's name, by which rows ask for it.
     pub name: String,
-    /// What the model is told of it, unless the row says something else.
+    /// The description for the model, unless the row gives another.
     #[serde(default)]
     pub description: String,
     /// The JSON schema of its arguments; any object if absent.
     #[serde(default = "any_object")]
     pub parameters: toml::Value,
-    /// Where the arguments are posted.
+    /// The URL that the arguments are posted to.
     #[serde(deserialize_with = "parsed")]
     pub url: url::Url,
     /// Headers to send. `${NAME}` stands for the environment variable of that name.
@@ -50,7 +50,7 @@ pub struct HttpToolConfig {
     /// Calls that may be under way at once in this process.
     #[serde(default = "default_concurrency")]
     pub max_concurrency: u32,
-    /// Calls after the first, for failures that may pass.
+    /// Calls after the first, for temporary failures.
     #[serde(default = "default_retries")]
     pub retries: u32,
     /// Bytes one output may have.
@@ -67,7 +67,7 @@ pub struct HttpToolConfig {
 pub struct McpServerConfig {
     /// The `server_label` by which rows ask for it.
     pub label: String,
-    /// Where it is.
+    /// Its URL.
     #[serde(deserialize_with = "parsed")]
     pub url: url::Url,
     /// Headers to send. `${NAME}` stands for the environment variable of that name.
@@ -90,7 +90,7 @@ pub struct McpServerConfig {
 pub struct AgentConfig {
     /// The function's name, by which rows and other agents ask for it.
     pub name: String,
-    /// What the model that calls it is told of it, unless the row says something else.
+    /// The description for the model that calls it, unless the row gives another.
     #[serde(default)]
     pub description: String,
     /// The JSON schema of its arguments; by default an object with a text `input`.

@@ -39,13 +39,13 @@ const BASE_DELAY: Duration = Duration::from_millis(500);
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
 impl WorkerConfig {
-    /// When failed requests are tried again.
+    /// When failed requests are retried.
     #[must_use]
     pub fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy { max_retries: self.max_retries, base_delay: BASE_DELAY, max_delay: MAX_DELAY }
     }
 
-    /// Which answers are worth another attempt.
+    /// Which responses are retried.
     #[must_use]
     pub fn should_retry(&self) -> ShouldRetry {
         let further = self.retry_statuses.clone();

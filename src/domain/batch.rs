@@ -10,7 +10,7 @@ use super::ids::{BatchId, FileId};
 use super::time::Timestamp;
 use super::usage::Usage;
 
-/// Where a batch stands.
+/// The status of a batch.
 ///
 /// ```text
 /// Validating --admit--> InProgress --last row recorded, or window over--> Finalizing --finish--> Completed | Expired
@@ -20,21 +20,21 @@ use super::usage::Usage;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchStatus {
-    /// Created; its input file is not checked yet.
+    /// Created. Its input file is not validated yet.
     Validating,
     /// Refused: the input file cannot be run. Terminal.
     Failed,
     /// Its rows are being run.
     InProgress,
-    /// No row starts any more; the files are being closed.
+    /// No more rows start; the remaining lines are being written.
     Finalizing,
     /// Every row has run. Terminal.
     Completed,
     /// The window closed before every row had run. Terminal.
     Expired,
-    /// Its owner called it off; calls in flight are being stopped.
+    /// Its owner cancelled it; calls in flight are being stopped.
     Cancelling,
-    /// Called off. Terminal.
+    /// Cancelled. Terminal.
     Cancelled,
 }
 
@@ -95,29 +95,29 @@ impl fmt::Display for BatchStatus {
     }
 }
 
-/// What is needed to make a batch.
+/// A batch to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBatch {
-    /// The file id the client gave, which need not exist: that is found out later (contract §8.1).
+    /// The file id as the client gave it. Whether the file exists is checked by the daemon (contract §8.1).
     pub input_file_id: String,
     /// The endpoint every row must be for.
     pub endpoint: Endpoint,
     /// The window as the client wrote it, and how long it is.
     pub window: Window,
-    /// The client's notes: a JSON object, or nothing.
+    /// The client's metadata: the text of a JSON object whose values are strings.
     pub metadata: Option<String>,
     /// How long the result files are kept; [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
-    /// Two creations with the same key make one batch.
+    /// Two requests with the same key create one batch.
     pub idempotency_key: Option<String>,
 }
 
 /// A completion window: a deadline for the whole batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// As the client wrote it, which is how it is echoed.
+    /// The text as the client wrote it, such as `24h`. The batch object repeats it.
     pub text: String,
-    /// How long it is.
+    /// The length of the window; more than zero.
     pub length: Duration,
 }
 
@@ -132,7 +132,7 @@ pub struct Batch {
     pub endpoint: Endpoint,
     /// The window as the client wrote it.
     pub completion_window: String,
-    /// Where it stands.
+    /// Its status.
     pub status: BatchStatus,
     /// When it was created.
     pub created_at: Timestamp,
@@ -142,13 +142,13 @@ pub struct Batch {
     pub milestones: Milestones,
     /// The model, if all its rows name the same one.
     pub model: Option<String>,
-    /// What became of its rows so far.
+    /// How many rows it has, and how many of them have run.
     pub counts: Counts,
     /// Tokens its rows used so far.
     pub usage: Usage,
-    /// The client's notes, as JSON.
+    /// The client's metadata: the text of a JSON object whose values are strings.
     pub metadata: Option<String>,
-    /// Why it was refused.
+    /// The reasons why it was refused; empty unless it is [`BatchStatus::Failed`].
     pub errors: Vec<BatchError>,
     /// The file its successful rows go to; shown by [`Batch::output_file`].
     pub output_file_id: FileId,
@@ -172,13 +172,14 @@ pub struct Milestones {
     pub failed_at: Option<Timestamp>,
     /// It became expired.
     pub expired_at: Option<Timestamp>,
-    /// Its owner called it off.
+    /// Its owner cancelled it.
     pub cancelling_at: Option<Timestamp>,
     /// It became cancelled.
     pub cancelled_at: Option<Timestamp>,
 }
 
-/// What became of a batch's rows. Rows that never ran are in neither count (contract §6.1).
+/// How many rows a batch has, and how many of them have run. Rows that never ran count neither as completed nor as
+/// failed (contract §6.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// All rows; 0 until the batch has passed validation.

@@ -70,11 +70,11 @@ pub struct File {
     pub purpose: Purpose,
     /// The name it was uploaded under, without directories.
     pub filename: String,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
     /// When it was uploaded or, for a batch's files, when the batch ended.
     pub created_at: Timestamp,
-    /// When it vanishes by itself; never if unset.
+    /// When it expires; never if unset.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -83,7 +83,7 @@ pub struct File {
 pub struct FilePart {
     /// The blob that holds the piece.
     pub blob: BlobId,
-    /// The size of the piece.
+    /// The size of the piece in bytes.
     pub bytes: u64,
 }
 

@@ -19,7 +19,7 @@ macro_rules! uuid_id {
         impl $name {
             /// A fresh id; later ones sort after earlier ones of the same process.
             #[must_use]
-            #[allow(clippy::new_without_default, reason = "each call gives another id, which no `default` should do")]
+            #[allow(clippy::new_without_default, reason = "each call returns another id, unlike a default")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
@@ -141,7 +141,7 @@ impl RequestId {
         format!("resp_{}{:08x}", self.batch.0.simple(), self.row)
     }
 
-    /// The row a response was made for; `None` for ids that are not made here.
+    /// The row that a response was made for; `None` for ids in another form.
     #[must_use]
     pub fn parse_response(text: &str) -> Option<Self> {
         let (batch, row) = text.strip_prefix("resp_")?.split_at_checked(32)?;

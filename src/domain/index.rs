@@ -53,15 +53,15 @@ impl IndexEntry {
     }
 }
 
-/// Cuts entries into runs, by their places in `entries`, that are read with one ranged read each: near neighbours in
-/// file order, up to `max_bytes` unless a single row is longer.
+/// Groups entries into runs of positions in `entries`; each run can be read with one ranged read. The rows of a run are
+/// close neighbours in the file. A run has at most `max_bytes`, unless a single row is longer.
 #[must_use]
 pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut start = 0;
     for (position, pair) in entries.windows(2).enumerate() {
         let begins = entries[start].offset;
-        // A gap is read and thrown away: worth it up to the size of a page or so.
+        // The bytes of a gap are read and thrown away, which is cheaper than another read up to about a page.
         let is_near = pair[1].offset >= pair[0].end() && pair[1].offset - pair[0].end() <= 4096;
         if !is_near || pair[1].end() - begins > max_bytes {
             runs.push(start..position + 1);

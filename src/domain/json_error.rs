@@ -1,17 +1,18 @@
-//! What is wrong with a JSON value, in words for whoever wrote it: JSON's names for things, and none of this program's.
+//! Error messages about JSON values, for the people who wrote the values: in the words of JSON, without names of Rust
+//! types.
 
 use serde_json::Error;
 
 use super::row::shown;
 
-/// Says what was expected and what was found. `serde_json` says it with the names of Rust's types.
+/// Says what was expected and what was found. The message of `serde_json` itself has names of Rust types.
 #[must_use]
 pub fn plainly(error: &Error) -> String {
     let text = error.to_string();
     if !error.is_data() {
         return text;
     }
-    // The place is one within a part of what the client wrote.
+    // The line and column count within a part of the client's JSON, so they would mislead.
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     let wrong =
         ["invalid type: ", "invalid value: ", "invalid length "].iter().find_map(|kind| text.strip_prefix(kind));
@@ -24,7 +25,7 @@ pub fn plainly(error: &Error) -> String {
     }
 }
 
-/// Serde's name for a kind of value, or for a value, as JSON has it.
+/// Translates serde's name for a kind of value, or for a value, into JSON's.
 fn named(serde: &str) -> String {
     let (kind, value) = serde.split_once(' ').unwrap_or((serde, ""));
     match (kind, value) {

@@ -1,4 +1,4 @@
-//! Lanes and leases: ranges of rows, and who may run them.
+//! Lanes and leases: ranges of rows, and the daemons that may run them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ids::{BatchId, DaemonId, LeaseId};
 use super::time::Timestamp;
 
-/// A lane that has rows nobody has claimed: the rows of one batch that go to one model.
+/// A lane with unclaimed rows. A lane is the rows of one batch that go to one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenLane {
     /// The batch.
@@ -15,7 +15,7 @@ pub struct OpenLane {
     pub no: u32,
     /// The model that its rows go to.
     pub model: Arc<str>,
-    /// The first position of the row index that is not claimed: the lane's cursor.
+    /// The first unclaimed position of the row index: the lane's cursor.
     pub next: u32,
     /// The position after the lane's last.
     pub last: u32,
@@ -24,7 +24,7 @@ pub struct OpenLane {
 }
 
 impl OpenLane {
-    /// How many rows nobody has claimed.
+    /// The number of unclaimed rows.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.last.saturating_sub(self.next)
@@ -33,20 +33,20 @@ impl OpenLane {
 
 /// A lease as one holder has it: the identity of a run.
 ///
-/// Whoever takes a lease over raises its fencing token, so that the same lease can be run twice, by two daemons or by
-/// one. Everything that is done in a holder's name is keyed by both.
+/// A takeover raises the fencing token, so the same lease can be run more than once, by two daemons or by one. The
+/// lease id and the token together identify one run; everything a holder records is keyed by both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencedLease {
     /// The lease.
     pub id: LeaseId,
-    /// The fencing token it is held with: 1 for the first holder, one more for each that follows.
+    /// The fencing token: 1 for the first holder, one more for each later one.
     pub token: i64,
 }
 
 /// The right of one daemon to run positions `first..last` of a batch's row index.
 ///
-/// A lease lives as long as its daemon's heartbeat. Whoever takes it over raises the token, and only the holder of
-/// the current token records outcomes.
+/// A lease lives as long as its daemon's heartbeat. A takeover raises the token, and only the holder of the current
+/// token can record outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// Its id.
@@ -59,11 +59,11 @@ pub struct Lease {
     pub first: u32,
     /// The position after the last.
     pub last: u32,
-    /// The fencing token: 1 for the first holder, one more for each that follows.
+    /// The fencing token: 1 for the first holder, one more for each later one.
     pub token: i64,
-    /// Rows of the range without a recorded outcome, as the lease counts them.
+    /// Rows of the range without a recorded outcome, as counted in the lease itself.
     pub owed: u32,
-    /// Holders that died since anything was recorded under it.
+    /// Holders that died since an outcome was last recorded under the lease.
     pub deaths: u32,
 }
 
@@ -74,7 +74,7 @@ impl Lease {
         FencedLease { id: self.id, token: self.token }
     }
 
-    /// Whether one of its rows may have killed those who held it: its rows are then run one by one.
+    /// Whether one of its rows may have killed its holders. The rows of such a lease are run one by one.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         const DEATHS: u32 = 3;
@@ -93,8 +93,8 @@ pub struct LapsedLease {
     pub model: Arc<str>,
 }
 
-/// What a daemon's last heartbeat left in the database. Whoever sees it unchanged for the daemon's lifetime, on a
-/// monotonic clock, knows that the daemon is silent.
+/// The trace of a daemon's last heartbeat in the database. A daemon is silent if another one sees its pulse unchanged
+/// for `lifetime`, on the observer's monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DaemonPulse {
     /// The daemon.
@@ -105,12 +105,12 @@ pub struct DaemonPulse {
     pub beats: i64,
 }
 
-/// A daemon's place among those that live.
+/// A daemon's rank among the living daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DaemonRank {
-    /// How many of them come before it.
+    /// How many living daemons come before it.
     pub rank: u32,
-    /// How many there are, this one included.
+    /// How many living daemons there are, including this one.
     pub of: u32,
 }
 

@@ -8,22 +8,21 @@ use serde_json::json;
 use super::ids::RequestId;
 use super::outcome::{Answer, FailureReason, HttpResponse};
 
-/// Why a row that never ran has a line all the same.
+/// Why a row that never ran has a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NeverRan {
-    /// The batch was called off.
+    /// The batch was cancelled.
     Cancelled,
-    /// The window closed.
+    /// The completion window closed.
     Expired,
-    /// The row could not be read any more. If that is so of its name too, the line has an empty one.
+    /// The row could no longer be read. If its name could not be read either, the line has an empty `custom_id`.
     InputUnavailable,
 }
 
-/// The code of lines for rows that could not be read. What else of them is unknown, the row's number ends the line's
-/// id.
+/// The code of lines for rows that could not be read. Their ids still end with the row number.
 pub const INPUT_UNAVAILABLE: &str = "input_unavailable";
 
-/// What the line of a row begins with, and no other line.
+/// The start of a row's line, which no other line has.
 #[must_use]
 pub fn start_of(id: RequestId) -> String {
     format!(r#"{{"id":"{id}","custom_id":"#)

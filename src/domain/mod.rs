@@ -1,4 +1,4 @@
-//! What the words mean: values and pure rules, without I/O, async, SQL or HTTP.
+//! The values and pure rules that everything else is made of, without I/O, async, SQL or HTTP.
 //!
 //! Everything else in the crate may import this module; it imports nothing of theirs.
 

@@ -1,4 +1,4 @@
-//! What became of a request: an answer, or a reason why there is none.
+//! The outcome of a request: an answer, or the reason why there is none.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use bytes::Bytes;
 
 use super::usage::{AnswerHead, Usage};
 
-/// An upstream's answer, whatever its status.
+/// An HTTP response of an upstream, with any status. Of its headers only two are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
-    /// The upstream's own id for the request, if it gave one.
+    /// The upstream's own id for the request (`x-request-id`), which the result line repeats.
     pub request_id: Option<String>,
-    /// How long the upstream asks callers to stay away.
+    /// The pause that the upstream asks for (`Retry-After`), at most an hour.
     pub retry_after: Option<Duration>,
-    /// The body as it came.
+    /// The body, byte for byte.
     pub body: Bytes,
 }
 
 impl HttpResponse {
-    /// An answer that did not come over HTTP, for processors that call nothing.
+    /// A response that did not come over HTTP, for processors without an upstream.
     #[must_use]
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
         Self { status, request_id: None, retry_after: None, body: body.to_string().into() }
@@ -33,12 +33,12 @@ impl HttpResponse {
     }
 }
 
-/// Why a request failed. Whether trying again can help is part of the reason.
+/// Why a request failed. The reason decides whether a retry can help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailureReason {
-    /// The upstream answered with a status that may pass.
+    /// The upstream answered with a temporary error status.
     RetriableHttpStatus(HttpResponse),
-    /// The upstream answered with a status that will not change.
+    /// The upstream answered with an error status that a retry would not change.
     NonRetriableHttpStatus(HttpResponse),
     /// The upstream was not reached, or the connection broke.
     Network(String),
@@ -48,19 +48,18 @@ pub enum FailureReason {
     InvalidAnswer(String),
     /// The row could not be made into a request.
     InvalidRow(String),
-    /// The row asks for what the upstream, or this program as it is set up, has not.
+    /// The row asks for something that the upstream, or this deployment, does not have.
     Unsupported(String),
-    /// The answer does not match the schema it must match, however often it was asked for: the last one, and what is
-    /// wrong with it.
+    /// No answer matched the required schema, after all corrections: the last answer, and its error.
     SchemaInvalid(HttpResponse, String),
     /// The processor gave up or panicked.
     Processor(String),
-    /// The process that ran the row died, so many times, while it ran no other that may have been the cause.
+    /// The worker process died this many times while it ran this row and no other suspect.
     WorkerDied(u32),
 }
 
 impl FailureReason {
-    /// Whether another attempt can end differently.
+    /// Whether a retry can end differently.
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
@@ -75,7 +74,7 @@ impl FailureReason {
         }
     }
 
-    /// How long the upstream asked callers to stay away.
+    /// The pause that the upstream asked for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -101,12 +100,12 @@ impl FailureReason {
     }
 }
 
-/// A successful answer that was read: valid JSON, and what it says of the tokens used.
+/// A successful answer: valid JSON, with its token usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The response it came in; its body is valid JSON.
     pub response: HttpResponse,
-    /// The tokens the answer says it used.
+    /// The token usage that the answer reports; zero if it reports none.
     pub usage: Usage,
 }
 
@@ -119,7 +118,7 @@ impl Answer {
         let text = str::from_utf8(&response.body).map_err(|error| format!("The upstream's answer is {error}."))?;
         let usage = match serde_json::from_str::<AnswerHead>(text) {
             Ok(head) => head.usage.map(Usage::from).unwrap_or_default(),
-            // JSON whose `usage` is of an unknown shape, or that is no object, is still an answer.
+            // JSON with a `usage` of an unknown shape, or JSON that is not an object, is still an answer.
             Err(error) if error.is_data() => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
                 Ok(_) => Usage::default(),
                 Err(error) => return Err(format!("The upstream's answer is not valid JSON: {error}.")),

@@ -9,10 +9,10 @@ pub enum Order {
     Descending,
 }
 
-/// What a client asks of a list.
+/// A request for a page of a list.
 #[derive(Debug, Clone)]
 pub struct PageRequest<Id> {
-    /// Give only items after this one; one that never existed gives an empty page.
+    /// Only items after this one; an id that never existed gives an empty page.
     pub after: Option<Id>,
     /// The most items to give; 0 gives an empty page.
     pub limit: u32,
@@ -20,7 +20,7 @@ pub struct PageRequest<Id> {
     pub order: Order,
 }
 
-/// Part of a list.
+/// A page of a list.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
     /// The items, in the order asked for.

@@ -1,6 +1,6 @@
-//! What intake found in a batch input file, and whether a batch can be made of it (contract §8.3).
+//! The report of intake about a batch input file, and the check whether a batch can run it (contract §8.3).
 //!
-//! The report is written once, at upload, and is small whatever the size of the file: opening a batch reads it
+//! The report is written once, at upload, and is small for every size of file. Admitting a batch reads the report
 //! instead of the rows.
 
 use serde::{Deserialize, Serialize};
@@ -9,25 +9,26 @@ use super::batch::BatchError;
 use super::endpoint::Endpoint;
 use super::row::shown;
 
-/// How many errors, and lines of each kind that may become errors, are kept for one file.
+/// How many errors are kept for one file, and how many lines of each kind that may become an error.
 pub const MAX_KEPT: usize = 1000;
 
-/// What intake found in a file.
+/// The result of reading a batch input file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Lines that are not blank. Each is either indexed, or counted in `error_count`, or was left out because the file
-    /// had more rows than a batch could have when it was uploaded.
+    /// Lines that are not blank. Each line is either indexed, or counted in `error_count`, or left out because the file
+    /// had more rows than a batch could have at the time of its upload.
     pub rows: u64,
-    /// The models of the rows, in the order in which they first appear. Their ranges in dispatch order follow from
-    /// their counts.
+    /// The models of the rows, in the order in which they first appear. The row index has the rows of the first model
+    /// first, then those of the second, and so on.
     pub models: Vec<ModelRows>,
-    /// The first lines that name another model than the first one, with the position of their model in `models`.
+    /// The first lines that name another model than the first: each line number, counted from 1, with the position of
+    /// its model in `models`. At most [`MAX_KEPT`].
     pub other_models: Vec<(u64, usize)>,
     /// The urls of the rows.
     pub urls: Vec<UrlRows>,
-    /// The first lines with something wrong.
+    /// The first errors, at most [`MAX_KEPT`].
     pub errors: Vec<BatchError>,
-    /// All lines with something wrong.
+    /// The number of all lines with an error.
     pub error_count: u64,
 }
 
@@ -47,22 +48,22 @@ pub struct UrlRows {
     pub url: String,
     /// How many rows name it.
     pub rows: u64,
-    /// The first lines that do.
+    /// The numbers of the first such lines, counted from 1; at most [`MAX_KEPT`].
     pub lines: Vec<u64>,
 }
 
-/// What an upload must keep to, by configuration.
+/// The configured limits of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntakeLimits {
     /// The largest file, in bytes.
     pub max_file_bytes: u64,
     /// The longest line, in bytes; longer ones are refused without being held.
     pub max_line_bytes: usize,
-    /// The most rows that are indexed; what comes after is counted only, as no batch can have so many.
+    /// The most rows that are indexed; further rows are only counted, because no batch can have so many.
     pub max_rows: u64,
 }
 
-/// What a batch must keep to, by configuration.
+/// The configured limits of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchLimits {
     /// The most rows of one batch.
@@ -102,7 +103,7 @@ pub fn model_of(lanes: &[NewLane]) -> Option<&str> {
 }
 
 impl Report {
-    /// Checks a file against the batch that is to run it: its lanes, or why it cannot be run.
+    /// Checks whether a batch can run the file, and splits its rows into lanes. `bytes` is the size of the file.
     ///
     /// # Errors
     /// Every reason found, file-wide ones first, then by line.
@@ -127,7 +128,7 @@ impl Report {
             );
             errors.push(file_error("too_many_tasks", message));
         } else if self.left_out() > 0 {
-            // The limit was raised since. What was left out was not validated either.
+            // The limit was raised after the upload. The rows that were left out were not validated either.
             let message = format!(
                 "The batch input file has {} requests, more than the {} one batch could have when it was uploaded. \
                  Please upload the file again.",
@@ -190,7 +191,7 @@ impl Report {
         self.models.iter().map(|model| u64::from(model.rows)).sum()
     }
 
-    /// How many rows intake counted and did not read.
+    /// How many rows intake counted without reading them.
     fn left_out(&self) -> u64 {
         self.rows.saturating_sub(self.indexed() + self.error_count)
     }
@@ -206,7 +207,7 @@ impl Report {
     }
 }
 
-/// The one reason why a batch whose input file is not there cannot run (contract §8.3).
+/// The error of a batch whose input file does not exist (contract §8.3).
 #[must_use]
 pub fn file_not_found(file_id: &str) -> BatchError {
     BatchError {

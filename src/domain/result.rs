@@ -1,4 +1,4 @@
-//! What a result line says, read back from it.
+//! Reading result lines back.
 
 use std::borrow::Cow;
 
@@ -7,18 +7,18 @@ use serde_json::value::RawValue;
 
 use super::ids::RequestId;
 
-/// Where one request of a batch stands.
+/// The status of one request of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestStatus {
-    /// It waits for its turn.
+    /// It waits to be run.
     Pending,
-    /// A daemon has taken it.
+    /// A daemon has leased it.
     InProgress,
     /// It succeeded.
     Completed,
     /// It ran and failed.
     Failed,
-    /// Its batch was called off before it ran.
+    /// Its batch was cancelled before it ran.
     Cancelled,
     /// The window of its batch closed before it ran.
     Expired,
@@ -38,7 +38,7 @@ impl RequestStatus {
         }
     }
 
-    /// What a line of an error file says.
+    /// The status that a line of an error file stands for.
     #[must_use]
     pub fn of_error_line(line: &[u8]) -> Self {
         let read: Option<RecordedLine<'_>> = serde_json::from_slice(line).ok();
@@ -50,8 +50,8 @@ impl RequestStatus {
     }
 }
 
-/// The response that was made for a row, byte for byte as it stands in the row's line. `None` if the line has another
-/// body, such as an answer that was passed on with the upstream's own id.
+/// The response in a row's line, byte for byte, if this program made it. `None` if the line has another body, such as
+/// an answer that was passed through with the upstream's own id.
 #[must_use]
 pub fn response_made_for(row: RequestId, line: &[u8]) -> Option<&RawValue> {
     let read: RecordedLine<'_> = serde_json::from_slice(line).ok()?;

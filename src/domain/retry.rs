@@ -1,4 +1,4 @@
-//! Whether and when a failed request is tried again.
+//! Whether and when a failed request is retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use super::outcome::{FailureReason, HttpResponse};
 use super::request::{Failed, Request};
 use super::time::Timestamp;
 
-/// Whether an answer is worth another attempt, by its status.
+/// Whether a response is retried, by its status.
 pub type ShouldRetry = Arc<dyn Fn(&HttpResponse) -> bool + Send + Sync>;
 
-/// Whether a status says that the server could not answer then, so that the same request may be answered later.
+/// Whether a status is temporary, so that the same request may succeed later.
 #[must_use]
 pub fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// The rule for retries: exponential backoff with full jitter, and never sooner than the upstream asked.
+/// The rule for retries: exponential backoff with full jitter, never earlier than the upstream's `Retry-After`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts after the first.
     pub max_retries: u32,
-    /// The longest wait before the second attempt; it doubles with each further one.
+    /// The longest wait before the first retry; it doubles with each further one.
     pub base_delay: Duration,
-    /// The longest wait that doubling leads to.
+    /// The upper bound of the doubled wait.
     pub max_delay: Duration,
 }
 
@@ -50,7 +50,7 @@ impl RetryPolicy {
     fn delay(&self, attempt: u32, reason: &FailureReason, jitter: f64) -> Duration {
         let doubled = self.base_delay.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX));
         let spread = doubled.min(self.max_delay).mul_f64(jitter.clamp(0.0, 1.0));
-        // Jitter on top of what was asked, so that all who were turned away do not come back at once.
+        // Jitter on top of `Retry-After`, so that all rows that were turned away do not come back at once.
         reason.retry_after().map_or(spread, |asked| asked + spread)
     }
 }

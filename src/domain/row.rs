@@ -1,4 +1,4 @@
-//! One line of a batch input file: reading it, and saying what is wrong with it (contract §8.3 and §9.1).
+//! One line of a batch input file: reading it, and naming its error (contract §8.3 and §9.1).
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::endpoint::Endpoint;
 
-/// What intake needs of a row that is in order. Borrows from the line.
+/// The members of a valid row that intake needs. Borrows from the line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RowHead<'a> {
     /// The client's name for the row.
@@ -20,7 +20,7 @@ pub struct RowHead<'a> {
     pub model: Cow<'a, str>,
 }
 
-/// What dispatch needs of a row that was accepted. Borrows from the line.
+/// The members of an accepted row that dispatch needs. Borrows from the line.
 #[derive(Deserialize)]
 pub struct RowCall<'a> {
     /// The client's name for the row.
@@ -31,7 +31,7 @@ pub struct RowCall<'a> {
     pub body: &'a RawValue,
 }
 
-/// What is wrong with a line, in the order in which it is looked for.
+/// The error of a line. The variants are in the order of the checks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// Not JSON.
@@ -40,10 +40,10 @@ pub enum RowError {
     /// JSON, but not an object.
     #[error("Invalid type for this line: expected an object, but got {got} instead.")]
     NotAnObject {
-        /// What it is, with its article.
+        /// The type it has, with its article.
         got: &'static str,
     },
-    /// Longer than the configured bound; nothing else is known of it.
+    /// Longer than the configured bound, so the line was not read.
     #[error("This line is longer than the {limit} bytes one request could have when the file was uploaded.")]
     TooLong {
         /// The bound, in bytes.
@@ -83,16 +83,16 @@ pub enum RowError {
     /// No model where one is needed.
     #[error("Model parameter is required.")]
     NoModel,
-    /// A model name that no server can have.
+    /// A model name that is too long or has control characters.
     #[error("The provided model '{model}' is not supported by the Batch API.")]
     BadModel {
-        /// The name, with what cannot be printed escaped.
+        /// The name, with control characters escaped.
         model: String,
     },
-    /// More models in one file than are kept apart.
+    /// More models in one file than it may have.
     #[error("This line names model number {number} of the file; one file may have at most {limit} models.")]
     TooManyModels {
-        /// How many models came before, and this one.
+        /// The number of models so far, including this one.
         number: usize,
         /// The bound.
         limit: usize,
@@ -106,7 +106,7 @@ pub enum RowError {
         /// The API's name.
         api: &'static str,
     },
-    /// A member stands twice in one object, so that readers could disagree about its value.
+    /// A member stands twice in one object; JSON parsers disagree about which value counts.
     #[error("This line has a key twice in one object; which value counts would be a guess.")]
     RepeatedKey,
     /// Another line has the same `custom_id`.
@@ -178,12 +178,12 @@ struct FastBody<'a> {
     stream: Option<bool>,
 }
 
-/// Reads a line and checks all that one line can be checked for.
+/// Reads a line and makes all checks that need no other line.
 ///
-/// Rows in order take one pass without a copy; only rows that are not are read a second time, to name what is wrong.
+/// A valid row takes one pass without a copy. Only an invalid row is read a second time, to name its error.
 ///
 /// # Errors
-/// The first thing wrong with the line.
+/// The first error of the line.
 pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
     let read: Result<FastRow<'_>, _> = serde_json::from_str(line);
     match read {
@@ -197,7 +197,7 @@ pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
     }
 }
 
-/// The slow path: finds what the fast one stumbled over.
+/// The slow path: finds the error that stopped the fast one.
 fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
     let value: Value = serde_json::from_str(line).map_err(|_| RowError::InvalidJson)?;
     let Value::Object(row) = &value else {
@@ -234,7 +234,7 @@ fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
     let has_messages = body.get("messages").is_some_and(|messages| !messages.is_null());
     check_body(endpoint, model, has_messages, stream)?;
     if !model.is_empty() {
-        // Every member is as it should be, so what stopped the fast path is a member that stands twice.
+        // Every member has the right type, so a repeated member must have stopped the fast path.
         return Err(RowError::RepeatedKey);
     }
     Ok(RowHead { custom_id: Cow::Owned(custom_id.clone()), endpoint, model: Cow::Borrowed("") })
@@ -269,7 +269,7 @@ fn check_body(endpoint: Endpoint, model: &str, messages: bool, stream: Option<bo
 
 const MAX_MODEL_BYTES: usize = 512;
 
-/// A client's text as an error message may carry it: short and printable.
+/// A client's text, made short and printable for an error message.
 #[must_use]
 pub fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 100;

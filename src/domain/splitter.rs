@@ -1,4 +1,4 @@
-//! Cutting a stream of chunks into lines, without copying those that lie within one chunk.
+//! Cutting a stream of chunks into lines. A line that lies within one chunk is not copied.
 
 use memchr::memchr;
 
@@ -6,14 +6,14 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Cuts chunks into lines.
 pub struct LineSplitter {
-    /// The start of a line whose end has not come yet.
+    /// The start of a line whose end has not arrived yet.
     carry: Vec<u8>,
     /// Where the current line starts in the file.
     offset: u64,
     /// The number of the current line, counted from 1.
     number: u64,
     max_line_bytes: usize,
-    /// The current line is too long; its rest is thrown away.
+    /// The current line is too long; the rest of it is thrown away.
     is_skipping: bool,
 }
 
@@ -24,7 +24,7 @@ pub enum Line<'a> {
     Whole {
         /// Its bytes.
         bytes: &'a [u8],
-        /// Where they start in the file.
+        /// The offset of the bytes in the file.
         offset: u64,
         /// The line's number, counted from 1.
         number: u64,
@@ -37,7 +37,7 @@ pub enum Line<'a> {
 }
 
 impl LineSplitter {
-    /// A splitter at the start of a file. `max_line_bytes` bounds what it holds.
+    /// A splitter at the start of a file. It holds at most `max_line_bytes`.
     #[must_use]
     pub fn new(max_line_bytes: usize) -> Self {
         Self { carry: Vec::new(), offset: 0, number: 1, max_line_bytes, is_skipping: false }
@@ -84,7 +84,7 @@ impl LineSplitter {
             each(Line::TooLong { number: self.number });
             self.is_skipping = true;
             self.offset += self.carry.len() as u64;
-            // A line of this length is not expected again: let the memory go.
+            // Another line of this length is unlikely: free the memory.
             self.carry = Vec::new();
         }
         if self.is_skipping {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the Unix epoch: how times are stored. The wire has whole seconds ([`Timestamp::seconds`]).
+/// Milliseconds since the Unix epoch, as times are stored. The wire has whole seconds ([`Timestamp::seconds`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
@@ -16,33 +16,33 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// This time and `duration` more, capped at the largest time there is.
+    /// The time `duration` after this, capped at the largest timestamp.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// The time `duration` before this.
+    /// The time `duration` before this, capped at the smallest timestamp.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long from `earlier` until this time; zero if it is not earlier.
+    /// The duration from `earlier` to this time; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// Where the program takes the time from. Cheap to clone.
+/// The source of the time. Cheap to clone.
 #[derive(Clone)]
 pub enum Clock {
     /// The machine's clock.
     System,
-    /// A clock that moves only when it is told to, for tests.
+    /// A clock that moves only by [`Clock::advance`], for tests.
     Manual(Arc<AtomicI64>),
-    /// The machine's clock, so many milliseconds ahead of it, for tests.
+    /// A clock this many milliseconds ahead of the machine's, for tests.
     Ahead(i64),
 }
 

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct Usage {
     /// Tokens of the prompt.
     pub input_tokens: u64,
-    /// Those of the prompt's tokens that came from a cache.
+    /// Tokens of the prompt that came from a cache.
     pub cached_tokens: u64,
     /// Tokens of the answer.
     pub output_tokens: u64,
-    /// Those of the answer's tokens that were reasoning.
+    /// Tokens of the answer that were reasoning.
     pub reasoning_tokens: u64,
     /// All tokens, as the upstream counts them.
     pub total_tokens: u64,
@@ -28,7 +28,7 @@ impl Usage {
     }
 }
 
-/// The part of an answer that is read: `usage`, in the names of either API.
+/// The member `usage` of an answer, in the names of either API.
 #[derive(Deserialize)]
 pub(super) struct AnswerHead {
     #[serde(default)]
@@ -58,7 +58,7 @@ struct Details {
 }
 
 impl WireUsage {
-    /// Those of the prompt's tokens that were written to a cache.
+    /// Tokens of the prompt that were written to a cache.
     pub(super) fn cache_write_tokens(&self) -> u64 {
         let input = self.input_tokens_details.or(self.prompt_tokens_details);
         sane(input.and_then(|details| details.cache_write_tokens))

@@ -1,4 +1,4 @@
-//! Reading a batch input file line by line: the row index, and a report of what was found.
+//! Reads a batch input file line by line, and makes the row index and the report.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,12 +12,12 @@ use crate::domain::report::{IntakeLimits, MAX_KEPT, ModelRows, Report, UrlRows};
 use crate::domain::row::{RowError, RowHead, inspect, shown};
 use crate::domain::splitter::{Line, LineSplitter};
 
-/// A file with more models than this is a mistake: each has a lane of its own.
+/// Models of one file. Each model has a lane of its own, and a file with more models is a mistake.
 const MAX_MODELS: usize = 1000;
 /// Bytes of one piece of the index.
 const PIECE: usize = 256 << 10;
 
-/// What was found in a batch input file.
+/// The result of reading a batch input file.
 #[derive(Debug)]
 pub struct Found {
     /// The row index in dispatch order: the pieces of its blob.
@@ -26,7 +26,7 @@ pub struct Found {
     pub report: Report,
 }
 
-/// Why a file cannot be a batch input file at all, so that its upload is refused (contract §2.4).
+/// Why an upload is refused because its file cannot be a batch input file at all (contract §2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadRefusal {
     /// The file has no bytes.
@@ -51,12 +51,12 @@ struct Rows {
     /// The most rows that are indexed.
     limit: u64,
     max_line_bytes: usize,
-    /// The encoded entries of each model, in pieces: a growing whole would be copied again and again.
+    /// The encoded entries of each model, in pieces: one growing buffer would be copied again and again.
     entries: Vec<Vec<Vec<u8>>>,
     model_numbers: HashMap<String, usize>,
-    /// The model of the row before: mostly also that of the next.
+    /// The number of the previous row's model, which is mostly also that of the next.
     last_model: usize,
-    /// 128 bits of each `custom_id`, hashed with keys nobody knows: equal ids are found without keeping them.
+    /// A 128-bit hash of each `custom_id`, with random keys: duplicates are found without keeping the ids.
     seen: HashSet<u128>,
     keys: (RandomState, RandomState),
     urls: Vec<(Endpoint, UrlRows)>,

@@ -1,7 +1,7 @@
-//! Bytes in; blob, row index and report out, in one pass.
+//! Turns an upload into a blob, a row index and a report, in one pass.
 //!
-//! The stream is written to the blob store and read line by line at the same time. Nothing is known of the purpose
-//! while the bytes come: multipart fields have no order, so what was found is judged after.
+//! The stream is written to the blob store and read line by line at the same time. The purpose of the file may not be
+//! known yet, because multipart fields have no order, so the caller judges the result afterwards.
 
 mod indexer;
 mod slices;
@@ -18,16 +18,16 @@ use crate::domain::file::FilePart;
 use crate::domain::report::IntakeLimits;
 use crate::storage::blobs::{BlobError, Blobs};
 
-/// An upload that was taken in. Its blob is durable and nothing refers to it yet.
+/// A stored upload. Its blob is durable, and nothing refers to the blob yet.
 #[derive(Debug)]
 pub struct Taken {
     /// The bytes.
     pub part: FilePart,
-    /// What was found in them, read as a batch input file. `None` if nobody asked.
+    /// The result of reading them as a batch input file; `None` if they were not read as one.
     pub found: Option<Result<Found, UploadRefusal>>,
 }
 
-/// Why an upload was not taken in. Nothing of it is left behind.
+/// Why an upload was not stored. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError<E> {
     /// The client's stream broke off or is malformed.
@@ -41,7 +41,7 @@ pub enum IntakeError<E> {
     Blob(#[from] BlobError),
 }
 
-/// Takes an upload in. With `inspect` it is read as a batch input file on the way.
+/// Stores an upload. With `inspect`, it is read as a batch input file at the same time.
 pub async fn take_in<E>(
     mut bytes: impl Stream<Item = Result<Bytes, E>> + Unpin,
     blobs: &Blobs,
@@ -62,7 +62,7 @@ pub async fn take_in<E>(
     }
     let size = writer.written();
     let found = OptionFuture::from(slices.map(Slices::finish));
-    // The last slice is read while the disk syncs.
+    // The last slice is indexed while the disk syncs.
     let (blob, found) = futures::join!(writer.finish(), found);
     Ok(Taken { part: FilePart { blob: blob?, bytes: size }, found })
 }

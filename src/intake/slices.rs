@@ -1,5 +1,5 @@
-//! Indexing beside the upload: a slice at a time on a blocking thread, none of which is held while bytes are waited
-//! for.
+//! Indexes an upload while it arrives, slice by slice on a blocking thread. No thread is held while the upload waits
+//! for bytes.
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -7,23 +7,23 @@ use tokio::task::JoinHandle;
 use super::{Found, Indexer, UploadRefusal};
 use crate::domain::report::IntakeLimits;
 
-/// Bytes that are indexed at once. Two slices are held at most: one that grows, and one that is being read.
+/// Bytes of a slice. At most two slices are held: one that grows, and one that is being indexed.
 const SLICE: usize = 1 << 20;
-/// What a chunk counts beside its bytes, so that slices of tiny chunks are bounded as well.
+/// The overhead of a chunk in bytes, so that slices of tiny chunks are bounded too.
 const CHUNK: usize = 128;
 
-/// An indexer that is fed with chunks.
+/// An indexer that takes chunks.
 pub(super) struct Slices {
     indexer: IndexerState,
     chunks: Vec<Bytes>,
     weight: usize,
 }
 
-/// Where the indexer is.
+/// The indexer, or the task that has it.
 enum IndexerState {
     Idle(Box<Indexer>),
     Reading(JoinHandle<Box<Indexer>>),
-    /// Only within one step from slice to slice, and after an upload that was given up in it.
+    /// Between two slices, and after an upload that was aborted there.
     Taken,
 }
 
@@ -32,7 +32,7 @@ impl Slices {
         Self { indexer: IndexerState::Idle(Box::new(Indexer::new(limits))), chunks: Vec::new(), weight: 0 }
     }
 
-    /// Adds the next chunk. Waits while the slice before it is still being read.
+    /// Adds the next chunk. Waits while the previous slice is still being indexed.
     pub(super) async fn push(&mut self, chunk: Bytes) {
         self.weight += chunk.len() + CHUNK;
         self.chunks.push(chunk);

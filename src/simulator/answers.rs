@@ -1,6 +1,6 @@
-//! The answers: complete objects as the contract has them, with text drawn by chance.
+//! The answers: complete objects in the form of the contract, with random text.
 //!
-//! They are written as text, not built as a tree: this is most of what the simulator does for a request.
+//! They are formatted as text, not built as JSON values: this is most of the work for a request.
 
 use std::fmt::Write as _;
 
@@ -68,12 +68,12 @@ impl Kind {
     }
 }
 
-/// What an answer is made of.
+/// The parts of a request that its answer depends on.
 pub struct SimulatedRequest {
     /// The model as a JSON string.
     model: String,
     prompt_tokens: usize,
-    /// How many texts are to be embedded or judged.
+    /// The number of texts to embed or to moderate.
     inputs: usize,
     draws: Draws,
 }

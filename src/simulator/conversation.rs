@@ -1,34 +1,34 @@
-//! What a request says went before: the user's texts, the model's answers and calls, and what the tools put out.
+//! Reads the conversation in a request: the user's texts, the model's answers and calls, and the outputs of tools.
 //!
-//! Only scripted requests are read like this; it costs more than answering.
+//! Only scripted requests are read like this: reading costs more than answering.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::answers::Kind;
 
-/// Something in a conversation, whichever API it was sent through.
+/// An entry of a conversation, in the same form for both APIs.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ConversationEntry {
     /// A message of the user.
     User(String),
-    /// A message of the model that is no call.
+    /// A message of the model without a call.
     Reply,
-    /// A call by the model, with its id and its arguments; none if they are no text.
+    /// A call by the model: its id, and its arguments if they are a string.
     Call(String, Option<String>),
-    /// What a tool put out for the call with this id.
+    /// The output of the call with this id.
     Output(String, String),
-    /// Something before which every call must have its output.
+    /// A point before which every call must have its output.
     Break,
 }
 
-/// A conversation that breaks the rules of strict servers: which calls have outputs, and which outputs have calls.
+/// A violation of the rules of strict servers: every call has one output, and every output has a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mispaired {
-    /// An output whose call is not there, or has one already.
+    /// An output without a call, or for a call that has one already.
     #[error("No tool call is open for the tool output with call id '{0}'.")]
     Output(String),
-    /// A call that the conversation went on from, or ends with.
+    /// A call without an output before the next message, or at the end.
     #[error("No tool output was found for the tool call with id '{0}'.")]
     Call(String),
 }
@@ -59,8 +59,8 @@ pub fn turns(entries: &[ConversationEntry]) -> usize {
     turns
 }
 
-/// The id of the first call whose arguments are not what servers read to show them to the model: text that is a JSON
-/// object.
+/// The id of the first call whose arguments are not a string with a JSON object, which servers need to show the call to
+/// the model.
 pub fn unreadable_call(entries: &[ConversationEntry]) -> Option<&str> {
     entries.iter().find_map(|entry| match entry {
         ConversationEntry::Call(id, arguments) => {
@@ -71,13 +71,13 @@ pub fn unreadable_call(entries: &[ConversationEntry]) -> Option<&str> {
     })
 }
 
-/// What the tools put out, in the order of their calls.
+/// The outputs of tools, in the order of their calls.
 ///
 /// # Errors
-/// A call does not have exactly one output before the model speaks again.
+/// A call that does not have exactly one output before the next message of the model.
 pub fn outputs(entries: &[ConversationEntry]) -> Result<Vec<&str>, Mispaired> {
     let mut calls: Vec<(&str, Option<&str>)> = Vec::new();
-    // Where the calls of the turn begin. Ids may come up again in another.
+    // The position of the turn's first call. Another turn may use the same ids.
     let mut turn = 0;
     let mut is_calling = false;
     let settled = |calls: &[(&str, Option<&str>)]| match calls.iter().find(|(_, output)| output.is_none()) {

@@ -1,6 +1,6 @@
-//! Chance that repeats itself: the numbers drawn for one request follow from the seed and the request alone.
+//! Repeatable random numbers: those of a request follow from the seed and the request alone.
 //!
-//! A generator of its own, because those of libraries may give other numbers after an update.
+//! The generator is implemented here, because a library's may give other numbers after an update.
 
 use std::hash::{DefaultHasher, Hasher as _};
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::conversation::Mispaired;
 
-/// A request that gets no answer of its own.
+/// A failure that a request is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SimulatedFailure {
     /// The body could not be read, or is not the JSON object it must be.
@@ -17,7 +17,7 @@ pub enum SimulatedFailure {
     InvalidModel,
     /// No such route.
     UnknownUrl,
-    /// The route has other methods.
+    /// The route does not have this method.
     WrongMethod,
     /// The server is full, or the model is `simulator-fail-429`.
     TooManyRequests,
@@ -29,13 +29,13 @@ pub enum SimulatedFailure {
     Scripted(StatusCode),
     /// A script that cannot be read, and why.
     InvalidScript(String),
-    /// Calls and outputs of a scripted conversation do not belong together.
+    /// Calls and outputs of a scripted conversation do not match.
     Mispaired(Mispaired),
     /// A call in a scripted conversation, with this id, has arguments that are not a JSON object.
     InvalidArguments(String),
 }
 
-/// What the envelope says: type, param, code, message.
+/// The members of the envelope: type, param, code, message.
 type Envelope = (&'static str, Option<&'static str>, Option<&'static str>, String);
 
 impl SimulatedFailure {

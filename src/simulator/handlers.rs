@@ -1,4 +1,4 @@
-//! A request's way through the simulator: read, admit, wait, answer.
+//! The stages of a request in the simulator: read, admit, wait, answer.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -22,19 +22,19 @@ use super::answers::{self, Kind, SimulatedRequest};
 use super::draws::Draws;
 use super::failure::SimulatedFailure;
 use super::script::{self, Cue};
-use super::{Overload, Shared, scripted};
+use super::{Overload, SimulatorState, scripted};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A simulator and the stop signal of the listener that serves it.
 pub struct SimulatedServer {
-    shared: Arc<Shared>,
+    shared: Arc<SimulatorState>,
     closing: CancellationToken,
 }
 
 /// All routes; `closing` ends every wait.
-pub fn router(shared: Arc<Shared>, closing: CancellationToken) -> Router {
+pub fn router(shared: Arc<SimulatorState>, closing: CancellationToken) -> Router {
     let endpoint = |kind| match kind {
         Kind::Response if shared.args.no_responses => any(no_responses),
         _ => inference(kind),
@@ -106,7 +106,7 @@ async fn run(
     let Some(running) = Running::admit(server).await else {
         return SimulatedFailure::TooManyRequests.into_response();
     };
-    // Always three draws, so that the answer is the same under every latency and share of failures.
+    // Always three draws, so that the answer does not depend on the latency and the share of failures.
     let latency = server.shared.args.latency.at(draws.unit(), draws.unit());
     let is_unlucky = draws.unit() < server.shared.args.fail_rate;
     let fate = Fate::of(&call.model, is_unlucky);
@@ -133,7 +133,7 @@ async fn run(
     }
 }
 
-/// Sends the events as they come up: spread evenly over the latency, as tokens are.
+/// Sends the events one by one, evenly spread over the latency.
 fn streamed(running: Running, events: Vec<String>, latency: Duration) -> Response {
     let pace = latency / u32::try_from(events.len()).unwrap_or(u32::MAX).max(1);
     // The stream owns `running`, so a client that goes away in the middle frees its slot.
@@ -158,7 +158,7 @@ fn indented(json: &str) -> String {
 }
 
 impl SimulatedServer {
-    /// Waits; not at all for no time, and no longer once the server stops.
+    /// Waits for `length`, or until the server stops.
     async fn pause(&self, length: Duration) {
         if !length.is_zero() {
             tokio::select! {
@@ -177,7 +177,7 @@ struct Running {
 }
 
 impl Running {
-    /// Waits for a slot, or gives none where a full server rejects.
+    /// Waits for a slot; `None` if the server is full and rejects requests.
     async fn admit(server: &Arc<SimulatedServer>) -> Option<Self> {
         let Some(slots) = &server.shared.slots else {
             return Some(Self::enter(server, None));
@@ -186,7 +186,7 @@ impl Running {
         match server.shared.args.overload {
             Overload::Reject => slots.try_acquire_owned().ok().map(|slot| Self::enter(server, Some(slot))),
             Overload::Queue => {
-                // In flight from here on: a client that goes away while it waits must be counted out.
+                // The request is in flight from here on, so that a client that leaves while it waits is uncounted.
                 let mut running = Self::enter(server, None);
                 running.slot = Some(slots.acquire_owned().await.expect("the semaphore is never closed"));
                 Some(running)
@@ -202,13 +202,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The slot first: who sees the count fall may rely on a free slot.
+        // Free the slot first: an observer of the lower count may rely on a free slot.
         self.slot = None;
         self.server.shared.stats.left();
     }
 }
 
-/// What the simulator reads of a request body. Borrows from it.
+/// The members of a request body that the simulator reads. Borrows from the body.
 #[derive(Deserialize)]
 struct RequestBody<'a> {
     #[serde(borrow, default)]
@@ -227,7 +227,7 @@ struct StreamOptions {
 
 impl<'a> RequestBody<'a> {
     fn read(body: &'a [u8]) -> Option<Self> {
-        // Derived deserializers take an array for a struct; a server must not.
+        // Derived deserializers accept an array in place of an object; a server must not.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return None;
         }
@@ -235,7 +235,7 @@ impl<'a> RequestBody<'a> {
     }
 }
 
-/// What becomes of a request.
+/// How a request is answered.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     Answer,

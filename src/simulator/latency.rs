@@ -25,18 +25,18 @@ pub enum LatencyError {
     /// A duration that cannot be read.
     #[error("'{text}' is not a duration ({source}); write for example 50ms or 1s 500ms")]
     Duration {
-        /// What stands in its place.
+        /// The text.
         text: String,
         /// What is wrong with it.
         source: humantime::DurationError,
     },
-    /// The two parts of `lognormal:` are not there.
+    /// The two parts after `lognormal:` are missing.
     #[error("expected lognormal:MEDIAN:SIGMA, for example lognormal:500ms:0.5")]
     Shape,
     /// A sigma that is not a number from 0 upwards.
     #[error("'{text}' is not a sigma; write a number from 0 upwards, for example 0.5")]
     Sigma {
-        /// What stands in its place.
+        /// The text.
         text: String,
     },
 }

@@ -1,4 +1,4 @@
-//! A stand-in for an inference server: real HTTP, made-up answers, and trouble on request.
+//! A simulated inference server: real HTTP, random answers, and failures on request.
 //!
 //! What a request gets (its latency, whether it fails, the text, the token counts) depends only on the seed, the
 //! bytes of its body and how often its `Idempotency-Key` was seen before, never on the order of arrival. Some models
@@ -15,8 +15,8 @@
 //!
 //! # Scripts
 //!
-//! If a message of the user begins with `simulate:`, the rest is JSON that says how chat completions and responses are
-//! answered from there on. The last such message counts; other messages of the user do not matter.
+//! If a message of the user begins with `simulate:`, the rest of it is JSON that determines the answers from there on,
+//! for chat completions and responses. The last such message counts; other messages of the user have no effect.
 //!
 //! ```text
 //! simulate:{"turns": [[{"name": "add", "arguments": {"a": 1}}, {"name": "mul", "arguments": "not JSON"}],
@@ -27,11 +27,11 @@
 //! |---|---|
 //! | `turns` | the tools to call: all of the first array, then, when they have been answered, those of the next |
 //! | `endless` | the last turn comes again and again |
-//! | `answer` | the text after the last turn; without it, all outputs in the order of calls, with `" \| "` between |
-//! | `answers` | in place of `answer`: the first text, then the next if the conversation goes on; the last one stays |
+//! | `answer` | the text after the last turn; by default all outputs in the order of their calls, joined by `" \| "` |
+//! | `answers` | in place of `answer`: one text for each answer of the conversation; the last text is repeated |
 //! | `refuse` | a refusal after the last turn, in place of a text |
 //! | `reasoning` | reasoning before each turn and answer |
-//! | `fail` | statuses instead of answers: `{"1": 500}` fails when the model has spoken once, with or without calls |
+//! | `fail` | statuses instead of answers: `{"1": 500}` fails the model's second answer, with or without calls |
 //! | `fail_once` | the same, but not if the `Idempotency-Key` was seen before |
 //!
 //! `arguments` that are a string are passed on as they are. A call may have an `id`; otherwise it follows from the seed
@@ -39,8 +39,8 @@
 //! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object.
 //! Answers by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
-//! Reading order: [`Latency`], `draws` (chance), `stats`, `handlers` (a request's way), `answers`, `failure`; then
-//! `conversation`, `script` (what is due), `scripted` (its answer).
+//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `answers`, `failure`; then the scripts: `conversation`,
+//! `script`, `scripted`.
 
 mod answers;
 mod conversation;
@@ -138,11 +138,11 @@ fn parse_share(text: &str) -> Result<f64, String> {
 /// One simulated server: its behaviour and its counters. Clones are the same server.
 #[derive(Clone)]
 pub struct Simulator {
-    shared: Arc<Shared>,
+    shared: Arc<SimulatorState>,
 }
 
 /// What all requests share.
-struct Shared {
+struct SimulatorState {
     args: SimulatorArgs,
     /// One permit for each request that may run at the same time.
     slots: Option<Arc<Semaphore>>,
@@ -154,7 +154,7 @@ impl Simulator {
     #[must_use]
     pub fn new(args: SimulatorArgs) -> Self {
         let slots = args.max_parallel.map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS))));
-        Self { shared: Arc::new(Shared { args, slots, stats: stats::Stats::new() }) }
+        Self { shared: Arc::new(SimulatorState { args, slots, stats: stats::Stats::new() }) }
     }
 
     /// All routes of the server.
@@ -179,7 +179,7 @@ pub async fn serve(
     simulator: Simulator,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    // A small answer must not wait for the acknowledgement of the one before; without the option it is only slower.
+    // A small answer must not wait for the acknowledgement of the previous one. Without the option it is only slower.
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set on a connection");

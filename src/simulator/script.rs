@@ -1,7 +1,7 @@
-//! What a request may ask to be answered with: calls of tools, texts, refusals and failures, turn by turn.
+//! Scripts: a request can determine its answers, turn by turn: calls of tools, texts, refusals and failures.
 //!
-//! The script stands in a message of the user, so that every request of a conversation carries it: what is due next
-//! follows from the conversation alone.
+//! The script is part of a message of the user, so every request of a conversation carries it. The next answer follows
+//! from the conversation alone.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ const MARK: &str = "simulate:";
 
 static MARK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK));
 
-/// The JSON after `simulate:`. The module's documentation says what each member does.
+/// The JSON after `simulate:`. The documentation of the simulator explains its members.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Script {
@@ -42,9 +42,9 @@ struct ScriptedCall {
     arguments: Value,
 }
 
-/// What a scripted request is answered with.
+/// The answer to a scripted request.
 pub struct Cue {
-    /// Reasoning that comes before the act.
+    /// Reasoning before the act.
     pub reasoning: Option<String>,
     /// The rest of the answer.
     pub act: Act,
@@ -54,7 +54,7 @@ pub struct Cue {
 pub enum Act {
     /// It calls tools.
     Calls(Vec<SimulatedCall>),
-    /// It says something.
+    /// It answers with a text.
     Says(String),
     /// It refuses.
     Refuses(String),
@@ -62,7 +62,7 @@ pub enum Act {
 
 /// A call of a tool.
 pub struct SimulatedCall {
-    /// What its output refers to.
+    /// The id that its output refers to.
     pub id: String,
     /// The tool.
     pub name: String,
@@ -70,8 +70,8 @@ pub struct SimulatedCall {
     pub arguments: String,
 }
 
-/// What is due in the conversation in `body`, or `None` if it has no script. `repeat` is how often the request was sent
-/// before.
+/// The next answer in the conversation in `body`, or `None` if it has no script. `repeat` is the number of earlier
+/// requests with the same `Idempotency-Key`.
 ///
 /// # Errors
 /// The script asks for a failure or cannot be read, or the conversation is one that servers refuse.
@@ -95,7 +95,7 @@ pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue
     if let Some(status) = once.or_else(|| script.fail.get(&(turn + reply))) {
         return Err(SimulatedFailure::scripted(*status));
     }
-    // The ids of calls are those of the first time, so that a request that is sent again is the same conversation.
+    // A repeated request gets the same ids of calls, so that it continues as the same conversation.
     Ok(Some(script.cue(turn, reply, &outputs, Draws::new(seed, 0, body))))
 }
 

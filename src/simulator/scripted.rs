@@ -1,4 +1,4 @@
-//! The answers that a script asks for, as complete objects of either API.
+//! Formats scripted answers as complete objects of either API.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ const HIDDEN_REASONING: usize = 3;
 
 /// The whole answer.
 pub fn answer(kind: Kind, mut request: SimulatedRequest, cue: &Cue) -> String {
-    // Never 0, so that a count that is lost on its way to a client shows.
+    // Never 0, so that a test notices a count that gets lost.
     let reasoning = cue.reasoning.as_deref().map_or(HIDDEN_REASONING, count_words).max(1);
     let said = match &cue.act {
         Act::Calls(calls) => calls.iter().map(|call| 1 + call.arguments.len() / 4).sum(),

@@ -1,4 +1,4 @@
-//! What the simulator counts, and the keys it has seen.
+//! The counters of the simulator, and the keys it has seen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -29,7 +29,7 @@ pub struct StatsSnapshot {
     pub failures: u64,
 }
 
-/// The live counters. Every request writes them; relaxed, because nothing is ordered by them.
+/// The live counters. Every request writes them, with relaxed ordering, because no other memory depends on them.
 pub struct Stats {
     /// By the number of their [`Kind`].
     requests: [AtomicU64; Kind::ALL.len()],
@@ -97,13 +97,13 @@ impl Stats {
     }
 }
 
-/// How often each key was seen. Keeps 128 bits of a key instead of the key, which is cheaper than a copy and still
-/// takes no two keys for one. It grows with every key; a simulator is not meant to run for months.
+/// How often each key was seen. A 128-bit hash stands for the key: it is cheaper than a copy, and two keys never
+/// collide in practice. The map grows with every key; a simulator is not meant to run for months.
 #[derive(Default)]
 struct SeenKeys {
     high: RandomState,
     low: RandomState,
-    /// Locked for one look-up at a time, never over an await.
+    /// Locked for one look-up at a time, never across an await.
     times: Mutex<HashMap<u128, u32>>,
 }
 

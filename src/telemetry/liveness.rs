@@ -1,4 +1,4 @@
-//! Whether the daemon's loops turn, and whether their turns go well.
+//! Whether the daemon's loops are running, and whether they succeed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::metrics;
 use crate::sync::lock;
 
-/// A loop counts as stuck when it has not turned for this long.
+/// A loop counts as stuck if it has not made progress for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(90);
-/// A loop counts as failing after so many failed turns in a row, the first of them this long ago: a database that was
-/// away for a moment is no reason to take the service out of use.
+/// A loop counts as failing after this many failed runs in a row, the first of them at least this long ago. A short
+/// outage of the database is no reason to take the service out of use.
 const FAILING_TURNS: u32 = 3;
 const FAILING_AFTER: Duration = Duration::from_secs(10);
 
-/// How each loop of a daemon is doing. Cheap to clone.
+/// The state of each loop of a daemon. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Liveness(Arc<Mutex<BTreeMap<&'static str, Loop>>>);
 
@@ -24,37 +24,37 @@ pub struct Liveness(Arc<Mutex<BTreeMap<&'static str, Loop>>>);
 #[derive(Debug)]
 struct Loop {
     turned: Instant,
-    /// The first of the turns that have failed in a row, and how many.
+    /// The time of the first of the failed runs in a row, and their number.
     failed: Option<(Instant, u32)>,
-    /// Items that wait to be tried again.
+    /// The number of items that wait for a retry.
     in_backoff: usize,
 }
 
 impl Liveness {
-    /// The loops that have not turned for a minute and a half.
+    /// The loops that have made no progress for a minute and a half.
     #[must_use]
     pub fn stuck(&self) -> Vec<&'static str> {
         self.stuck_at(Instant::now())
     }
 
-    /// The loops that fail turn after turn, and for how long they have.
+    /// The loops that fail again and again, and for how long.
     #[must_use]
     pub fn failing(&self) -> Vec<(&'static str, Duration)> {
         self.failing_at(Instant::now())
     }
 
-    /// The loops that have items which fail again and again, and how many.
+    /// The loops with items that wait for a retry, and how many.
     #[must_use]
     pub fn in_backoff(&self) -> Vec<(&'static str, usize)> {
         lock(&self.0).iter().filter(|(_, it)| it.in_backoff > 0).map(|(name, it)| (*name, it.in_backoff)).collect()
     }
 
-    /// Notes that a loop gets on, in the middle of a turn.
+    /// Notes that a loop makes progress in the middle of a run.
     pub fn gets_on(&self, name: &'static str) {
         self.gets_on_at(name, Instant::now());
     }
 
-    /// Notes that a loop has turned, and whether the turn failed.
+    /// Notes that a loop has run, and whether the run failed.
     pub fn turned(&self, name: &'static str, failed: bool) {
         let turns = self.turned_at(name, failed, Instant::now());
         metrics::loop_turned(name);
@@ -64,7 +64,7 @@ impl Liveness {
         }
     }
 
-    /// Notes how many items of a loop wait to be tried again.
+    /// Notes how many items of a loop wait for a retry.
     pub fn has_in_backoff(&self, name: &'static str, items: usize) {
         self.with(name, |it| it.in_backoff = items);
         metrics::items_in_backoff(name, items);
@@ -88,7 +88,7 @@ impl Liveness {
         self.with(name, |it| it.turned = now);
     }
 
-    /// Returns how many turns have failed in a row.
+    /// Returns how many runs have failed in a row.
     fn turned_at(&self, name: &'static str, failed: bool, now: Instant) -> u32 {
         self.with(name, |it| {
             it.turned = now;

@@ -1,11 +1,11 @@
-//! Log lines: where they go and which are shown.
+//! The log: its target and its filter.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// The spans of single requests are shown only when asked for by name: `info,batchwright_state=info`. What PostgreSQL
-/// notices of a migration that has nothing to do is no news. `rmcp` logs session ids and what tools answer.
+/// Directives below every filter. Spans of single requests must be enabled by name: `info,batchwright_state=info`.
+/// PostgreSQL sends a notice for each migration without work. `rmcp` logs session ids and the outputs of tools.
 const ALWAYS: &str = "batchwright_state=off,sqlx=warn,rmcp=off";
 
 /// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`.
@@ -14,7 +14,7 @@ const ALWAYS: &str = "batchwright_state=off,sqlx=warn,rmcp=off";
 /// What is wrong with the filter.
 pub fn start(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::builder().parse(format!("{ALWAYS},{filter}"))?;
-    // Fails only if an embedding program has set its own, which then stays.
+    // Fails only if an embedding program has set its own subscriber, which then stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,4 +1,4 @@
-//! Every metric of the program: one function for each event, and no name anywhere else.
+//! All metrics of the program: one function for each event. No other module has a metric's name.
 //!
 //! Labels are small fixed sets, never ids.
 
@@ -12,10 +12,10 @@ const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
 const STEP_SECONDS: &str = "batchwright_step_seconds";
 const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts collecting, and returns what renders the metrics for `GET /metrics`.
+/// Starts collecting, and returns the handle that renders the metrics for `GET /metrics`.
 ///
 /// # Errors
-/// When metrics are collected already.
+/// Metrics are already being collected.
 pub fn start() -> Result<PrometheusHandle, BuildError> {
     let buckets = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
     let handle = PrometheusBuilder::new()
@@ -35,16 +35,16 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
     describe_counter!("batchwright_ledger_violations_total", "Recordings refused because they contradict the ledger");
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
-    describe_counter!("batchwright_loop_turns_total", "Turns of each of the daemon's loops");
-    describe_counter!("batchwright_loop_errors_total", "Turns that failed");
-    describe_gauge!("batchwright_loop_failed_turns", "Turns that have failed one after the other, up to the last one");
-    describe_counter!("batchwright_item_errors_total", "Batches, files or blobs that a loop could not deal with");
-    describe_gauge!("batchwright_items_in_backoff", "Those that a loop could not deal with and will try again");
+    describe_counter!("batchwright_loop_turns_total", "Runs of each of the daemon's loops");
+    describe_counter!("batchwright_loop_errors_total", "Runs that failed");
+    describe_gauge!("batchwright_loop_failed_turns", "Runs that have failed in a row, up to the last one");
+    describe_counter!("batchwright_item_errors_total", "Batches, files or blobs that a loop could not process");
+    describe_gauge!("batchwright_items_in_backoff", "Items that a loop could not process and will retry");
     describe_counter!("batchwright_unreadable_rows_total", "Database rows that were left out because they are corrupt");
     Ok(handle)
 }
 
-/// Folds what was measured into its sums, for ever. Without this it would pile up until somebody asks for it.
+/// Adds new samples to the histograms, for ever. Without this they would pile up until `GET /metrics`.
 pub async fn keep_up(handle: PrometheusHandle) {
     loop {
         tokio::time::sleep(KEEP_UP_EVERY).await;
@@ -76,20 +76,20 @@ pub fn step_ended(is_model_call: bool, is_well: bool, took: Duration) {
     histogram!(STEP_SECONDS, "kind" => kind, "ended" => ended).record(took.as_secs_f64());
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptEnd {
-    /// With an answer.
+    /// It has an answer.
     Completed,
-    /// For good, without one.
+    /// It failed for good.
     Failed,
-    /// To be tried again.
+    /// It failed and will be retried.
     Retried,
 }
 
 /// An attempt ended.
 pub fn attempt_ended(how: AttemptEnd, took: Duration) {
-    /// Looked up once: this runs for every row.
+    /// Looked up once, because this runs for every row.
     static HANDLES: LazyLock<[(Counter, Histogram); 3]> = LazyLock::new(|| {
         ["completed", "failed", "retried"].map(|how| {
             (counter!("batchwright_attempts_total", "ended" => how), histogram!(ATTEMPT_SECONDS, "ended" => how))
@@ -106,43 +106,43 @@ pub fn flush_recorded(lines: usize) {
     counter!("batchwright_flushes_total").increment(1);
 }
 
-/// Lines could not be recorded and are tried again.
+/// A commit of lines failed and will be retried.
 pub fn flush_failed() {
     counter!("batchwright_flush_errors_total").increment(1);
 }
 
-/// A recording was refused because it contradicts the ledger, which only a fault of this program can do.
+/// A commit was refused because it contradicts the ledger, which only a bug of this program can cause.
 pub fn ledger_violated() {
     counter!("batchwright_ledger_violations_total").increment(1);
 }
 
-/// How many calls the daemon may have under way from now on.
+/// The daemon's limit of calls under way was set.
 pub fn concurrency_limited_to(calls: usize) {
     #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
     gauge!("batchwright_concurrency_limit").set(calls as f64);
 }
 
-/// A loop of the daemon turned.
+/// A loop of the daemon ran once.
 pub fn loop_turned(name: &'static str) {
     counter!("batchwright_loop_turns_total", "loop" => name).increment(1);
 }
 
-/// A turn of a loop failed.
+/// A run of a loop failed.
 pub fn loop_failed(name: &'static str) {
     counter!("batchwright_loop_errors_total", "loop" => name).increment(1);
 }
 
-/// So many turns of a loop have failed one after the other.
+/// This many runs of a loop have failed in a row.
 pub fn turns_failed(name: &'static str, turns: u32) {
     gauge!("batchwright_loop_failed_turns", "loop" => name).set(f64::from(turns));
 }
 
-/// A loop could not deal with one of its items.
+/// A loop could not process one of its items.
 pub fn item_failed(name: &'static str) {
     counter!("batchwright_item_errors_total", "loop" => name).increment(1);
 }
 
-/// So many items wait until a loop tries them again.
+/// This many items of a loop wait for a retry.
 pub fn items_in_backoff(name: &'static str, items: usize) {
     #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
     gauge!("batchwright_items_in_backoff", "loop" => name).set(items as f64);

@@ -1,4 +1,4 @@
-//! What the program tells of itself: logs, metrics, and whether its loops turn.
+//! Logs, metrics, and the liveness of the daemon's loops.
 
 mod liveness;
 pub mod logs;

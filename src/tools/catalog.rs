@@ -21,16 +21,16 @@ use crate::net::{AllowedHosts, ClientSettings};
 /// Bounds of MCP servers that come with rows.
 const ROW_SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 const ROW_SERVER_OUTPUT: usize = 256 << 10;
-/// As many of them are remembered.
+/// How many of them are cached.
 const ROW_SERVERS: usize = 64;
 
 /// Every tool that rows can ask for by its name or label.
 pub struct Catalog {
     functions: HashMap<String, ConfiguredFunction>,
     servers: HashMap<String, Arc<McpClient>>,
-    /// Where servers that rows name may be; none if that is the upstream's affair.
+    /// The hosts of servers that rows may name. `None` if such tools are left to the upstream.
     row_hosts: Option<Arc<AllowedHosts>>,
-    /// Clients for servers that rows name: most rows of a batch name the same.
+    /// Clients for servers that rows name. Most rows of a batch name the same server.
     row_servers: Cache<String, Arc<McpClient>>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct ConfiguredFunction {
     pub(super) parameters: Box<RawValue>,
 }
 
-/// Who answers a function.
+/// What answers a function of the settings file.
 #[derive(Clone)]
 pub(super) enum FunctionHandler {
     Http(Arc<HttpTool>),
@@ -54,9 +54,9 @@ pub struct Agent {
     pub name: String,
     /// Its model.
     pub model: String,
-    /// What its model is told.
+    /// The instructions to its model.
     pub instructions: String,
-    /// What its arguments must match.
+    /// The schema of its arguments.
     pub schema: Schema,
     /// Its tools, as a row would ask for them.
     pub tools: Vec<Box<RawValue>>,
@@ -66,7 +66,7 @@ impl Catalog {
     /// The tools of a settings file.
     ///
     /// # Errors
-    /// What is wrong with which of them, and what to do.
+    /// Which tool is wrong, and why.
     pub fn new(config: &ToolsConfig, allowed_hosts: &[String]) -> Result<Self, String> {
         let host = |text: &String| text.parse().map_err(|error| format!("--mcp-allowed-hosts '{text}': {error}"));
         let hosts: AllowedHosts = allowed_hosts.iter().map(host).collect::<Result<_, String>>()?;
@@ -146,7 +146,7 @@ impl Catalog {
     }
 }
 
-/// Headers with their values, which their own `Debug` hides.
+/// Headers with their values, as part of a cache key; their own `Debug` hides the values.
 fn spelled(headers: &HeaderMap) -> String {
     let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}:{:?}", value.as_bytes());
     let mut lines: Vec<_> = headers.iter().map(line).collect();
@@ -180,7 +180,8 @@ fn configured_headers(config: &BTreeMap<String, Secret>) -> Result<HeaderMap, St
     headers(texts.collect::<Result<Vec<_>, String>>()?.into_iter())
 }
 
-/// Where a tool or a server is, and the headers to send there: user name and password of the URL are one of them.
+/// The URL of a tool or a server without user name and password, and the headers to send: user name and password become
+/// one of them.
 fn address(url: &url::Url, config: &BTreeMap<String, Secret>) -> Result<(url::Url, HeaderMap), String> {
     let mut headers = configured_headers(config)?;
     let (url, credentials) = without_credentials(url.clone())?;

@@ -1,4 +1,4 @@
-//! Why a call of a tool came to nothing, in words for the model that asked for it.
+//! Why a tool call failed, in words for the model that made it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use bytesize::ByteSize;
 
 use crate::net::{UrlRefusal, causes, innermost};
 
-/// What became of a call of a tool that has no result. It is shown to the model: it never has URLs, headers or keys.
+/// Why a tool call has no result. The model sees the message, so it never has URLs, headers or keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
-    /// The tool itself says so.
+    /// The tool itself reports the failure.
     #[error("{0}")]
     Failed(String),
-    /// It was not reached, or its answer did not arrive. Whether it has run is not known.
+    /// The tool was not reached, or its answer did not arrive. It may have run.
     #[error("The tool could not be reached: {0}.")]
     Unreachable(String),
     /// It did not answer in time.
     #[error("The tool did not answer within {}.", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// Its answer is longer than is taken.
+    /// The output is longer than the limit.
     #[error("The output of the tool is larger than {}.", ByteSize(*limit as u64))]
     TooLarge {
-        /// How many bytes are taken.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The arguments are not what the tool takes.
+    /// The arguments do not match the tool's schema.
     #[error("The arguments of the tool are not valid: {0}")]
     InvalidArguments(String),
     /// The call was not made, because it is not allowed.
@@ -34,7 +34,7 @@ pub enum ToolError {
 }
 
 impl ToolError {
-    /// What an HTTP call failed with. Only the innermost cause is told: the outer ones name the URL.
+    /// The error of an HTTP call. It has only the innermost cause: the outer ones name the URL.
     #[must_use]
     pub fn of_http(error: &(dyn Error + 'static)) -> Self {
         if let Some(refusal) = causes(error).find_map(|cause| cause.downcast_ref::<UrlRefusal>()) {

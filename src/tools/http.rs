@@ -14,21 +14,21 @@ use crate::domain::retry::may_pass;
 use crate::domain::schema::Schema;
 use crate::net::{self, BoundedBody, IDEMPOTENCY_KEY};
 
-/// The pause before the second call of a failing one; it doubles from call to call.
+/// The pause before the first retry; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// As much of a failing tool's answer as the model is shown.
+/// Characters of a failed call's response that the model sees.
 const ERROR_BYTES: usize = 2048;
-/// Bytes of outputs that are remembered of one tool.
+/// Bytes of cached outputs of one tool.
 const CACHE_BYTES: u64 = 16 << 20;
 
-/// What an HTTP tool is made of.
+/// The settings of an HTTP tool.
 #[derive(Debug)]
 pub struct HttpToolSettings {
     /// Where the arguments are posted.
     pub url: Url,
     /// Headers to send.
     pub headers: HeaderMap,
-    /// What the arguments must match.
+    /// The schema of the arguments.
     pub schema: Schema,
     /// How long one call may take.
     pub timeout: Duration,
@@ -47,7 +47,7 @@ pub struct HttpTool {
     settings: HttpToolSettings,
     client: Client,
     places: Semaphore,
-    /// What was said to which arguments.
+    /// The cached outputs, by arguments.
     outputs: Option<Cache<String, Result<String, ToolError>, OutputWeight>>,
 }
 
@@ -77,7 +77,7 @@ impl HttpTool {
         match &self.outputs {
             None => self.call_until_it_answers(arguments, key).await,
             Some(outputs) => {
-                // Those who ask at the same time share what comes of one call. A failure is not kept for others.
+                // Calls with the same arguments at the same time share one call. A failure is not kept.
                 let call = async { Ok::<_, Infallible>(self.call_until_it_answers(arguments, key).await) };
                 let Ok(said) = outputs.get_or_insert_async(arguments, call).await;
                 if said.is_err() {

@@ -1,7 +1,7 @@
 //! Tools that a model may call and this program runs.
 //!
-//! The [`Catalog`] has those of the settings file; a row's [`Toolset`] those that the row asks for. A tool's failure is
-//! an output that the model sees.
+//! The [`Catalog`] has the tools of the settings file; a [`Toolset`] has the tools of one row. A tool's failure is an
+//! output that the model sees.
 
 mod catalog;
 mod error;

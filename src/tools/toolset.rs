@@ -1,4 +1,4 @@
-//! The tools one row asks for: which of them are served here, and how the model is told of all of them.
+//! The tools of one row: which of them are served here, and their definitions for the model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use crate::domain::outcome::FailureReason;
 use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name, raw};
 use crate::domain::row::shown;
 
-/// MCP servers of one row: each may offer as much as one answer can have.
+/// MCP servers of one row. Each may offer as many tools as one answer can have.
 const MOST_SERVERS: usize = 32;
 
-/// Bytes of all that they offer to one row, which holds it twice.
+/// Bytes of all tools that they offer to one row. The row holds them twice.
 const MOST_OFFERED: usize = 4 << 20;
 
 /// The tools of one row, or of one agent.
 #[derive(Default)]
 pub struct Toolset {
     functions: HashMap<String, Function>,
-    /// Bytes of what MCP servers offered.
+    /// Bytes of the tools that MCP servers offered.
     offered: usize,
-    /// What MCP servers offered, in the order in which the row names them.
+    /// The tools that MCP servers offered, in the order in which the row names the servers.
     pub lists: Vec<McpList>,
-    /// The tools as the model is told of them: those of MCP servers as functions.
+    /// The definitions for the model. Tools of MCP servers are functions.
     pub definitions: Vec<Box<RawValue>>,
 }
 
-/// Who answers a function that a model asks for.
+/// What answers a function that a model calls.
 #[derive(Clone)]
 pub enum Function {
     /// A URL.
@@ -47,12 +47,12 @@ pub enum Function {
     Client,
 }
 
-/// Why a row has no tools.
+/// Why a row's toolset cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoToolset {
-    /// It asks for what it cannot have.
+    /// The row asks for tools that it cannot have.
     Unsupported(String),
-    /// An MCP server does not answer, which may pass.
+    /// An MCP server does not answer. A retry can help.
     Unreachable(String),
 }
 
@@ -65,7 +65,7 @@ impl From<NoToolset> for FailureReason {
     }
 }
 
-/// What is read of a tool in a row to tell whether it is served here.
+/// The members of a row's tool that tell whether it is served here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RequestedTool {
@@ -75,7 +75,7 @@ struct RequestedTool {
     server_url: Option<String>,
 }
 
-/// What is read of an MCP server that is.
+/// The members of an MCP tool that is served here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ServerTool {
@@ -99,7 +99,7 @@ enum Approval {
     ByTool { always: Option<Filter>, never: Option<Filter> },
 }
 
-/// Which tools of a server are meant: those that match all it says.
+/// A filter for tools of a server. A tool must match all members that are given.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Filter {
@@ -114,7 +114,7 @@ impl Filter {
     }
 }
 
-/// Whether a server says of its tool that it changes nothing.
+/// Whether the server declares its tool as read-only.
 fn is_read_only(tool: &McpTool) -> bool {
     let hints = tool.annotations.as_ref().and_then(|hints| Fields::read(hints.get().as_bytes()).ok());
     hints.and_then(|hints| hints.get("readOnlyHint").ok().flatten()).unwrap_or(false)
@@ -129,7 +129,7 @@ impl Catalog {
         Ok(read(request)?.iter().any(|(_, tool)| self.is_served(tool)))
     }
 
-    /// Whether any of them is an MCP server, which has to be asked what it offers.
+    /// Whether any tool of a request is an MCP server that is served here: its list of tools must then be requested.
     #[must_use]
     pub fn asks_servers(&self, request: &Fields) -> bool {
         let is_server = |tool: &RequestedTool| tool.kind() == "mcp" && self.is_served(tool);
@@ -140,7 +140,7 @@ impl Catalog {
         match tool.kind() {
             "function" => self.function(tool.name()).is_some(),
             "mcp" => match &tool.server_url {
-                // Without hosts that rows may name, servers of rows are the upstream's affair.
+                // Without allowed hosts, servers that rows name are left to the upstream.
                 Some(_) => self.takes_servers_of_rows(),
                 None => self.server(tool.label()).is_some(),
             },
@@ -148,7 +148,7 @@ impl Catalog {
         }
     }
 
-    /// The tools a request asks for. MCP servers are asked what they offer.
+    /// Makes the toolset of a request. The tools of its MCP servers are listed by the servers.
     ///
     /// # Errors
     /// Why the request cannot have them.
@@ -207,13 +207,13 @@ impl Catalog {
 }
 
 impl Toolset {
-    /// Who answers the function of a name; `None` for one that the model has made up.
+    /// What answers the function with this name; `None` if the toolset has no such function.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)
     }
 
-    /// The tool of an MCP server behind a function.
+    /// The MCP tool behind a function.
     #[must_use]
     pub fn mcp(&self, name: &str) -> Option<McpFunction> {
         match self.functions.get(name)? {
@@ -222,7 +222,7 @@ impl Toolset {
         }
     }
 
-    /// The functions behind which the tools of an MCP server are.
+    /// The functions that stand for the tools of an MCP server.
     #[must_use]
     pub fn functions_of(&self, label: &str) -> Vec<&str> {
         let is_its = |function: &Function| matches!(function, Function::Mcp(_, function) if function.label == label);
@@ -232,7 +232,7 @@ impl Toolset {
         names
     }
 
-    /// What a model is told that asks for a function that it has made up.
+    /// The message to a model that called a function which the toolset does not have.
     #[must_use]
     pub fn unknown(&self, name: &str) -> String {
         let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
@@ -311,8 +311,8 @@ impl ServerTool {
         }
     }
 
-    /// As OpenAI has it: whoever does not say so has a say in every call. A server of the operator's has the operator's
-    /// approval.
+    /// Without `require_approval`, calls to servers that the row gives need approval (OpenAI's default); calls to
+    /// configured servers do not.
     fn needs_approval(&self, tool: &McpTool, is_row_given: bool) -> bool {
         let has = |filter: &Option<Filter>| filter.as_ref().is_some_and(|filter| filter.matches(tool));
         match &self.require_approval {
@@ -337,7 +337,7 @@ fn read(request: &Fields) -> Result<Vec<(Box<RawValue>, RequestedTool)>, NoTools
     tools.unwrap_or_default().into_iter().enumerate().map(read).collect()
 }
 
-/// A function's definition, with what the settings file says where the row says nothing.
+/// The row's definition of a function, completed from the settings file.
 fn defined(tool: &RawValue, entry: &ConfiguredFunction) -> Box<RawValue> {
     let mut fields = Fields::read(tool.get().as_bytes()).expect("it was read before");
     if fields.raw("description").is_none() && !entry.description.is_empty() {
@@ -345,7 +345,7 @@ fn defined(tool: &RawValue, entry: &ConfiguredFunction) -> Box<RawValue> {
     }
     if fields.raw("parameters").is_none() {
         fields.set("parameters", &entry.parameters);
-        // The settings file's schemas need not keep to the strict mode's rules.
+        // The schemas of the settings file need not follow the rules of the strict mode.
         fields.set("strict", &false);
     }
     raw(&fields)

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::domain::ids::row_of_line_id;
 use crate::domain::line::INPUT_UNAVAILABLE;
 
-/// What is wrong with one line.
+/// The error of one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
     #[error("the line is not UTF-8")]
@@ -30,7 +30,7 @@ pub enum Wrong {
     BothGiven,
 }
 
-/// `serde_json` counts lines within the text it was given, which is always its first.
+/// Removes the line number from a message: `serde_json` counts within this one line, so it is always 1.
 fn without_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let message = text.split(" at line ").next().unwrap_or_default();
@@ -41,13 +41,13 @@ fn without_line(error: &serde_json::Error) -> String {
 pub struct Finding<'a> {
     pub id: Cow<'a, str>,
     pub custom_id: Cow<'a, str>,
-    /// What it says of its request, or what is wrong with the rest of it.
+    /// The outcome of the request, or the error in the rest of the line.
     pub outcome: Result<LineOutcome<'a>, Wrong>,
 }
 
 impl Finding<'_> {
-    /// The row that a line without a name answers: one for a row that could not be read any more, so that nobody knew
-    /// its name. `None` for lines that must have one.
+    /// The number of the row that a line without a `custom_id` belongs to: its row could no longer be read, not even
+    /// its name. `None` for lines that must have a `custom_id`.
     pub fn row_if_nameless(&self) -> Option<u32> {
         match &self.outcome {
             Ok(LineOutcome::Code(code)) if self.custom_id.is_empty() && *code == INPUT_UNAVAILABLE => {
@@ -58,7 +58,7 @@ impl Finding<'_> {
     }
 }
 
-/// What a result line says of its request.
+/// The outcome of a request, as its result line has it.
 pub enum LineOutcome<'a> {
     /// The upstream answered with this status.
     Status(u16),
@@ -72,7 +72,7 @@ struct InputLine<'a> {
     custom_id: Cow<'a, str>,
 }
 
-/// `response` and `error` are raw so that an absent member is told from null.
+/// `response` and `error` are raw JSON, to tell an absent member from null.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawResultLine<'a> {
@@ -142,7 +142,7 @@ pub fn error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
         (response, error) => {
             status(response)?;
             let error: ErrorMember<'_> = object("error", error)?;
-            // The last answer goes with the reason why it does not do.
+            // Only these lines have both: the last answer, and the error about it.
             if error.code == "schema_invalid" { Ok(LineOutcome::Code(error.code)) } else { Err(Wrong::BothGiven) }
         }
     })
@@ -164,7 +164,7 @@ fn status(response: &str) -> Result<u16, Wrong> {
 }
 
 fn object<'a, T: Deserialize<'a>>(part: &'static str, text: &'a str) -> Result<T, Wrong> {
-    // Derived deserializers take an array for a struct.
+    // Derived deserializers accept an array in place of an object.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(Wrong::NotAnObject { part });
     }

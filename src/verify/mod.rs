@@ -1,7 +1,7 @@
 //! Proves from a batch's files alone that every request has exactly one well-formed result line.
 //!
-//! Files are read line by line; only the ids stay in memory. The server is never asked: this is the check its users
-//! can make themselves. A file is never changed.
+//! Files are read line by line; only the ids stay in memory. The check needs no server, so that users can make it
+//! themselves. Files are never changed.
 
 mod line;
 mod report;
@@ -35,7 +35,7 @@ pub struct VerifyArgs {
     pub errors: Option<PathBuf>,
 }
 
-/// Why nothing could be found out.
+/// Why the check could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// A file cannot be opened or read.
@@ -51,7 +51,7 @@ pub enum VerifyError {
 /// Checks the result files of a batch against its input file.
 ///
 /// # Errors
-/// A file cannot be read. What is wrong within the files is in the report.
+/// A file cannot be read. Errors within the files are in the report.
 pub fn verify(args: &VerifyArgs) -> Result<VerifyReport, VerifyError> {
     let mut check = Check::default();
     check.input(&args.input)?;
@@ -65,14 +65,14 @@ pub fn verify(args: &VerifyArgs) -> Result<VerifyReport, VerifyError> {
     Ok(check.report)
 }
 
-/// What is known so far.
+/// The state of a check.
 #[derive(Default)]
 struct Check<'a> {
     /// The requests by `custom_id`.
     requests: HashMap<String, InputRequest<'a>>,
-    /// Where each line id stands.
+    /// The position of each line id.
     line_ids: HashMap<String, LinePosition<'a>>,
-    /// The lines without a name, by the row number that their id ends with.
+    /// The lines without a `custom_id`, by the row number at the end of their id.
     nameless: HashMap<u32, LinePosition<'a>>,
     report: VerifyReport,
 }
@@ -80,7 +80,7 @@ struct Check<'a> {
 struct InputRequest<'a> {
     /// The line of the input file.
     line: u64,
-    /// Which of the lines that are not blank it is, counted from 0.
+    /// The row number: its position among the lines that are not blank, counted from 0.
     row: u64,
     /// The first result line found for it.
     result: Option<LinePosition<'a>>,
@@ -154,7 +154,7 @@ impl<'a> Check<'a> {
         match row {
             Some(row) => {
                 self.report.nameless_lines += 1;
-                // A second line with this row has the same id, which is reported.
+                // A second line with this row number has the same id, which is reported already.
                 self.nameless.entry(row).or_insert(position);
             }
             None => self.custom_id(position, &finding.custom_id),
@@ -196,7 +196,7 @@ impl<'a> Check<'a> {
     fn unanswered(&mut self, input: &Path) {
         let mut without = Vec::new();
         for (id, request) in self.requests.iter().filter(|(_, request)| request.result.is_none()) {
-            // A line without a name answers the request at the position in the input file that its id tells.
+            // A line without a `custom_id` belongs to the request with the row number in its id.
             let row = u32::try_from(request.row).ok();
             if row.and_then(|row| self.nameless.remove(&row)).is_none() {
                 without.push((request.line, id));

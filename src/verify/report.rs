@@ -1,13 +1,13 @@
-//! What a check found, and how it reads in a terminal.
+//! The report of a check, and its text for a terminal.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-/// How many problems are kept with their text; the others are only counted.
+/// Problems that are kept with their text; further ones are only counted.
 const KEPT_PROBLEMS: usize = 20;
 
-/// What the files of a batch prove.
+/// The report about the files of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Requests: the lines of the input file that are not blank.
@@ -16,11 +16,11 @@ pub struct VerifyReport {
     pub output_lines: u64,
     /// Lines of the error file, without blank ones.
     pub error_lines: u64,
-    /// How many lines of both files have which status code.
+    /// The number of lines in both files for each status code.
     pub by_status: BTreeMap<u16, u64>,
-    /// How many lines of the error file have which error code instead of a response.
+    /// The number of lines in the error file for each error code.
     pub by_code: BTreeMap<String, u64>,
-    /// Lines of the error file without a `custom_id`, for requests that could not be read any more.
+    /// Lines of the error file without a `custom_id`, for requests that could no longer be read.
     pub nameless_lines: u64,
     /// The first problems: the file, the number of the line, and what is wrong there.
     pub problems: Vec<String>,
@@ -29,7 +29,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether every request has exactly one line, and every line is as it must be.
+    /// Whether every request has exactly one line, and every line is well-formed.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.problem_count == 0

@@ -8,13 +8,15 @@ use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::batch::BatchStatus;
 
-/// Calls a batch off. Rows that have run stay in its output file; the others get an error line each.
+/// Cancels a batch. Rows that have run keep their lines; each of the others gets an error line.
 #[utoipa::path(post, path = "/v1/batches/{batch_id}/cancel", tag = "batches",
-    params(("batch_id" = String, Path,)), responses(
-    (status = 200, body = BatchObject),
-    (status = 404, body = crate::api::error::ErrorBody),
-    (status = 409, description = "It has ended", body = crate::api::error::ErrorBody)
-))]
+    params(("batch_id" = String, Path,)),
+    responses(
+        (status = 200, body = BatchObject),
+        (status = 404, body = crate::api::error::ErrorBody),
+        (status = 409, description = "It has ended", body = crate::api::error::ErrorBody)
+    )
+)]
 pub(in crate::api) async fn cancel_batch(State(app): AppState, Id(id): Id) -> Result<Json<BatchObject>, ApiError> {
     let batch = app.storage.cancel_batch(parse_id(&id)?, app.clock.now()).await?.ok_or_else(|| not_found(&id))?;
     if batch.status.is_terminal() && batch.status != BatchStatus::Cancelled {

@@ -1,6 +1,7 @@
 //! `POST /v1/batches` (contract §8.1).
 //!
-//! Checks come in the contract's order: missing, type, value, id prefix. Whether the file exists is found out later.
+//! The order of the checks is the contract's: missing, type, value, id prefix. The daemon checks later whether the file
+//! exists.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-/// Creates a batch. With an `Idempotency-Key` header, a repetition returns the batch that the first one made.
+/// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
     request_body(content = inline(BatchBody)),

@@ -55,18 +55,18 @@ pub struct BatchObject {
     /// When it became expired.
     #[schema(required)]
     expired_at: Option<i64>,
-    /// When it was called off.
+    /// When it was cancelled.
     #[schema(required)]
     cancelling_at: Option<i64>,
     /// When it became cancelled.
     #[schema(required)]
     cancelled_at: Option<i64>,
-    /// What became of its rows.
+    /// How many rows it has, and how many of them have run.
     #[schema(value_type = RequestCounts)]
     request_counts: Counts,
     /// The tokens they used.
     usage: BatchUsage,
-    /// The client's notes.
+    /// The client's metadata.
     #[schema(required, value_type = Option<std::collections::BTreeMap<String, String>>)]
     metadata: Option<Box<RawValue>>,
 }
@@ -164,7 +164,7 @@ impl From<Batch> for BatchObject {
             cancelled_at: at(reached.cancelled_at),
             request_counts: batch.counts,
             usage: batch.usage.into(),
-            // Kept as it was checked at creation; what cannot be read back is as good as none.
+            // It was checked at creation. Metadata that cannot be read back is shown as none.
             metadata: batch.metadata.and_then(|json| RawValue::from_string(json).ok()),
         }
     }

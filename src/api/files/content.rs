@@ -58,9 +58,9 @@ pub(in crate::api) async fn file_content(
     Ok(response)
 }
 
-/// The bytes of a range, in order; after an error the client sees that it is shorter than it was to be, and the log
-/// says why. Parts may be merged while they are read, and blobs that were replaced go after an hour: whoever reads for
-/// longer looks where the same bytes are now.
+/// Streams the bytes of a range. After an error the stream ends early: the client sees that the body is too short, and
+/// the log says why. Parts may be merged during a download, and the replaced blobs are deleted after an hour. A longer
+/// download looks up the parts again and continues at the same byte.
 fn stream(
     app: Arc<App>,
     id: FileId,
@@ -84,7 +84,7 @@ fn stream(
         }))
     });
     read.inspect_err(move |error| {
-        // Its name stands in the cause if it is a blob's.
+        // The causes name the blob.
         tracing::error!(file_id = %id, error = chain(error), "a download broke off");
     })
 }

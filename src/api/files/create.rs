@@ -69,7 +69,7 @@ struct FileUpload {
     expires_after_seconds: Option<u32>,
 }
 
-/// What has come of a form.
+/// The parts of a form that were read so far.
 #[derive(Default)]
 struct Upload {
     taken: Option<Taken>,
@@ -87,7 +87,7 @@ impl Upload {
                     return Err(ApiError::invalid("The form has two parts named 'file'.").at("file"));
                 }
                 Some("file") => self.take(app, part).await?,
-                // What the file was read as depends on it: of two, the first counts.
+                // The purpose decides how the file is read, so the first one counts.
                 Some("purpose") if self.purpose.is_none() => self.purpose = Some(part.text().await?),
                 Some("expires_after[anchor]") => self.anchor = Some(part.text().await?),
                 Some("expires_after[seconds]") => self.seconds = Some(part.text().await?),
@@ -104,7 +104,7 @@ impl Upload {
 
     async fn take(&mut self, app: &App, mut part: FormPart<'_>) -> Result<(), ApiError> {
         self.filename = clean_filename(&part.filename());
-        // Read as a batch input file unless it is known to be none.
+        // The purpose may follow after the file, so an unknown purpose is treated as `batch`.
         let inspect = self.purpose.as_deref().is_none_or(|purpose| purpose == Purpose::Batch.as_str());
         match take_in(part.chunks(), &app.blobs, &app.intake, inspect).await {
             Ok(taken) => {

@@ -1,8 +1,8 @@
 //! The form of an upload, read part by part within bounds.
 //!
-//! multer holds what it cannot place yet: what stands before the first boundary, and the headers of a part. It has no
-//! bound for either, and searches all of it again whenever more arrives. So what it is given is counted, from one thing
-//! that it delivers to the next.
+//! multer buffers the bytes before the first boundary and the headers of a part. It has no limit for this buffer, and
+//! searches all of it again whenever more bytes arrive. So the bytes that multer gets are counted from one delivery to
+//! the next, and the upload is refused if they are too many.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::api::server::BodyCut;
 
 /// A text part is a word or a number.
 const TEXT_BYTES: u64 = 4096;
-/// What may come between two things that the parser delivers: the headers of a part, or what is before the first.
+/// Bytes that the parser may get without delivering anything: the headers of a part, or the text before the first part.
 const UNPLACED_BYTES: usize = 64 << 10;
-/// What the parser is given at once.
+/// Bytes that the parser gets at once.
 const SLICE_BYTES: usize = 64 << 10;
-/// All parts of a form. An upload has four.
+/// Parts of a form. An upload has four.
 const PARTS: usize = 100;
-/// What all parts that are ignored may have together.
+/// Bytes of all ignored parts together.
 const IGNORED_BYTES: usize = 1 << 20;
-/// What a form may have beside the largest file.
+/// Bytes that a form may have besides the largest file.
 const BESIDE_FILE: u64 = 1 << 20;
-/// RFC 2046 has 70.
+/// Characters of the boundary; RFC 2046 allows 70.
 const BOUNDARY_BYTES: usize = 200;
 
 /// A form that is being read.
@@ -46,10 +46,10 @@ pub(super) struct FormPart<'a> {
     unplaced: Arc<AtomicUsize>,
 }
 
-/// Why no more of a form is read.
+/// The limit that a form exceeds.
 #[derive(Debug, thiserror::Error)]
 enum FormTooLarge {
-    /// The parser was given much and delivered nothing.
+    /// The parser got [`UNPLACED_BYTES`] without delivering anything.
     #[error("a part with its headers was not found within {UNPLACED_BYTES} bytes")]
     Unplaced,
     #[error("the form is too large")]
@@ -90,7 +90,7 @@ impl<'a> Form<'a> {
         Ok(Some(FormPart { field, unplaced: self.unplaced.clone() }))
     }
 
-    /// Reads a part that nobody asked for.
+    /// Reads and drops a part with an unknown name.
     pub(super) async fn ignore(&mut self, mut part: FormPart<'_>) -> Result<(), ApiError> {
         let mut chunks = std::pin::pin!(part.chunks());
         while let Some(chunk) = chunks.next().await {
@@ -113,7 +113,7 @@ impl FormPart<'_> {
     /// The name of the file; empty if it has none.
     pub(super) fn filename(&self) -> String {
         let plain = self.field.file_name().map(str::to_owned);
-        // multer finds no `filename` behind a `filename*`.
+        // multer does not find a `filename` after a `filename*`.
         plain.or_else(|| extended_filename(self.field.headers())).unwrap_or_default()
     }
 
@@ -126,22 +126,22 @@ impl FormPart<'_> {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// The bytes of the part. Each that is delivered lets more come.
+    /// The bytes of the part. Each delivery resets the count of [`UNPLACED_BYTES`].
     pub(super) fn chunks(&mut self) -> impl Stream<Item = Result<Bytes, multer::Error>> + Unpin {
         let unplaced = &self.unplaced;
         (&mut self.field).inspect(|_| unplaced.store(0, Ordering::Relaxed))
     }
 }
 
-/// The body on its way to the parser.
+/// The body of the request, counted on its way to the parser.
 struct CountedBody<S> {
     bytes: S,
     rest: Bytes,
-    /// Given since the parser had its last turn.
+    /// Bytes given since the parser last ran.
     at_once: usize,
     whole: u64,
     limit: u64,
-    /// Set back by whoever reads what the parser delivers.
+    /// Bytes given since the parser last delivered something. Reset by the reader of the form.
     unplaced: Arc<AtomicUsize>,
 }
 
@@ -149,7 +149,7 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for CountedBod
     type Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // The parser takes what there is before it looks at any of it.
+        // The parser takes all available bytes before it parses any, so it must be made to wait.
         if self.at_once >= SLICE_BYTES {
             self.at_once = 0;
             cx.waker().wake_by_ref();
@@ -180,7 +180,7 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for CountedBod
     }
 }
 
-/// What to say of a form that cannot be read.
+/// The error for a form that cannot be read.
 pub(super) fn malformed(error: &multer::Error) -> ApiError {
     let multer::Error::StreamReadFailed(cause) = error else {
         return ApiError::invalid(format!("The multipart form cannot be read: {error}."));

@@ -21,7 +21,7 @@ use crate::domain::file::File;
 use crate::domain::ids::FileId;
 use crate::domain::row::shown;
 
-/// The file a path names, for those who may see it.
+/// Finds the file that a path names.
 async fn find(app: &App, id: &str) -> Result<File, ApiError> {
     let not_found = || ApiError::not_found(format!("No such File object: {}", shown(id))).at("id");
     let parsed = FileId::parse(id).ok_or_else(not_found)?;

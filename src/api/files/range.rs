@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// What part of a file of `length` bytes is asked for.
+/// The bytes of a file that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RequestedRange {
-    /// All of it: no header, or one that is not understood and so is to be ignored.
+    /// The whole file: the header is absent, or not understood and so ignored.
     Whole,
     /// This part, which is not empty.
     Part(Range<u64>),
@@ -13,7 +13,7 @@ pub(super) enum RequestedRange {
     Unsatisfiable,
 }
 
-/// Reads a `Range` header.
+/// Reads a `Range` header for a file of `length` bytes.
 pub(super) fn requested_range(header: Option<&str>, length: u64) -> RequestedRange {
     let Some((from, to)) = header.and_then(|header| header.strip_prefix("bytes=")).and_then(|set| set.split_once('-'))
     else {

@@ -12,15 +12,17 @@ use crate::domain::result::response_made_for;
 use crate::domain::row::shown;
 use crate::storage::results::result_line;
 
-/// Retrieves a response by the id that it has in the output file of its batch, as soon as it is recorded there.
+/// Retrieves a response by its id in the output file of its batch, as soon as it is recorded there.
 ///
-/// An extension of batchwright: only responses that were made here are known, with tools, with checked answers or by
-/// translation. One that the upstream has made in one call has the upstream's id.
+/// An extension of batchwright. It knows only responses that batchwright made: with tools, with checked answers or by
+/// translation. A response that the upstream made in one call has the upstream's id.
 #[utoipa::path(get, path = "/v1/responses/{response_id}", tag = "extensions",
-    params(("response_id" = String, Path,)), responses(
-    (status = 200, description = "The response, byte for byte as in the output file", body = Object),
-    (status = 404, body = crate::api::error::ErrorBody)
-))]
+    params(("response_id" = String, Path,)),
+    responses(
+        (status = 200, description = "The response, byte for byte as in the output file", body = Object),
+        (status = 404, body = crate::api::error::ErrorBody)
+    )
+)]
 pub(in crate::api) async fn get_response(State(app): AppState, Id(id): Id) -> Result<Response, ApiError> {
     let body = body(&app, &id).await?;
     let body = body.ok_or_else(|| ApiError::not_found(format!("Response with id '{}' not found.", shown(&id))))?;

@@ -1,4 +1,4 @@
-//! The bodies of requests, which must come, and of answers, whose ends are noted.
+//! The bodies of requests, which must arrive in time, and of responses, whose ends are noted.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,16 +12,16 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::ServerLimits;
 use super::connection::AnsweringGuard;
 
-/// How much of a body has to come in each [`ServerLimits::body`]: 17 bytes a second by default. Without a least amount,
-/// one byte a minute would keep an upload for good.
+/// Bytes of a body that must arrive in each [`ServerLimits::body`]: 17 bytes a second by default. Without a minimum, a
+/// client could keep an upload open for ever with one byte a minute.
 const LEAST: usize = 1 << 10;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the rest of a request's body is not waited for.
+/// Why the rest of a request's body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::api) enum BodyCut {
-    /// Too little has come for too long.
+    /// Too few bytes arrived for too long.
     #[error("the client sent too little for {} seconds", .0.as_secs_f32())]
     Silent(Duration),
     /// The service stops.
@@ -30,7 +30,7 @@ pub(in crate::api) enum BodyCut {
 }
 
 impl BodyCut {
-    /// What is behind an error of reading a body, if it is this.
+    /// The cut among the causes of an error, if there is one.
     pub(in crate::api) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut at = Some(error);
         while let Some(error) = at {
@@ -45,13 +45,13 @@ impl BodyCut {
 
 /// The body of a request. It ends with a [`BodyCut`] if its client sends too little for too long.
 ///
-/// Only waiting for the client counts: time that the service takes between two reads does not.
+/// Only the time of waiting for the client counts, not the time that the service takes between two reads.
 pub(super) struct TimedBody<B> {
     body: B,
     limits: ServerLimits,
-    /// Runs while the client is waited for, and since when.
+    /// The timer of the current wait for the client, and its start.
     silence: Option<(Pin<Box<Sleep>>, Instant)>,
-    /// How long it was waited for, and the bytes that came, since [`LEAST`] bytes had come.
+    /// The time of waiting, and the bytes that arrived, since the last [`LEAST`] bytes were complete.
     waited: Duration,
     came: usize,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -99,7 +99,7 @@ where
                 (self.came, self.waited) = (0, Duration::ZERO);
             }
         }
-        // A body that never pauses is not waited for, and must end all the same once the service stops.
+        // A body that never pauses is never waited for. It must still end once the service stops.
         if (frame.is_pending() || self.farewell.is_some())
             && let Poll::Ready(cut) = self.poll_cut(cx)
         {
@@ -117,7 +117,7 @@ where
     }
 }
 
-/// The body of an answer. Its connection is answering a request until this is dropped.
+/// The body of a response. Its connection counts as answering until the body is dropped.
 pub(super) struct ResponseBody {
     pub(super) body: Body,
     pub(super) _answering: AnsweringGuard,

@@ -1,4 +1,4 @@
-//! What is known of each open connection: whether it waits for a request, and since when.
+//! The state of each open connection: whether it waits for a request, and since when.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -10,35 +10,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sync::lock;
 
-/// No request is being answered, and everything that was written has gone out.
+/// No request is being answered, and all written bytes have gone out.
 const QUIET: u8 = 0;
 /// A request is being answered.
 const ANSWERING: u8 = 1;
-/// The answer is complete, and some of it may not have gone out.
+/// The response is complete, but some of its bytes may not have gone out.
 const ANSWERED: u8 = 2;
 
-/// One connection, as its IO, its service and the accept loop see it.
+/// One connection. Its byte stream and its service write the state; the accept loop reads it.
 #[derive(Debug)]
 pub(super) struct Connection {
     opened: Instant,
     phase: AtomicU8,
     requests: AtomicU32,
-    /// On the clock of [`OpenConnections`], which counts such moments.
+    /// When it last became quiet, by the counter of [`OpenConnections`].
     quiet_since: AtomicU64,
     clock: Arc<AtomicU64>,
-    /// Cancelled by the accept loop to make room.
+    /// Cancelled by the accept loop to free the slot.
     pub(super) evicted: CancellationToken,
 }
 
 impl Connection {
-    /// A request has come. It is being answered until the guard is dropped.
+    /// Notes that a request arrived. It is being answered until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> AnsweringGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.phase.store(ANSWERING, Ordering::Release);
         AnsweringGuard(self.clone())
     }
 
-    /// Everything that was written has gone out.
+    /// Notes that all written bytes have gone out.
     pub(super) fn flushed(&self) {
         if self.phase.compare_exchange(ANSWERED, QUIET, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.quiet_since.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
@@ -49,13 +49,13 @@ impl Connection {
         self.phase.load(Ordering::Acquire) == QUIET
     }
 
-    /// How many requests have come.
+    /// The number of requests so far.
     pub(super) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }
 }
 
-/// A request that is being answered. It goes with the body of the answer.
+/// A request that is being answered. The body of the response holds this guard.
 #[derive(Debug)]
 pub(super) struct AnsweringGuard(Arc<Connection>);
 
@@ -72,7 +72,7 @@ pub(super) struct OpenConnections {
     clock: Arc<AtomicU64>,
 }
 
-/// An open connection's entry. Dropping it takes the entry out.
+/// An open connection's entry in [`OpenConnections`]. Dropping the guard removes the entry.
 pub(super) struct ConnectionGuard {
     connections: Arc<OpenConnections>,
     key: u64,
@@ -95,8 +95,8 @@ impl OpenConnections {
         ConnectionGuard { connections: self.clone(), key, connection }
     }
 
-    /// Closes the connection that has waited longest for a request. Whether there was one. The first request of a
-    /// connection that has just come may be on its way.
+    /// Closes the connection that has waited longest for a request, and returns whether there was one. A connection
+    /// younger than `new` without a request is spared: its first request may be on its way.
     pub(super) fn evict(&self, new: Duration) -> bool {
         let open = lock(&self.open);
         let is_new = |connection: &Connection| connection.requests() == 0 && connection.opened.elapsed() < new;

@@ -1,5 +1,5 @@
-//! A connection's bytes: who sends no head and who reads no answer is cut, and what hyper refuses by itself gets the
-//! envelope.
+//! The byte stream of a connection. It cuts clients that send no request head or do not read their response, and
+//! replaces the empty bodies of hyper's own refusals by the error envelope.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,8 +18,8 @@ use super::ServerLimits;
 use super::connection::Connection;
 use super::refusal;
 
-/// How long a client may go on to send once it has been answered, and for how long it may pause. Closing the connection
-/// earlier would make its system throw the answer away unread.
+/// How long a client may keep sending after its response, and how long it may pause meanwhile. If the connection were
+/// closed earlier, the client's system would discard the response unread.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_SILENT: Duration = Duration::from_secs(1);
 
@@ -30,14 +30,14 @@ pub(super) struct TimedIo {
     limits: ServerLimits,
     stopping: CancellationToken,
     head: Option<Pin<Box<Sleep>>>,
-    /// How many requests had come when the bytes of the next head began to.
+    /// The number of requests so far when the first byte of the next head arrived.
     head_begun: Option<u32>,
     unread: Option<Unread>,
     refusal: Option<Bytes>,
     linger: Option<Linger>,
 }
 
-/// The last answer has gone out, and what still comes is thrown away.
+/// The state after the last response: bytes that still arrive are thrown away.
 struct Linger {
     end: Pin<Box<Sleep>>,
     silence: Pin<Box<Sleep>>,
@@ -60,7 +60,7 @@ impl TimedIo {
         Self { stream, connection, limits, stopping, head, head_begun, unread, refusal, linger }
     }
 
-    /// Notes that bytes came or did not. An error if a request has been waited for too long.
+    /// Notes whether bytes arrived. Ready with an error if the next request took too long.
     fn poll_head(&mut self, cx: &mut Context<'_>, came: bool) -> Poll<io::Error> {
         if !self.connection.is_quiet() {
             self.head = None;
@@ -80,7 +80,7 @@ impl TimedIo {
         head.as_mut().poll(cx).map(|()| timed_out("no request came"))
     }
 
-    /// Passes on what a write came to. An error if the client has not read for too long.
+    /// Returns the result of a write, or an error if the client has not read for too long.
     fn poll_unread<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.unread = None;
@@ -97,7 +97,7 @@ impl TimedIo {
         unread.limit.as_mut().poll(cx).map(|()| Err(timed_out("nobody reads the answer")))
     }
 
-    /// Writes the refusal instead of what hyper has written; `None` if hyper has not refused anything.
+    /// Writes a refusal with the envelope instead of hyper's own. `None` if hyper did not write a refusal.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<()>>> {
         if self.refusal.is_none() && self.connection.is_quiet() {
             self.refusal = refusal::instead_of(written);
@@ -117,7 +117,7 @@ impl TimedIo {
         Some(Poll::Ready(Ok(())))
     }
 
-    /// Reads what the client still sends, until it ends or has been read for long enough.
+    /// Reads and drops bytes of the client until it stops sending or the time is over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger = self
             .linger
@@ -187,7 +187,7 @@ impl AsyncWrite for TimedIo {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         this.connection.flushed();
-        // Nothing else asks for the next request: the connection was read before its answer had gone out.
+        // Start the timer for the next request here: the last read was before the response had gone out.
         match this.poll_head(cx, false) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Ready(Ok(())),

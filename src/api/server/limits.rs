@@ -1,28 +1,28 @@
-//! What connections must keep to.
+//! The limits of connections.
 
 use std::time::Duration;
 
-/// What connections must keep to. The defaults cut nobody who sends or reads a few KiB a second.
+/// The limits of connections. With the defaults, no client is cut that sends and reads a few KiB a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Connections that are open at once. Beyond them the one that has waited longest for a request is closed for a new
-    /// one; if all are being answered, new ones wait.
+    /// Connections that are open at once. A further connection replaces the one that has waited longest for a request.
+    /// If requests of all connections are being answered, it waits.
     pub connections: usize,
-    /// Uploads that are taken in at once. Others are answered with 503.
+    /// Uploads that run at once. Others are answered with 503.
     pub uploads: usize,
-    /// For the head of a request, from its first byte, and for a new connection to send its first head.
+    /// The time for the head of a request, from its first byte; also for the first head of a new connection.
     pub head: Duration,
-    /// A connection that has sent no request yet gives up its place for so long to nobody.
+    /// How long a new connection is protected: until then it is not replaced, even without a request.
     pub new: Duration,
-    /// For the next request on a connection that has had one. Longer than load balancers keep theirs, the longest 600
-    /// seconds: one that is closed at this end first may carry a request already. It costs a place that is given up
-    /// when another needs one.
+    /// The time until the next request on a connection. It is longer than the idle time of load balancers, at most 600
+    /// seconds: if this end closed first, a request could already be on its way. An idle connection costs nothing else,
+    /// as it is replaced when another needs its slot.
     pub idle: Duration,
-    /// For each KiB of a request's body.
+    /// The time of waiting for each KiB of a request's body.
     pub body: Duration,
-    /// For a client that has stopped reading its answer.
+    /// The time for a client that has stopped reading its response.
     pub unread: Duration,
-    /// For all of a body that has not come yet, and for answers that nobody reads, once the service stops.
+    /// The time, once the service stops, for the rest of a body and for a response that the client does not read.
     pub farewell: Duration,
 }
 
@@ -42,8 +42,8 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// These limits with at most so many connections. Uploads have at most half of them, so that they never take the
-    /// rest of the API away.
+    /// These limits with at most this many connections. Uploads get at most half of them, so that they never block the
+    /// rest of the API.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Self {
         let connections = self.connections.min(connections).max(2);

@@ -1,7 +1,7 @@
 //! The server: connections with bounds in number and in time, and their end.
 //!
-//! hyper reads and writes HTTP/1.1. What a client can hold up is timed here: heads and answers by [`io::TimedIo`],
-//! bodies by [`body::TimedBody`].
+//! hyper reads and writes HTTP/1.1. The timeouts for slow clients are here: for request heads and responses in
+//! [`io::TimedIo`], for request bodies in [`body::TimedBody`].
 
 mod body;
 mod connection;
@@ -37,28 +37,28 @@ use io::TimedIo;
 
 use crate::sync::lock;
 
-/// The request line and the headers. A URL of 64 KiB is read, so that its refusal can say what is wrong.
+/// Bytes of the request line and the headers. URLs beyond the limit are read too, so that their refusal can say what is
+/// wrong.
 const HEAD_BYTES: usize = 128 << 10;
-/// What hyper holds of a body that is read and of an answer that is not: less than one read of a download is then all
-/// that waits for a client.
+/// Bytes that hyper buffers of a request body and of a response: less than one read of a download.
 const BUFFER_BYTES: usize = 128 << 10;
-/// What the kernel holds of answers for each connection is twice this.
+/// Bytes of a response in the kernel's buffer; the kernel uses twice this value.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
-/// Out of file descriptors: some get free as connections end.
+/// The pause after a failed accept, such as without file descriptors: some are freed as connections end.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
-/// How long to wait for a place before another connection is made to give up its own.
+/// How long to wait for a slot before another connection is evicted.
 const EVICT_AGAIN: Duration = Duration::from_millis(200);
-/// How often the log says that there are as many connections as may be.
+/// How often the log says that all slots are taken.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The end of a server, step by step. Each is cancelled once.
+/// The steps of a shutdown. Each token is cancelled once, in this order.
 #[derive(Debug, Clone, Default)]
 pub struct ShutdownTokens {
-    /// What has not been sent yet, and what nobody reads, is waited for only [`ServerLimits::farewell`].
+    /// The server waits only [`ServerLimits::farewell`] for the rest of request bodies and for unread responses.
     pub stopping: CancellationToken,
-    /// No more connections and requests are taken; those that are being answered go on.
+    /// The server takes no more connections and requests. Requests that are being answered continue.
     pub closing: CancellationToken,
-    /// Every connection ends where it stands.
+    /// The server closes every connection at once.
     pub cut: CancellationToken,
 }
 
@@ -80,7 +80,7 @@ struct Server {
     stop: ShutdownTokens,
 }
 
-/// The slots that connections may take.
+/// Accepts connections, as many as there are slots.
 struct Acceptor {
     open: Arc<OpenConnections>,
     slots: Arc<Semaphore>,
@@ -100,7 +100,7 @@ impl Acceptor {
         Self { open: Arc::default(), slots, new: limits.new, warned: Mutex::default() }
     }
 
-    /// The next connection, once there is a place for it; nothing once the server closes.
+    /// The next connection, once there is a slot for it; none once the server closes.
     async fn next(&self, listener: &TcpListener, closing: &CancellationToken) -> Option<(TcpStream, ConnectionSlot)> {
         closing.run_until_cancelled(self.accept(listener)).await
     }
@@ -109,18 +109,18 @@ impl Acceptor {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    // Answers are small and clients wait for them: no delay for fuller packets.
+                    // Responses are small and clients wait for them: do not delay them for fuller packets.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection keeps its delay");
                     }
-                    // Bounds what a client that does not read costs, and lets one that reads slowly be told from it: a
-                    // socket can be written again only once a third of its buffer is free.
+                    // A small buffer bounds the memory of a client that does not read. It also tells such a client from
+                    // a slow one: a socket becomes writable only once a third of its buffer is free.
                     if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
                         tracing::debug!(%error, "a connection keeps its buffer");
                     }
                     return (stream, self.slot().await);
                 }
-                // The client has gone before it was accepted.
+                // The client left before it was accepted.
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
@@ -138,7 +138,7 @@ impl Acceptor {
             }
             self.warn();
             self.open.evict(self.new);
-            // Soon if one was evicted; if all are being answered, one of them may be through.
+            // An evicted connection frees its slot soon; without one, a request that ends may free a slot.
             if let Ok(permit) = timeout(EVICT_AGAIN, self.slots.clone().acquire_owned()).await {
                 let permit = permit.expect("the semaphore is never closed");
                 return ConnectionSlot { guard: self.open.enter(), _permit: permit };
@@ -151,9 +151,7 @@ impl Acceptor {
         let mut warned = lock(&self.warned);
         if warned.is_none_or(|last| now - last > WARN_EVERY) {
             *warned = Some(now);
-            tracing::warn!(
-                "as many connections are open as may be; a new one takes the place of one without a request"
-            );
+            tracing::warn!("all connection slots are taken; a new connection replaces one without a request");
         }
     }
 }
@@ -164,7 +162,7 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
 }
 
 impl Server {
-    /// Answers the requests of one connection, until either side has enough.
+    /// Answers the requests of one connection, until either side ends it.
     async fn answer(self: Arc<Self>, stream: TcpStream, slot: ConnectionSlot) {
         let (limits, stopping) = (self.limits, &self.stop.stopping);
         let state = slot.guard.connection.clone();
@@ -179,7 +177,7 @@ impl Server {
         });
         let io = TimedIo::new(stream, state.clone(), limits, stopping.clone());
         let connection = http1::Builder::new()
-            // The time-outs are those of the IO.
+            // `TimedIo` has the timeouts.
             .header_read_timeout(None)
             .max_header_size(HEAD_BYTES)
             .max_buf_size(BUFFER_BYTES)
@@ -195,7 +193,8 @@ impl Server {
                 }
             } => {
                 connection.as_mut().graceful_shutdown();
-                // No request has come whole: there is nothing to wait for. One that came meanwhile is answered.
+                // Without a complete request there is nothing to wait for. A request that arrived meanwhile is
+                // answered.
                 if state.is_quiet() {
                     return;
                 }

@@ -1,13 +1,13 @@
-//! Requests that hyper refuses before any handler sees them: it answers with an empty body, which is replaced here.
+//! Requests that hyper refuses before any handler sees them. hyper answers with an empty body, which is replaced here.
 
 use axum::body::Bytes;
 
 use crate::api::ApiError;
 use crate::api::router::fresh_request_id;
 
-/// The answer in the envelope, if `written` is one that hyper made by itself.
+/// The response with the envelope, if `written` is a refusal of hyper's own.
 ///
-/// Only asked while no request is being answered, so that these are not the bytes of anybody's file.
+/// Must be called only while no request is being answered: otherwise `written` could be the bytes of a file.
 pub(super) fn instead_of(written: &[u8]) -> Option<Bytes> {
     let head = str::from_utf8(written).ok()?.strip_prefix("HTTP/1.1 ")?;
     let error = match head.get(..3)? {

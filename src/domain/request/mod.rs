@@ -1,4 +1,4 @@
-//! A request and its life. The type of a request says where it stands; only `transitions` moves it.
+//! A request and its states. The state is part of the type; only `transitions` changes it.
 //!
 //! ```text
 //! Request<Pending> --claim--> Request<Claimed> --process--> Request<Processing> --complete--> Request<Completed>
@@ -7,7 +7,7 @@
 //!       '------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
 //! ```
 //!
-//! A processor takes a claimed request to one of the three ends; the daemon claims, judges, retries and records.
+//! A processor takes a claimed request to one of the three final states. The daemon claims, retries and records.
 
 mod states;
 mod transitions;
@@ -29,11 +29,11 @@ pub struct Request<S: RequestState> {
     pub data: RequestData,
     /// How many attempts came before this one.
     pub attempt: u32,
-    /// What is known only in this state.
+    /// The data of this state.
     pub state: S,
 }
 
-/// What to send for a row. The same for every attempt.
+/// The data of a row, the same for every attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestData {
     /// The row's id, and its `Idempotency-Key` upstream.
@@ -50,14 +50,14 @@ pub struct RequestData {
     pub metadata: Arc<BTreeMap<String, String>>,
 }
 
-/// How a processor's work on a request ended.
+/// The result of a processor's work on a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestCompletionResult {
     /// With an answer.
     Completed(Request<Completed>),
-    /// With a reason why there is none; the daemon decides whether it is tried again.
+    /// Without an answer; the daemon decides whether to retry it.
     Failed(Request<Failed>),
-    /// Called off before it was through; the row stays owed.
+    /// Cancelled before it ended; the row stays owed.
     Canceled(Request<Canceled>),
 }
 

@@ -1,4 +1,4 @@
-//! The states of a request, each with what is known only in it.
+//! The states of a request, each with its own data.
 
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::FencedLease;
@@ -14,16 +14,16 @@ pub trait RequestState: sealed::Sealed {
 /// Waiting to be claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
-    /// Not to be tried before this time; at once if unset.
+    /// The earliest time for the attempt; at once if unset.
     pub not_before: Option<Timestamp>,
 }
 
-/// In the hands of a daemon.
+/// Claimed by a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// The daemon.
     pub daemon_id: DaemonId,
-    /// The lease that it runs the request under; a token above 1 says that others have held it before.
+    /// The lease of the request's row. A token above 1 says that the lease had other holders before.
     pub lease: FencedLease,
 }
 
@@ -50,19 +50,19 @@ pub struct Failed {
     pub reason: FailureReason,
 }
 
-/// Called off.
+/// Cancelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Canceled {
-    /// By whom.
+    /// Why.
     pub reason: CancellationReason,
 }
 
-/// Who called a request off.
+/// Why a request was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancellationReason {
-    /// The batch was cancelled or its window closed, or the lease was lost: this daemon is not to run the row.
+    /// The batch was cancelled, its window closed, or the lease was lost: this daemon must not run the row.
     User,
-    /// The daemon is stopping: somebody else is to run the row.
+    /// The daemon is stopping: another daemon will run the row.
     Shutdown,
 }
 

@@ -1,4 +1,4 @@
-//! The moves of a request from state to state. Pure: whoever makes a move does the I/O around it.
+//! The transitions between the states of a request. They are pure: their callers do the I/O.
 
 use super::{
     Canceled, CancellationReason, Claimed, Completed, Failed, Pending, Processing, Request, RequestCompletionResult,
@@ -43,8 +43,8 @@ impl Request<Claimed> {
 }
 
 impl Request<Processing> {
-    /// The upstream answered. Success makes the request completed; any other status, and a success that is not JSON,
-    /// makes it failed, as `should_retry` says of the status.
+    /// The upstream answered. A success status with a JSON body completes the request; everything else fails it.
+    /// `should_retry` decides whether a status can be retried.
     #[must_use]
     pub fn complete(
         self,
@@ -63,7 +63,7 @@ impl Request<Processing> {
         }
     }
 
-    /// A call of many has ended well, so that the attempts at the next are counted anew.
+    /// One of several calls has succeeded, so the attempts at the next call are counted from 0.
     #[must_use]
     pub fn progress(self) -> Self {
         Self { attempt: 0, ..self }
@@ -75,7 +75,7 @@ impl Request<Processing> {
         self.into_state(Failed { reason })
     }
 
-    /// The call was called off.
+    /// The call was cancelled.
     #[must_use]
     pub fn cancel(self, reason: CancellationReason) -> Request<Canceled> {
         self.into_state(Canceled { reason })
@@ -83,7 +83,7 @@ impl Request<Processing> {
 }
 
 impl Request<Failed> {
-    /// The request is to be tried once more, not before the given time.
+    /// The request is to be retried, not before the given time.
     #[must_use]
     pub fn retry(self, not_before: Timestamp) -> Request<Pending> {
         let attempt = self.attempt + 1;

@@ -1,4 +1,4 @@
-//! The response object that comes of a row's steps (contract §10.6).
+//! The response object that is assembled from a row's steps (contract §10.6).
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ use super::{Fields, ItemIds, Limit, ScopeEnd, Step, StepPath, TokenUsage, ToolCa
 use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
 
-/// A tool of an MCP server behind a function that the model knows.
+/// A tool of an MCP server, which the model sees as a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct McpFunction {
     /// The server.
     pub label: String,
     /// The tool, as the server names it.
     pub tool: String,
-    /// Whether it is called only once somebody has approved.
+    /// Whether a call needs approval first.
     pub needs_approval: bool,
 }
 
@@ -28,13 +28,13 @@ pub struct McpList {
     pub tools: Vec<Box<RawValue>>,
 }
 
-/// What a response is put together from.
+/// The data that a response is assembled from.
 pub struct Assembly<'a> {
     /// The row.
     pub row: RequestId,
     /// The row's body as uploaded.
     pub body: &'a Fields,
-    /// What MCP servers offered, in the order of the row's tools.
+    /// The tools that MCP servers offered, in the order of the row's tools.
     pub lists: &'a [McpList],
     /// Which functions are tools of MCP servers.
     pub mcp: &'a dyn Fn(&str) -> Option<McpFunction>,
@@ -42,7 +42,7 @@ pub struct Assembly<'a> {
     pub steps: &'a [Step],
     /// How the row ended.
     pub end: &'a ScopeEnd,
-    /// When.
+    /// When it ended.
     pub ended_at: Timestamp,
 }
 
@@ -95,7 +95,7 @@ impl Assembly<'_> {
         }
     }
 
-    /// The row's tools, without what is secret in them.
+    /// The row's tools, without their secrets.
     fn tools(&self) -> Vec<Fields> {
         let mut tools: Vec<Fields> = self.body.get("tools").ok().flatten().unwrap_or_default();
         for tool in &mut tools {
@@ -112,8 +112,8 @@ impl Assembly<'_> {
         tools
     }
 
-    /// What the MCP servers offered, then turn by turn what the model said and the tools answered. An answer that the
-    /// model was asked to correct is left out.
+    /// The output items: first the tools that MCP servers offered, then turn by turn the items of the model and the
+    /// outputs of tools. An answer that the model was asked to correct is left out.
     fn output(&self, turns: &[(&Step, &Turn)]) -> Vec<Box<RawValue>> {
         let ids = ItemIds::of_step(self.row, &StepPath::root());
         let mut output: Vec<_> = (0..)
@@ -156,7 +156,8 @@ impl Assembly<'_> {
     }
 }
 
-/// The members of a response in their order, each as it is if the request has none of its name to repeat.
+/// The members of a response in order, each with its default. A member that the request has too gets the request's
+/// value.
 const MEMBERS: [(&str, &str); 32] = [
     ("id", "null"),
     ("object", r#""response""#),
@@ -192,8 +193,8 @@ const MEMBERS: [(&str, &str); 32] = [
     ("metadata", "{}"),
 ];
 
-/// A limit as `incomplete_details`. Of OpenAI's reasons only one is a limit of this kind; clients that know those and
-/// no other find no reason for the others.
+/// A limit as `incomplete_details`. OpenAI has a reason only for the output tokens. The other limits have no `reason`,
+/// which the SDKs would refuse, but a member of their own.
 fn details(limit: Limit) -> Value {
     match limit {
         Limit::OutputTokens => json!({ "reason": "max_output_tokens" }),
@@ -229,7 +230,7 @@ fn mcp_item(function: &McpFunction, call: &ToolCall, answer: Option<&ToolOutput>
     }))
 }
 
-/// The tokens of all calls of models, agents' own among them; null if no upstream says.
+/// The tokens of all model calls, including those of agents; null if the upstream never reports any.
 fn usage(steps: &[Step]) -> Value {
     let mut sum: Option<TokenUsage> = None;
     for usage in steps.iter().filter_map(|step| step.turn()?.usage) {

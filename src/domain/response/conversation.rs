@@ -1,4 +1,4 @@
-//! What the model of a scope is asked: the request it began with, and all that was said since.
+//! The request for the next model call of a scope: the scope's first request, and the conversation since.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -35,19 +35,19 @@ pub fn input_items(input: Option<&RawValue>) -> Result<Vec<Box<RawValue>>, serde
     serde_json::from_str(input.get())
 }
 
-/// What a scope began with.
+/// The start of a scope.
 #[derive(Debug, Clone)]
 pub struct ScopeStart {
-    /// The request, its tools written out as what the upstream can run or pass on. Without `input`, if what it began
-    /// with is more than that.
+    /// The request body, its tools resolved to functions. `input` is absent if the history is longer than the body's
+    /// own input.
     pub request: Fields,
-    /// The conversation it began with.
+    /// The history that the scope began with, as items.
     pub input: Vec<Box<RawValue>>,
 }
 
 impl ScopeStart {
-    /// The request for the next call of the scope's model. `check` says what is wrong with an answer that the model is
-    /// asked to correct.
+    /// The request for the next call of the scope's model. `check` returns the error of an answer that the model must
+    /// correct.
     #[must_use]
     pub fn next_request(
         &self,
@@ -93,8 +93,8 @@ impl ScopeStart {
     }
 }
 
-/// An item as it is told to the model that has said it. Arguments that are no object are put into one: many servers
-/// refuse a conversation with others, so that one slip of the model would end it.
+/// An item of the model as it is repeated to the model. Arguments that are not a JSON object are wrapped in one: many
+/// servers refuse a conversation with other arguments, so one mistake of the model would end it.
 fn repeated(item: &RawValue, call: Option<ToolCall>) -> Box<RawValue> {
     let Some(call) = call else { return item.to_owned() };
     if Fields::read(call.arguments.as_bytes()).is_ok() {
@@ -110,7 +110,7 @@ fn repeated(item: &RawValue, call: Option<ToolCall>) -> Box<RawValue> {
     raw(&fields)
 }
 
-/// The turns of a scope that have ended, in their order.
+/// The completed turns of a scope, in order.
 pub fn turns_of<'a>(scope: &'a StepPath, steps: &'a [Step]) -> impl Iterator<Item = (&'a Step, &'a Turn)> {
     let mut own: Vec<_> = steps
         .iter()
@@ -121,7 +121,7 @@ pub fn turns_of<'a>(scope: &'a StepPath, steps: &'a [Step]) -> impl Iterator<Ite
     own.into_iter()
 }
 
-/// What is said to a model whose answer has not the form it must have.
+/// The message to a model whose answer does not match its schema.
 #[must_use]
 pub fn correction(wrong: &str) -> String {
     format!(
@@ -130,8 +130,8 @@ pub fn correction(wrong: &str) -> String {
     )
 }
 
-/// The choice that does not force a call, if this one does. A forced call is forced once: otherwise the model could
-/// never answer.
+/// The same choice without a forced call, or `None` if the choice forces none. A call is forced only once: otherwise
+/// the model could never answer.
 fn unforced(choice: &RawValue) -> Option<Box<RawValue>> {
     let Ok(mut object) = Fields::read(choice.get().as_bytes()) else {
         return (choice.get() == "\"required\"").then(|| raw("auto"));

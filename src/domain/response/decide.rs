@@ -1,23 +1,25 @@
-//! What a row does next, by the steps it has behind it. Pure: a row that is resumed decides as it would have.
+//! Decides the next step of a row from its steps so far. The decision is pure, so a resumed row decides as the
+//! interrupted one would have.
 
 use std::time::Duration;
 
 use super::conversation::turns_of;
 use super::{Step, StepPath, ToolCall, Turn, TurnEnd};
 
-/// The least number of tokens it makes sense to ask a model for.
+/// The fewest tokens that a model is asked for; with less left, the response ends.
 const FEWEST_TOKENS: u64 = 16;
 
-/// What the steps of one row must keep to.
+/// The limits of the steps of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Calls of the model, in each scope.
     pub iterations: u32,
     /// How deep agents may call agents.
     pub depth: u32,
-    /// Calls of tools, agents' own among them.
+    /// Calls of tools, including those of agents.
     pub tool_calls: u32,
-    /// How long its calls may take together; those that run side by side count once.
+    /// How long the calls of the row may take together. Calls that run side by side count once; pauses before retries
+    /// do not count.
     pub time: Duration,
     /// Tokens of all calls of models; unlimited if unset.
     pub tokens: Option<u64>,
@@ -42,7 +44,7 @@ pub enum Limit {
     Tokens,
     /// `max_output_tokens` of the row.
     OutputTokens,
-    /// Bytes that tools said.
+    /// Bytes of the outputs of tools.
     ToolOutput,
 }
 
@@ -67,25 +69,25 @@ impl Limit {
 pub enum Served {
     /// This program.
     Here,
-    /// This program, once somebody has approved.
+    /// This program, after approval.
     AfterApproval,
     /// The client.
     Elsewhere,
 }
 
-/// By what it is decided.
+/// The rules of a decision.
 pub struct Rules<'a> {
     /// The bounds.
     pub limits: &'a Limits,
     /// Who runs a function, by its name.
     pub served: &'a dyn Fn(&str) -> Served,
-    /// What is wrong with an answer that must have a certain form.
+    /// Checks an answer against the form that is required of it; the error says what is wrong.
     pub check: &'a dyn Fn(&Turn) -> Result<(), String>,
-    /// How often the model is asked again for an answer in that form.
+    /// How often the model is asked to correct an answer.
     pub corrections: u32,
 }
 
-/// What a row does next.
+/// The next step of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Calls the model.
@@ -99,15 +101,15 @@ pub enum Next {
 /// How a scope ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScopeEnd {
-    /// The model has answered, or asks for what is not done here.
+    /// The model has answered, or calls a tool that is not served here.
     Completed,
     /// The model was cut off.
     CutOff,
     /// A limit is reached.
     Reached(Limit),
-    /// The upstream says that it failed.
+    /// The upstream reports that the response failed.
     Failed,
-    /// The answer has not the form it must have, however often it was asked for: what is wrong with the last one.
+    /// No answer had the required form, after all corrections: the error of the last one.
     Invalid(String),
 }
 
@@ -123,18 +125,18 @@ impl ScopeEnd {
     }
 }
 
-/// What the steps of a row have used up.
+/// What the steps of a row have used of its limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Tools that were called, or are being called.
+    /// Tool calls that have started.
     pub tool_calls: u32,
     /// Tokens of all calls.
     pub tokens: u64,
     /// Tokens of the answers of the row's own model.
     pub output_tokens: u64,
-    /// Bytes that tools said.
+    /// Bytes of the outputs of tools.
     pub tool_output_bytes: u64,
-    /// How long the row's calls took, those side by side counted once.
+    /// How long the row's calls took. Calls that ran side by side count once.
     pub time: Duration,
 }
 
@@ -174,8 +176,8 @@ impl Spent {
     }
 }
 
-/// How long the calls of a scope took, those side by side counted once. A tool that is an agent and has not ended took
-/// as long as what it has done.
+/// How long the calls of a scope took. Calls that ran side by side count once. An agent that has not ended took as long
+/// as its own calls so far.
 fn time_of(steps: &[Step], scope: &StepPath) -> Duration {
     let longest_tool = |model: &Step| {
         let tools = below(steps, &model.path);
@@ -192,19 +194,19 @@ fn took(step: &Step) -> Duration {
     step.ended_at.map(|at| at.since(step.started_at)).unwrap_or_default()
 }
 
-/// What the scope of a row does next, by all steps of the row.
+/// The next step of a scope, decided from all steps of the row.
 ///
 /// | the scope's last turn | what follows |
 /// |---|---|
 /// | none yet | the model is called |
 /// | failed, or cut off | the end |
-/// | asks for no function, and has the form it must have | the end |
-/// | has not that form | the model is called again, `corrections` times at most |
-/// | asks for functions that are served here and not called yet | those are called |
-/// | asks for what is not done here, or not without approval | the end, with that unanswered |
-/// | all it asked for is answered | the model is called |
+/// | calls no function, and has the required form | the end |
+/// | calls no function, and does not have that form | the model is called again, at most `corrections` times |
+/// | calls functions that are served here and have no output yet | these are called |
+/// | calls functions that are not served here, or need approval | the end; these stay unanswered |
+/// | calls functions that all have an output | the model is called |
 ///
-/// Before the model or a tool is called, every limit is looked at.
+/// Every limit is checked before the model or a tool is called.
 #[must_use]
 pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next {
     let turns: Vec<(&Step, &Turn)> = turns_of(scope, steps).collect();
@@ -239,7 +241,7 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
         steps.iter().any(|step| step.path == path && step.output().is_some())
     };
     let served = |call: &ToolCall| (rules.served)(&call.name);
-    // One that was answered was served here when it was called, whatever the settings say by now.
+    // A call with an output was served here when it was made, even if the settings have changed since.
     let is_here = |(no, call): (u32, &ToolCall)| is_answered(no) || served(call) == Served::Here;
     let all_here = (0..).zip(&calls).all(is_here) && !turn.asks_client();
     let waiting: Vec<(u32, ToolCall)> =

@@ -1,4 +1,4 @@
-//! A JSON object whose members stay as they were written, numbers and order and all.
+//! A JSON object whose members stay as they were written, including their order and the text of numbers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,8 +16,7 @@ pub fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
     to_raw_value(value).expect("the value has a form in JSON")
 }
 
-/// The members of a JSON object in their order, each as it was written. Of members with one name the last counts, as
-/// with every JSON parser.
+/// The members of a JSON object in order, each as it was written. If a name stands twice, the last member counts.
 #[derive(Debug, Clone, Default)]
 pub struct Fields(Vec<(String, Box<RawValue>)>);
 
@@ -30,7 +29,7 @@ impl Fields {
         serde_json::from_slice(json)
     }
 
-    /// A member as it was written; `None` if it is absent or null, which mean the same everywhere in this API.
+    /// A member as it was written. `None` if it is absent or null, which mean the same in this API.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&RawValue> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
@@ -45,7 +44,7 @@ impl Fields {
         self.raw(name).map(|value| serde_json::from_str(value.get())).transpose()
     }
 
-    /// Sets a member, in its place if it is there, at the end otherwise.
+    /// Sets a member. It keeps its position if it exists, and is added at the end otherwise.
     ///
     /// # Panics
     /// If the value cannot be JSON, such as a map with keys that are no strings.
@@ -95,7 +94,7 @@ impl<'de> Deserialize<'de> for Fields {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields = Fields::default();
-                // Objects may have a million members.
+                // An object may have a million members, so a linear search for each would be too slow.
                 let mut positions: HashMap<String, usize> = HashMap::new();
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
                     match positions.entry(name) {

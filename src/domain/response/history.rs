@@ -1,4 +1,5 @@
-//! What a client was shown as what its model was told: tools of MCP servers are functions to the model.
+//! Translates the items of a response, as a client sees them, to the items that its model sees: tools of MCP servers
+//! are functions to the model.
 
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 use super::conversation::call_output;
 use super::{mcp_function_name, raw};
 
-/// What is read of an item.
+/// The members of an item that are read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct HistoryItem {
@@ -38,7 +39,7 @@ impl HistoryItem {
         serde_json::from_str(item.get()).unwrap_or_default()
     }
 
-    /// The call as that of a function, and what came of it.
+    /// The call as a function call, followed by its output.
     fn as_function(&self, output: &str) -> Vec<Box<RawValue>> {
         let name = mcp_function_name(&self.server_label, &self.name);
         let call = json!({
@@ -57,12 +58,12 @@ impl HistoryItem {
     }
 }
 
-/// An item of an `input` or of an output as a model is told of it.
+/// Translates an item of an `input` or of an output to the items that a model sees; some items have none.
 #[must_use]
 pub fn for_model(item: Box<RawValue>) -> Vec<Box<RawValue>> {
     let read = HistoryItem::of(&item);
     match read.r#type.as_str() {
-        // The tools are told by themselves, and a refusal is told with what was asked for.
+        // The model sees the tools in `tools`, and a refused call as a call with an output.
         "mcp_list_tools" | "mcp_approval_response" => Vec::new(),
         "mcp_call" => read.as_function(&read.said()),
         "mcp_approval_request" => read.as_function("Nobody has approved this call, so that it was not made."),
@@ -70,8 +71,8 @@ pub fn for_model(item: Box<RawValue>) -> Vec<Box<RawValue>> {
     }
 }
 
-/// Answers the functions of a conversation that nobody has answered, such as those of a response that was cut off: no
-/// server takes them otherwise.
+/// Adds an output to each function call without one, such as the calls of a response that was cut off: servers refuse a
+/// conversation with unanswered calls.
 #[must_use]
 pub fn with_every_call_answered(items: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
     let read: Vec<HistoryItem> = items.iter().map(|item| HistoryItem::of(item)).collect();

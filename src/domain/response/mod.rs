@@ -1,5 +1,5 @@
-//! What a row for `/v1/responses` is made of when it takes more than one call: turns of the model, calls of tools, the
-//! steps that are kept of both, and the response that comes of them.
+//! Rows for `/v1/responses` that take more than one call: turns of the model, calls of tools, the steps that record
+//! both, and the response that is assembled from them.
 
 mod assemble;
 pub mod chat;

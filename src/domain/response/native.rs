@@ -1,4 +1,4 @@
-//! The answer of an upstream that has the Responses API itself, read as a turn.
+//! Reads the answer of an upstream with the Responses API as a turn.
 
 use std::collections::HashSet;
 
@@ -8,9 +8,9 @@ use super::turn::seconds;
 use super::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
 use crate::domain::row::shown;
 
-/// A response read as the turn it is. Its items stay as they came, except that those without an id get one, and so do
-/// calls that have none or one that a call has already: one before it, or one of earlier turns, whose ids are `used`.
-/// Arguments become the string they should be.
+/// Reads a response as a turn. Its items stay as they came, with three exceptions. An item without an id gets one. A
+/// call gets a new `call_id` if it has none, or if its id is taken by an earlier call of this turn or of earlier turns,
+/// whose ids are `used`. Arguments that are not a string become one.
 ///
 /// # Errors
 /// What is wrong with the answer.
@@ -53,7 +53,7 @@ fn end(answer: &Fields) -> Result<TurnEnd, BadAnswer> {
                 r#"{"code":"server_error","message":"The upstream does not say why the response failed."}"#,
             ))),
         },
-        // A server that is restarted leaves responses behind like this.
+        // A restarted server leaves responses behind in these states.
         Some(status @ ("cancelled" | "queued" | "in_progress")) => Err(BadAnswer::MayPass(not_final(status))),
         Some(other) => Err(BadAnswer::Final(not_final(&shown(other)))),
     }
@@ -63,7 +63,7 @@ fn not_final(status: &str) -> String {
     format!("The upstream's answer is not final: its status is '{status}'.")
 }
 
-/// What a failed response says, if that is about the upstream rather than about the request.
+/// The error of a failed response, if the upstream is at fault rather than the request: a retry can help.
 fn passing_error(answer: &Fields) -> Option<String> {
     let error: Fields = answer.get("error").ok()??;
     let text = |name| error.get::<String>(name).ok().flatten();
@@ -108,7 +108,7 @@ fn with_ids(
     Ok(raw(&fields))
 }
 
-/// What the ids of a type of item begin with.
+/// The prefix of the ids of a type of item.
 fn prefix(kind: &str) -> &'static str {
     match kind {
         "message" => "msg",

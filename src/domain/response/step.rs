@@ -1,8 +1,8 @@
-//! Steps: the calls a row is made of, and how each stands.
+//! Steps: the calls that a row consists of, and their states.
 //!
-//! A path says where a step stands, and so which step it is, however often it is made: `2` is the third call of the
-//! model, `2.0` the first tool that this call asked for, and, if that tool is an agent, `2.0.0` the agent's first call
-//! of its own model. The idempotency key of a call follows from it.
+//! A step is identified by its path in the tree of steps, which is the same for every attempt: `2` is the third call of
+//! the model, `2.0` the first tool that the model called in that turn, and, if that tool is an agent, `2.0.0` the
+//! agent's first call of its own model. The idempotency key of a call is derived from the path.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Turn;
 use crate::domain::time::Timestamp;
 
-/// Where a step stands among the steps of its row.
+/// The path of a step in the tree of its row's steps.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct StepPath(Vec<u32>);
@@ -50,7 +50,7 @@ impl StepPath {
         u32::try_from(self.0.len() / 2).unwrap_or(u32::MAX)
     }
 
-    /// Whether the step calls the model: its own siblings do, and the calls below them do not.
+    /// Whether the step is a model call. Paths of odd length are model calls, those of even length tool calls.
     #[must_use]
     pub fn is_model_call(&self) -> bool {
         self.0.len() % 2 == 1
@@ -79,28 +79,28 @@ impl From<StepPath> for String {
     }
 }
 
-/// A tool the model asks for.
+/// A call of a tool, as the model asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// What its output is paired by.
+    /// The id that pairs the call with its output.
     #[serde(skip)]
     pub call_id: String,
     /// The function, by the name the model knows.
     pub name: String,
-    /// The arguments as the model wrote them: JSON, if it kept to it.
+    /// The arguments as the model wrote them; they need not be valid JSON.
     pub arguments: String,
 }
 
-/// What came of a tool call. A failure is an output that the model sees.
+/// The output of a tool call. A failure is an output too, which the model sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolOutput {
-    /// What the tool said, or why it did not.
+    /// The tool's output, or the error.
     pub output: String,
     /// Whether it failed.
     pub is_error: bool,
 }
 
-/// What a step does, and what came of it if it has ended well.
+/// What a step calls, and its result once it has succeeded.
 #[derive(Debug, Clone)]
 pub enum StepBody {
     /// A call of the model.
@@ -109,20 +109,20 @@ pub enum StepBody {
     ToolCall(ToolCall, Option<ToolOutput>),
 }
 
-/// How a step stands.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// It was begun. Nothing has come of it yet, or of its last attempt.
+    /// It has started. Its last attempt has no result yet, or failed.
     InProgress,
-    /// It has ended, and is never made again.
+    /// It has succeeded, and is never repeated.
     Completed,
     /// It has failed for good.
     Failed,
 }
 
 impl StepState {
-    /// The state as it is kept and shown.
+    /// The text in the database and on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -132,29 +132,29 @@ impl StepState {
         }
     }
 
-    /// Reads the kept form.
+    /// Reads the text from the database.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::InProgress, Self::Completed, Self::Failed].into_iter().find(|state| state.as_str() == text)
     }
 }
 
-/// One call that a row is made of.
+/// One call of a row.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// The order in which the steps of the row were begun, counted from 0.
+    /// The position of the step in the order in which the row's steps started, counted from 0.
     pub seq: u32,
-    /// Which step it is.
+    /// The path that identifies it.
     pub path: StepPath,
-    /// What it does.
+    /// What it calls, and the result.
     pub body: StepBody,
-    /// How it stands.
+    /// Its state.
     pub state: StepState,
-    /// How often it was begun.
+    /// The number of attempts so far.
     pub attempts: u32,
     /// Why its last attempt failed.
     pub error: Option<String>,
-    /// When it was begun last.
+    /// When its last attempt started.
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
@@ -179,7 +179,8 @@ impl Step {
         }
     }
 
-    /// What the step was asked, as JSON: the call of a tool. That of a model follows from the row and the steps before.
+    /// The request of a tool call, as JSON. The request of a model call is not kept: it follows from the row and the
+    /// steps before it.
     #[must_use]
     pub fn request_json(&self) -> Option<String> {
         match &self.body {
@@ -188,7 +189,7 @@ impl Step {
         }
     }
 
-    /// What came of the step, as JSON.
+    /// The result of the step, as JSON.
     #[must_use]
     pub fn response_json(&self) -> Option<String> {
         match &self.body {
@@ -203,13 +204,13 @@ impl Step {
 }
 
 impl StepBody {
-    /// Puts together what was kept of a step; `None` if it is not what this program keeps.
+    /// Restores a step from the database; `None` if its JSON is not in the form that this program writes.
     #[must_use]
     pub fn of_kept(call_id: Option<String>, request: Option<&str>, response: Option<&str>) -> Option<Self> {
         fn read<T: for<'de> Deserialize<'de>>(json: &str) -> Option<T> {
             serde_json::from_str(json).ok()
         }
-        // Absent JSON is no fault, and JSON that cannot be read is.
+        // Absent JSON is normal; JSON that cannot be read is an error.
         match (call_id, response) {
             (None, None) => Some(Self::ModelCall(None)),
             (None, Some(turn)) => Some(Self::ModelCall(Some(read(turn)?))),

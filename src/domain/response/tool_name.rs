@@ -1,8 +1,8 @@
 //! The names under which a model sees the tools of MCP servers.
 
-/// The function that stands for the tool `name` of an MCP server: `{server_label}__{name}` where that is a name a
-/// function can have, at most 64 of letters, digits, `_` and `-`. Where it is not, or where another tool could have the
-/// same, it is made one and ends in a hash of both names, which never changes.
+/// The name of the function that stands for the tool `name` of an MCP server: `{server_label}__{name}`. A function name
+/// may have 64 letters, digits, `_` and `-`. If that name is not valid, or another tool could have it too, it is made
+/// valid and ends in a hash of both names. The hash must never change: names are kept in databases.
 #[must_use]
 pub fn mcp_function_name(server_label: &str, name: &str) -> String {
     const LONGEST: usize = 64;
@@ -18,7 +18,7 @@ pub fn mcp_function_name(server_label: &str, name: &str) -> String {
     allowed.take(LONGEST - hash.len()).chain(hash.chars()).collect()
 }
 
-/// FNV-1a: names are kept in databases, so they must not depend on the version of a hasher.
+/// FNV-1a, so that the hash does not depend on the version of a library.
 fn hash(server_label: &str, name: &str) -> u32 {
     let bytes = server_label.bytes().chain([0]).chain(name.bytes());
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))

@@ -1,4 +1,4 @@
-//! What a model answers to one call, whichever API it was asked through.
+//! A turn: the answer of a model to one call, whichever API was called.
 
 use std::collections::HashSet;
 
@@ -20,18 +20,18 @@ pub struct Turn {
     pub end: TurnEnd,
     /// Output items as the Responses API has them, in order.
     pub output: Vec<Box<RawValue>>,
-    /// Tokens used; `None` if the upstream does not say.
+    /// The token usage; `None` if the upstream does not report it.
     pub usage: Option<TokenUsage>,
 }
 
 impl Turn {
-    /// The functions the model asks for, in order. The number of a call is its position among them.
+    /// The function calls of the turn, in order. The number of a call is its position among them.
     #[must_use]
     pub fn calls(&self) -> Vec<ToolCall> {
         self.items().filter_map(|(_, call)| call).map(|(_, call)| call).collect()
     }
 
-    /// The output items in order, those that ask for a function with its number and what they ask.
+    /// The output items in order. A function call comes with its number and its content.
     pub fn items(&self) -> impl Iterator<Item = (&RawValue, Option<(u32, ToolCall)>)> {
         self.output.iter().scan(0, |calls, item| {
             let call = OutputItem::of(item).into_call().map(|call| (*calls, call));
@@ -40,7 +40,7 @@ impl Turn {
         })
     }
 
-    /// Whether the model asks the client for something else than a function, such as the output of a custom tool.
+    /// Whether the model asks the client for something other than a function's output, such as that of a custom tool.
     #[must_use]
     pub fn asks_client(&self) -> bool {
         const ASKING: [&str; 6] = [
@@ -61,7 +61,7 @@ impl Turn {
     }
 }
 
-/// What is read of an output item.
+/// The members of an output item that are read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OutputItem {
@@ -92,19 +92,19 @@ impl OutputItem {
     }
 }
 
-/// The text parts of a content; what else there is has no text.
+/// The text parts of a content; other parts have no text.
 fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OutputText>, D::Error> {
     let parts = Option::<Vec<OutputText>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(parts.into_iter().filter(|part| part.r#type == "output_text").collect())
 }
 
-/// Why an answer is no turn.
+/// Why an answer could not be read as a turn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAnswer {
-    /// The upstream gave up, as it does when it is restarted: another attempt can end differently.
+    /// The upstream gave up, as it does when it is restarted. A retry can help.
     #[error("{0}")]
     MayPass(String),
-    /// The answer is not what the API says.
+    /// The answer does not have the form of the API. A retry does not help.
     #[error("{0}")]
     Final(String),
 }
@@ -129,17 +129,17 @@ pub enum TurnEnd {
     Completed,
     /// Cut off: `incomplete_details`.
     Incomplete(Box<RawValue>),
-    /// The upstream says that it failed: `error`.
+    /// The upstream reports a failure: `error`.
     Failed(Box<RawValue>),
 }
 
 /// Tokens used, with every detail a response shows (contract §10.6).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUsage {
-    /// What a batch counts too.
+    /// The counts that a batch sums up.
     #[serde(flatten)]
     pub usage: Usage,
-    /// Those of the prompt's tokens that were written to a cache.
+    /// Tokens of the prompt that were written to a cache.
     pub cache_write_tokens: u64,
 }
 
@@ -157,28 +157,28 @@ impl TokenUsage {
     }
 }
 
-/// A member of a request that the upstream's API has no counterpart for.
+/// A member of a request that has no counterpart in the upstream's API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Unsupported {
-    /// Where it stands in the body, such as `tools[1]`.
+    /// Its path in the body, such as `tools[1]`.
     pub param: String,
     /// What to do about it.
     pub message: String,
 }
 
-/// Ids for the output items of one model call: the same ones however often it is made.
+/// Ids for the output items of one model call, the same for every attempt.
 #[derive(Debug, Clone)]
 pub struct ItemIds(String);
 
 impl ItemIds {
-    /// Ids that contain `unique`, which names a call among all calls.
+    /// Ids that contain `unique`, which identifies the call among all calls.
     #[must_use]
     pub fn new(unique: String) -> Self {
         Self(unique)
     }
 
-    /// The ids of the step of a row that stands at `path`.
+    /// The ids of the step at `path` of a row.
     #[must_use]
     pub fn of_step(row: RequestId, path: &StepPath) -> Self {
         let digits = row.to_string().replace("batch_req_", "");
@@ -192,7 +192,7 @@ impl ItemIds {
         format!("{kind}_{}_{index}", self.0)
     }
 
-    /// The id of the call at position `index`: the one it has, unless that is empty or one of those `used` before it.
+    /// The id of the call at position `index`: the given id, unless it is empty or one of `used`.
     pub(super) fn call_id(&self, given: Option<String>, used: &mut HashSet<String>, index: usize) -> String {
         let id = given.filter(|id| !id.is_empty() && !used.contains(id)).unwrap_or_else(|| self.id("call", index));
         used.insert(id.clone());
@@ -200,7 +200,7 @@ impl ItemIds {
     }
 }
 
-/// A point in time of an answer in whole seconds; 0 if it has none.
+/// A point in time of an answer in whole seconds since the Unix epoch; 0 if it is absent.
 pub(super) fn seconds(answer: &Fields, name: &str) -> i64 {
     let whole = |number: &RawValue| number.get().split('.').next()?.parse().ok();
     answer.raw(name).and_then(whole).unwrap_or_default()

@@ -1,8 +1,7 @@
-//! What checking a value against a schema may cost, found out before it is done.
+//! The cost of checking a value against a schema, computed before the check.
 //!
-//! `jsonschema` remembers what it has found out about a value behind a reference, so that checking costs as much as
-//! there are pairs of a subschema and a value it may be applied to. It does not when it gathers errors: there each way
-//! to a pair costs again.
+//! `jsonschema` caches its result for each pair of a subschema behind a reference and a value, so that a check costs at
+//! most one visit of every pair. It has no such cache when it collects errors: then every path to a pair costs a visit.
 
 use std::collections::HashMap;
 
@@ -10,13 +9,13 @@ use serde_json::Value;
 
 use super::shape::{NodeNo, PAIR, Shape};
 
-/// What gathering the errors of `value` costs, which is what all ways to all pairs cost. `None` if the pairs alone,
-/// which is what checking costs, are more than `most`.
+/// The cost of collecting the errors of `value`: the sum over all paths to all pairs. `None` if the sum over the pairs
+/// alone, which is the cost of a check, is more than `most`.
 pub(super) fn of_errors(shape: &Shape, value: &Value, most: u64) -> Option<u64> {
     Walk { shape, left: most, known: HashMap::new() }.value(0, value)
 }
 
-/// Whether checking a value of so many bytes costs no more than `most`, whatever the value.
+/// Whether a check of any value of this many bytes costs at most `most`.
 pub(super) fn is_small(shape: &Shape, bytes: usize, most: u64) -> bool {
     !shape.is_irregular && shape.weight.saturating_mul(bytes as u64) <= most
 }
@@ -34,14 +33,14 @@ pub(super) fn depth(value: &Value) -> usize {
 struct Walk<'a> {
     shape: &'a Shape,
     left: u64,
-    /// What pairs cost, with all ways from them.
+    /// The cost of each pair, with all paths that start from it.
     known: HashMap<(NodeNo, *const Value), u64>,
 }
 
 impl Walk<'_> {
     fn value(&mut self, no: NodeNo, value: &Value) -> Option<u64> {
         let node = &self.shape.nodes[no];
-        // Those that lead nowhere are not worth the memory.
+        // Pairs that lead nowhere are not worth the memory.
         let leads_on = !node.in_place.is_empty() || matches!(value, Value::Array(_) | Value::Object(_));
         let pair = (no, std::ptr::from_ref(value));
         if leads_on && let Some(known) = self.known.get(&pair) {

@@ -1,7 +1,7 @@
 //! JSON schemas that answers and arguments must match.
 //!
-//! Schemas come with rows and answers from upstreams, so that neither may take what others need: each is measured
-//! before `jsonschema` sees it, and what is deep is checked on a stack that is made for it.
+//! Schemas come from rows, and answers from upstreams, so neither can be trusted to be cheap. Each is measured before
+//! `jsonschema` sees it, and deep values are checked on a large stack of their own.
 
 mod cost;
 mod shape;
@@ -14,31 +14,31 @@ use serde_json::{Value, json};
 
 use self::shape::Shape;
 
-/// As much as is said of what is wrong: enough to mend it, and no essay for the model to read.
+/// Characters of an error message: enough to correct the answer, and short for the model to read.
 const LONGEST_ERROR: usize = 400;
 
 /// Bytes of a schema.
 const MOST_BYTES: usize = 256 << 10;
 /// Regular expressions of a schema, keys of `patternProperties` among them.
 const MOST_PATTERNS: usize = 64;
-/// Bytes of one of them as it is written.
+/// Bytes of one pattern as it is written.
 const MOST_PATTERN_BYTES: usize = 2048;
-/// KiB of one that is compiled, and of all.
+/// KiB of one compiled pattern, and of all patterns of a schema.
 const MOST_PATTERN_KIB: u64 = 256;
 const MOST_PATTERNS_KIB: u64 = 1024;
 
-/// Bytes of a text that is checked. No model writes as much.
+/// Bytes of a text that is checked. No model writes that much.
 const MOST_TEXT_BYTES: usize = 4 << 20;
-/// What checking may cost: some tenths of a second at worst.
+/// The highest cost of a check: some tenths of a second at worst.
 const MOST_COST: u64 = 4_000_000;
-/// What gathering errors may cost: each error takes some hundred bytes.
+/// The highest cost of collecting errors: each error takes some hundred bytes.
 const MOST_COST_OF_ERRORS: u64 = 50_000;
 
 /// How deep checking recurses, in subschemas within each other.
 const MOST_DEPTH: usize = 4096;
-/// As much of it is done on the stack of whoever asks.
+/// Up to this depth, the check runs on the caller's stack.
 const DEPTH_ON_ANY_STACK: usize = 96;
-/// The stack for what is deeper, and for compiling. Only what is used of it takes memory.
+/// The stack for deeper checks and for compiling. Only the used part of it takes memory.
 const STACK_BYTES: usize = 64 << 20;
 
 /// A JSON schema, compiled. References are JSON pointers into itself.
@@ -72,13 +72,13 @@ impl Schema {
             shape.add_pattern(no, kib);
         }
         let validator = on_a_deep_stack(|| options(MOST_PATTERN_KIB).build(&value).map_err(|error| said(&error)))??;
-        // What it takes was measured with schemas of many subschemas, and for patterns it is their limit and as much
-        // for the automata that each thread makes of them.
+        // The factors were measured with schemas of many subschemas. A pattern counts with its limit, and as much again
+        // for the automata that each thread builds from it.
         let bytes = 4096 + 2 * schema.len() as u64 + 2048 * shape.nodes.len() as u64 + (patterns_kib << 14);
         Ok(Self { validator, shape, bytes })
     }
 
-    /// Roughly the bytes that it takes in memory.
+    /// The approximate size in memory, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -87,7 +87,7 @@ impl Schema {
     /// Checks a text, which must be JSON that matches.
     ///
     /// # Errors
-    /// What is wrong with it, for a model or a person to mend.
+    /// What is wrong with the text, for a model or a person to correct.
     pub fn check(&self, text: &str) -> Result<(), String> {
         if text.len() > MOST_TEXT_BYTES {
             return Err(format!("it is longer than {MOST_TEXT_BYTES} bytes, and not checked"));
@@ -110,7 +110,7 @@ impl Schema {
             return Ok(());
         }
         match of_errors() {
-            // Of alternatives the errors of each are gathered, and of those within them.
+            // For alternatives, `validate` collects the errors of each alternative and of those within it.
             Some(cost) if cost <= MOST_COST_OF_ERRORS => self.validator.validate(value).map_err(|error| {
                 let place = error.instance_path().to_string();
                 let place = if place.is_empty() { "the whole".to_owned() } else { place };
@@ -127,14 +127,14 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// Patterns that come with rows are run in linear time, and have a bound of their own.
+/// Patterns come from rows: they run in linear time, with a bound on their memory.
 fn options(pattern_kib: u64) -> jsonschema::ValidationOptions<'static> {
     let bytes = usize::try_from(pattern_kib << 10).expect("it is small");
     let patterns = PatternOptions::regex().size_limit(bytes).dfa_size_limit(bytes);
     jsonschema::options().with_pattern_options(patterns)
 }
 
-/// The KiB that a pattern takes when it is compiled, to the next power of two.
+/// The size of a compiled pattern in KiB, rounded up to a power of two.
 fn compiled_kib(pattern: &str) -> Result<u64, String> {
     let shown = shortened(pattern);
     if pattern.len() > MOST_PATTERN_BYTES {
@@ -154,7 +154,7 @@ fn compiled_kib(pattern: &str) -> Result<u64, String> {
     Ok(kib)
 }
 
-/// Runs what recurses deeply on a stack of a known size.
+/// Runs deeply recursive work on a stack of a known size.
 fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     thread::scope(|scope| {
         let done = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
@@ -167,7 +167,7 @@ fn said(error: &jsonschema::ValidationError<'_>) -> String {
     shortened(&error.to_string())
 }
 
-/// Errors repeat the value they are about, which may be long.
+/// Cuts a message: errors repeat the value they are about, which may be long.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST_ERROR) {
         Some((end, _)) => format!("{}…", &text[..end]),

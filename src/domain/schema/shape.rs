@@ -1,7 +1,7 @@
-//! Where the checking of a value can lead to in a schema, and the bounds that follow from the schema alone.
+//! The graph of a schema's subschemas, and the bounds that follow from the schema alone.
 //!
-//! It follows references once and without recursion, so that no schema can exhaust the stack here. It must know every
-//! keyword that `jsonschema` descends into: one that it does not know would be checked without being counted.
+//! References are followed once and without recursion, so that no schema can exhaust the stack here. This module must
+//! know every keyword that `jsonschema` descends into: an unknown keyword would be checked without being counted.
 
 use std::collections::HashMap;
 
@@ -15,11 +15,11 @@ const MOST_NODES: usize = 20_000;
 const MOST_IN_PLACE_DEPTH: usize = 64;
 /// Subschemas that are applied to the same value, counted as often as they are referred to.
 const MOST_IN_PLACE: u64 = 10_000;
-/// The same for all subschemas with `unevaluatedProperties` or `unevaluatedItems` together: each is compiled with all
-/// that is applied beside it.
+/// The same for all subschemas with `unevaluatedProperties` or `unevaluatedItems` together: each is compiled together
+/// with all subschemas that apply to the same value.
 const MOST_UNEVALUATED: u64 = 100_000;
 
-/// What applying a subschema to a value costs at least, with what is remembered of it.
+/// The least cost of applying a subschema to a value, including the cache entry.
 pub(super) const PAIR: u64 = 8;
 
 /// A subschema's number.
@@ -32,22 +32,22 @@ pub(super) type Patterns<'a> = Vec<(NodeNo, &'a str)>;
 #[derive(Default)]
 pub(super) struct Shape {
     pub(super) nodes: Vec<SchemaNode>,
-    /// The longest way from one subschema to another without going into the value.
+    /// The longest path from one subschema to another that stays at the same value.
     pub(super) in_place_depth: usize,
-    /// What it costs to apply every subschema once to a value of one byte.
+    /// The cost of applying every subschema once to a value of one byte.
     pub(super) weight: u64,
-    /// What the dearest regular expression costs for each byte of a text.
+    /// The cost of the most expensive regular expression for each byte of a text.
     pub(super) most_per_byte: u64,
-    /// Whether what a pair costs depends on more than the pair, so that `weight` is no bound.
+    /// Whether the cost of a pair depends on more than the pair, so that `weight` is no bound.
     pub(super) is_irregular: bool,
 }
 
-/// What a subschema does with a value.
+/// A subschema: which others it applies to which parts of a value, and its own cost.
 #[derive(Default)]
 pub(super) struct SchemaNode {
-    /// What comparing with its constants costs.
+    /// The cost of comparing with its constants.
     pub(super) weight: u64,
-    /// What its regular expressions cost for each byte of a text.
+    /// The cost of its regular expressions for each byte of a text.
     pub(super) per_byte: u64,
     /// Subschemas for the same value.
     pub(super) in_place: Vec<NodeNo>,
@@ -61,11 +61,11 @@ pub(super) struct SchemaNode {
     pub(super) prefix: Vec<NodeNo>,
     /// Subschemas that may be applied to any element.
     pub(super) elements: Vec<NodeNo>,
-    /// Whether all elements are compared.
+    /// Whether all elements are compared with each other (`uniqueItems`).
     pub(super) is_unique: bool,
-    /// Whether it looks at what those beside it have looked at.
+    /// Whether it depends on which parts other subschemas have evaluated.
     pub(super) is_unevaluated: bool,
-    /// How many subschemas are applied to the value with it.
+    /// How many subschemas are applied to the same value, itself included.
     pub(super) in_place_size: u64,
 }
 
@@ -73,7 +73,7 @@ impl Shape {
     /// The shape of a schema, and its regular expressions.
     ///
     /// # Errors
-    /// What in it is too large, or not known here.
+    /// What in the schema is too large or not supported.
     pub(super) fn of(root: &Value) -> Result<(Self, Patterns<'_>), String> {
         let mut building =
             Building { root, shape: Self::default(), patterns: Vec::new(), known: HashMap::new(), open: Vec::new() };
@@ -93,8 +93,8 @@ impl Shape {
         self.most_per_byte = self.most_per_byte.max(self.nodes[no].per_byte);
     }
 
-    /// Measures what is applied in place, and finds circles. The subschemas are visited in the order in which a
-    /// recursion would leave them.
+    /// Measures the subschemas that apply to the same value, and finds cycles. The subschemas are visited in
+    /// post-order, as a recursion would leave them.
     fn measure(&mut self) -> Result<(), String> {
         const OPEN: usize = usize::MAX;
         let mut depths = vec![0; self.nodes.len()];
@@ -150,7 +150,7 @@ struct Building<'a> {
     root: &'a Value,
     shape: Shape,
     patterns: Patterns<'a>,
-    /// The numbers of subschemas by where they are.
+    /// The numbers of subschemas by their address.
     known: HashMap<*const Value, NodeNo>,
     open: Vec<(NodeNo, &'a Map<String, Value>)>,
 }
@@ -183,7 +183,7 @@ impl<'a> Building<'a> {
                 ("$ref", Value::String(reference)) => node.in_place.push(self.behind(reference)?),
                 ("$dynamicRef" | "$recursiveRef", Value::String(_)) => return Err(only_pointers(name)),
                 ("$id", Value::String(_)) if no != 0 => return Err(only_pointers(name)),
-                // It is what `$id` is in later drafts, where it means nothing.
+                // Draft 4 has `id` for `$id`; in later drafts `id` means nothing.
                 ("id", Value::String(_)) if no != 0 && self.is_of_draft_4() => return Err(only_pointers(name)),
                 ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => {
                     node.in_place.extend(self.numbers(schemas.iter())?);
@@ -208,7 +208,7 @@ impl<'a> Building<'a> {
                 ("propertyNames", Value::Object(_)) => node.names.push(self.number(value)?),
                 ("prefixItems" | "items", Value::Array(schemas)) => {
                     let numbers = self.numbers(schemas.iter())?;
-                    // Which of the two counts depends on the draft, so that one of them is counted too often.
+                    // Which of the two applies depends on the draft. Counting both is an upper bound.
                     node.elements.extend(std::mem::replace(&mut node.prefix, numbers));
                 }
                 ("items" | "additionalItems" | "contains", Value::Object(_)) => node.elements.push(self.number(value)?),
@@ -226,8 +226,9 @@ impl<'a> Building<'a> {
         Ok(())
     }
 
-    /// What a reference leads to. It must be the same for `jsonschema`, or something else is measured than is checked:
-    /// that decodes percent signs, and an object with an `$id` on the way is another document to it.
+    /// The target of a reference. `jsonschema` must find the same target, or another schema would be measured than is
+    /// checked. So percent signs are decoded, and a path through an object with an `$id`, which `jsonschema` takes for
+    /// another document, is refused.
     fn behind(&mut self, reference: &str) -> Result<NodeNo, String> {
         let no_pointer = || format!("its reference {reference:?} is no JSON pointer into it");
         let pointer = reference.strip_prefix('#').and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());
@@ -253,7 +254,7 @@ fn only_pointers(name: &str) -> String {
     format!("it has `{name}`; only `$ref` with a JSON pointer is taken")
 }
 
-/// What a constant costs to compare with, at most.
+/// The highest cost of a comparison with a constant.
 fn size(value: &Value) -> u64 {
     match value {
         Value::String(text) => 1 + text.len() as u64 / 16,

@@ -2,7 +2,7 @@
 //!
 //! `statements` has a file for each noun: the statements, and plain functions that send them on one connection. `sqlite`
 //! and `postgres` compile these files, each with its own connection type, and have what the two do differently. The files
-//! here implement the contract: they call the functions by [`on_reader!`] and [`in_write!`], and read what comes back.
+//! here implement the contract: they call the functions by `on_reader!` and `in_write!`, and read what comes back.
 
 mod batches;
 mod db;

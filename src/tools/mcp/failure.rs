@@ -1,4 +1,4 @@
-//! What `rmcp` says of a failure, as a model is told it: without what the server says of HTTP, which could be anything.
+//! Translates `rmcp`'s errors to errors for the model. The server's HTTP bodies are left out: they could be anything.
 
 use reqwest::Error;
 use rmcp::ServiceError;
@@ -13,7 +13,7 @@ use crate::tools::ToolError;
 /// An error should be a sentence; what is longer is cut.
 const MAX_MESSAGE_CHARS: usize = 1000;
 
-/// Why a session was not begun.
+/// The error of a session that could not be started.
 pub fn of_beginning(error: ClientInitializeError) -> ToolError {
     match error {
         ClientInitializeError::TransportError { error, .. } => of_transport(&error),
@@ -22,7 +22,7 @@ pub fn of_beginning(error: ClientInitializeError) -> ToolError {
     }
 }
 
-/// Why a request came to nothing.
+/// The error of a failed request.
 pub fn of_call(error: ServiceError) -> ToolError {
     match error {
         ServiceError::McpError(error) => match error.code {

@@ -1,4 +1,5 @@
-//! The HTTP below an MCP session: `rmcp`'s, with what it leaves to a time-out answered at once.
+//! The HTTP client of an MCP session. It wraps `rmcp`'s client, and answers some failures at once that `rmcp` would
+//! wait out until its timeout.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use rmcp::transport::streamable_http_client::{
 };
 use sse_stream::Sse;
 
-/// The code of what an answer that is too long is turned into; its data is the limit. JSON-RPC has no such code.
+/// The error code that stands for an answer that is too long; its data is the limit. JSON-RPC itself has no such code.
 pub const TOO_LARGE: ErrorCode = ErrorCode(413);
 
 const LEAST_MESSAGE_BYTES: usize = 4 << 20;
-/// JSON escapes some characters, and structured content says the text again.
+/// Bytes of a message for each byte of output: JSON escapes some characters, and structured content repeats the text.
 const MESSAGE_BYTES_PER_OUTPUT_BYTE: usize = 4;
 
 type Headers = HashMap<HeaderName, HeaderValue>;
@@ -113,7 +114,8 @@ impl StreamableHttpClient for BoundedHttp {
         headers: Headers,
         limit: usize,
     ) -> McpHttpResult<Events> {
-        // What a server says unasked is of no use here: only an answer that broke off is read on.
+        // Unrequested messages of a server are of no use here. A stream is opened only to resume an answer that broke
+        // off.
         if last_event.is_none() {
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
         }
@@ -122,8 +124,9 @@ impl StreamableHttpClient for BoundedHttp {
     }
 }
 
-/// An error that does not name the request it is for is never matched with it. Most often it says that the session is
-/// not known, with status 400 instead of 404: saying so lets `rmcp` begin another and send the request again.
+/// Assigns an error without a request id to its request, which `rmcp` could not do. Most often such an error means that
+/// the server does not know the session, with status 400 instead of 404: then `rmcp` is told that the session expired,
+/// so that it starts another one and repeats the request.
 fn addressed(
     answer: ServerJsonRpcMessage,
     request: RequestId,
@@ -138,8 +141,8 @@ fn addressed(
     }
 }
 
-/// `rmcp` says of an event that is too long no more than that the stream has ended, and its error has no other mark
-/// than its text.
+/// Turns the end of a stream into an error message if an event was too long. `rmcp` itself reports only that the stream
+/// ended, and its error can be recognised only by its text.
 fn too_large(error: SseError, request: &RequestId, limit: usize) -> Result<Sse, SseError> {
     let SseError::Body(cause) = &error else { return Err(error) };
     if !cause.to_string().contains("exceeded the maximum size") {
@@ -150,7 +153,7 @@ fn too_large(error: SseError, request: &RequestId, limit: usize) -> Result<Sse, 
     Ok(Sse::default().data(serde_json::to_string(&answer).expect("a message can be written as JSON")))
 }
 
-/// A URL may have a key in it, and errors are logged.
+/// Removes the URL from an error: it may have a key in it, and errors are logged.
 fn without_url(error: StreamableHttpError<Error>) -> StreamableHttpError<Error> {
     match error {
         StreamableHttpError::Client(error) => StreamableHttpError::Client(error.without_url()),

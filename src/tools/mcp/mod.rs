@@ -1,6 +1,6 @@
 //! A client of one MCP server over streamable HTTP.
 //!
-//! The protocol is `rmcp`'s. Here are its limits: what is connected to, how long, and how much is read.
+//! `rmcp` implements the protocol. This module sets its limits: which hosts, how long, and how many bytes.
 
 mod failure;
 mod http;
@@ -24,16 +24,16 @@ pub use self::tool::McpTool;
 use super::ToolError;
 use crate::net::{AllowedHosts, ClientSettings, IDEMPOTENCY_KEY, Reach};
 
-/// How long a list of tools is good for.
+/// How long a list of tools is cached.
 const TOOLS_KEPT: Duration = Duration::from_mins(5);
-/// How many calls may wait for the headers of their answers at once. Rows are limited elsewhere.
+/// How many calls may wait for the headers of their answers at once. Other limits bound the calls of rows.
 const MAX_CALLS: usize = 1024;
-/// KiB of answers of all servers together, each as long as it may be: 256 calls at once by default.
+/// KiB of answers of all servers together. Each call reserves the longest answer: 256 calls at once by default.
 const ROOM_KIB: u32 = 1 << 20;
 static ROOM: Semaphore = Semaphore::const_new(ROOM_KIB as usize);
-/// How often an answer that broke off is asked for again, a second apart. `rmcp` would never stop.
+/// How often an answer that broke off is resumed, a second apart. Without a limit, `rmcp` would never stop.
 const MAX_RESUMES: usize = 5;
-/// What the protocol needs to itself, and what would change whom a request is for or where it ends.
+/// Headers of the protocol itself, and headers that would change the target or the end of a request.
 const RESERVED: [HeaderName; 12] = [
     header::ACCEPT,
     header::CONNECTION,
@@ -49,28 +49,28 @@ const RESERVED: [HeaderName; 12] = [
     HeaderName::from_static("mcp-session-id"),
 ];
 
-/// An MCP server, and what may be asked of it. It has no `Debug`: there may be keys in it.
+/// The settings of an MCP server. It has no `Debug`: there may be keys in it.
 #[derive(Clone)]
 pub struct McpServer {
     /// Its name in logs.
     pub label: String,
-    /// Where it listens, such as `https://mcp.example.com/mcp`.
+    /// Its URL, such as `https://mcp.example.com/mcp`.
     pub url: Url,
     /// Sent with every request.
     pub headers: HeaderMap,
-    /// The tools that may be seen and called. `None` is all of them.
+    /// The tools that may be listed and called; all of them if `None`.
     pub allowed_tools: Option<Vec<String>>,
-    /// How long a call, or listing the tools, may take, with connecting.
+    /// How long a call, or listing the tools, may take, including connecting.
     pub timeout: Duration,
-    /// How long the text of a result may be.
+    /// The longest text of a result, in bytes.
     pub max_output_bytes: usize,
-    /// For a server that a row names: the hosts that rows may name. `None` is for the operator's own servers, which may
-    /// be anywhere.
+    /// The hosts that rows may name, for a server that a row names. `None` for the operator's own servers, which may be
+    /// anywhere.
     pub row_hosts: Option<Arc<AllowedHosts>>,
 }
 
-/// A client of one MCP server. It connects when it is first used, and again when the session is gone. Any number of
-/// calls share a session, which ends in the background when the client is dropped.
+/// A client of one MCP server. It connects at its first use, and again after the session is lost. All calls share one
+/// session, which ends in the background when the client is dropped.
 pub struct McpClient {
     server: McpServer,
     http: BoundedHttp,
@@ -97,7 +97,7 @@ impl McpClient {
         Ok(Self { http: BoundedHttp::new(client), server, session: Mutex::default(), tools: Mutex::default() })
     }
 
-    /// The tools that may be called. The list is asked for again after five minutes.
+    /// The tools that may be called. The list is cached for five minutes.
     pub async fn tools(&self) -> Result<Arc<[McpTool]>, ToolError> {
         if let Ok(kept) = self.tools.try_lock()
             && let Some(tools) = fresh(kept.as_ref())
@@ -117,8 +117,8 @@ impl McpClient {
         .await
     }
 
-    /// Calls a tool and returns the text of its result. The server may take two calls with the same key for one: it is
-    /// the member `idempotency-key` of `_meta`.
+    /// Calls a tool and returns the text of its result. `key` is sent as the member `idempotency-key` of `_meta`, so
+    /// that the server can recognise a repeated call.
     pub async fn call(&self, name: &str, arguments: Map<String, Value>, key: &str) -> Result<String, ToolError> {
         if !self.is_allowed(name) {
             return Err(ToolError::Refused(format!("`{name}` is not among the tools that are allowed")));
@@ -134,8 +134,8 @@ impl McpClient {
         tool::text_of(answer.await?, self.server.max_output_bytes)
     }
 
-    /// Waits until there is room for an answer as long as it may be. The server is not at fault if there is none, so
-    /// that waiting does not count as its time.
+    /// Reserves room for the longest possible answer. Waiting for room does not count as the server's time, because the
+    /// server is not at fault.
     async fn room(&self) -> SemaphorePermit<'static> {
         let kib = http::max_message_bytes(self.server.max_output_bytes) >> 10;
         let kib = u32::try_from(kib).unwrap_or(ROOM_KIB).min(ROOM_KIB);
@@ -151,7 +151,7 @@ impl McpClient {
         tokio::time::timeout(limit, work).await.map_err(|_| ToolError::TimedOut(limit))?
     }
 
-    /// The session, which is begun if there is none. Whoever comes meanwhile waits for the same one.
+    /// The session. It is started if there is none; concurrent callers wait for the same one.
     async fn session(&self) -> Result<Peer<RoleClient>, ToolError> {
         let mut session = self.session.lock().await;
         if let Some(session) = session.as_ref().filter(|session| !session.is_transport_closed()) {
@@ -170,14 +170,14 @@ impl McpClient {
         // Boxed, because it is far larger than a call and rarely needed.
         let begun = Box::pin(ClientConfig::new(ClientCapabilities::default(), me).serve(transport));
         let begun = begun.await.map_err(failure::of_beginning)?;
-        // It would keep answers for as long as the server likes.
+        // The cache of `rmcp` would keep answers for as long as the server says.
         begun.set_response_cache_config(ClientCacheConfig::disabled()).await;
         tracing::debug!(mcp_server = self.server.label, "a session with an MCP server has begun");
         Ok(session.insert(begun).peer().clone())
     }
 }
 
-/// A list of tools, if it is still good.
+/// The cached list of tools, if it is not too old.
 fn fresh(kept: Option<&(Instant, Arc<[McpTool]>)>) -> Option<Arc<[McpTool]>> {
     kept.filter(|(since, _)| since.elapsed() < TOOLS_KEPT).map(|(_, tools)| tools.clone())
 }

@@ -1,4 +1,4 @@
-//! What an MCP server offers, and what it answers.
+//! The tools of an MCP server, and the results of calls.
 
 use std::borrow::Cow;
 
@@ -10,16 +10,16 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::failure;
 use crate::tools::ToolError;
 
-/// No model can choose among more, and no list may fill the memory.
+/// Tools of one server. No model can choose among more, and a list must not fill the memory.
 const MAX_TOOLS: usize = 1000;
 const MAX_LIST_BYTES: usize = 4 << 20;
 
 /// A tool of an MCP server, in the shape of the `tools` of OpenAI's `mcp_list_tools` items.
 #[derive(Debug, Clone, Serialize)]
 pub struct McpTool {
-    /// What the server calls it.
+    /// Its name at the server.
     pub name: String,
-    /// What it does, for the model.
+    /// Its description, for the model.
     pub description: Option<String>,
     /// The JSON schema of its arguments.
     pub input_schema: Box<RawValue>,
@@ -28,7 +28,7 @@ pub struct McpTool {
 }
 
 impl McpTool {
-    /// How many bytes it takes.
+    /// Its size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let texts = [Some(self.name.as_str()), self.description.as_deref()];
@@ -48,7 +48,7 @@ impl From<Tool> for McpTool {
     }
 }
 
-/// All pages of a server's list of tools, without those that are not allowed.
+/// Lists the allowed tools of a server, from all pages of its list.
 pub async fn list(server: &Peer<RoleClient>, is_allowed: impl Fn(&str) -> bool) -> Result<Vec<McpTool>, ToolError> {
     let (mut tools, mut bytes, mut cursor) = (Vec::new(), 0, None);
     loop {
@@ -71,7 +71,7 @@ pub async fn list(server: &Peer<RoleClient>, is_allowed: impl Fn(&str) -> bool) 
     }
 }
 
-/// The text of a result: its texts, a line each, and whatever else as JSON.
+/// The text of a result: one line for each content block. A block that is not text becomes JSON.
 pub fn text_of(result: CallToolResult, limit: usize) -> Result<String, ToolError> {
     let is_error = result.is_error == Some(true);
     let line = |content| match content {

@@ -29,7 +29,7 @@ pub struct BatchRequestObject {
     row: u32,
     /// `pending`, `in_progress`, `completed`, `failed`, `cancelled` or `expired`.
     state: &'static str,
-    /// Calls made for it so far, of models and of tools; null for requests that take one call, of which it is not kept.
+    /// Calls made for it so far, of models and of tools; null for requests of one call, whose attempts are not kept.
     #[schema(required)]
     attempts: Option<u32>,
     /// Its line in the output or error file, as soon as that is written.

@@ -12,14 +12,14 @@ use crate::domain::batch::Batch;
 use crate::domain::row::shown;
 use crate::storage::rows::RowReader;
 
-/// A request of a batch.
+/// The request that a path names, with its batch.
 struct NamedRequest {
     batch: Batch,
     reader: RowReader,
     row: u32,
 }
 
-/// The request that a path names.
+/// Finds the request that a path names.
 async fn find(app: &App, batch_id: &str, custom_id: &str) -> Result<NamedRequest, ApiError> {
     let batch = app.storage.batch(parse_id(batch_id)?).await?.ok_or_else(|| not_found(batch_id))?;
     let no_request = || {

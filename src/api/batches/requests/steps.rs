@@ -1,4 +1,4 @@
-//! `GET /v1/batches/{batch_id}/requests/{custom_id}/steps`: the calls a request is made of.
+//! `GET /v1/batches/{batch_id}/requests/{custom_id}/steps`: the calls of a request.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,36 +16,36 @@ use crate::domain::response::{Step, StepBody, StepPath, ToolOutput, Turn};
 pub struct StepList {
     /// Always `list`.
     object: &'static str,
-    /// In the order in which they were begun.
+    /// In the order in which they started.
     data: Vec<StepObject>,
 }
 
-/// One call that a request is made of.
+/// One call of a request.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StepObject {
     /// Always `batch.request.step`.
     object: &'static str,
-    /// Where it stands: `2` is the third call of the model, `2.0` the first tool that this call asked for, and, if that
-    /// tool is an agent, `2.0.0` the first call of the agent's own model.
+    /// The path in the tree of steps: `2` is the third call of the model, `2.0` the first tool that the model called in
+    /// that turn, and, if that tool is an agent, `2.0.0` the first call of the agent's own model.
     path: String,
-    /// The step it is part of; null for the request's own calls of its model.
+    /// The path of the step that it is part of; null for the request's own model calls.
     #[schema(required)]
     parent: Option<String>,
     /// `model_call` or `tool_call`.
     r#type: &'static str,
     /// `in_progress`, `completed` or `failed`.
     state: &'static str,
-    /// How often it was begun.
+    /// The number of attempts so far.
     attempts: u32,
-    /// When it was begun last, in seconds since the Unix epoch.
+    /// When its last attempt started, in seconds since the Unix epoch.
     started_at: i64,
     /// How long it took, in milliseconds; null until it has ended.
     #[schema(required)]
     duration_ms: Option<u64>,
-    /// Why its last attempt failed, or what a failed tool said.
+    /// Why its last attempt failed, or the output of a failed tool.
     #[schema(required)]
     error: Option<String>,
-    /// Of a tool: what the model calls it by.
+    /// Of a tool: the id that pairs the call with its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     call_id: Option<String>,
     /// Of a tool: its name.
@@ -54,7 +54,7 @@ pub struct StepObject {
     /// Of a tool: its arguments, as the model wrote them.
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<String>,
-    /// What came of it: of a model, its turn with `model`, `output` and `usage`; of a tool, `output` and `is_error`.
+    /// The result: of a model, its turn with `model`, `output` and `usage`; of a tool, `output` and `is_error`.
     #[schema(required, value_type = Option<Object>)]
     result: Option<StepResult>,
 }
@@ -97,8 +97,8 @@ impl From<Step> for StepObject {
     }
 }
 
-/// Lists the calls that a request is made of, while it runs and until `--steps-retention` after its batch has ended.
-/// Requests that take one call have none.
+/// Lists the calls of a request, while it runs and until `--steps-retention` after its batch has ended. Requests of one
+/// call have no steps.
 ///
 /// An extension of batchwright: OpenAI's API has no such operation.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/requests/{custom_id}/steps", tag = "extensions",

@@ -1,4 +1,4 @@
-//! A chat completion as a turn, with the items that a response has.
+//! Reads a chat completion as a turn, with the output items of a response.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,8 @@ use crate::domain::response::turn::seconds;
 use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
 use crate::domain::row::shown;
 
-/// A chat completion read as the turn it is. `ids` gives the items' ids, and those of calls that have none of their own
-/// or one that a call has already: one before it, or one of earlier turns, whose ids are `used`.
+/// Reads a chat completion as a turn. `ids` provides the ids of the items. It also provides the id of a call that has
+/// none, or whose id is taken: by an earlier call of this turn, or by one of earlier turns, whose ids are `used`.
 ///
 /// # Errors
 /// What is wrong with the answer.
@@ -39,7 +39,7 @@ fn end(choice: &Fields) -> Result<TurnEnd, BadAnswer> {
     match reason.as_deref() {
         Some("length") => Ok(TurnEnd::Incomplete(raw(&json!({ "reason": "max_output_tokens" })))),
         Some("content_filter") => Ok(TurnEnd::Incomplete(raw(&json!({ "reason": "content_filter" })))),
-        // So servers call it when they gave up; what there is of the answer is no answer.
+        // Servers report an answer that they gave up on with these reasons; the part they sent is of no use.
         Some(reason @ ("abort" | "error")) => {
             Err(BadAnswer::MayPass(format!("The upstream broke its answer off: its finish_reason is '{reason}'.")))
         }
@@ -57,7 +57,7 @@ fn items(
     if message.raw("audio").is_some() {
         return Err("The upstream's answer has audio, which a response cannot have.".to_owned());
     }
-    // What was cut off is the last item.
+    // Only the last item was cut off.
     let status = if matches!(end, TurnEnd::Completed) { "completed" } else { "incomplete" };
     let mut items = Vec::new();
     if let Some(text) = reasoning(message)? {
@@ -135,7 +135,7 @@ struct TokenLogprob {
 }
 
 impl TokenLogprob {
-    /// With the bytes of the token, which a response always has and some servers leave out.
+    /// Adds the bytes of the token, which a response always has and some servers leave out.
     fn with_bytes(mut self) -> Self {
         self.bytes = self.bytes.or_else(|| Some(self.token.clone().into_bytes()));
         self.top_logprobs = self.top_logprobs.map(|top| top.into_iter().map(Self::with_bytes).collect());
@@ -143,7 +143,7 @@ impl TokenLogprob {
     }
 }
 
-/// Servers have two names for it; some send both.
+/// The reasoning text. Servers have two names for it; some send both.
 fn reasoning(message: &Fields) -> Result<Option<String>, String> {
     for name in ["reasoning_content", "reasoning"] {
         let text: Option<String> = member(message, name)?;
@@ -203,7 +203,7 @@ struct AnswerFunction {
     arguments: Option<Box<RawValue>>,
 }
 
-/// The calls with their ids, also the one of servers that know no more than one.
+/// The calls with their ids, also the single `function_call` of older servers.
 fn calls(message: &Fields) -> Result<Vec<(Option<String>, AnswerFunction)>, String> {
     #[derive(Deserialize)]
     struct AnswerToolCall {

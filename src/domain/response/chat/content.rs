@@ -1,4 +1,4 @@
-//! What messages and outputs of tools consist of: text, or parts of several kinds.
+//! The content of messages and of tool outputs: text, or parts of several kinds.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -26,7 +26,7 @@ impl ChatContent {
         nodes(at, &json)?.into_iter().map(part).collect::<Result<_, _>>().map(Self::Parts)
     }
 
-    /// As a string if it is one text, which is what chat templates expect of every role but the user.
+    /// The content as a string if it is one text: chat templates expect a string from every role but the user.
     pub(super) fn plain(self) -> Self {
         if let Self::Parts(parts) = &self
             && let [part] = parts.as_slice()
@@ -37,7 +37,7 @@ impl ChatContent {
         self
     }
 
-    /// The refusal, if that is all there is.
+    /// The refusal, if the content has nothing else.
     pub(super) fn refusal(&self) -> Option<&RawValue> {
         match self {
             Self::Parts(parts) if parts.len() == 1 => parts[0].raw("refusal"),
@@ -46,8 +46,7 @@ impl ChatContent {
     }
 }
 
-/// Contents of chat messages as one: their texts with a blank line between them, or their parts if any is not just
-/// text.
+/// Joins the contents of chat messages: their texts with a blank line between them, or all parts if one is not a text.
 pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a RawValue>) -> ChatContent {
     let parts: Vec<Fields> = contents
         .flat_map(|content| {
@@ -75,17 +74,17 @@ fn text_part(text: &RawValue) -> Fields {
     part
 }
 
-/// The text of a part that has nothing else.
+/// The text of a part without other members.
 fn text_of(part: &Fields) -> Option<&RawValue> {
     part.raw("text").filter(|_| part.iter().all(|(name, _)| name == "type" || name == "text"))
 }
 
-/// A part as Chat Completions has it, with the members that both APIs call the same.
+/// A part as Chat Completions has it. Members that both APIs know by the same name are kept.
 fn part(mut part: Node) -> Result<Fields, Unsupported> {
     match part.need_text("type")?.as_str() {
         "input_text" => wrapped(part, "text", |part| part.need("text")),
         "output_text" => {
-            // They are about the text, which the model wrote without them.
+            // These members describe the text; the model does not need them.
             part.forget(&["annotations", "logprobs"]);
             wrapped(part, "text", |part| part.need("text"))
         }

@@ -1,4 +1,4 @@
-//! `instructions` and `input`, item by item, as the messages of a chat.
+//! Translates `instructions` and `input`, item by item, to the messages of a chat.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,10 +19,10 @@ pub(super) fn take(body: &mut Node) -> Result<Vec<Fields>, Unsupported> {
     Ok(with_one_beginning(messages.finish()))
 }
 
-/// The messages with those of the system that they begin with as one: many chat templates take one at most, and only
-/// there.
+/// Joins the system messages at the start into one: many chat templates accept at most one system message, and only at
+/// the start.
 fn with_one_beginning(mut messages: Vec<Fields>) -> Vec<Fields> {
-    // One that has a name, or anything else that is not its text, stays by itself.
+    // A system message with a name, or with any other member, is not joined.
     let joins = |message: &&Fields| {
         message.iter().all(|(name, _)| matches!(name, "role" | "content"))
             && message.raw("role").is_some_and(|role| role.get() == r#""system""#)
@@ -36,7 +36,7 @@ fn with_one_beginning(mut messages: Vec<Fields>) -> Vec<Fields> {
     messages
 }
 
-/// Adds what stands `at` a place of the body: items, or a string that is a message of `role`.
+/// Adds the value at the path `at` of the body: items, or a string, which is a message of `role`.
 fn add_all(at: &str, role: &str, json: Box<RawValue>, messages: &mut Messages) -> Result<(), Unsupported> {
     if is_string(&json) {
         messages.say(message(role, &ChatContent::Text(json)));
@@ -164,7 +164,8 @@ fn add_mcp_call(mut item: Node, messages: &mut Messages) -> Result<(), Unsupport
     Ok(())
 }
 
-/// What an error says: the string it is, or its message, or the texts of its content, or all of it.
+/// The text of an error: the error itself if it is a string, else its message, else the texts of its content, else its
+/// JSON.
 fn error_text(error: &RawValue) -> String {
     #[derive(Deserialize)]
     struct ErrorPart {

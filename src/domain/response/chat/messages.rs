@@ -1,12 +1,12 @@
-//! The messages of a conversation as they come together out of items, which are finer: a message of the assistant is
-//! made of its reasoning, its text and its calls, and is followed by the outputs of all of them.
+//! Builds the messages of a conversation from items, which are smaller: one message of the assistant has the reasoning,
+//! the text and the calls of several items, and the outputs of these calls follow it.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::response::Fields;
 
-/// Messages in the making.
+/// The messages built so far.
 #[derive(Default)]
 pub(super) struct Messages {
     closed: Vec<Fields>,
@@ -51,7 +51,7 @@ impl AssistantMessage {
 }
 
 impl Messages {
-    /// Adds a message of anyone but the assistant.
+    /// Adds a message of another role than the assistant.
     pub(super) fn say(&mut self, message: Fields) {
         self.close();
         self.closed.push(message);
@@ -59,7 +59,7 @@ impl Messages {
 
     /// Adds a message of the assistant.
     pub(super) fn answer(&mut self, message: Fields) {
-        // Text between calls and their outputs belongs to the message of the calls: no message may stand there.
+        // Text between calls and their outputs is put into the message of the calls: no message may stand between them.
         let open = self.open.take_if(|open| open.is_waiting() && open.message.raw("content").is_none());
         match open {
             Some(open) => {

@@ -1,5 +1,5 @@
-//! Asking through the Chat Completions API what was asked of the Responses API. Every member of a request is forwarded
-//! or refused by its name; what is dropped is dropped because it changes nothing about the answer.
+//! Translates between the Responses API and Chat Completions. Every member of a request is forwarded, or refused by
+//! name. A member is dropped only if it does not change the answer.
 
 mod answer;
 mod content;

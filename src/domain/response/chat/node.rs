@@ -1,5 +1,5 @@
-//! An object of a request and where it stands. Its members are taken out one by one, so that what is left over is what
-//! nobody has translated.
+//! An object of a request and its path. The translation takes the members out one by one; the members left over are
+//! those that it does not know.
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -18,7 +18,7 @@ impl Node {
         Self { at: String::new(), fields }
     }
 
-    /// The object that stands `at` a place of the body.
+    /// The object at the path `at` of the body.
     pub(super) fn read(at: String, json: &RawValue) -> Result<Self, Unsupported> {
         match serde_json::from_str(json.get()) {
             Ok(fields) => Ok(Self { at, fields }),
@@ -31,7 +31,7 @@ impl Node {
         self.fields.remove(name).filter(|value| value.get() != "null")
     }
 
-    /// Takes a member out as a value of a type, which is called `expected` if it is of another.
+    /// Takes a member out as a value of type `T`. The error message names the type as `expected`.
     pub(super) fn take_as<T: DeserializeOwned>(
         &mut self,
         name: &str,
@@ -62,19 +62,19 @@ impl Node {
         self.take(name).map_or(Ok(Vec::new()), |value| nodes(&self.place(name), &value))
     }
 
-    /// Takes members out that mean nothing to a model.
+    /// Drops members that do not matter to a model.
     pub(super) fn forget(&mut self, names: &[&str]) {
         for name in names {
             self.fields.remove(name);
         }
     }
 
-    /// The members that are left, for an upstream that may know them.
+    /// The members that are left, to be forwarded: the upstream may know them.
     pub(super) fn rest(self) -> Fields {
         self.fields.without_nulls()
     }
 
-    /// Refuses what is left, which has no counterpart.
+    /// Refuses the members that are left, which have no counterpart.
     pub(super) fn nothing_left(&self) -> Result<(), Unsupported> {
         match self.fields.iter().find(|(_, value)| value.get() != "null") {
             Some((name, _)) => Err(self.without_counterpart(name)),
@@ -82,23 +82,23 @@ impl Node {
         }
     }
 
-    /// Where a member stands in the body.
+    /// The path of a member in the body.
     pub(super) fn place(&self, name: &str) -> String {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
 
-    /// Refuses this object. `message` gets the place where it stands.
+    /// Refuses this object. `message` gets its path.
     pub(super) fn refuse(&self, message: impl FnOnce(&str) -> String) -> Unsupported {
         Unsupported { message: message(&self.at), param: self.at.clone() }
     }
 
-    /// Refuses a member. `message` gets the place where it stands.
+    /// Refuses a member. `message` gets its path.
     pub(super) fn refuse_member(&self, name: &str, message: impl FnOnce(&str) -> String) -> Unsupported {
         let param = self.place(name);
         Unsupported { message: message(&param), param }
     }
 
-    /// Refuses a member for which Chat Completions has nothing.
+    /// Refuses a member without a counterpart in Chat Completions.
     pub(super) fn without_counterpart(&self, name: &str) -> Unsupported {
         self.refuse_member(name, |at| {
             format!("'{at}' cannot be sent to an upstream that has only /v1/chat/completions; leave it out.")
@@ -110,7 +110,7 @@ impl Node {
     }
 }
 
-/// The objects of the array that stands `at` a place of the body.
+/// The objects of the array at the path `at` of the body.
 pub(super) fn nodes(at: &str, json: &RawValue) -> Result<Vec<Node>, Unsupported> {
     let wrong = |_| Unsupported { param: at.to_owned(), message: format!("'{at}' must be an array of objects.") };
     let values: Vec<Box<RawValue>> = serde_json::from_str(json.get()).map_err(wrong)?;
@@ -122,7 +122,7 @@ pub(super) fn is_string(json: &RawValue) -> bool {
     json.get().starts_with('"')
 }
 
-/// A string as it was written, and of anything else a string with its JSON: what the arguments of a call should be.
+/// The value itself if it is a string, else a string with its JSON. The arguments of a call should be such a string.
 pub(super) fn as_string(json: Box<RawValue>) -> Box<RawValue> {
     if is_string(&json) { json } else { raw(json.get()) }
 }

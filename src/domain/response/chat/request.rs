@@ -9,12 +9,12 @@ use super::tools;
 use crate::domain::response::{Fields, Unsupported};
 use crate::domain::row::shown;
 
-/// The Chat Completions body that asks what a Responses body asks.
+/// Translates a Responses body to a Chat Completions body.
 ///
-/// Members that both APIs call the same, and members that neither knows, are in it as they were written.
+/// Members with the same name in both APIs, and members that neither knows, are copied as they were written.
 ///
 /// # Errors
-/// The first member that has no counterpart, or that is not what the API says.
+/// The first member that has no counterpart or the wrong type.
 pub fn request(body: &Fields) -> Result<Fields, Unsupported> {
     let mut body = Node::body(body.clone());
     refuse_what_no_upstream_can_do(&mut body)?;
@@ -42,7 +42,7 @@ pub fn request(body: &Fields) -> Result<Fields, Unsupported> {
 struct Chat(Fields);
 
 impl Chat {
-    /// Sets the member `name`, which says what `from` says in the Responses API.
+    /// Sets the member `name`, the counterpart of `from` in the Responses API.
     fn put(&mut self, name: &str, from: &str, value: Option<&(impl Serialize + ?Sized)>) -> Result<(), Unsupported> {
         let Some(value) = value else { return Ok(()) };
         if self.0.raw(name).is_some() {
@@ -54,7 +54,7 @@ impl Chat {
     }
 }
 
-/// Members about how a response is made and kept, each with the one value that asks for nothing.
+/// Members that no chat request can express, each with the one value that changes nothing.
 const REFUSED: [(&str, &str, &str); 9] = [
     (
         "previous_response_id",

@@ -13,7 +13,7 @@ pub(super) fn take(body: &mut Node) -> Result<Vec<Fields>, Unsupported> {
     body.take_nodes("tools")?.into_iter().map(nested).collect()
 }
 
-/// Takes the choice out of a body. Of the `tools`, nested already, it leaves those that may be chosen.
+/// Takes the choice out of a body, and removes the tools that it does not allow from `tools`, which are nested already.
 pub(super) fn take_choice(body: &mut Node, tools: &mut Vec<Fields>) -> Result<Option<Box<RawValue>>, Unsupported> {
     let Some(choice) = body.take("tool_choice") else { return Ok(None) };
     let choice = if is_string(&choice) {
@@ -30,8 +30,8 @@ pub(super) fn take_choice(body: &mut Node, tools: &mut Vec<Fields>) -> Result<Op
     Ok(chooses.then_some(choice))
 }
 
-/// Leaves the tools that a choice allows, and gives the choice among those. Servers other than OpenAI's know no such
-/// choice.
+/// Removes the tools that a choice of type `allowed_tools` does not allow, and returns the choice among the others.
+/// Only OpenAI's own server knows this type.
 fn allow(mut choice: Node, tools: &mut Vec<Fields>) -> Result<Box<RawValue>, Unsupported> {
     let mode = choice.need_text("mode")?;
     if !matches!(mode.as_str(), "auto" | "required") {
