@@ -52,7 +52,7 @@ impl Timer {
         }
     }
 
-    /// Waits until there is something to do. False when the daemon shutdown.
+    /// Waits until there is something to do. False when the daemon stops.
     pub(super) async fn wait(&mut self) -> bool {
         tokio::select! {
             biased;

@@ -22,7 +22,7 @@ pub trait PermitObserver: Send + Sync {
 /// one waits for something else, and its next call takes one back, before rows that begin.
 #[derive(Clone)]
 pub struct Session<H> {
-    row: Arc<Calls<H>>,
+    calls: Arc<Calls<H>>,
 }
 
 struct Calls<H> {
@@ -37,13 +37,13 @@ impl<H: HttpClient> Session<H> {
     /// A session of `client` with a permit of `limiter`.
     #[must_use]
     pub fn new(client: H, limiter: Limiter, permit: Permit, observer: Option<Arc<dyn PermitObserver>>) -> Self {
-        Self { row: Arc::new(Calls { client, limiter, observer, permit: Mutex::new(Some(permit)) }) }
+        Self { calls: Arc::new(Calls { client, limiter, observer, permit: Mutex::new(Some(permit)) }) }
     }
 
     /// Takes the permit out at the end of the row, if it has one and no call is under way with it.
     #[must_use]
     pub fn take_permit(&self) -> Option<Permit> {
-        self.row.permit.try_lock().ok()?.take()
+        self.calls.permit.try_lock().ok()?.take()
     }
 }
 
@@ -58,20 +58,20 @@ impl<H: HttpClient> Calls<H> {
 
 impl<H: HttpClient> HttpClient for Session<H> {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
-        let mut permit = self.row.permit.lock().await;
-        self.row.acquire(&mut permit).await;
-        self.row.client.post(call).await
+        let mut permit = self.calls.permit.lock().await;
+        self.calls.acquire(&mut permit).await;
+        self.calls.client.post(call).await
     }
 
     async fn acquire_permit(&self) {
-        let mut permit = self.row.permit.lock().await;
-        self.row.acquire(&mut permit).await;
+        let mut permit = self.calls.permit.lock().await;
+        self.calls.acquire(&mut permit).await;
     }
 
     fn release_permit(&self) {
         if let Some(permit) = self.take_permit() {
             drop(permit);
-            self.row.observer.iter().for_each(|observer| observer.released());
+            self.calls.observer.iter().for_each(|observer| observer.released());
         }
     }
 }

@@ -105,7 +105,8 @@ async fn a_broken_batch_is_a_warning_and_the_service_is_ready() {
     hold_the_held(&app);
     let stored = upload(&app, &held(1)).await;
     let id = app.create_batch(&stored.id).await;
-    app.wait_for_status(&id, "in_progress").await;
+    // Not before its row was read: else it is the run loop that cannot read it.
+    eventually("its row to be called", async || (app.upstream.running() == 1).then_some(())).await;
     // It is there and cannot be read: that may pass, so that the batch waits.
     std::fs::remove_file(&stored.content).expect("it is there");
     std::fs::create_dir(&stored.content).expect("it can be made");

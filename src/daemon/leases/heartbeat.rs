@@ -97,6 +97,7 @@ impl<S: Storage> Heartbeat<S> {
         if now == 0 {
             self.held.halt_all();
         } else if before == 0 {
+            // The claim loop waits for a share.
             self.shared.wakeup.wake();
         }
     }

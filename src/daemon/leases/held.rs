@@ -72,7 +72,7 @@ impl HeldLeases {
         let unknown: Vec<FencedLease> =
             in_database.iter().map(|held| held.lease).filter(|lease| !leases.contains_key(lease)).collect();
         unclaimed.retain(|lease, _| unknown.contains(lease));
-        // A claim that has just committed is not noted here yet: only what stays unknown is a unclaimed.
+        // A claim that has just committed is not noted here yet: only a lease that stays unknown is unclaimed.
         unknown
             .into_iter()
             .filter(|lease| now.duration_since(*unclaimed.entry(*lease).or_insert(now)) >= UNCLAIMED_AFTER)

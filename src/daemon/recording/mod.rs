@@ -30,3 +30,31 @@ pub(super) async fn guard(
         shutdown.abort.cancel();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_stops_the_daemon_and_lets_nobody_wait_for_what_is_lost() {
+        let (outbox, shutdown) = (Outbox::new(), Shutdown::default());
+        let mut waiting = Box::pin(outbox.flush());
+        assert!(waiting.as_mut().now_or_never().is_none(), "nothing is recorded");
+
+        guard("test", async { panic!("a fault made for a test") }, || outbox.abandon(), shutdown.clone()).await;
+
+        assert!(waiting.now_or_never().is_some());
+        assert!(shutdown.stopping.is_cancelled() && shutdown.abort.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn an_end_in_order_stops_nothing() {
+        let shutdown = Shutdown::default();
+
+        guard("test", async {}, || panic!("nothing is lost"), shutdown.clone()).await;
+
+        assert!(!shutdown.stopping.is_cancelled());
+    }
+}

@@ -19,8 +19,9 @@ const LANES_OF_A_MODEL: u32 = 16;
 /// Lapsed leases looked at together.
 const LAPSED: u32 = 256;
 
-/// Claims until the daemon shutdown.
+/// Claims until the daemon stops.
 pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut timer: Timer) {
+    let stopping = timer.stop().clone();
     let mut looked_for_lapsed = None;
     loop {
         let ready = async {
@@ -31,10 +32,10 @@ pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut tim
         };
         tokio::select! {
             biased;
-            () = timer.stop().cancelled() => return,
+            () = stopping.cancelled() => return,
             () = ready => {}
-            // Nothing is wrong with a loop that waits.
-            () = tokio::time::sleep(LOOK_EVERY) => {
+            // Nothing is wrong with a loop that waits for its share of the calls, or for the database.
+            _ = timer.wait() => {
                 timer.report(Ok(()));
                 continue;
             }

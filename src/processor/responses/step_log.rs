@@ -128,6 +128,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use async_trait::async_trait;
+    use futures::FutureExt as _;
 
     use super::*;
     use crate::domain::ids::{BatchId, LeaseId, RequestId};
@@ -190,5 +191,17 @@ mod tests {
         assert_eq!(told[0], Ok(()));
         assert!(matches!(told[1], Err(NotKept::Refused(_))), "{told:?}");
         assert_eq!(told[2], Err(NotKept::NotToBeRun));
+    }
+
+    #[tokio::test]
+    async fn a_step_that_nobody_keeps_fails_no_row() {
+        let log = StepLog::default();
+        let mut waits = Box::pin(log.ended(entry(0).0.write));
+        assert!(waits.as_mut().now_or_never().is_none(), "nobody has kept it");
+
+        log.abandon();
+
+        assert_eq!(waits.await, Err(NotKept::NotToBeRun));
+        assert_eq!(log.ended(entry(0).0.write).await, Err(NotKept::NotToBeRun));
     }
 }
