@@ -1,4 +1,4 @@
-//! One row on its way to an outcome: attempts through the processor, judged, until one counts.
+//! One attempt of a row: the processor runs it, and the retry policy judges the end.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use futures::FutureExt as _;
 use super::RowRunner;
 use super::queue::{Cancellation, QueuedRow};
 use crate::domain::line;
-use crate::domain::outcome::FailureReason;
-use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
+use crate::domain::outcome::{Answer, FailureReason};
+use crate::domain::request::{CancellationReason, Claimed, Failed, Request, RequestCompletionResult};
 use crate::domain::retry::Verdict;
 use crate::fault;
 use crate::processor::{CancellationFuture, RequestProcessor};
@@ -19,9 +19,9 @@ use crate::upstream::{HttpClient, Session};
 
 /// What an attempt came to.
 pub(super) enum Attempted {
-    /// The outcome was handed to the recorder, or the row is not to be run here any more and stays owed.
+    /// The outbox has the outcome, or the row was cancelled here and stays owed.
     Done,
-    /// The row is to be tried again when it is due.
+    /// The row has another attempt when that is due.
     ToBeTriedAgain(Box<QueuedRow>),
 }
 
@@ -68,7 +68,8 @@ where
                 Verdict::Fail => failed.state.reason,
                 Verdict::RetryAt(at) => {
                     metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
-                    tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
+                    let reason = failed.state.reason.code();
+                    tracing::debug!(request_id = %row.id, attempt, reason, "request will be tried again");
                     let request = failed.retry(at);
                     let again = QueuedRow { row, request, cancellation, waiting, place: None, share, open };
                     return Attempted::ToBeTriedAgain(Box::new(again));
@@ -83,15 +84,15 @@ where
 }
 
 enum ProcessingEnd {
-    Completed(crate::domain::outcome::Answer),
-    Failed(Request<crate::domain::request::Failed>),
+    Completed(Answer),
+    Failed(Request<Failed>),
     /// The processor ended without giving the request back.
     GaveUp(FailureReason),
     Canceled,
 }
 
 impl ProcessingEnd {
-    /// Whether the upstream answered, if that can be told.
+    /// Whether the upstream answered; `None` if the end does not show it.
     fn shows_an_answer(&self) -> Option<bool> {
         match self {
             Self::Completed(_) => Some(true),
@@ -126,7 +127,8 @@ where
     }
 }
 
-/// Two reasons, one future: a halted lease is the user's doing unless the daemon itself is stopping.
+/// Resolves with the reason when the row is cancelled. A halted lease means that a user cancelled the batch, unless the
+/// daemon aborts all its leases.
 fn called_off(cancellation: Arc<Cancellation>) -> CancellationFuture {
     Box::pin(async move {
         cancellation.lease.cancelled().await;

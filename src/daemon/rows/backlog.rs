@@ -1,11 +1,11 @@
-//! Rows that this daemon has leased and not begun, lane by lane: what the claim loop tops up.
+//! Rows that this daemon has leased and not begun. The claim loop refills them.
 //!
-//! Each lane has a backlog of its own, so that a lane whose rows do not begin keeps no other from being claimed.
+//! Each lane has a backlog of its own, so that the daemon goes on claiming other lanes while the rows of one do not begin.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -13,62 +13,64 @@ use tokio::time::Instant;
 
 use crate::domain::ids::BatchId;
 use crate::domain::lease::OpenLane;
+use crate::sync::lock;
 
-/// Models that may have rows waiting here. Others wait until one of them has none.
+/// Models that may have rows waiting here. The lanes of other models are claimed when one of them has none.
 const MODELS: usize = 64;
-/// Reads of a lane whose rows wait, so that no worker waits for the disk. A read is small, or one long row.
+/// Reads of a lane whose rows may wait, so that no worker waits for the disk. A read is small, or one long row.
 const READS_AHEAD: usize = 4;
-/// No lease is larger: what a crash makes others wait for is bounded.
+/// Most rows of a lease. It bounds how many rows wait for a takeover after a crash.
 const MAX_LEASE: usize = 10_000;
-/// No lease is smaller, unless its lane is: each costs a few statements.
+/// Fewest rows of a lease, unless its lane has fewer: each lease costs a few statements.
 const MIN_LEASE: usize = 16;
 
 /// The rows of one batch that go to one model.
 type LaneKey = (BatchId, Arc<str>);
 
-/// The backlogs of all lanes in this daemon's hands.
+/// The backlogs of all lanes of which this daemon holds leases.
 #[derive(Default)]
 pub(super) struct Backlogs {
     lanes: Mutex<HashMap<LaneKey, Weak<Backlog>>>,
-    /// Told when a backlog becomes short, for a claim loop that waits for that.
+    /// Notified when a backlog becomes short. The claim loop waits for it.
     short: Arc<Notify>,
 }
 
-/// The backlog of one lane. It lasts as long as one of the lane's leases is held here.
+/// The backlog of one lane. It lasts as long as this daemon holds one of the lane's leases.
 pub(super) struct Backlog {
     /// Rows that are leased and not begun.
     waiting: AtomicUsize,
-    /// Rows begun since the lane came here.
+    /// Rows begun since the backlog was made.
     begun: AtomicUsize,
-    /// When fewer wait, the backlog is short. Written by the claim loop.
+    /// The backlog is short when fewer rows than this wait. Written by the claim loop.
     mark: AtomicUsize,
     pace: Mutex<Pace>,
+    /// One permit for each read whose rows may wait.
     reads: Arc<Semaphore>,
     short: Arc<Notify>,
 }
 
-/// A row that was leased and has not begun. Dropped without having begun, it is let go.
+/// A row that was leased and has not begun. Its drop takes it off the backlog.
 pub(super) struct Waiting(Option<Arc<Backlog>>);
 
-/// How the backlogs stand at one moment, for the claim loop to choose by.
+/// The state of the backlogs at one moment, by which the claim loop chooses a lane.
 pub(super) struct Survey {
     lanes: HashMap<LaneKey, Standing>,
     /// Rows that wait, for each model that has any.
     models: HashMap<Arc<str>, usize>,
-    /// How many rows a lane gets that has no backlog here.
+    /// How many rows to claim of a lane that has no backlog here.
     first: usize,
-    /// How many waiting rows of a model are enough to be taken over.
+    /// With so many rows of a model waiting, its lapsed leases are left to other daemons.
     enough: usize,
 }
 
 struct Standing {
     waiting: usize,
-    /// About the rows that begin in a second.
+    /// An estimate of the rows that begin in a second, and what the backlog is filled up to.
     rows_a_second: usize,
 }
 
 impl Backlogs {
-    /// The backlog of a lane, with `rows` more that were leased.
+    /// Adds leased rows to the backlog of their lane, and returns it.
     pub(super) fn add(&self, batch: BatchId, model: &str, rows: usize) -> Arc<Backlog> {
         let mut lanes = self.lock();
         lanes.retain(|_, backlog| backlog.strong_count() > 0);
@@ -82,8 +84,8 @@ impl Backlogs {
         backlog
     }
 
-    /// How things stand with so many calls that may run at once. A lane has rows for about a second, and at least its part
-    /// of four for each call.
+    /// The state of the backlogs under a limit of `permits`. A lane is filled up with the rows of about a second, and at
+    /// least with its equal part of four rows for each permit.
     pub(super) fn survey(&self, permits: usize) -> Survey {
         let held: Vec<_> = {
             let lanes = self.lock();
@@ -95,7 +97,7 @@ impl Backlogs {
         let least = part_of(held.len());
         for (lane, backlog) in held {
             let rows_a_second = backlog.rows_a_second().max(least);
-            // Before it is looked how many wait: what begins in between is told.
+            // Stored before the waiting rows are counted: rows that begin in between notify the claim loop.
             backlog.mark.store(rows_a_second / 2 + 1, SeqCst);
             let waiting = backlog.waiting.load(SeqCst);
             if waiting > 0 {
@@ -106,25 +108,25 @@ impl Backlogs {
         survey
     }
 
-    /// Waits until a backlog has become short, if none has since this was last called.
+    /// Waits until a backlog is short. Returns at once if one became short since the last call.
     pub(super) async fn until_short(&self) {
         self.short.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Weak<Backlog>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lanes)
     }
 }
 
 impl Survey {
-    /// How many rows to claim of a lane now; `None` if it has enough, or if too many models have rows waiting.
+    /// How many rows to claim of a lane; `None` if it has enough, or if too many models have rows waiting.
     pub(super) fn wanted(&self, lane: &OpenLane) -> Option<u32> {
         let rows = self.wanted_of(lane.batch_id, &lane.model)?;
         Some(u32::try_from(rows.min(MAX_LEASE)).expect("bounded").min(lane.waiting()))
     }
 
-    /// Whether to take over a lease on rows of a batch that go to a model. It may have any number of rows, so that a model
-    /// of which enough wait here is left to others.
+    /// Whether to take over a lease of a lane. A lapsed lease has any number of rows up to the largest, so it is left to
+    /// other daemons if enough rows of its model wait here.
     pub(super) fn takes_over(&self, batch: BatchId, model: &Arc<str>) -> bool {
         self.models.get(model).is_none_or(|waiting| *waiting < self.enough) && self.wanted_of(batch, model).is_some()
     }
@@ -139,7 +141,7 @@ impl Survey {
         }
     }
 
-    /// Rows that wait here for the lane's model, and of the lane itself.
+    /// How many rows wait here of the lane's model, and how many of the lane itself.
     pub(super) fn waiting(&self, lane: &OpenLane) -> (usize, usize) {
         let of_lane = self.lanes.get(&(lane.batch_id, lane.model.clone())).map_or(0, |standing| standing.waiting);
         (self.models.get(&lane.model).copied().unwrap_or(0), of_lane)
@@ -153,33 +155,33 @@ impl Backlog {
         Self { waiting, begun, mark, pace: Mutex::new(Pace::new()), reads, short }
     }
 
-    /// Waits until the rows of one more read have room.
+    /// Waits for a place for the rows of one more read. The last of them gives it back.
     pub(super) async fn room(&self) -> Arc<OwnedSemaphorePermit> {
         Arc::new(self.reads.clone().acquire_owned().await.expect("the semaphore is never closed"))
     }
 
-    /// One of the rows that wait, to be counted by itself from now on.
+    /// Turns one of the waiting rows into a value that takes itself off the backlog.
     pub(super) fn row(self: &Arc<Self>) -> Waiting {
         Waiting(Some(self.clone()))
     }
 
-    /// Notes that rows do not wait any more.
+    /// Takes rows off the backlog.
     pub(super) fn let_go(&self, rows: usize) {
         let before = self.waiting.fetch_sub(rows, SeqCst);
         let mark = self.mark.load(SeqCst);
-        // Once for each time that it becomes short: this runs for every row.
+        // Only the row that makes it short notifies: this runs for every row.
         if before >= mark && before - rows < mark {
             self.short.notify_one();
         }
     }
 
     fn rows_a_second(&self) -> usize {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).rows_a_second(self.begun.load(Relaxed))
+        lock(&self.pace).rows_a_second(self.begun.load(Relaxed))
     }
 }
 
 impl Waiting {
-    /// Notes that the row begins; only the first attempt does.
+    /// Counts the row as begun, at its first attempt.
     pub(super) fn begin(&mut self) {
         if let Some(backlog) = self.0.take() {
             backlog.begun.fetch_add(1, Relaxed);
@@ -199,6 +201,7 @@ impl Drop for Waiting {
 /// How many rows of a lane begin in a second.
 struct Pace {
     rows_a_second: f64,
+    /// When the pace was measured last, and how many rows had begun then.
     measured: (Instant, usize),
 }
 

@@ -1,4 +1,5 @@
-//! Keeping the daemon supplied: leases taken over or claimed, about as many rows of each lane as start within a second.
+//! The claim loop: takes over lapsed leases and claims ranges of lanes, about as many rows of each lane as begin within a
+//! second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +12,14 @@ use crate::domain::lease::Lease;
 use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
 
-/// How often to look for work that nobody announced: lanes of other replicas' batches, and leases of dead daemons.
+/// How often the loop looks for work of which no wakeup tells: lanes of other replicas' batches, and leases of dead
+/// daemons.
 pub(in crate::daemon) const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Lanes looked at for one claim, by deadline, and how many of them may be of one model.
+/// Lanes read for one claim, by deadline.
 const LANES: u32 = 1024;
+/// How many of the lanes, or of the lapsed leases, may be of one model.
 const LANES_OF_A_MODEL: u32 = 16;
-/// Lapsed leases looked at together.
+/// Lapsed leases read together.
 const LAPSED: u32 = 256;
 
 /// Claims until the daemon stops.
@@ -34,7 +37,7 @@ pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut tim
             biased;
             () = stopping.cancelled() => return,
             () = ready => {}
-            // Nothing is wrong with a loop that waits for its share of the calls, or for the database.
+            // A loop that waits for its share of the calls, or for the database, is well.
             _ = timer.wait() => {
                 timer.report(Ok(()));
                 continue;
@@ -61,43 +64,50 @@ pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut tim
     }
 }
 
-/// Takes over lapsed leases, or claims one, and starts what it has. False if there was none to be had, or none is wanted.
+/// Claims a range of a lane and starts its lease, after it has taken over lapsed leases if it is to look for them. False
+/// if no lane has rows, or if this daemon wants none.
 async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) -> Result<bool> {
-    let (storage, me) = (&supply.shared.storage, supply.shared.id);
     if look_for_lapsed {
-        for lapsed in storage.lapsed_leases(me, LANES_OF_A_MODEL, LAPSED).await? {
-            // What is too much for this daemon is left to others.
-            let survey = supply.backlogs.survey(supply.limiter.limit());
-            if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
-                continue;
-            }
-            match storage.take_over(lapsed.lease, me).await {
-                Ok(Some(lease)) => {
-                    let (lease_id, batch_id, token) = (lease.id, lease.batch_id, lease.token);
-                    tracing::info!(%lease_id, %batch_id, token, "lease taken over");
-                    start(supply, lease);
-                }
-                Ok(None) => {}
-                // One that cannot be read keeps no other. As a lease that nobody runs it is given back.
-                Err(error) if !error.is_outage() => {
-                    tracing::error!(lease_id = %lapsed.lease.id, error = chain(&error), "a lease could not be taken over");
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        take_over_lapsed(supply).await?;
     }
+    let (storage, me) = (&supply.shared.storage, supply.shared.id);
     let lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
     let survey = supply.backlogs.survey(supply.limiter.limit());
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
-    // `None`: somebody else moved the cursor. Looking again finds where it is.
+    // `None`: another daemon has claimed of the lane meanwhile. The next look finds how far.
     if let Some(lease) = storage.claim(lane, rows, me).await? {
         start(supply, lease);
     }
     Ok(true)
 }
 
+async fn take_over_lapsed<S: Storage>(supply: &Arc<Supply<S>>) -> Result<()> {
+    let (storage, me) = (&supply.shared.storage, supply.shared.id);
+    for lapsed in storage.lapsed_leases(me, LANES_OF_A_MODEL, LAPSED).await? {
+        let survey = supply.backlogs.survey(supply.limiter.limit());
+        if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
+            continue;
+        }
+        match storage.take_over(lapsed.lease, me).await {
+            Ok(Some(lease)) => {
+                let (lease_id, batch_id, token) = (lease.id, lease.batch_id, lease.token);
+                tracing::info!(%lease_id, %batch_id, token, "lease taken over");
+                start(supply, lease);
+            }
+            Ok(None) => {}
+            // The others are still taken over. If the database has this one as taken, the heartbeat gives it back.
+            Err(error) if !error.is_outage() => {
+                let lease_id = lapsed.lease.id;
+                tracing::error!(%lease_id, error = chain(&error), "a lease could not be taken over");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 fn start<S: Storage>(supply: &Arc<Supply<S>>, lease: Lease) {
-    // A child: the daemon's abort halts every lease.
+    // A child token: when the daemon aborts, every lease is halted.
     let halt = supply.shared.shutdown.abort.child_token();
     supply.held.take(lease.fenced(), halt.clone());
     let backlog = supply.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);

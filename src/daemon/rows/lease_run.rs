@@ -1,4 +1,4 @@
-//! Running one lease: reading its rows, starting them as capacity allows, giving back what was not run.
+//! Running one lease: its rows are read and queued as workers take them, and what did not run is given back.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::backlog::Backlog;
 use super::queue::{Cancellation, QueuedRow};
 use super::{ClaimedRow, Supply, unreadable};
+use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::DutyError;
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
@@ -21,19 +22,20 @@ use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
-use crate::storage::Storage;
 use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
+use crate::storage::{Storage, StorageError};
 use crate::telemetry::chain;
 
-/// How often a row may be under way alone when its daemon dies.
+/// How often a row may run alone and have its daemon die. After that it is failed as a poison row.
 const MAX_QUARANTINE_TRIES: u32 = 3;
-/// A daemon that something else kills as soon as it has started never gets to try a row, so that the row is not blamed.
+/// A daemon tries no row of a quarantined lease before it has run for so long: what kills daemons at their start is no
+/// row's fault.
 const MIN_UPTIME: Duration = Duration::from_secs(2);
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
-/// Runs a lease to its end. `halt` is cancelled when its rows are not to be run here any more. `backlog` counts them all.
+/// Runs a lease to its end. `halt` is cancelled when this daemon must not run its rows any more. `backlog` counts them all.
 pub(super) async fn run<S: Storage>(
     supply: Arc<Supply<S>>,
     lease: Lease,
@@ -54,10 +56,10 @@ pub(super) async fn run<S: Storage>(
         lease,
         supply: supply.clone(),
     };
-    // A panic is a failure like others: the lease must end.
+    // A panic counts as a failure, so that the lease ends.
     let started = AssertUnwindSafe(run.start_rows()).catch_unwind().await;
     if let Err(error) = started.unwrap_or_else(|_| Err("reading its rows panicked".into())) {
-        // Its rows count as waiting until it is given back: meanwhile no more of the lane is claimed.
+        // The rows stay in the backlog until the lease is given back, so that the loop claims no more of the lane.
         unreadable::lease_failed(&supply.shared, &supply.unreadable, &run.lease, error, &run.cancellation).await;
     }
     run.end().await;
@@ -68,7 +70,7 @@ struct LeaseRun<S> {
     lease: Lease,
     cancellation: Arc<Cancellation>,
     model: Arc<str>,
-    /// The rows that are with the workers, or wait for one.
+    /// One token for each row that waits in the queue or that a worker has.
     open: TaskTracker,
     backlog: Arc<Backlog>,
     /// Rows of the backlog that have not been handed to the queue.
@@ -82,7 +84,7 @@ impl<S: Storage> LeaseRun<S> {
         let input = input.ok_or("the batch's input file is not in the database")?;
         let reader = RowReader::new(supply.shared.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
-        // What killed a holder was among the rows it had begun, and so is among the first.
+        // A row that killed the holder was one of those under way, which are among the first of those that are owed.
         let alone = if self.lease.is_suspect() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
         for entry in &entries[..alone] {
             if !self.run_in_quarantine(&reader, entry).await? {
@@ -112,8 +114,8 @@ impl<S: Storage> LeaseRun<S> {
         }
     }
 
-    /// Runs one row of a suspect lease and has it recorded, while no other of a suspect lease runs. One that has been
-    /// under way so when its daemon died, several times, is failed. False if the lease is not to be run any more.
+    /// Runs one row of a suspect lease and has it recorded, while no other row of a suspect lease runs. Fails it as a
+    /// poison row if its daemon died too often. False if this daemon must not run the lease any more.
     async fn run_in_quarantine(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, DutyError> {
         let supply = self.supply.clone();
         let _alone = tokio::select! {
@@ -145,7 +147,7 @@ impl<S: Storage> LeaseRun<S> {
         Ok(true)
     }
 
-    /// Fails a poison row: its daemon died each time it ran alone.
+    /// Records a poison row as failed.
     async fn fail_poison_row(&mut self, lines: Vec<(u32, Bytes)>) {
         self.backlog.let_go(lines.len());
         self.not_queued -= lines.len();
@@ -160,7 +162,7 @@ impl<S: Storage> LeaseRun<S> {
         }
     }
 
-    /// The rows of the lease without an entry in the ledger. Only a lease that somebody held before can have others.
+    /// The rows of the lease that are owed. The ledger has rows only of a lease that was held before.
     async fn owed_entries(&mut self, reader: &RowReader) -> Result<Vec<IndexEntry>, DutyError> {
         let mut entries = reader.entries(self.lease.first..self.lease.last).await?;
         if self.lease.token > 1 {
@@ -168,16 +170,26 @@ impl<S: Storage> LeaseRun<S> {
             entries.retain(|entry| !recorded.contains(entry.row));
             let owed = u32::try_from(entries.len()).expect("a lease has no more rows than its range");
             if owed == 0 || owed != self.lease.owed {
-                tracing::error!(lease_id = %self.lease.id, batch_id = %self.lease.batch_id, counted = self.lease.owed, owed,
-                    "a lease did not count what it owes as its ledger does; the ledger holds");
-                self.supply.shared.storage.correct_owed(self.lease.fenced(), owed).await?;
-                // The counters may differ as well, and nothing may be left to record that would show it.
-                self.supply.shared.storage.recount(self.lease.batch_id, self.supply.shared.clock.now()).await?;
+                self.correct_owed(owed).await?;
             }
             self.backlog.let_go(self.not_queued - entries.len());
             self.not_queued = entries.len();
         }
         Ok(entries)
+    }
+
+    /// Sets what the lease says it owes to what the ledger says.
+    async fn correct_owed(&self, owed: u32) -> Result<(), StorageError> {
+        let Lease { id: lease_id, batch_id, owed: counted, .. } = self.lease;
+        tracing::error!(
+            %lease_id, %batch_id, counted, owed,
+            "a lease did not count what it owes as its ledger does; the ledger holds"
+        );
+        let DaemonCore { storage, clock, .. } = &*self.supply.shared;
+        storage.correct_owed(self.lease.fenced(), owed).await?;
+        // The batch's counters may be wrong too, and a lease that owes nothing records nothing that would show it.
+        storage.recount(batch_id, clock.now()).await?;
+        Ok(())
     }
 
     /// Hands the rows of one read to the workers.
@@ -219,15 +231,15 @@ impl<S: Storage> LeaseRun<S> {
         }))
     }
 
-    /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. Of a lease whose
-    /// every row is recorded nothing is left to give.
+    /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. A lease whose every row
+    /// is recorded is gone from the database before that.
     async fn end(self) {
         let supply = &self.supply;
         self.open.close();
         tokio::select! {
             () = self.open.wait() => {}
             () = self.cancellation.cancelled() => {
-                // Those that no worker has taken are left owed; the calls under way end or are aborted.
+                // Rows that no worker has taken stay owed; the calls under way end or are aborted.
                 supply.queue.leave(self.lease.fenced());
                 self.open.wait().await;
             }
@@ -235,7 +247,7 @@ impl<S: Storage> LeaseRun<S> {
         self.backlog.let_go(self.not_queued);
         supply.outbox.flush().await;
         if let Err(error) = supply.shared.storage.give_back(self.lease.fenced()).await {
-            // The heartbeat finds that nobody runs it, and tries again.
+            // The heartbeat finds that no task runs the lease, and tries again.
             tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
         }
         supply.held.end(self.lease.fenced());

@@ -1,6 +1,8 @@
-//! A row's way through a daemon: `claim` leases a range of a lane, `lease_run` reads its rows into the `queue`, a `worker`
-//! takes them one after the other, and each `attempt` ends in the outbox, in the queue again, or in nothing if the row was
-//! called off.
+//! The way of a row through a daemon.
+//!
+//! `claim` leases a range of a lane, and `lease_run` reads its rows into the `queue`. A `worker` takes one row after the
+//! other and makes an `attempt`. An attempt ends with an outcome in the outbox or with the row in the queue again; an
+//! attempt that is cancelled leaves the row owed.
 
 mod attempt;
 mod backlog;
@@ -35,17 +37,14 @@ pub(super) use worker::Workers;
 
 use backlog::Backlogs;
 
-/// Rows that may wait for another attempt, for each permit: what bounds their memory.
-const WAITING_PER_PERMIT: usize = 3;
-
-/// Which row, and by what right it is run.
+/// A row and the lease by which this daemon runs it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClaimedRow {
     pub(super) id: RequestId,
     pub(super) lease: FencedLease,
 }
 
-/// What claims leases and reads their rows into the queue.
+/// Claims leases and reads their rows into the queue.
 pub(super) struct Supply<S> {
     shared: Arc<DaemonCore<S>>,
     held: Arc<HeldLeases>,
@@ -55,13 +54,13 @@ pub(super) struct Supply<S> {
     outbox: Arc<Outbox>,
     backlogs: Backlogs,
     unreadable: Items<BatchId>,
-    /// For whoever runs a row of a quarantined lease: one at a time, so that a death has one cause.
+    /// One permit, held while a row of a quarantined lease runs, so that a death of the daemon has one cause.
     quarantine: Semaphore,
     /// The tasks that run leases.
     runs: TaskTracker,
 }
 
-/// What runs rows.
+/// Runs rows.
 pub(super) struct RowRunner<S, H, P> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) validity: Arc<LeaseValidity>,

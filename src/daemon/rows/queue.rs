@@ -1,15 +1,16 @@
 //! Rows that were read and wait for a worker: a queue for each model, and in it one for each batch.
 //!
-//! A worker with a permit takes a row of the model with the fewest under way, and of that model's batch with the fewest:
-//! where more rows wait than can run, models share the calls evenly, and batches share those of their model.
+//! A worker with a permit takes a row of the model with the fewest rows under way, and of that model's batch with the
+//! fewest. So models share the calls evenly when more rows wait than can run, and batches share those of their model.
 //!
-//! A model that has not answered yet, or whose last call found no server, may be one that hangs. It leaves an eighth of
-//! the calls that others do not use to models to come, at least one of four, so that these never wait for its time-outs.
+//! A model that has not answered yet, or whose last call had no answer, may hang. Of the calls that other models do not
+//! use it leaves an eighth free, and at least one if there are four, for models whose first rows come later: these never
+//! wait for the time-outs of a model that hangs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,12 @@ use crate::domain::ids::BatchId;
 use crate::domain::lease::FencedLease;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
+use crate::sync::lock;
 use crate::upstream::PermitObserver;
 
-/// Of fewer calls none is left unused for models to come.
+/// With fewer permits than this, a model that does not answer may use all of them.
 const FEW: usize = 4;
-/// Models that are remembered although none of their rows is here.
+/// Models that the queue remembers although it has none of their rows.
 const IDLE_MODELS: usize = 256;
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
@@ -35,7 +37,8 @@ pub(super) struct QueuedRow {
     pub(super) cancellation: Arc<Cancellation>,
     /// Its place in the backlog of its lane, until it begins.
     pub(super) waiting: Waiting,
-    /// What it takes up while it waits: a share of its read, or a place among the rows that wait for another attempt.
+    /// Bounds how many rows wait: the rows of one read share a place, and a row that waits for another attempt has one of
+    /// its own.
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
     pub(super) share: Option<Arc<PermitShare>>,
@@ -44,7 +47,7 @@ pub(super) struct QueuedRow {
 }
 
 impl QueuedRow {
-    /// Waits until the row's next attempt is due; `None` if it is called off before.
+    /// Waits until the row's next attempt is due; `None` if the row is cancelled before.
     pub(super) async fn until_due(self, clock: &Clock) -> Option<Self> {
         let wait = self.request.state.not_before.map(|at| at.since(clock.now())).unwrap_or_default();
         tokio::select! {
@@ -55,23 +58,23 @@ impl QueuedRow {
     }
 }
 
-/// The ways in which the rows of a lease are called off. Shared by its rows: a token's own clones take a lock.
+/// The tokens that cancel the rows of a lease. The rows share one value, because a clone of a token takes a lock.
 pub(super) struct Cancellation {
-    /// The rows are not to be run here any more.
+    /// Cancelled when this daemon must not run the rows any more.
     pub(super) lease: CancellationToken,
-    /// Nothing more is started.
+    /// Cancelled when the daemon starts nothing more.
     pub(super) stopping: CancellationToken,
-    /// The daemon aborts what is left; this cancels `lease` too.
+    /// Cancelled when the daemon aborts the rows under way; `lease` is cancelled with it.
     pub(super) abort: CancellationToken,
 }
 
 impl Cancellation {
-    /// Whether no further attempt is to be started.
+    /// Whether workers must start no further attempt.
     pub(super) fn is_cancelled(&self) -> bool {
         self.lease.is_cancelled() || self.stopping.is_cancelled()
     }
 
-    /// Resolves when no further attempt is to be started.
+    /// Resolves when workers must start no further attempt.
     pub(super) async fn cancelled(&self) {
         tokio::select! {
             () = self.lease.cancelled() => {}
@@ -83,11 +86,11 @@ impl Cancellation {
 /// Where leases put their rows and workers take them.
 pub(in crate::daemon) struct Queue {
     state: Mutex<State>,
-    /// One permit for each row, and one too many for each that was taken out by [`Queue::leave`].
+    /// One permit for each row, and one too many for each that [`Queue::leave`] has taken out.
     filled: Semaphore,
-    /// Workers that know of rows of which none may begin.
+    /// Workers that wait although the queue has rows, because none of these may begin.
     held_back: AtomicUsize,
-    /// Told when a row that was held back may begin.
+    /// Notified when a row that was held back may begin.
     may_begin: Notify,
 }
 
@@ -97,21 +100,21 @@ pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 #[derive(Default)]
 struct State {
     models: Vec<ModelQueue>,
-    /// Calls that may run at once.
     permits: usize,
-    /// Rows that workers have.
+    /// Rows under way that have not released their permit.
     running: usize,
-    /// How many rows were taken so far.
+    /// How many rows workers took so far: the clock of `served`.
     taken: u64,
 }
 
 struct ModelQueue {
     name: Arc<str>,
     batches: Vec<BatchQueue>,
-    /// Rows that workers have.
+    /// Rows under way that have not released their permit.
     running: usize,
-    /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
+    /// `taken` when a worker took a row last: of two models with as many under way, the one served earlier is next.
     served: u64,
+    /// Whether the last call of the model had an answer. Written by the rows under way.
     answers: Arc<AtomicBool>,
 }
 
@@ -140,7 +143,7 @@ impl State {
         &mut batches[no]
     }
 
-    /// The model and the batch of the row that is next, by their places. `Err` if rows wait and none may begin.
+    /// The positions of the next row's model and batch. `Err` if rows wait and none may begin.
     fn next(&self) -> Result<Option<(usize, usize)>, HeldBack> {
         match self.next_of(|model| self.may_begin(model)) {
             None if self.next_of(|_| true).is_some() => Err(HeldBack),
@@ -148,7 +151,7 @@ impl State {
         }
     }
 
-    /// The same among the models that are chosen.
+    /// The positions of the next row's model and batch, among the models for which `chosen` is true.
     fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<(usize, usize)> {
         let has_rows = |model: &ModelQueue| model.batches.iter().any(|batch| !batch.rows.is_empty());
         let models = self.models.iter().enumerate().filter(|(_, model)| has_rows(model) && chosen(model));
@@ -172,7 +175,7 @@ impl State {
         model.batches[batch].rows.pop_front()
     }
 
-    /// Counts a row under way more or less.
+    /// Adds `change` to the rows under way, of all models, of this one and of this batch.
     fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
         let is_over = {
             let batch = self.batch(model, id);
@@ -188,7 +191,7 @@ impl State {
         }
     }
 
-    /// Forgets batches of which nothing is here.
+    /// Forgets batches that have no row waiting and none under way.
     fn tidy(&mut self) {
         for model in &mut self.models {
             model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
@@ -199,7 +202,7 @@ impl State {
 /// Rows wait, and none may begin.
 struct HeldBack;
 
-/// A row's share of the permits: it counts as one of those under way unless it has released its permit.
+/// Counts a row as under way, except while it has released its permit.
 pub(super) struct PermitShare {
     queue: Arc<Queue>,
     model: Arc<str>,
@@ -209,10 +212,10 @@ pub(super) struct PermitShare {
 }
 
 impl PermitShare {
-    /// Notes whether the row's model answers: whether there was any answer to its last call.
+    /// Notes whether the last call of the row's model had any answer.
     pub(super) fn answered(&self, answers: bool) {
         if self.answers.load(Relaxed) != answers {
-            // Under the lock, so that a worker which is about to wait sees it, or is told.
+            // Stored under the lock, so that a worker which is about to wait either sees it or is notified.
             let state = self.queue.lock();
             self.answers.store(answers, Relaxed);
             drop(state);
@@ -243,7 +246,7 @@ impl Drop for PermitShare {
 }
 
 impl Queue {
-    /// A queue for so many calls that may run at once.
+    /// A queue for the workers of a limiter with so many permits.
     pub(in crate::daemon) fn new(permits: usize) -> Self {
         Self {
             state: Mutex::new(State { permits, ..State::default() }),
@@ -253,7 +256,7 @@ impl Queue {
         }
     }
 
-    /// Sets how many calls may run at once.
+    /// Sets how many permits the limiter has.
     pub(in crate::daemon) fn set_permits(&self, permits: usize) {
         let before = std::mem::replace(&mut self.lock().permits, permits);
         if before < permits {
@@ -261,12 +264,12 @@ impl Queue {
         }
     }
 
-    /// Adds rows of one lease, which has not left.
+    /// Adds rows of leases that have not left.
     pub(super) fn push(&self, rows: Vec<QueuedRow>) {
         let mut added = 0;
         let mut state = self.lock();
         for row in rows {
-            // Checked under the lock: whoever halts a lease then takes its rows out, and must not miss one.
+            // Checked under the lock: the lease is cancelled before `leave` takes its rows out, which must miss none.
             if !row.cancellation.is_cancelled() {
                 let model = row.request.data.model.clone();
                 state.batch(&model, row.row.id.batch).rows.push_back(row);
@@ -285,11 +288,9 @@ impl Queue {
             let next = self.lock().next();
             match next {
                 Ok(Some(_)) => return Some(Ticket(ticket)),
-                // The rows were taken out by `leave`.
+                // `leave` has taken out the row that the permit was for.
                 Ok(None) => ticket.forget(),
-                Err(HeldBack) => {
-                    self.until_may_begin().await;
-                }
+                Err(HeldBack) => self.until_may_begin().await,
             }
         }
     }
@@ -301,7 +302,7 @@ impl Queue {
         taken
     }
 
-    /// The next row, if there is one now that may begin.
+    /// The next row, if one waits that may begin.
     pub(super) fn next_now(self: &Arc<Self>) -> Option<QueuedRow> {
         loop {
             let filled = self.filled.try_acquire().ok()?;
@@ -322,7 +323,7 @@ impl Queue {
         state.tidy();
     }
 
-    /// Sends the workers home.
+    /// Ends the workers when they next look for a row.
     pub(in crate::daemon) fn close(&self) {
         self.filled.close();
         self.may_begin.notify_waiters();
@@ -349,7 +350,7 @@ impl Queue {
     }
 
     async fn until_may_begin(&self) {
-        /// Whoever gives up the wait is held back no more.
+        /// Counts a worker as held back until it is dropped, also if the worker gives up the wait.
         struct Counted<'a>(&'a AtomicUsize);
         impl Drop for Counted<'_> {
             fn drop(&mut self) {
@@ -361,14 +362,14 @@ impl Queue {
         notified.as_mut().enable();
         self.held_back.fetch_add(1, Relaxed);
         let _counted = Counted(&self.held_back);
-        // What changed since the look that found nothing was told to nobody.
+        // A change before this worker was counted has notified nobody: look once more.
         let changed = !matches!(self.lock().next(), Err(HeldBack));
         if !changed && !self.filled.is_closed() {
             notified.await;
         }
     }
 
-    /// Has the workers look again that found rows of which none could begin.
+    /// Has the workers that are held back look again.
     fn tell_held_back(&self) {
         if self.held_back.load(Relaxed) > 0 {
             self.may_begin.notify_waiters();
@@ -376,6 +377,6 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

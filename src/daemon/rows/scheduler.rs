@@ -1,10 +1,10 @@
-//! Which lane to claim from next. Pure: the claim loop gathers what it decides by.
+//! Which lane to claim from next: a pure decision over what the claim loop has gathered.
 
 use super::backlog::Survey;
 use crate::domain::lease::OpenLane;
 
-/// Picks, of the lanes that want rows, one whose model has the fewest waiting here; among those the one of the batch with the
-/// fewest, and among those the one whose window closes first. Returns it with how many rows to claim.
+/// Picks one of the lanes that want rows, and says how many rows to claim: a lane of the model with the fewest rows waiting
+/// here, of these the lane with the fewest, and of these the one whose window closes first.
 pub(super) fn pick<'a>(lanes: &'a [OpenLane], survey: &Survey) -> Option<(&'a OpenLane, u32)> {
     let wanting = lanes.iter().filter_map(|lane| Some((lane, survey.wanted(lane)?)));
     wanting.min_by_key(|(lane, _)| (survey.waiting(lane), lane.expires_at, lane.batch_id, lane.no))

@@ -1,31 +1,32 @@
 //! This daemon's share of the calls that all daemons together may have under way.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::sync::lock;
 use crate::upstream::limiter::Limiter;
 
-/// A larger share is taken only after it has been this daemon's for so long: by then the others know of theirs.
+/// The limiter grows to a larger share after it was this daemon's for so long: by then the other daemons have shrunk.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// Has a limiter follow a share. Moved by the heartbeat.
+/// Sets a limiter to this daemon's share, at each heartbeat.
 pub(in crate::daemon) struct FairShare {
     most: usize,
     growing_since: Mutex<Option<Instant>>,
 }
 
 impl FairShare {
-    /// A share of `most` at any time.
+    /// A share that the limiter follows up to `most`.
     pub(in crate::daemon) fn new(most: usize) -> Self {
         Self { most, growing_since: Mutex::default() }
     }
 
-    /// Sets the limit to a share: down at once, up when it has settled.
+    /// Sets the limit to a share: at once if it is smaller, once it has settled if it is larger.
     pub(in crate::daemon) fn follow(&self, limiter: &Limiter, share: usize, at: Instant) {
         let share = share.min(self.most);
-        let mut growing_since = self.growing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut growing_since = lock(&self.growing_since);
         let mut is_settled = || at.duration_since(*growing_since.get_or_insert(at)) >= SETTLED;
         if share <= limiter.limit() || is_settled() {
             *growing_since = None;

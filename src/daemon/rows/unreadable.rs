@@ -14,19 +14,19 @@ use crate::domain::lease::Lease;
 use crate::storage::Storage;
 use crate::telemetry::chain;
 
-/// The longest pause of the leases of a batch that cannot be read. They are held meanwhile, so it is short: the fault may
-/// be this daemon's alone, and then others can run them.
+/// Longest pause before a batch's rows are read again. The daemon holds the lease meanwhile; the pause is short because the
+/// fault may be this daemon's alone, and then another can run the rows.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a lease is kept whose rows could not be found out because the database or the blob store is away.
+/// How long the daemon holds a lease whose rows cannot be read because the database or the blob store is away.
 const PAUSE_IN_OUTAGE: Duration = Duration::from_secs(1);
 
-/// The batches whose rows could not be read, and since when.
+/// The batches whose rows cannot be read.
 pub(in crate::daemon) fn items(around: &Surroundings) -> Items<BatchId> {
     Items::new("run", LONGEST_PAUSE, around)
 }
 
-/// Notes that the rows of a lease cannot be read, gives its batch up if they are lost, and returns when the lease is to
-/// be given back.
+/// Notes that the rows of a lease cannot be read, and gives its batch up if they are lost. Returns after the pause, when
+/// the lease is to be given back.
 pub(super) async fn lease_failed<S: Storage>(
     shared: &DaemonCore<S>,
     unreadable: &Items<BatchId>,
@@ -36,7 +36,7 @@ pub(super) async fn lease_failed<S: Storage>(
 ) {
     let batch = lease.batch_id;
     let failing_for = unreadable.failing_for(batch);
-    let lost = is_gone_while_running(shared, lease, &*error, failing_for).await;
+    let is_lost = is_lost_while_running(shared, lease, &*error, failing_for).await;
     let pause = match unreadable.failed(batch, error).await {
         Ok(retry) => retry.after,
         Err(outage) => {
@@ -44,7 +44,7 @@ pub(super) async fn lease_failed<S: Storage>(
             PAUSE_IN_OUTAGE
         }
     };
-    if lost {
+    if is_lost {
         match shared.storage.give_up_batch(batch, shared.clock.now()).await {
             Ok(true) => {
                 tracing::error!(batch_id = %batch, "a batch is given up: its input cannot be read any more");
@@ -60,7 +60,8 @@ pub(super) async fn lease_failed<S: Storage>(
     }
 }
 
-async fn is_gone_while_running<S: Storage>(
+/// Whether the input is lost of a batch that is in progress: any other batch is about to end, or has ended.
+async fn is_lost_while_running<S: Storage>(
     shared: &DaemonCore<S>,
     lease: &Lease,
     error: &(dyn Error + Send + Sync + 'static),

@@ -1,9 +1,10 @@
 //! Workers: each takes rows from the queue, one after the other, and runs them with one permit.
 //!
-//! A worker keeps its permit from row to row. It gives it up when the limiter wants it back, or when there is no row for
-//! it; then it waits for a row before it waits for a permit, so that a permit is never held by one that has no work.
+//! A worker keeps its permit from row to row. It gives the permit back when the limiter asks for it, or when the queue has
+//! no row. Then it waits for a row before it waits for a permit, so that no idle worker holds one.
+//!
 //! A row that waits for its tools has released its permit and still has its worker. So there are more workers than
-//! permits: whenever the last waiting worker takes a row, another is started.
+//! permits: whenever the last waiting worker takes a row, it starts another worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,15 +12,17 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use super::RowRunner;
 use super::attempt::{Attempted, attempt};
 use super::queue::QueuedRow;
-use super::{RowRunner, WAITING_PER_PERMIT};
 use crate::processor::RequestProcessor;
 use crate::storage::Storage;
 use crate::upstream::limiter::{Permit, Priority};
 use crate::upstream::{HttpClient, PermitObserver, Session};
 
-/// Rows that may wait for their tools, for each permit: what bounds their memory.
+/// Rows that may wait for another attempt, for each permit. It bounds the memory of such rows.
+const WAITING_FOR_ATTEMPT: usize = 3;
+/// Rows that may wait for their tools, for each permit. It bounds the memory of such rows.
 const WAITING_FOR_TOOLS: usize = 4;
 
 /// The workers of a daemon.
@@ -30,7 +33,7 @@ pub(in crate::daemon) struct Workers<S, H, P> {
     waiting_places: Arc<Semaphore>,
     most: usize,
     started: AtomicUsize,
-    /// Those that have no row.
+    /// Workers that have no row.
     waiting: AtomicUsize,
 }
 
@@ -43,7 +46,7 @@ where
     /// Starts the first worker. All end when the queue is closed.
     pub(in crate::daemon) fn start(runner: Arc<RowRunner<S, H, P>>, tasks: TaskTracker) {
         let permits = runner.shared.settings.max_concurrency;
-        let waiting_places = Arc::new(Semaphore::new(permits * WAITING_PER_PERMIT));
+        let waiting_places = Arc::new(Semaphore::new(permits * WAITING_FOR_ATTEMPT));
         let (most, started, waiting) = (permits * (1 + WAITING_FOR_TOOLS), AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { runner, tasks, waiting_places, most, started, waiting }).start_one();
     }
@@ -81,18 +84,23 @@ where
                 () = shared.shutdown.ended.cancelled() => return None,
             };
             if let Some(row) = queue.take(ticket) {
-                if self.waiting.fetch_sub(1, Relaxed) == 1 {
-                    self.start_one();
-                }
+                self.has_row();
                 return Some((row, permit));
             }
         }
     }
 
-    /// Runs a row until it has an outcome, is called off, or waits elsewhere. Returns the permit unless the row has
-    /// released it.
+    /// Counts one waiting worker less, and starts another if it was the last.
+    fn has_row(self: &Arc<Self>) {
+        if self.waiting.fetch_sub(1, Relaxed) == 1 {
+            self.start_one();
+        }
+    }
+
+    /// Runs a row until it has an outcome, is cancelled, or waits for its next attempt without a worker. Returns the
+    /// permit unless the row has released it.
     async fn run(&self, mut row: QueuedRow, mut permit: Permit) -> Option<Permit> {
-        // Its read may make room for another.
+        // The lease reads on when all rows of a read have given their place back.
         row.place = None;
         loop {
             let observer = row.share.clone().map(|share| share as Arc<dyn PermitObserver>);
@@ -101,7 +109,7 @@ where
             let permit_left = session.take_permit();
             let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
             let Err(again) = self.wait_elsewhere(again) else { return permit_left };
-            // No place to wait is left: this worker waits, so that no more rows are begun than can be held.
+            // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can hold.
             drop(permit_left);
             let share = again.share.clone();
             if let Some(share) = &share {
@@ -118,7 +126,7 @@ where
         }
     }
 
-    /// Has a row wait for its next attempt beside the workers, if there is a place for it.
+    /// Has a row wait for its next attempt without a worker, and gives it back if there is no place for that.
     fn wait_elsewhere(&self, mut row: Box<QueuedRow>) -> Result<(), Box<QueuedRow>> {
         let Ok(place) = self.waiting_places.clone().try_acquire_owned() else { return Err(row) };
         row.place = Some(Arc::new(place));
