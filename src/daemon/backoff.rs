@@ -1,16 +1,18 @@
-//! When an item that has failed may be tried again: later each time, so that it costs the others nothing.
+//! When an item that has failed may be tried again: after longer pauses each time, so that it costs the others little.
 //!
-//! Kept in memory: a daemon that starts anew tries everything once more.
+//! The pauses are in memory alone: a daemon that starts tries every item at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::sync::lock;
+
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// An item that could have been tried again for this long, and was not seen to fail, is gone or well.
+/// An item whose pause ended so long ago, and that has not failed since, is gone or well.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// The items that failed when they were last tried.
@@ -26,12 +28,12 @@ struct Failing {
     due: Instant,
 }
 
-/// What follows for an item that failed.
+/// When an item that failed may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retry {
-    /// How long until it may be tried again.
+    /// The pause until then.
     pub(super) after: Duration,
-    /// False if it has failed beside another attempt, whose pause it has.
+    /// False if another attempt at the same time has failed before, whose pause holds for this one too.
     pub(super) is_new: bool,
 }
 
@@ -45,8 +47,8 @@ impl<Id: Copy + Eq + Hash> Backoff<Id> {
         self.lock().get(&id).is_none_or(|item| item.due <= now)
     }
 
-    /// How long ago the first of the failures was that have followed one another; zero if the last attempt went well, or
-    /// if it was so long ago that nothing follows from it.
+    /// How long ago the first failure was since the item last went well. Zero if it has not failed since, or not for
+    /// long.
     pub(super) fn failing_for(&self, id: Id, now: Instant) -> Duration {
         let items = self.lock();
         let item = items.get(&id).filter(|item| now.duration_since(item.due) < FORGOTTEN_AFTER);
@@ -71,7 +73,7 @@ impl<Id: Copy + Eq + Hash> Backoff<Id> {
         self.lock().remove(&id);
     }
 
-    /// How many items fail. Those that have not been seen for long are forgotten first.
+    /// How many items fail. Forgets those that have not failed for long.
     pub(super) fn count(&self, now: Instant) -> usize {
         let mut items = self.lock();
         items.retain(|_, item| now.duration_since(item.due) < FORGOTTEN_AFTER);
@@ -79,7 +81,7 @@ impl<Id: Copy + Eq + Hash> Backoff<Id> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Id, Failing>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.items)
     }
 }
 

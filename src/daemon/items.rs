@@ -1,7 +1,7 @@
-//! Working through the items of a duty, each by itself: one that fails is logged, counted and tried again later, and the
+//! The items of a duty, worked on one by one: an item that fails is logged, counted and tried again later, and the
 //! others go on.
 //!
-//! Every duty that has to do with more than one thing works through them here, and nowhere else.
+//! Every duty that works on more than one batch, file or blob does it through [`Items`].
 
 use std::error::Error;
 use std::fmt::Display;
@@ -22,7 +22,7 @@ use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::{ReadError, Result, Storage, StorageError, WorkPage};
 use crate::telemetry::{Liveness, chain, metrics};
 
-/// What items need to tell their own faults from outages.
+/// Where items look to tell a fault of their own from an outage.
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) storage: Arc<dyn Storage>,
@@ -44,8 +44,8 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
         Self { duty, backoff: Backoff::up_to(longest_pause), around: around.clone() }
     }
 
-    /// Works on everything there is, page after page: items that fail do not hide those behind them. An error is an
-    /// outage, which is nobody's fault.
+    /// Works on all items, page after page, so that items that fail do not hide those behind them. An error is an
+    /// outage: no item is to blame.
     pub(super) async fn for_each<T, P, F>(
         &self,
         page: impl Fn(Option<(Timestamp, Id)>) -> P,
@@ -66,7 +66,8 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
         }
     }
 
-    /// Works on those of the items that are not in their pauses, `at_once` side by side. Returns those that went well.
+    /// Works on the items that are not in their pauses, `at_once` of them at the same time. Returns those that went
+    /// well.
     pub(super) async fn each<T, F: Future<Output = TickResult>>(
         &self,
         items: impl IntoIterator<Item = (Id, Result<T>)>,
@@ -102,8 +103,8 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
         Ok(well)
     }
 
-    /// Notes that an item failed, and logs it unless another attempt beside this one was faster. Gives the error back if
-    /// it is an outage: then the item is not to blame, and has no pause.
+    /// Notes that an item failed, and logs it unless another attempt at the same time has. Returns the error if it is
+    /// an outage: then the item is not to blame, and gets no pause.
     pub(super) async fn failed(&self, id: Id, error: DutyError) -> std::result::Result<Retry, DutyError> {
         if self.around.is_outage(&*error).await {
             return Err(error);
@@ -129,7 +130,7 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
         self.backoff.went_well(id);
     }
 
-    /// How long an item has failed each time it was tried.
+    /// How long ago the first failure was since the item last went well.
     pub(super) fn failing_for(&self, id: Id) -> Duration {
         self.backoff.failing_for(id, Instant::now())
     }
@@ -140,15 +141,15 @@ impl<Id: Copy + Eq + Hash + Display> Items<Id> {
 }
 
 impl Surroundings {
-    /// Whether an error is not the item's fault, because nothing else would fare better.
+    /// Whether an error is an outage: any other item would fail too.
     async fn is_outage(&self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
         match Cause::of(error) {
-            // A full disk lets pass what writes nothing, so that asking would not show it.
+            // A full disk does not show in the checks below, which write next to nothing.
             Cause::Storage(StorageError::Full(_)) | Cause::Blob(BlobError::Full(_)) => true,
-            // A statement that takes too long for one batch is that batch's: a write that goes well tells. The
-            // daemon of this new id is on no list, so that taking it off changes nothing.
+            // One batch alone may make a statement take too long. A write that succeeds shows that the database is
+            // there; this one changes nothing, because no daemon has the new id.
             Cause::Storage(error) if error.is_outage() => self.storage.leave(DaemonId::new()).await.is_err(),
-            // What is not there may be in a store that is not there: then it is no item's fault.
+            // A blob may be missing because the whole store is.
             Cause::Blob(_) => self.blobs.check().await.is_err(),
             _ => false,
         }
@@ -184,7 +185,7 @@ impl<'a> Cause<'a> {
     }
 }
 
-/// A panic over one item would end the duty's loop, and with it the work on all others.
+/// Turns a panic into an error. It would end the duty's loop, and with it the work on all other items.
 async fn caught(work: impl Future<Output = TickResult>) -> TickResult {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
 }

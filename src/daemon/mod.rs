@@ -1,23 +1,23 @@
-//! The built-in worker: what runs rows and ends batches, and how it stops.
+//! The daemon runs rows and ends batches.
 //!
-//! | room | what is in it |
+//! | folder | what is in it |
 //! |---|---|
-//! | `rows` | a row's way: leased, read, queued, run by a worker |
-//! | `recording` | making outcomes durable |
-//! | `leases` | keeping leases, noticing that they are lost, declaring others dead |
+//! | `rows` | the way of a row: leased, read, queued, run by a worker |
+//! | `recording` | outcomes and steps become durable |
+//! | `leases` | keeping leases, noticing that they are lost, declaring other daemons dead |
 //! | `duties` | admitting, expiring and ending batches; merging, purging, removing orphans |
 //!
-//! To stop, the daemon claims and starts nothing more, lets calls in flight end for a grace time, aborts what is left,
-//! records what ended, and gives the rest back.
+//! To stop, the daemon claims and starts nothing more, lets calls in flight end within a grace time, and aborts the
+//! others. Then it records the outcomes and gives the leases back with the rows that have none.
 
 mod backoff;
+mod core;
 mod duties;
 mod items;
 mod leases;
 mod lost_input;
 mod recording;
 mod rows;
-mod shared;
 mod timer;
 
 use std::sync::Arc;
@@ -27,13 +27,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use self::core::{DaemonCore, Shutdown};
 use self::duties::FlushCounts;
 use self::items::Surroundings;
 use self::leases::{Heartbeat, HeldLeases, LeaseValidity};
 use self::recording::{Outbox, Recorder};
 use self::rows::{Queue, RowRunner, Supply, Workers};
-use self::shared::{DaemonCore, Shutdown};
-use self::timer::Timer;
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
 use crate::processor::{RequestProcessor, ShouldRetry, StepLog};
@@ -44,31 +43,31 @@ use crate::upstream::limiter::Limiter;
 use crate::upstream::{HttpClient, Session};
 use crate::wakeup::Wakeup;
 
-pub use shared::DaemonSettings;
+pub use core::DaemonSettings;
 
-/// What a daemon works with.
+/// A daemon that has not started.
 pub struct Daemon<S, H, P> {
-    /// Metadata.
+    /// Files, batches, leases and the ledger.
     pub storage: Arc<S>,
-    /// Bytes.
+    /// The bytes of input and output files.
     pub blobs: Blobs,
-    /// The upstream.
+    /// The client of the upstream. Each row uses it through a [`Session`].
     pub http: H,
-    /// What runs a row.
+    /// Runs each attempt of a row.
     pub processor: Arc<P>,
-    /// Where the processor hands in steps, which the daemon keeps.
+    /// Where the processor hands in steps. The daemon records them.
     pub steps: StepLog,
-    /// Which answers are worth another attempt.
+    /// Which answers of the upstream are worth another attempt.
     pub should_retry: ShouldRetry,
-    /// Where the time comes from.
+    /// Wall time, for deadlines and the times that are stored.
     pub clock: Clock,
-    /// How the API tells the daemon, and the daemon's parts each other, that there is something to do.
+    /// Tells the loops of the daemon that a batch has changed. The API wakes it, and so does the daemon itself.
     pub wakeup: Wakeup,
-    /// How it works.
+    /// Limits and intervals.
     pub settings: DaemonSettings,
 }
 
-/// A daemon at work.
+/// A daemon that runs until [`stop`](Self::stop).
 pub struct RunningDaemon {
     tasks: TaskTracker,
     leases: TaskTracker,
@@ -87,7 +86,7 @@ where
     H: HttpClient,
     P: RequestProcessor<S, Session<H>> + 'static,
 {
-    /// Sets the daemon to work.
+    /// Starts the loops of the daemon, on the runtime of the caller.
     #[must_use]
     pub fn start(self) -> RunningDaemon {
         let (liveness, shutdown) = (Liveness::default(), Shutdown::default());
@@ -101,27 +100,16 @@ where
         let (outbox, recorder) = self.start_recorder(&flush_counts, &held, &shutdown);
         let (steps, step_keeper) = self.start_step_keeper(&shutdown);
         let runner = Arc::new(self.runner(&outbox, &shutdown));
-        let shared = runner.shared.clone();
-        let (tasks, leases, queue) = (TaskTracker::new(), TaskTracker::new(), runner.queue.clone());
+        let (shared, queue) = (runner.shared.clone(), runner.queue.clone());
+        let (tasks, leases) = (TaskTracker::new(), TaskTracker::new());
 
-        // Some duties have nothing to do with what happens meanwhile.
-        let never_woken = Wakeup::new();
         for duty in duties::all(&shared, flush_counts, &around) {
-            let wakeup = if duty.is_woken() { &shared.wakeup } else { &never_woken };
-            let timer = Timer::new(duty.name(), duty.every(), wakeup, &shutdown.stopping, &liveness);
-            tasks.spawn(async move { timer.run(|| duty.tick()).await });
+            tasks.spawn(duties::run(duty, shared.clone(), liveness.clone()));
         }
-        let heartbeat = Heartbeat::new(&runner, held.clone());
-        // The heart beats until the last lease is given back, not only until the daemon is told to stop.
-        let timer = Timer::new("heartbeat", leases::HEARTBEAT_EVERY, &shared.wakeup, &shutdown.ended, &liveness);
-        tasks.spawn(async move {
-            timer.run(|| heartbeat.beat()).await;
-            heartbeat.leave().await;
-        });
-        Workers::start(runner.clone(), tasks.clone());
-        let claims = Timer::new("claim", rows::LOOK_EVERY, &shared.wakeup, &shutdown.stopping, &liveness);
+        tasks.spawn(Heartbeat::new(&runner, held.clone()).run(liveness.clone()));
         let supply = Supply::new(&runner, held, &around, leases.clone());
-        tasks.spawn(rows::claim(Arc::new(supply), claims));
+        tasks.spawn(rows::claim(Arc::new(supply), liveness.clone()));
+        Workers::start(runner, tasks.clone());
 
         tracing::info!(daemon_id = %shared.id, "daemon started");
         RunningDaemon { tasks, leases, queue, outbox, recorder, steps, step_keeper, shutdown, liveness }
@@ -154,7 +142,7 @@ where
     }
 
     fn runner(self, outbox: &Arc<Outbox>, shutdown: &Shutdown) -> RowRunner<S, H, P> {
-        // Of a limit that is shared this daemon has nothing until it knows its share.
+        // A daemon has no part of a shared limit until the first heartbeat tells its share.
         let is_shared = self.settings.global_max_concurrency.is_some();
         let limiter = Limiter::new(if is_shared { 0 } else { self.settings.max_concurrency });
         metrics::concurrency_limited_to(limiter.limit());
@@ -182,7 +170,7 @@ where
 }
 
 impl RunningDaemon {
-    /// Whether the daemon's loops turn.
+    /// Reports whether the loops of the daemon turn.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         self.liveness.clone()

@@ -1,4 +1,4 @@
-//! A loop that survives its errors and shows that it turns.
+//! The loop of a duty: it survives errors of its turns, and liveness shows that it turns.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::wakeup::Wakeup;
 /// Why a turn, or one item in it, failed.
 pub(super) type DutyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a turn of a loop came to: an error is logged, and the next turn tries again.
+/// The result of one turn of a loop. An error is logged, and the next turn tries again.
 pub(super) type TickResult = Result<(), DutyError>;
 
-/// A loop: how often it turns, what wakes it before, and what ends it.
+/// When a loop turns: after an interval, or earlier if it is woken, until its token stops it.
 pub(super) struct Timer {
     name: &'static str,
     every: Duration,
@@ -34,7 +34,7 @@ impl Timer {
         Self { name, every, woken: wakeup.listen(), stop: stop.clone(), liveness: liveness.clone() }
     }
 
-    /// Runs `tick` at once, whenever the loop is woken, and at least as often as the timer says.
+    /// Runs `tick` at once, then whenever the loop is woken, and at least once in each interval.
     pub(super) async fn run<F: Future<Output = TickResult>>(mut self, tick: impl Fn() -> F) {
         loop {
             self.report(tick().await);
@@ -44,7 +44,7 @@ impl Timer {
         }
     }
 
-    /// Notes that the loop turned, and logs what went wrong.
+    /// Notes that the loop turned, and logs its error if it has one.
     pub(super) fn report(&self, tick: TickResult) {
         self.liveness.turned(self.name, tick.is_err());
         if let Err(error) = tick {
@@ -52,18 +52,14 @@ impl Timer {
         }
     }
 
-    /// Waits until there is something to do. False when the daemon stops.
+    /// Waits until the next turn is due. False when the loop must end.
     pub(super) async fn wait(&mut self) -> bool {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,
-            // An error means that nobody can wake us any more; the timer still does.
+            // An error says that the wakeup is gone: the loop goes on by its interval.
             Ok(()) = self.woken.changed() => true,
             () = tokio::time::sleep(self.every) => true,
         }
-    }
-
-    pub(super) fn stop(&self) -> &CancellationToken {
-        &self.stop
     }
 }

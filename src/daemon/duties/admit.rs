@@ -1,4 +1,4 @@
-//! Validation: a batch that was created either opens its lanes or fails with what is wrong with its input.
+//! Validation: a batch that was created either opens its lanes, or fails with a list of what is wrong with its input.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
-
+use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
 use crate::daemon::lost_input::GONE_AFTER;
-use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::{BatchId, FileId};
@@ -20,7 +19,7 @@ use crate::telemetry::chain;
 const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 64;
 
-/// Admits or refuses the batches that wait for it.
+/// Admits or refuses the batches in `validating`.
 pub(super) struct Admit<S> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) items: Items<BatchId>,
@@ -52,8 +51,8 @@ async fn admit_or_refuse<S: Storage>(shared: &DaemonCore<S>, items: &Items<Batch
             }
         }
         Ok(Err(errors)) => refuse(shared, &batch, &errors).await?,
-        // What is corrupt stays so. Anything else that is the batch's own may pass until its window has closed; after
-        // that it would not run anyway.
+        // Corrupt data stays corrupt. Any other fault of this batch alone may pass while its window is open; after that
+        // the batch would not run anyway.
         Err(error) if !error.is_outage() => {
             let is_corrupt = matches!(error, StorageError::Corrupt { .. });
             let is_hopeless = is_corrupt && items.failing_for(batch.id) >= GONE_AFTER || now >= batch.expires_at;
@@ -68,7 +67,8 @@ async fn admit_or_refuse<S: Storage>(shared: &DaemonCore<S>, items: &Items<Batch
     Ok(())
 }
 
-/// Opens a batch's lanes and says how many: `None` if somebody else was faster. Or says why it cannot run.
+/// Opens a batch's lanes and returns how many, or `None` if another daemon has done it. The inner error is the list of
+/// reasons why the batch cannot run.
 async fn admit<S: Storage>(
     shared: &DaemonCore<S>,
     batch: &Batch,

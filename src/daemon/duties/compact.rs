@@ -1,44 +1,45 @@
 //! Merging small parts: a slow batch makes thousands of them, and a file of many parts is slow to read.
 //!
-//! In tiers, as log-structured stores do it: so many neighbours of one tier become one of the next, whose bytes are
-//! theirs end to end. A byte is written again once for each tier.
+//! Parts are merged in tiers, as log-structured stores do it: [`MERGED`] neighbours of one tier become one part of the
+//! next tier, which has their bytes end to end. A byte is written again once for each tier.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 
 use super::Duty;
+use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
-use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, FileId};
 use crate::storage::blobs::{BlobError, FileBytes};
 use crate::storage::{Storage, TieredPart};
+use crate::sync::lock;
 
 const EVERY: Duration = Duration::from_secs(1);
-/// How many neighbours become one. A file has fewer than this many parts of each tier, and of a million that were
-/// recorded seven tiers.
+/// How many neighbours become one part. A file then has fewer parts than this of each tier, and seven tiers for a
+/// million recorded parts.
 const MERGED: usize = 8;
 /// Parts are merged only if the result stays within this size, in bytes.
 const LARGE: u64 = 256 << 20;
 
-/// Most batches whose flushes are counted. Beyond it the counts start anew, which costs a few parts more.
+/// Most batches whose flushes are counted. At more of them all counts start anew, which leaves a few parts unmerged:
+/// most batches end with fewer flushes than make a merge.
 const KNOWN: usize = 10_000;
 
-/// How many flushes each batch was in since its files were looked at. Written by the recorder.
+/// How many flushes each batch was in since its files were merged. The recorder counts, and the duty `compact` reads.
 #[derive(Default)]
 pub(in crate::daemon) struct FlushCounts(Mutex<HashMap<BatchId, usize>>);
 
 impl FlushCounts {
     /// Notes that lines of a batch were recorded.
     pub(in crate::daemon) fn note(&self, batch: BatchId) {
-        let mut flush_counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Most batches end with fewer than would be merged: forgetting how many costs a few parts more.
+        let mut flush_counts = lock(&self.0);
         if flush_counts.len() >= KNOWN {
             flush_counts.clear();
         }
@@ -47,12 +48,12 @@ impl FlushCounts {
 
     /// Notes that the parts of a batch could not be merged, so that it is due again.
     fn put_back(&self, batch: BatchId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(batch, MERGED);
+        lock(&self.0).insert(batch, MERGED);
     }
 
-    /// The batches whose files may have parts to merge. They are not returned again until there are more.
+    /// Takes out the batches whose files may have parts to merge, of those that may be tried. Their counts start anew.
     fn due(&self, may_be_tried: impl Fn(BatchId) -> bool) -> Vec<BatchId> {
-        let mut flush_counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flush_counts = lock(&self.0);
         flush_counts
             .extract_if(|batch, times| *times >= MERGED && may_be_tried(*batch))
             .map(|(batch, _)| batch)
@@ -60,7 +61,7 @@ impl FlushCounts {
     }
 }
 
-/// Merges what this daemon has recorded in too many parts.
+/// Merges parts of the files in which this daemon has recorded many.
 pub(super) struct Compact<S> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) flush_counts: Arc<FlushCounts>,
@@ -94,9 +95,9 @@ impl<S: Storage> Duty for Compact<S> {
 async fn merge_files<S: Storage>(shared: &DaemonCore<S>, batch: BatchId) -> TickResult {
     let Some(batch) = shared.storage.batch(batch).await? else { return Ok(()) };
     tokio::select! {
-        // What is half merged is nothing.
+        // A merge that is dropped halfway leaves no trace: the daemon does not wait for it.
         () = shared.shutdown.stopping.cancelled() => Ok(()),
-        // A file that cannot be merged does not keep the other from it.
+        // If one file cannot be merged, the other still is.
         (output, error) = async {
             (merge_all(shared, batch.output_file_id).await, merge_all(shared, batch.error_file_id).await)
         } => output.and(error),
@@ -118,7 +119,7 @@ async fn merge_all<S: Storage>(shared: &DaemonCore<S>, file: FileId) -> TickResu
     }
 }
 
-/// The first neighbours of one tier that are many enough to become one.
+/// The first [`MERGED`] neighbours of one tier whose sum is not too large.
 fn next_merge(parts: &[TieredPart]) -> Option<Range<usize>> {
     let are_due = |window: &[TieredPart]| {
         let is_one_tier = window.iter().all(|part| part.tier == window[0].tier);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_stays_as_it_is() {
+    fn parts_are_not_merged_beyond_the_largest_size() {
         let mut file = parts(&[1; 8]);
         file[3].part.bytes = LARGE;
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
-use crate::daemon::shared::DaemonCore;
+use crate::daemon::core::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::storage::Storage;
 
 const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 100;
 
-/// Moves the batches whose window has closed on to finalizing.
+/// Moves the batches whose window has closed to `finalizing`.
 pub(super) struct Expire<S> {
     pub(super) shared: Arc<DaemonCore<S>>,
 }

@@ -1,4 +1,4 @@
-//! Ending batches: the rows that never ran get their lines, the files are published, the status becomes terminal.
+//! Ending batches: rows that never ran get their lines, the files are published, and the status becomes terminal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
-
 use super::owed::{self, Owed, OwedError};
+use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
 use crate::daemon::lost_input::{GONE_AFTER, is_lost};
-use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::{DutyError, TickResult};
 use crate::domain::batch::{Batch, BatchStatus, Counts};
 use crate::domain::file::BATCH_FILE_RETENTION;
@@ -45,7 +44,7 @@ impl<S: Storage> Duty for Finalize<S> {
 }
 
 async fn end<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
-    // A living daemon holds a lease of it: its turn comes when that one is given back.
+    // `None`: a living daemon holds a lease of the batch. The batch can be ended when that daemon has given it back.
     let Some(counts) = shared.storage.fence(batch.id).await? else { return Ok(()) };
     let why = why(&batch);
     let never_ran = if counts.owed() > 0 { Some(write_owed(shared, items, &batch, counts, why).await?) } else { None };
@@ -74,9 +73,9 @@ async fn end<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: 
     Ok(())
 }
 
-/// Why rows of a batch that ends have not run. One that is finalized before its window has closed, and owes rows, was
-/// given up: its rows count as failed, so that it is completed with a line for each (contract §6.1). It is not `expired`,
-/// because its window is open, and a client that sends the same file again would not fare better.
+/// Why rows of a batch that ends have not run. A batch that owes rows and is finalized before its window has closed was
+/// given up. Its rows count as failed, so that the batch is `completed` with a line for each. It is not `expired`: its
+/// window is open, and a client that sends the same file again would not fare better.
 fn why(batch: &Batch) -> NeverRan {
     match batch.status {
         BatchStatus::Cancelling => NeverRan::Cancelled,
@@ -85,7 +84,7 @@ fn why(batch: &Batch) -> NeverRan {
     }
 }
 
-/// Writes the lines of the rows that have none. The batch is fenced: the ledger does not change meanwhile.
+/// Writes the lines of the rows that have none. The batch is fenced, so the ledger does not change meanwhile.
 async fn write_owed<S: Storage>(
     shared: &DaemonCore<S>,
     items: &Items<BatchId>,
@@ -100,9 +99,9 @@ async fn write_owed<S: Storage>(
         Err(OwedError::Output(error)) => return Err(error.into()),
         Err(OwedError::Input(error)) => error,
     };
-    // A batch that was given up has been looked at long enough, by whoever ran it.
-    let looked_at = if why == NeverRan::InputUnavailable { GONE_AFTER } else { Duration::ZERO };
-    let failing_for = items.failing_for(batch.id).max(looked_at);
+    // Of a batch that was given up, the daemon that gave it up has tried to read the input for long enough.
+    let tried_before = if why == NeverRan::InputUnavailable { GONE_AFTER } else { Duration::ZERO };
+    let failing_for = items.failing_for(batch.id).max(tried_before);
     if !is_lost(shared, &*error, failing_for, batch.expires_at).await {
         return Err(error);
     }

@@ -6,7 +6,7 @@
 //! | expire | closes windows | 1 s |
 //! | finalize | ends batches whose leases are all given back | 1 s |
 //! | compact | merges small parts of result files | 1 s |
-//! | purge | deletes what nobody can see any more | 30 s |
+//! | purge | deletes files that have expired, blobs that no file has any more, and old steps | 30 s |
 //! | orphans | deletes blobs that nothing refers to | `sweep_every`, one of 256 directories |
 
 mod admit;
@@ -22,17 +22,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::core::DaemonCore;
 use super::items::{Items, Surroundings};
-use super::shared::DaemonCore;
-use super::timer::TickResult;
+use super::timer::{TickResult, Timer};
 use crate::storage::Storage;
+use crate::telemetry::Liveness;
+use crate::wakeup::Wakeup;
 
 pub(super) use compact::FlushCounts;
 
-/// How long an item that fails again and again waits at most to be tried once more.
+/// Longest pause before an item that fails is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Work that is done from time to time.
+/// Periodic work of the daemon.
 #[async_trait]
 pub(super) trait Duty: Send + Sync {
     /// Its name in logs, metrics and `/readyz`.
@@ -46,8 +48,15 @@ pub(super) trait Duty: Send + Sync {
         true
     }
 
-    /// Does what there is to do.
+    /// Does the work that is due.
     async fn tick(&self) -> TickResult;
+}
+
+/// Runs a duty until the daemon stops.
+pub(super) async fn run<S: Storage>(duty: Box<dyn Duty>, shared: Arc<DaemonCore<S>>, liveness: Liveness) {
+    let wakeup = if duty.is_woken() { shared.wakeup.clone() } else { Wakeup::new() };
+    let timer = Timer::new(duty.name(), duty.every(), &wakeup, &shared.shutdown.stopping, &liveness);
+    timer.run(|| duty.tick()).await;
 }
 
 /// The duties of a daemon.

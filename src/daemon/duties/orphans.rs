@@ -1,35 +1,37 @@
-//! Removing orphans: blobs that were written and never referred to, because whoever wrote them died in between.
+//! Removing orphans: blobs that were written and that nothing in the database names, because their writer died in
+//! between.
 //!
-//! One directory of the store after the other, so that a turn is short however much there is.
+//! Each tick looks through one directory of the store, so that it is short however many blobs there are.
 //!
-//! A blob is written before the transaction that refers to it, at most minutes before. After a day there is no such
-//! transaction under way: its leases have been taken over, its upload has been given up. A wall clock that steps makes a
-//! blob look older than it is, so that only what was an orphan the last time around too is removed.
+//! A blob is written before the transaction that refers to it, at most minutes before. After a day no such transaction
+//! is under way: its leases have been taken over, its upload has been given up. A wall clock that steps may make a blob
+//! look older than it is, so a blob is removed only if it was an orphan the last time around too.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 
 use super::Duty;
+use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
-use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::ids::BlobId;
 use crate::storage::Storage;
+use crate::sync::lock;
 
-/// Younger blobs may be about to be referred to.
+/// The transaction that names a younger blob may still be under way.
 const OLD: Duration = Duration::from_secs(24 * 3600);
-/// Blobs that the database is asked about at once.
+/// Blobs that one query asks about.
 const ASKED: usize = 100;
 
-/// Where the sweep is. It begins anywhere, so that replicas and restarts do not all sweep the same.
+/// The next directory to look through. It begins at a random one, so that replicas and restarts look through others.
 struct SweepCursor {
     directory: AtomicU8,
-    /// The orphans that were found in each directory the last time around.
+    /// The orphans of each directory the last time around.
     found: Mutex<HashMap<u8, HashSet<BlobId>>>,
 }
 
@@ -40,7 +42,7 @@ impl SweepCursor {
 
     /// Notes the orphans of a directory, and returns those that were orphans before.
     fn found_again(&self, directory: u8, orphans: HashSet<BlobId>) -> Vec<BlobId> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = lock(&self.found);
         let again =
             found.get(&directory).map_or_else(Vec::new, |known| known.intersection(&orphans).copied().collect());
         found.insert(directory, orphans);
@@ -77,7 +79,7 @@ impl<S: Storage> Duty for Orphans<S> {
 
     async fn tick(&self) -> TickResult {
         let DaemonCore { storage, blobs, clock, shutdown, .. } = &*self.shared;
-        // A second deployment may have taken the store over: it has files that this database does not know.
+        // A second deployment may have taken the store over. This database does not know the files of that one.
         let own = storage.blob_store_id(BlobId::new()).await?;
         if blobs.marks().await? != [own] {
             tracing::warn!("no orphans are removed: the blob store has not the mark of this deployment alone");

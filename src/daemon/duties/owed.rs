@@ -1,4 +1,4 @@
-//! The lines of rows that never ran, written when their batch ends.
+//! Writes the lines of rows that never ran, when their batch ends.
 
 use std::pin::pin;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringBitmap;
 
-use crate::daemon::shared::DaemonCore;
+use crate::daemon::core::DaemonCore;
 use crate::daemon::timer::DutyError;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, RequestId};
@@ -18,9 +18,10 @@ use crate::storage::blobs::{BlobError, BlobWriter, FileBytes};
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::storage::{RecordedPart, Storage};
 
-/// Rows looked at together; a million rows take this many at a time.
+/// Rows read together. It bounds the memory for a batch of any size.
 const POSITIONS: usize = 8192;
-/// A line longer than this is not held whole to find its name. No default lets one in.
+/// Of a longer line the `custom_id` is not looked for, because that takes the whole line in memory. Intake refuses such
+/// lines unless its limits are raised.
 const LONGEST_NAMED: usize = 16 << 20;
 
 /// The rows that have no line.
@@ -34,13 +35,13 @@ pub(super) struct Owed {
 
 /// Why the lines could not be written.
 pub(super) enum OwedError {
-    /// The input, or what is known of it, cannot be read.
+    /// The input or its row index cannot be read.
     Input(DutyError),
-    /// They could not be stored.
+    /// The lines cannot be stored.
     Output(BlobError),
 }
 
-/// Writes the lines, each with the name that its row has in the input.
+/// Writes the lines, each with the `custom_id` that its row has in the input.
 pub(super) async fn write<S: Storage>(shared: &DaemonCore<S>, owed: &Owed) -> Result<RecordedPart, OwedError> {
     let input = shared.storage.batch_input(owed.batch).await.map_err(input_error)?;
     let input = input.ok_or_else(|| input_error("the batch's input file is not in the database"))?;
@@ -63,8 +64,8 @@ pub(super) async fn write<S: Storage>(shared: &DaemonCore<S>, owed: &Owed) -> Re
     lines.finish().await.map_err(OwedError::Output)
 }
 
-/// Writes the lines when the input is lost: with names as far as the file can still be read from its start, and without
-/// behind that. Numbers alone say which rows are owed.
+/// Writes the lines when the input is lost. They have their `custom_id` as far as the file can still be read from its
+/// start, and an empty one after that: the ledger says by row numbers alone which rows are owed.
 pub(super) async fn write_without_input<S: Storage>(
     shared: &DaemonCore<S>,
     owed: &Owed,
@@ -92,7 +93,7 @@ pub(super) async fn write_without_input<S: Storage>(
     lines.finish().await
 }
 
-/// A part in the making.
+/// The part that is being written.
 struct Lines {
     batch: BatchId,
     writer: BlobWriter,
@@ -113,8 +114,8 @@ impl Lines {
         self.count += 1;
     }
 
-    /// Takes a line of the input as the row `row`, and returns which the next line is. Rows are counted as they were when
-    /// the file was taken in: a blank line is none.
+    /// Takes a line of the input as row number `row`, and returns the number of the next row. A blank line is no row,
+    /// as at intake.
     fn push_named(&mut self, owed: &Owed, row: u32, text: &Line<'_>) -> u32 {
         let text = match text {
             Line::Whole { bytes, .. } if bytes.trim_ascii().is_empty() => return row,

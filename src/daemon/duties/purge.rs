@@ -1,5 +1,5 @@
-//! Giving back the space of what nobody can see any more: files that were deleted or have expired, and blobs that were
-//! merged into others, and the steps of batches that ended long ago.
+//! Freeing the space of files that were deleted or have expired, of blobs that were merged into others, and of the
+//! steps of batches that ended long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,22 +7,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
-
+use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
-use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::TickResult;
 use crate::domain::ids::BlobId;
 use crate::storage::Storage;
 
 const EVERY: Duration = Duration::from_secs(30);
-/// Files forgotten and blobs removed in one step.
-const STEP: u32 = 100;
-/// Steps in one turn; the rest waits for the next.
-const STEPS: usize = 100;
+/// Files, blobs, or rows with steps, in one page.
+const PAGE: u32 = 100;
+/// Pages of each kind in one tick. More than that waits for the next tick.
+const PAGES: usize = 100;
 const DELETES_AT_ONCE: usize = 8;
 
-/// Goes on step by step until nothing is left whose time has come, or the tick is over. What fails of one kind does not
-/// keep the others from their turn.
+/// Works through the pages of each kind. A failure with one kind does not keep the tick from the others.
 pub(super) struct Purge<S> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) items: Items<BlobId>,
@@ -51,8 +49,8 @@ impl<S: Storage> Duty for Purge<S> {
 }
 
 async fn retire_files<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
-    for _ in 0..STEPS {
-        let is_last = shared.storage.retire_files(shared.clock.now(), STEP).await? < STEP;
+    for _ in 0..PAGES {
+        let is_last = shared.storage.retire_files(shared.clock.now(), PAGE).await? < PAGE;
         if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }
@@ -62,11 +60,11 @@ async fn retire_files<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
 
 async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>) -> TickResult {
     let mut next = None;
-    for _ in 0..STEPS {
-        let page = shared.storage.retired_blobs(shared.clock.now(), next, STEP).await?;
+    for _ in 0..PAGES {
+        let page = shared.storage.retired_blobs(shared.clock.now(), next, PAGE).await?;
         let delete = async |blob| -> TickResult { Ok(shared.blobs.delete(blob).await?) };
         let deleted = items.each(page.items, DELETES_AT_ONCE, |blob, ()| delete(blob)).await?;
-        // After they are gone: a crash between the two deletes them again, which does nothing.
+        // Forgotten after they were deleted: a crash between the two has them deleted again, which does nothing.
         if !deleted.is_empty() {
             shared.storage.forget_blobs(&deleted).await?;
         }
@@ -80,8 +78,8 @@ async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>)
 
 async fn forget_steps<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
     let ended_before = shared.clock.now().minus(shared.settings.steps_retention);
-    for _ in 0..STEPS {
-        let is_last = shared.storage.forget_steps(ended_before, STEP).await? == 0;
+    for _ in 0..PAGES {
+        let is_last = shared.storage.forget_steps(ended_before, PAGE).await? == 0;
         if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }

@@ -1,23 +1,25 @@
-//! Showing that the daemon lives, and learning what of its leases and of the upstream is its own, and who is dead.
+//! The heartbeat: it shows the other daemons that this one lives, and learns which leases it still holds, what share of
+//! the upstream it has, and which daemons are dead.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::peers::Peers;
 use super::{HeldLeases, LeaseValidity};
+use crate::daemon::core::DaemonCore;
 use crate::daemon::rows::{FairShare, Queue, RowRunner};
-use crate::daemon::shared::DaemonCore;
-use crate::daemon::timer::TickResult;
+use crate::daemon::timer::{TickResult, Timer};
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, DaemonRank};
-use crate::storage::Storage;
-use crate::telemetry::{chain, metrics};
+use crate::storage::{HeldLease, Storage, StorageError};
+use crate::sync::lock;
+use crate::telemetry::{Liveness, chain, metrics};
 use crate::upstream::limiter::Limiter;
 
 /// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
-pub(in crate::daemon) const EVERY: Duration = Duration::from_millis(800);
+pub(super) const EVERY: Duration = Duration::from_millis(800);
 
 /// Beats for a daemon.
 pub(in crate::daemon) struct Heartbeat<S> {
@@ -43,43 +45,62 @@ impl<S: Storage> Heartbeat<S> {
         }
     }
 
+    /// Beats until the last lease is given back, which may be long after the daemon was told to stop. Then the other
+    /// daemons learn that this one is gone.
+    pub(in crate::daemon) async fn run(self, liveness: Liveness) {
+        let DaemonCore { wakeup, shutdown, .. } = &*self.shared;
+        let timer = Timer::new("heartbeat", EVERY, wakeup, &shutdown.ended, &liveness);
+        timer.run(|| self.beat()).await;
+        self.leave().await;
+    }
+
     /// Beats once, halts leases that are lost or whose batch is over, and declares silent daemons dead.
-    pub(in crate::daemon) async fn beat(&self) -> TickResult {
-        let DaemonCore { id, storage, settings, wakeup, .. } = &*self.shared;
+    async fn beat(&self) -> TickResult {
+        let DaemonCore { id, storage, settings, .. } = &*self.shared;
         let before = self.held.all();
         let asked = Instant::now();
         let lifetime = settings.lease;
-        // A beat that is not answered in time is given up for another: the leases must not lapse over one lost packet.
+        // A beat without an answer is given up in time for another, so that no lease lapses over one lost packet.
         let beat = tokio::time::timeout(lifetime / 3, storage.beat(*id, lifetime)).await??;
         self.validity.extend(asked, lifetime);
         if let Some(limit) = settings.global_max_concurrency {
             self.follow_share(rank(*id, &beat.daemons).share_of(limit), asked);
         }
         self.held.halt_all_but(&before, &beat.leases);
-        for unclaimed in self.held.unclaimed(&beat.leases, Instant::now()) {
+        self.give_unclaimed_back(&beat.leases).await;
+        self.declare_dead(&beat.daemons).await?;
+        Ok(())
+    }
+
+    async fn give_unclaimed_back(&self, in_database: &[HeldLease]) {
+        let DaemonCore { storage, settings, .. } = &*self.shared;
+        for unclaimed in self.held.unclaimed(in_database, Instant::now()) {
             tracing::warn!(lease_id = %unclaimed.id, token = unclaimed.token, "a lease that nobody runs is given back");
-            // The heart must beat on: a lease that is left is unclaimed at the next beat too.
-            let given = tokio::time::timeout(lifetime / 3, storage.give_back(unclaimed)).await;
+            // The heart must beat on, so one attempt has to do: the lease is unclaimed at the next beat too.
+            let given = tokio::time::timeout(settings.lease / 3, storage.give_back(unclaimed)).await;
             if !matches!(given, Ok(Ok(()))) {
                 tracing::error!(lease_id = %unclaimed.id, "a lease could not be given back");
                 break;
             }
         }
-        let silent = {
-            let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-            peers.observe(*id, &beat.daemons, Instant::now())
-        };
+    }
+
+    async fn declare_dead(&self, daemons: &[DaemonPulse]) -> Result<(), StorageError> {
+        let DaemonCore { id, storage, wakeup, .. } = &*self.shared;
+        let silent = lock(&self.peers).observe(*id, daemons, Instant::now());
         for peer in silent {
             if storage.declare_dead(peer).await? {
-                tracing::warn!(daemon_id = %peer.id, "a daemon was silent for its lease time: its leases can be taken over");
+                tracing::warn!(
+                    daemon_id = %peer.id,
+                    "a daemon was silent for its lease time: its leases can be taken over"
+                );
                 wakeup.wake();
             }
         }
         Ok(())
     }
 
-    /// Tells the others that this daemon is gone.
-    pub(in crate::daemon) async fn leave(&self) {
+    async fn leave(&self) {
         if let Err(error) = self.shared.storage.leave(self.shared.id).await {
             tracing::warn!(
                 error = chain(&error),
@@ -97,14 +118,15 @@ impl<S: Storage> Heartbeat<S> {
         if now == 0 {
             self.held.halt_all();
         } else if before == 0 {
-            // The claim loop waits for a share.
+            // The claim loop waits for a share, and is told that there is one.
             self.shared.wakeup.wake();
         }
     }
 }
 
+/// The place of this daemon among those that live, by their ids.
 fn rank(me: DaemonId, daemons: &[DaemonPulse]) -> DaemonRank {
-    let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let rank = daemons.iter().filter(|daemon| daemon.id < me).count();
-    DaemonRank { rank: few(rank), of: few(daemons.len()) }
+    DaemonRank { rank: number(rank), of: number(daemons.len()) }
 }

@@ -1,10 +1,10 @@
-//! The leases this daemon holds.
+//! The runs of the leases that this daemon holds.
 //!
-//! A run is known by its lease and its token: a lease that was given back and claimed again is another run, also while the
-//! first still ends.
+//! A run has the id of its lease and its token. A lease that was given back and claimed again is another run, also
+//! while the first run has not ended.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,22 +12,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::lease::FencedLease;
 use crate::storage::HeldLease;
+use crate::sync::lock;
 
-/// How long a lease may be this daemon's in the database only.
+/// How long the database may have a lease as this daemon's before it counts as unclaimed.
 const UNCLAIMED_AFTER: Duration = Duration::from_secs(5);
 
-/// The leases this daemon holds, each with what halts its run. Written by the claim loop and by the tasks that run leases;
+/// The runs under way, each with the token that halts it. Written by the claim loop and by the tasks that run leases;
 /// read by the heartbeat and the recorder.
 #[derive(Default)]
 pub(in crate::daemon) struct HeldLeases {
     leases: Mutex<HashMap<FencedLease, CancellationToken>>,
-    /// Leases that the database has as this daemon's and nobody here runs, and since when. Only the heartbeat uses it.
+    /// Leases that the database has as this daemon's and that no task runs, and since when. Only the heartbeat uses it.
     unclaimed: Mutex<HashMap<FencedLease, Instant>>,
 }
 
 impl HeldLeases {
-    /// Notes a lease that was taken. `halt` is cancelled if its rows are not to be run any more. A run of the same lease that
-    /// has not ended is called off: with its older token it can record nothing.
+    /// Notes a run that begins. `halt` is cancelled when this daemon must not run its rows any more. An earlier run of
+    /// the same lease that has not ended is halted: with its older token it can record nothing.
     pub(in crate::daemon) fn take(&self, lease: FencedLease, halt: CancellationToken) {
         let mut leases = self.lock();
         let replaced = leases.iter().filter(|(held, _)| held.id == lease.id);
@@ -35,44 +36,44 @@ impl HeldLeases {
         leases.insert(lease, halt);
     }
 
-    /// Notes that a run is over: its lease is through, lost or given back. Another run of the lease stays.
+    /// Notes that a run is over: its lease is done, lost or given back. Another run of the lease stays.
     pub(in crate::daemon) fn end(&self, run: FencedLease) {
         self.lock().remove(&run);
     }
 
-    /// The leases held at this moment.
+    /// The runs under way.
     pub(in crate::daemon) fn all(&self) -> Vec<FencedLease> {
         self.lock().keys().copied().collect()
     }
 
-    /// Cancellation those of the leases in `before` that the database says are lost or whose batch is over. `before` was
-    /// read before the database was asked: a lease taken since then is not known to it.
+    /// Halts the runs in `before` whose lease is lost or whose batch is over, as the database says in `still_held`. The
+    /// caller read `before` before it asked the database, whose answer does not have the leases taken since.
     pub(in crate::daemon) fn halt_all_but(&self, before: &[FencedLease], still_held: &[HeldLease]) {
         let runs: HashMap<FencedLease, bool> = still_held.iter().map(|held| (held.lease, held.runs)).collect();
         let not_to_run = before.iter().filter(|lease| runs.get(lease) != Some(&true));
         self.halt(not_to_run);
     }
 
-    /// Cancellation leases: their rows are not to be run here any more.
+    /// Halts the runs of leases that are lost.
     pub(in crate::daemon) fn halt<'a>(&self, leases: impl IntoIterator<Item = &'a FencedLease>) {
         let held = self.lock();
         leases.into_iter().filter_map(|lease| held.get(lease)).for_each(CancellationToken::cancel);
     }
 
-    /// Cancellation every lease: its rows are for others to run.
+    /// Halts every run, so that other daemons run the rows.
     pub(in crate::daemon) fn halt_all(&self) {
         self.lock().values().for_each(CancellationToken::cancel);
     }
 
-    /// Of the leases that the database has as this daemon's, those that nobody here has run for a while: the answer to
-    /// a claim or to giving one back was lost. No other daemon takes them while this one lives.
+    /// Of the leases that the database has as this daemon's, those that no task has run for a while: the database's
+    /// answer to a claim or to giving one back was lost. No other daemon takes them over while this one lives.
     pub(in crate::daemon) fn unclaimed(&self, in_database: &[HeldLease], now: Instant) -> Vec<FencedLease> {
         let leases = self.lock();
-        let mut unclaimed = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unclaimed = lock(&self.unclaimed);
         let unknown: Vec<FencedLease> =
             in_database.iter().map(|held| held.lease).filter(|lease| !leases.contains_key(lease)).collect();
         unclaimed.retain(|lease, _| unknown.contains(lease));
-        // A claim that has just committed is not noted here yet: only a lease that stays unknown is unclaimed.
+        // A claim that has just committed is not noted here yet, so only a lease that stays unknown is unclaimed.
         unknown
             .into_iter()
             .filter(|lease| now.duration_since(*unclaimed.entry(*lease).or_insert(now)) >= UNCLAIMED_AFTER)
@@ -80,7 +81,7 @@ impl HeldLeases {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<FencedLease, CancellationToken>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.leases)
     }
 }
 
@@ -90,7 +91,7 @@ mod tests {
     use crate::domain::ids::LeaseId;
 
     #[test]
-    fn a_lease_that_nobody_runs_is_a_stray_after_a_while() {
+    fn a_lease_that_no_task_runs_is_unclaimed_after_a_while() {
         let held = HeldLeases::default();
         let run = FencedLease { id: LeaseId::new(), token: 1 };
         let lost = FencedLease { id: LeaseId::new(), token: 1 };
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_runs_of_a_lease_the_later_calls_the_earlier_off_and_each_ends_by_itself() {
+    fn of_two_runs_of_a_lease_the_later_halts_the_earlier_and_each_ends_by_itself() {
         let held = HeldLeases::default();
         let id = LeaseId::new();
         let [first, second] = [1, 2].map(|token| FencedLease { id, token });

@@ -1,8 +1,8 @@
 //! Which of the other daemons are dead: those that were silent for their lifetime while this one listened.
 //!
-//! Time is measured on this daemon's monotonic clock alone, so that neither a step of a wall clock nor clocks that differ
-//! make anybody dead. Silence counts only while this daemon hears from the database itself: after an outage of the
-//! database, or after its own process stood still, every daemon first gets the time for a heartbeat.
+//! This daemon measures silence on its own monotonic clock, so that neither a step of a wall clock nor clocks that
+//! differ declare a daemon dead. Silence counts only while this daemon hears from the database itself: after an outage
+//! of the database, or after its own process stood still, every daemon first gets the time for a heartbeat.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::heartbeat;
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::DaemonPulse;
 
-/// As much of the time between two observations counts as silence. Daemons beat at least as often.
+/// Most of the time between two observations that counts as silence. A living daemon beats at least as often.
 const MOST_BETWEEN: Duration = heartbeat::EVERY.saturating_mul(2);
 
-/// What this daemon has seen of the others. Used by its heartbeat alone.
+/// The pulses of the other daemons, as this daemon has seen them. Only its heartbeat uses it.
 #[derive(Default)]
 pub(super) struct Peers {
     observed: Option<Instant>,
@@ -29,8 +29,8 @@ struct Silence {
 }
 
 impl Peers {
-    /// Takes in what the database has of all daemons, and returns those that were silent for their lifetime. They are
-    /// returned again until they are not observed any more.
+    /// Takes in the pulses that the database has of all daemons, and returns those of daemons that were silent for
+    /// their lifetime. A dead daemon is returned each time until the database has it no more.
     pub(super) fn observe(&mut self, me: DaemonId, pulses: &[DaemonPulse], now: Instant) -> Vec<DaemonPulse> {
         let heard_for = self.observed.map_or(Duration::ZERO, |before| now.duration_since(before)).min(MOST_BETWEEN);
         self.observed = Some(now);

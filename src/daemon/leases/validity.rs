@@ -1,4 +1,4 @@
-//! Lease validity: until when this daemon's leases are its own, as far as it can know.
+//! Lease validity: until when this daemon may trust its leases.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Extended by each heartbeat that was answered; looked at before each attempt. A daemon whose leases may have lapsed starts
-/// nothing: others may have taken them over, and would run the same rows.
+/// Extended by each answered heartbeat; read by the workers before each attempt. A daemon whose leases may have lapsed
+/// starts no attempt: other daemons may have taken the leases over, and would run the same rows.
 pub(in crate::daemon) struct LeaseValidity {
     born: Instant,
     /// Milliseconds after `born`.
@@ -16,12 +16,13 @@ pub(in crate::daemon) struct LeaseValidity {
 }
 
 impl LeaseValidity {
-    /// Not valid yet: no heart has beaten.
+    /// Not valid before the first heartbeat.
     pub(in crate::daemon) fn new() -> Self {
         Self { born: Instant::now(), until: AtomicU64::new(0), extended: Notify::new() }
     }
 
-    /// Makes leases valid for `lifetime` from `asked` on, which is before the database was asked: its own count began later.
+    /// Makes leases valid for `lifetime` from `asked` on. That is the time before the heartbeat was sent, so that the
+    /// count here ends before any that others began when it arrived.
     pub(in crate::daemon) fn extend(&self, asked: Instant, lifetime: Duration) {
         self.until.store(millis(asked.duration_since(self.born) + lifetime), Relaxed);
         self.extended.notify_waiters();
@@ -31,7 +32,7 @@ impl LeaseValidity {
         millis(self.born.elapsed()) < self.until.load(Relaxed)
     }
 
-    /// Returns at once while leases are valid, else when they are again.
+    /// Returns at once if leases are valid, else once a heartbeat has made them so.
     pub(in crate::daemon) async fn wait_until_valid(&self) {
         loop {
             let extended = self.extended.notified();

@@ -1,8 +1,8 @@
-//! Making durable what the daemon has done: outcomes of rows, and the steps of rows that take several calls.
+//! Recording: outcomes of rows become durable, and the steps of rows that take several calls.
 //!
-//! Both gather in a [`GroupCommit`](crate::storage::group_commit::GroupCommit) and are committed by one task each. If such a
-//! task panics, the daemon stops and `/readyz` says that its loops do not turn: rows whose outcomes nobody records must not
-//! be run, and no row is failed for it.
+//! Both gather in a [`GroupCommit`](crate::storage::group_commit::GroupCommit), from which one task each commits them.
+//! If such a task panics, the daemon stops and `/readyz` reports that its loops do not turn. Rows whose outcomes cannot
+//! be recorded must not run, and no row fails for it.
 
 mod outbox;
 mod recorder;
@@ -11,12 +11,12 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 
-use super::shared::Shutdown;
+use super::core::Shutdown;
 
 pub(super) use outbox::Outbox;
 pub(super) use recorder::Recorder;
 
-/// Runs a task that commits. If it panics, `abandon` tells those who wait for it, and the daemon stops.
+/// Runs a task that commits. If it panics, `abandon` releases the tasks that wait for a commit, and the daemon stops.
 pub(super) async fn guard(
     name: &'static str,
     committing: impl Future<Output = ()>,

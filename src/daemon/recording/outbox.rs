@@ -1,4 +1,4 @@
-//! Outcomes of rows on their way to the recorder.
+//! The outbox: outcomes of rows that wait for the recorder.
 
 use std::time::Duration;
 
@@ -6,19 +6,20 @@ use crate::daemon::rows::ClaimedRow;
 use crate::domain::usage::Usage;
 use crate::storage::group_commit::{Gathering, Group, GroupCommit};
 
-/// Outcomes wait for each other for a quarter of a second, or until their lines have 8 MiB. Those that wait for the recorder
-/// have 64 MiB, which bounds memory when the storage is slower than the upstream. Weights are in bytes.
+/// A group is due after a quarter of a second, or when its lines have 8 MiB. The outbox has room for 64 MiB, which
+/// bounds memory when the storage is slower than the upstream. Weights are in bytes.
 const GATHERING: Gathering = Gathering { longest: Duration::from_millis(250), due: 8 << 20, room: 64 << 20 };
 
-/// What became of a row.
+/// The line of a row, for the output file if it is a success, else for the error file.
 pub(in crate::daemon) struct RowOutcome {
     pub(in crate::daemon) row: ClaimedRow,
     pub(in crate::daemon) is_success: bool,
+    /// JSON, with the newline at its end.
     pub(in crate::daemon) line: Vec<u8>,
     pub(in crate::daemon) usage: Usage,
 }
 
-/// Where outcomes are handed in, and where the recorder takes them.
+/// The outcomes that wait to be recorded.
 pub(in crate::daemon) struct Outbox(GroupCommit<RowOutcome>);
 
 impl Outbox {
@@ -38,21 +39,22 @@ impl Outbox {
 
     async fn push(&self, outcome: RowOutcome) {
         let bytes = outcome.line.len();
-        // An error: the recorder is gone, and the row stays owed.
+        // An error says that the recorder is gone: the row stays owed.
         let _ = self.0.push(outcome, bytes).await;
     }
 
-    /// Returns when everything that was handed in before is recorded.
+    /// Returns when all outcomes that were handed in before are recorded.
     pub(in crate::daemon) async fn flush(&self) {
         self.0.settle().await;
     }
 
-    /// Nothing more is handed in: the recorder records what is here, and ends.
+    /// Lets the recorder end when it has recorded what is here. No outcome is handed in after it.
     pub(in crate::daemon) fn close(&self) {
         self.0.close();
     }
 
-    /// The recorder is gone: nobody waits for it any more, and what it has not recorded is owed.
+    /// Releases all tasks that wait for the recorder, because it is gone. The rows of what it has not recorded stay
+    /// owed.
     pub(in crate::daemon) fn abandon(&self) {
         self.0.abandon();
     }

@@ -1,4 +1,4 @@
-//! Making outcomes durable, many at a time: one part for each file, one transaction for all.
+//! The recorder: makes outcomes durable, many at a time, with one part for each file and one transaction for all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +17,14 @@ use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::group_commit::Weighed;
 use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, StorageError, Violation};
-use crate::telemetry::chain;
-use crate::telemetry::metrics;
+use crate::telemetry::{chain, metrics};
 
-/// Pauses between attempts to record the same flush.
+/// Pauses between attempts to record the same flush. The last one repeats in an outage.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
 
-/// The outcomes of each batch by themselves.
-fn apart(outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
+/// Splits outcomes by batch.
+fn by_batch(outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
     let mut batches: BTreeMap<BatchId, Vec<Weighed<RowOutcome>>> = BTreeMap::new();
     for outcome in outcomes {
         batches.entry(outcome.row.id.batch).or_default().push(outcome);
@@ -38,9 +37,9 @@ pub(in crate::daemon) struct Recorder<S> {
     pub(in crate::daemon) storage: Arc<S>,
     pub(in crate::daemon) blobs: Blobs,
     pub(in crate::daemon) clock: Clock,
-    /// What was recorded, for the duty that merges parts.
+    /// Counts flushes for the duty that merges parts.
     pub(in crate::daemon) flush_counts: Arc<FlushCounts>,
-    /// The leases whose runs the recorder halts when their outcomes are refused.
+    /// Halts the runs of leases whose outcomes are refused.
     pub(in crate::daemon) held: Arc<HeldLeases>,
 }
 
@@ -50,15 +49,15 @@ impl<S: Storage> Recorder<S> {
         while let Some(group) = outbox.next().await {
             self.flush(group.items).await;
             for done in group.settling {
-                // Nobody waits any more if the lease's task was dropped.
+                // An error says that the task which waited was dropped.
                 let _ = done.send(());
             }
         }
     }
 
-    /// Records outcomes, however often it takes. Only those of lost leases are left out, and those that contradict the
-    /// ledger or that the database refuses: their rows stay owed, and whoever runs the lease next reads from the ledger
-    /// which they are.
+    /// Records outcomes, however many attempts it takes. It leaves out outcomes of lost leases, and those that
+    /// contradict the ledger or that the database refuses. Their rows stay owed: the next holder of the lease reads
+    /// from the ledger which these are.
     async fn flush(&self, outcomes: Vec<Weighed<RowOutcome>>) {
         let mut flushes = vec![outcomes];
         while let Some(outcomes) = flushes.pop() {
@@ -66,8 +65,8 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
-    /// Records outcomes in one transaction. Returns what is to be recorded apart: if the database refuses them, because of
-    /// one batch others must not wait.
+    /// Records outcomes in one transaction. If the database refuses it, returns the outcomes of each batch, to be
+    /// recorded by themselves: one batch must not keep the others from being recorded.
     async fn flush_together(&self, mut outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>> {
         while !outcomes.is_empty() {
             let flush = self.until_done("written", || self.write_parts(&outcomes)).await;
@@ -87,8 +86,8 @@ impl<S: Storage> Recorder<S> {
                         self.repair(violation).await;
                     }
                 }
-                Err(_) if flush.batches.len() > 1 => return apart(outcomes),
-                // The parts stay for the sweep: nobody knows what the database has done.
+                Err(_) if flush.batches.len() > 1 => return by_batch(outcomes),
+                // The commit may have happened, so the parts stay; the duty `orphans` removes them if it has not.
                 Err(_) => {
                     let leases: Vec<FencedLease> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
                     self.leave_out(&mut outcomes, &leases);
@@ -100,11 +99,11 @@ impl<S: Storage> Recorder<S> {
         Vec::new()
     }
 
-    /// Records a flush, however long the database is away. An error is a refusal that has come again and again.
+    /// Records a flush, however long the database is away. An error is a refusal that has come after each pause.
     async fn record(&self, flush: &Flush) -> Result<Recorded, StorageError> {
         let mut pauses = PAUSES.iter();
         loop {
-            // An outage lasts as long as it lasts.
+            // An outage does not count as a refusal.
             let attempt = async || match self.storage.record(flush, self.clock.now()).await {
                 Err(error) if error.is_outage() => Err(error),
                 answer => Ok(answer),
@@ -121,14 +120,14 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
-    /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.
+    /// Drops the outcomes of leases and halts their runs.
     fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[FencedLease]) {
         outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
         self.held.halt(leases);
     }
 
-    /// Tells of a fault of this program, and sets what is counted to what the ledger has. The leases correct themselves when
-    /// they are taken again.
+    /// Reports a fault of this program, and counts the batch again by its ledger. Its leases are corrected when they
+    /// are taken over.
     async fn repair(&self, Violation { batch, leases, what }: Violation) {
         metrics::ledger_violated();
         let named: Vec<String> =
@@ -146,6 +145,7 @@ impl<S: Storage> Recorder<S> {
         }
     }
 
+    /// Repeats an action until it succeeds, with growing pauses.
     async fn until_done<T, E, F>(&self, what: &'static str, mut action: impl FnMut() -> F) -> T
     where
         E: std::error::Error + 'static,

@@ -1,6 +1,7 @@
 //! Rows that this daemon has leased and not begun. The claim loop refills them.
 //!
-//! Each lane has a backlog of its own, so that the daemon goes on claiming other lanes while the rows of one do not begin.
+//! Each lane has a backlog of its own, so that the daemon goes on claiming other lanes while the rows of one do not
+//! begin.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
@@ -84,8 +85,8 @@ impl Backlogs {
         backlog
     }
 
-    /// The state of the backlogs under a limit of `permits`. A lane is filled up with the rows of about a second, and at
-    /// least with its equal part of four rows for each permit.
+    /// The state of the backlogs under a limit of `permits`. A lane is filled up with the rows of about a second, and
+    /// at least with its equal part of four rows for each permit.
     pub(super) fn survey(&self, permits: usize) -> Survey {
         let held: Vec<_> = {
             let lanes = self.lock();
@@ -125,8 +126,8 @@ impl Survey {
         Some(u32::try_from(rows.min(MAX_LEASE)).expect("bounded").min(lane.waiting()))
     }
 
-    /// Whether to take over a lease of a lane. A lapsed lease has any number of rows up to the largest, so it is left to
-    /// other daemons if enough rows of its model wait here.
+    /// Whether to take over a lease of a lane. A lapsed lease has any number of rows up to the largest, so it is left
+    /// to other daemons if enough rows of its model wait here.
     pub(super) fn takes_over(&self, batch: BatchId, model: &Arc<str>) -> bool {
         self.models.get(model).is_none_or(|waiting| *waiting < self.enough) && self.wanted_of(batch, model).is_some()
     }

@@ -1,5 +1,5 @@
-//! The claim loop: takes over lapsed leases and claims ranges of lanes, about as many rows of each lane as begin within a
-//! second.
+//! The claim loop: takes over lapsed leases and claims ranges of lanes, about as many rows of each lane as begin within
+//! a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Supply, lease_run, scheduler};
+use crate::daemon::core::{DaemonCore, Shutdown};
 use crate::daemon::timer::{TickResult, Timer};
 use crate::domain::lease::Lease;
 use crate::storage::{Result, Storage};
-use crate::telemetry::chain;
+use crate::telemetry::{Liveness, chain};
 
 /// How often the loop looks for work of which no wakeup tells: lanes of other replicas' batches, and leases of dead
 /// daemons.
-pub(in crate::daemon) const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lanes read for one claim, by deadline.
 const LANES: u32 = 1024;
 /// How many of the lanes, or of the lapsed leases, may be of one model.
@@ -23,8 +24,9 @@ const LANES_OF_A_MODEL: u32 = 16;
 const LAPSED: u32 = 256;
 
 /// Claims until the daemon stops.
-pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut timer: Timer) {
-    let stopping = timer.stop().clone();
+pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, liveness: Liveness) {
+    let DaemonCore { wakeup, shutdown: Shutdown { stopping, .. }, .. } = &*supply.shared;
+    let mut timer = Timer::new("claim", LOOK_EVERY, wakeup, stopping, &liveness);
     let mut looked_for_lapsed = None;
     loop {
         let ready = async {
@@ -64,8 +66,8 @@ pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut tim
     }
 }
 
-/// Claims a range of a lane and starts its lease, after it has taken over lapsed leases if it is to look for them. False
-/// if no lane has rows, or if this daemon wants none.
+/// Claims a range of a lane and starts its lease, after it has taken over lapsed leases if it is to look for them.
+/// False if no lane has rows, or if this daemon wants none.
 async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) -> Result<bool> {
     if look_for_lapsed {
         take_over_lapsed(supply).await?;

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::backlog::Backlog;
 use super::queue::{Cancellation, QueuedRow};
 use super::{ClaimedRow, Supply, unreadable};
-use crate::daemon::shared::DaemonCore;
+use crate::daemon::core::DaemonCore;
 use crate::daemon::timer::DutyError;
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
@@ -35,7 +35,8 @@ const MIN_UPTIME: Duration = Duration::from_secs(2);
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
-/// Runs a lease to its end. `halt` is cancelled when this daemon must not run its rows any more. `backlog` counts them all.
+/// Runs a lease to its end. `halt` is cancelled when this daemon must not run its rows any more. `backlog` counts them
+/// all.
 pub(super) async fn run<S: Storage>(
     supply: Arc<Supply<S>>,
     lease: Lease,
@@ -231,8 +232,8 @@ impl<S: Storage> LeaseRun<S> {
         }))
     }
 
-    /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. A lease whose every row
-    /// is recorded is gone from the database before that.
+    /// Waits for the rows that were begun, has their outcomes recorded, and gives the lease back. A lease whose every
+    /// row is recorded is gone from the database before that.
     async fn end(self) {
         let supply = &self.supply;
         self.open.close();

@@ -1,8 +1,8 @@
 //! The way of a row through a daemon.
 //!
-//! `claim` leases a range of a lane, and `lease_run` reads its rows into the `queue`. A `worker` takes one row after the
-//! other and makes an `attempt`. An attempt ends with an outcome in the outbox or with the row in the queue again; an
-//! attempt that is cancelled leaves the row owed.
+//! `claim` leases a range of a lane, and `lease_run` reads its rows into the `queue`. A `worker` takes one row after
+//! the other and makes an `attempt`. An attempt ends with an outcome in the outbox or with the row in the queue again;
+//! an attempt that is cancelled leaves the row owed.
 
 mod attempt;
 mod backlog;
@@ -21,16 +21,16 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use super::core::DaemonCore;
 use super::items::{Items, Surroundings};
 use super::leases::{HeldLeases, LeaseValidity};
 use super::recording::Outbox;
-use super::shared::DaemonCore;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lease::FencedLease;
 use crate::processor::ShouldRetry;
 use crate::upstream::limiter::Limiter;
 
-pub(super) use claim::{LOOK_EVERY, claim};
+pub(super) use claim::claim;
 pub(super) use queue::Queue;
 pub(super) use share::FairShare;
 pub(super) use worker::Workers;

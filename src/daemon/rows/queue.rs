@@ -4,8 +4,8 @@
 //! fewest. So models share the calls evenly when more rows wait than can run, and batches share those of their model.
 //!
 //! A model that has not answered yet, or whose last call had no answer, may hang. Of the calls that other models do not
-//! use it leaves an eighth free, and at least one if there are four, for models whose first rows come later: these never
-//! wait for the time-outs of a model that hangs.
+//! use it leaves an eighth free, and at least one if there are four, for models whose first rows come later: these
+//! never wait for the time-outs of a model that hangs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,8 +37,8 @@ pub(super) struct QueuedRow {
     pub(super) cancellation: Arc<Cancellation>,
     /// Its place in the backlog of its lane, until it begins.
     pub(super) waiting: Waiting,
-    /// Bounds how many rows wait: the rows of one read share a place, and a row that waits for another attempt has one of
-    /// its own.
+    /// Bounds how many rows wait: the rows of one read share a place, and a row that waits for another attempt has one
+    /// of its own.
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
     pub(super) share: Option<Arc<PermitShare>>,

@@ -3,8 +3,8 @@
 use super::backlog::Survey;
 use crate::domain::lease::OpenLane;
 
-/// Picks one of the lanes that want rows, and says how many rows to claim: a lane of the model with the fewest rows waiting
-/// here, of these the lane with the fewest, and of these the one whose window closes first.
+/// Picks one of the lanes that want rows, and says how many rows to claim: a lane of the model with the fewest rows
+/// waiting here, of these the lane with the fewest, and of these the one whose window closes first.
 pub(super) fn pick<'a>(lanes: &'a [OpenLane], survey: &Survey) -> Option<(&'a OpenLane, u32)> {
     let wanting = lanes.iter().filter_map(|lane| Some((lane, survey.wanted(lane)?)));
     wanting.min_by_key(|(lane, _)| (survey.waiting(lane), lane.expires_at, lane.batch_id, lane.no))

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::queue::Cancellation;
+use crate::daemon::core::DaemonCore;
 use crate::daemon::items::{Items, Surroundings};
 use crate::daemon::lost_input::is_lost;
-use crate::daemon::shared::DaemonCore;
 use crate::daemon::timer::DutyError;
 use crate::domain::batch::BatchStatus;
 use crate::domain::ids::BatchId;
@@ -14,8 +14,8 @@ use crate::domain::lease::Lease;
 use crate::storage::Storage;
 use crate::telemetry::chain;
 
-/// Longest pause before a batch's rows are read again. The daemon holds the lease meanwhile; the pause is short because the
-/// fault may be this daemon's alone, and then another can run the rows.
+/// Longest pause before a batch's rows are read again. The daemon holds the lease meanwhile; the pause is short because
+/// the fault may be this daemon's alone, and then another can run the rows.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long the daemon holds a lease whose rows cannot be read because the database or the blob store is away.
 const PAUSE_IN_OUTAGE: Duration = Duration::from_secs(1);
@@ -25,8 +25,8 @@ pub(in crate::daemon) fn items(around: &Surroundings) -> Items<BatchId> {
     Items::new("run", LONGEST_PAUSE, around)
 }
 
-/// Notes that the rows of a lease cannot be read, and gives its batch up if they are lost. Returns after the pause, when
-/// the lease is to be given back.
+/// Notes that the rows of a lease cannot be read, and gives its batch up if they are lost. Returns after the pause,
+/// when the lease is to be given back.
 pub(super) async fn lease_failed<S: Storage>(
     shared: &DaemonCore<S>,
     unreadable: &Items<BatchId>,

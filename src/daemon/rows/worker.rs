@@ -1,7 +1,7 @@
 //! Workers: each takes rows from the queue, one after the other, and runs them with one permit.
 //!
-//! A worker keeps its permit from row to row. It gives the permit back when the limiter asks for it, or when the queue has
-//! no row. Then it waits for a row before it waits for a permit, so that no idle worker holds one.
+//! A worker keeps its permit from row to row. It gives the permit back when the limiter asks for it, or when the queue
+//! has no row. Then it waits for a row before it waits for a permit, so that no idle worker holds one.
 //!
 //! A row that waits for its tools has released its permit and still has its worker. So there are more workers than
 //! permits: whenever the last waiting worker takes a row, it starts another worker.
@@ -109,7 +109,8 @@ where
             let permit_left = session.take_permit();
             let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
             let Err(again) = self.wait_elsewhere(again) else { return permit_left };
-            // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can hold.
+            // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can
+            // hold.
             drop(permit_left);
             let share = again.share.clone();
             if let Some(share) = &share {

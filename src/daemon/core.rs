@@ -1,4 +1,4 @@
-//! What every part of a daemon works with, and how it is told to stop.
+//! The core of a daemon, which all its parts share: stores, clock, settings, and the tokens that stop it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,37 +13,37 @@ use crate::domain::time::Clock;
 use crate::storage::blobs::Blobs;
 use crate::wakeup::Wakeup;
 
-/// How a daemon works.
+/// Limits and intervals of a daemon.
 #[derive(Debug, Clone)]
 pub struct DaemonSettings {
-    /// How many calls may run at once, at least 1.
+    /// How many calls may be under way at once, at least 1.
     pub max_concurrency: usize,
-    /// How many calls all living daemons together may have under way; shared evenly among them.
+    /// How many calls all living daemons together may have under way, shared evenly among them. `None`: no such limit.
     pub global_max_concurrency: Option<usize>,
-    /// How long the daemon's leases are its own after a heartbeat. Others take them over when it is out of reach longer.
+    /// How long the daemon's leases are valid after a heartbeat. Other daemons take them over after that.
     pub lease: Duration,
     /// How often the next of the blob store's 256 directories is looked through for orphans.
     pub sweep_every: Duration,
     /// How long the steps of rows are kept after their batch has ended.
     pub steps_retention: Duration,
-    /// When failed requests are tried again.
+    /// How often, and after which pauses, failed requests are tried again.
     pub retry: RetryPolicy,
-    /// What a batch must keep to.
+    /// Bounds for the input of a batch, checked when it is admitted.
     pub limits: BatchLimits,
 }
 
-/// The steps in which a daemon stops. Each is cancelled once, in this order.
+/// The steps in which a daemon stops. Each token is cancelled once, in this order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shutdown {
-    /// Nothing more is claimed or started.
+    /// From here on the daemon claims and starts nothing more.
     pub(super) stopping: CancellationToken,
-    /// Calls in flight are aborted.
+    /// From here on calls in flight are aborted.
     pub(super) abort: CancellationToken,
-    /// Every lease is given back.
+    /// From here on the daemon holds no lease.
     pub(super) ended: CancellationToken,
 }
 
-/// What every part of a daemon works with.
+/// The part of a daemon that its loops and rows share.
 pub(super) struct DaemonCore<S> {
     pub(super) id: DaemonId,
     pub(super) started: Instant,
