@@ -48,21 +48,20 @@ impl Client {
     ) -> Result<RemoteBatch, ClientError> {
         let (mut pause, mut last_answer) = (polling.first_pause, Instant::now());
         loop {
-            let mut asked = Duration::ZERO;
-            match self.batch(id).await {
-                Ok(batch) => {
-                    last_answer = Instant::now();
-                    seen(&batch);
-                    if batch.status.is_terminal() {
-                        return Ok(batch);
-                    }
-                }
+            let answer = self.batch(id).await;
+            if let Ok(batch) = &answer {
+                last_answer = Instant::now();
+                seen(batch);
+            }
+            let asked = match answer {
+                Ok(batch) if batch.status.is_terminal() => return Ok(batch),
+                Ok(_) => Duration::ZERO,
                 Err(error) if error.may_pass() && last_answer.elapsed() < polling.longest_outage => {
                     tracing::debug!(batch_id = id, %error, "a batch could not be read");
-                    asked = error.retry_after();
+                    error.retry_after()
                 }
                 Err(error) => return Err(error),
-            }
+            };
             tokio::time::sleep(pause.max(asked)).await;
             pause = pause.mul_f64(1.5).min(polling.longest_pause);
         }

@@ -47,10 +47,11 @@ impl LineSplitter {
     pub fn push(&mut self, mut chunk: &[u8], mut each: impl FnMut(Line<'_>)) {
         while let Some(end) = memchr(b'\n', chunk) {
             let (head, tail) = (&chunk[..end], &chunk[end + 1..]);
-            if self.is_skipping || self.carry.len() + head.len() > self.max_line_bytes {
-                if !self.is_skipping {
-                    each(Line::TooLong { number: self.number });
-                }
+            let is_too_long = self.carry.len() + head.len() > self.max_line_bytes;
+            if is_too_long && !self.is_skipping {
+                each(Line::TooLong { number: self.number });
+            }
+            if is_too_long || self.is_skipping {
                 self.offset += (self.carry.len() + head.len() + 1) as u64;
             } else if self.carry.is_empty() {
                 self.give(head, &mut each);

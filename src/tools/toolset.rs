@@ -47,6 +47,15 @@ pub enum Function {
     Client,
 }
 
+impl Function {
+    fn of(handler: &FunctionHandler) -> Self {
+        match handler {
+            FunctionHandler::Http(tool) => Self::Http(tool.clone()),
+            FunctionHandler::Agent(agent) => Self::Agent(agent.clone()),
+        }
+    }
+}
+
 /// Why a row's toolset cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoToolset {
@@ -83,6 +92,18 @@ struct ServerTool {
     authorization: Option<String>,
     allowed_tools: Option<Allowed>,
     require_approval: Option<Approval>,
+}
+
+impl ServerTool {
+    fn read(raw: &RawValue, label: &str) -> Result<Self, NoToolset> {
+        serde_json::from_str(raw.get()).map_err(|error| {
+            NoToolset::Unsupported(format!(
+                "The tool with the 'server_label' '{}' cannot be read: {}.",
+                shown(label),
+                plainly(&error)
+            ))
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -155,32 +176,25 @@ impl Catalog {
     pub async fn open(&self, request: &Fields) -> Result<Toolset, NoToolset> {
         let mut toolset = Toolset::default();
         for (raw, tool) in read(request)? {
-            if !self.is_served(&tool) {
-                if tool.kind() == "function" {
+            match (tool.kind(), self.is_served(&tool)) {
+                ("function", false) => {
                     toolset.add(tool.name(), Function::Client)?;
+                    toolset.definitions.push(raw);
                 }
-                toolset.definitions.push(raw);
-            } else if tool.kind() == "function" {
-                let entry = self.function(tool.name()).expect("it is served");
-                let function = match &entry.handler {
-                    FunctionHandler::Http(tool) => Function::Http(tool.clone()),
-                    FunctionHandler::Agent(agent) => Function::Agent(agent.clone()),
-                };
-                toolset.add(tool.name(), function)?;
-                toolset.definitions.push(defined(&raw, entry));
-            } else if toolset.lists.len() == MOST_SERVERS {
-                return Err(NoToolset::Unsupported(format!("The row names more than {MOST_SERVERS} MCP servers.")));
-            } else {
-                let label = tool.label();
-                let server: ServerTool = serde_json::from_str(raw.get()).map_err(|error| {
-                    NoToolset::Unsupported(format!(
-                        "The tool with the 'server_label' '{}' cannot be read: {}.",
-                        shown(label),
-                        plainly(&error)
-                    ))
-                })?;
-                let client = self.client(&tool, &server)?;
-                toolset.add_server(&tool, &server, client).await?;
+                (_, false) => toolset.definitions.push(raw),
+                ("function", true) => {
+                    let entry = self.function(tool.name()).expect("it is served");
+                    toolset.add(tool.name(), Function::of(&entry.handler))?;
+                    toolset.definitions.push(defined(&raw, entry));
+                }
+                (_, true) if toolset.lists.len() == MOST_SERVERS => {
+                    return Err(NoToolset::Unsupported(format!("The row names more than {MOST_SERVERS} MCP servers.")));
+                }
+                (_, true) => {
+                    let server = ServerTool::read(&raw, tool.label())?;
+                    let client = self.client(&tool, &server)?;
+                    toolset.add_server(&tool, &server, client).await?;
+                }
             }
         }
         Ok(toolset)

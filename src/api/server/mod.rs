@@ -36,6 +36,7 @@ use connection::{ConnectionGuard, OpenConnections};
 use io::TimedIo;
 
 use crate::sync::lock;
+use crate::telemetry::chain;
 
 /// Bytes of the request line and the headers. URLs beyond the limit are read too, so that their refusal can say what is
 /// wrong.
@@ -109,15 +110,7 @@ impl Acceptor {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    // Responses are small and clients wait for them: do not delay them for fuller packets.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection keeps its delay");
-                    }
-                    // A small buffer bounds the memory of a client that does not read. It also tells such a client from
-                    // a slow one: a socket becomes writable only once a third of its buffer is free.
-                    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
-                        tracing::debug!(%error, "a connection keeps its buffer");
-                    }
+                    set_options(&stream);
                     return (stream, self.slot().await);
                 }
                 // The client left before it was accepted.
@@ -153,6 +146,18 @@ impl Acceptor {
             *warned = Some(now);
             tracing::warn!("all connection slots are taken; a new connection replaces one without a request");
         }
+    }
+}
+
+fn set_options(stream: &TcpStream) {
+    // Responses are small and clients wait for them: do not delay them for fuller packets.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay");
+    }
+    // A small buffer bounds the memory of a client that does not read. It also tells such a client from a slow one: a
+    // socket becomes writable only once a third of its buffer is free.
+    if let Err(error) = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
+        tracing::debug!(%error, "a connection keeps its buffer");
     }
 }
 
@@ -205,7 +210,7 @@ impl Server {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error = crate::telemetry::chain(&error), "a connection broke off");
+            tracing::debug!(error = chain(&error), "a connection broke off");
         }
     }
 }

@@ -81,10 +81,8 @@ impl<S: Storage> Recorder<S> {
                     self.leave_out(&mut outcomes, &lost);
                 }
                 Ok(Recorded::Violations(violations)) => {
-                    for violation in violations {
-                        self.leave_out(&mut outcomes, &violation.leases);
-                        self.repair(violation).await;
-                    }
+                    violations.iter().for_each(|violation| self.leave_out(&mut outcomes, &violation.leases));
+                    self.repair_all(violations).await;
                 }
                 Err(_) if flush.batches.len() > 1 => return by_batch(outcomes),
                 // The commit may have happened, so the parts stay; the duty `orphans` removes them if it has not.
@@ -124,6 +122,12 @@ impl<S: Storage> Recorder<S> {
     fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[FencedLease]) {
         outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
         self.held.halt(leases);
+    }
+
+    async fn repair_all(&self, violations: Vec<Violation>) {
+        for violation in violations {
+            self.repair(violation).await;
+        }
     }
 
     /// Reports a fault of this program, and counts the batch again by its ledger. Its leases are corrected when they

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::conversation::turns_of;
+use super::conversation::{output_at, turns_of};
 use super::{Fields, ItemIds, Limit, ScopeEnd, Step, StepPath, TokenUsage, ToolCall, ToolOutput, Turn, TurnEnd, raw};
 use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
@@ -95,65 +95,72 @@ impl Assembly<'_> {
         }
     }
 
-    /// The row's tools, without their secrets.
+    /// The row's tools, as a response shows them.
     fn tools(&self) -> Vec<Fields> {
-        let mut tools: Vec<Fields> = self.body.get("tools").ok().flatten().unwrap_or_default();
-        for tool in &mut tools {
-            tool.remove("headers");
-            tool.remove("authorization");
-            if tool.get::<String>("type").ok().flatten().as_deref() == Some("function") {
-                for absent in
-                    ["parameters", "strict"].into_iter().filter(|name| tool.raw(name).is_none()).collect::<Vec<_>>()
-                {
-                    tool.set(absent, &Value::Null);
-                }
-            }
-        }
-        tools
+        let tools: Vec<Fields> = self.body.get("tools").ok().flatten().unwrap_or_default();
+        tools.into_iter().map(shown_tool).collect()
     }
 
     /// The output items: first the tools that MCP servers offered, then turn by turn the items of the model and the
     /// outputs of tools. An answer that the model was asked to correct is left out.
     fn output(&self, turns: &[(&Step, &Turn)]) -> Vec<Box<RawValue>> {
         let ids = ItemIds::of_step(self.row, &StepPath::root());
-        let mut output: Vec<_> = (0..)
-            .zip(self.lists)
-            .map(|(no, McpList { label, tools })| {
-                let id = ids.id("mcpl", no);
-                raw(&json!({
-                    "id": id, "type": "mcp_list_tools", "server_label": label, "tools": tools, "error": null,
-                }))
-            })
-            .collect();
+        let lists = (0..).zip(self.lists).map(|(no, list)| mcp_list(list, &ids.id("mcpl", no)));
+        let mut output: Vec<_> = lists.collect();
         for (position, (step, turn)) in turns.iter().enumerate() {
-            if turn.calls().is_empty() && position + 1 < turns.len() {
-                continue;
+            let is_last = position + 1 == turns.len();
+            if is_last || !turn.calls().is_empty() {
+                self.add_turn(step, turn, &mut output);
             }
-            let mut answers = Vec::new();
-            for (item, call) in turn.items() {
-                let Some((no, call)) = call else {
-                    output.push(item.to_owned());
-                    continue;
-                };
-                let path = step.path.child(no);
-                let answer = self.steps.iter().find(|step| step.path == path).and_then(Step::output);
-                let ids = ItemIds::of_step(self.row, &path);
-                if let Some(function) = (self.mcp)(&call.name) {
-                    output.push(mcp_item(&function, &call, answer, &ids));
-                    continue;
-                }
-                output.push(item.to_owned());
-                if let Some(answer) = answer {
-                    answers.push(raw(&json!({
-                        "id": ids.id("fco", 0), "type": "function_call_output", "status": "completed",
-                        "call_id": call.call_id, "output": answer.output,
-                    })));
-                }
-            }
-            output.append(&mut answers);
         }
         output
     }
+
+    /// Adds the items of a turn, and after them the outputs of the functions that it called.
+    fn add_turn(&self, step: &Step, turn: &Turn, output: &mut Vec<Box<RawValue>>) {
+        let mut answers = Vec::new();
+        for (item, call) in turn.items() {
+            let Some((no, call)) = call else {
+                output.push(item.to_owned());
+                continue;
+            };
+            let path = step.path.child(no);
+            let answer = output_at(self.steps, &path);
+            let ids = ItemIds::of_step(self.row, &path);
+            if let Some(function) = (self.mcp)(&call.name) {
+                output.push(mcp_item(&function, &call, answer, &ids));
+                continue;
+            }
+            output.push(item.to_owned());
+            answers.extend(answer.map(|answer| function_output(&call, answer, &ids)));
+        }
+        output.append(&mut answers);
+    }
+}
+
+/// A tool without its secrets, and with the members that the API always shows.
+fn shown_tool(mut tool: Fields) -> Fields {
+    tool.remove("headers");
+    tool.remove("authorization");
+    if tool.get::<String>("type").ok().flatten().as_deref() == Some("function") {
+        for name in ["parameters", "strict"] {
+            if tool.raw(name).is_none() {
+                tool.set(name, &Value::Null);
+            }
+        }
+    }
+    tool
+}
+
+fn function_output(call: &ToolCall, answer: &ToolOutput, ids: &ItemIds) -> Box<RawValue> {
+    raw(&json!({
+        "id": ids.id("fco", 0), "type": "function_call_output", "status": "completed",
+        "call_id": call.call_id, "output": answer.output,
+    }))
+}
+
+fn mcp_list(McpList { label, tools }: &McpList, id: &str) -> Box<RawValue> {
+    raw(&json!({ "id": id, "type": "mcp_list_tools", "server_label": label, "tools": tools, "error": null }))
 }
 
 /// The members of a response in order, each with its default. A member that the request has too gets the request's

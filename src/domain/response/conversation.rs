@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Fields, Limits, Spent, Step, StepPath, StepState, ToolCall, Turn, raw};
+use super::{Fields, Limits, Spent, Step, StepPath, StepState, ToolCall, ToolOutput, Turn, raw};
 
 /// A function call's output as an item of a conversation.
 pub(super) fn call_output(call_id: &str, output: &str) -> Box<RawValue> {
@@ -69,13 +69,10 @@ impl ScopeStart {
                 input.push(raw(&UserMessage { role: "user", content: &correction(&wrong) }));
             }
             has_called |= !calls.is_empty();
-            for (no, call) in (0..).zip(&calls) {
-                let path = step.path.child(no);
-                let answered = steps.iter().find(|step| step.path == path).and_then(Step::output);
-                if let Some(answer) = answered {
-                    input.push(call_output(&call.call_id, &answer.output));
-                }
-            }
+            input.extend((0..).zip(&calls).filter_map(|(no, call)| {
+                let answer = output_at(steps, &step.path.child(no))?;
+                Some(call_output(&call.call_id, &answer.output))
+            }));
         }
         if input.len() > said || (request.raw("input").is_none() && !input.is_empty()) {
             request.set("input", &input);
@@ -119,6 +116,11 @@ pub fn turns_of<'a>(scope: &'a StepPath, steps: &'a [Step]) -> impl Iterator<Ite
         .collect();
     own.sort_by_key(|(step, _)| step.path.no());
     own.into_iter()
+}
+
+/// The output of the tool call at a path, if it has one.
+pub(super) fn output_at<'a>(steps: &'a [Step], path: &StepPath) -> Option<&'a ToolOutput> {
+    steps.iter().find(|step| step.path == *path)?.output()
 }
 
 /// The message to a model whose answer does not match its schema.

@@ -150,7 +150,7 @@ impl Spent {
             let is_own = step.path.parent().as_ref() == Some(&root);
             if let Some(usage) = step.turn().and_then(|turn| turn.usage) {
                 spent.tokens = spent.tokens.saturating_add(usage.usage.total_tokens);
-                spent.output_tokens += if is_own { usage.usage.output_tokens } else { 0 };
+                spent.output_tokens += u64::from(is_own) * usage.usage.output_tokens;
             }
             spent.tool_calls += u32::from(!step.path.is_model_call());
             if let Some(output) = step.output() {

@@ -83,33 +83,34 @@ impl Fields {
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        deserializer.deserialize_map(Members)
+    }
+}
 
-        impl<'de> Visitor<'de> for Members {
-            type Value = Fields;
+/// Reads the members of an object in their order. A name that occurs twice has its last value.
+struct Members;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
+impl<'de> Visitor<'de> for Members {
+    type Value = Fields;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Fields::default();
-                // An object may have a million members, so a linear search for each would be too slow.
-                let mut positions: HashMap<String, usize> = HashMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    match positions.entry(name) {
-                        Entry::Occupied(known) => fields.0[*known.get()].1 = value,
-                        Entry::Vacant(new) => {
-                            fields.0.push((new.key().clone(), value));
-                            new.insert(fields.0.len() - 1);
-                        }
-                    }
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        // An object may have a million members, so a linear search for each would be too slow.
+        let mut positions: HashMap<String, usize> = HashMap::new();
+        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            match positions.entry(name) {
+                Entry::Occupied(known) => fields.0[*known.get()].1 = value,
+                Entry::Vacant(new) => {
+                    fields.0.push((new.key().clone(), value));
+                    new.insert(fields.0.len() - 1);
                 }
-                Ok(fields)
             }
         }
-
-        deserializer.deserialize_map(Members)
+        Ok(fields)
     }
 }
 

@@ -96,47 +96,56 @@ impl Shape {
     /// Measures the subschemas that apply to the same value, and finds cycles. The subschemas are visited in
     /// post-order, as a recursion would leave them.
     fn measure(&mut self) -> Result<(), String> {
-        const OPEN: usize = usize::MAX;
         let mut depths = vec![0; self.nodes.len()];
-        let mut unevaluated: u64 = 0;
         for start in 0..self.nodes.len() {
-            let mut way = vec![(start, 0)];
-            while let Some((no, next)) = way.pop() {
-                if next == 0 && depths[no] != 0 {
-                    continue;
-                }
-                depths[no] = OPEN;
-                if let Some(&child) = self.nodes[no].in_place.get(next) {
-                    if depths[child] == OPEN {
-                        return Err("it refers to itself without going into the value".to_owned());
-                    }
-                    way.extend([(no, next + 1), (child, 0)]);
-                    continue;
-                }
-                let children = &self.nodes[no].in_place;
-                let depth = 1 + children.iter().map(|&child| depths[child]).max().unwrap_or(0);
-                let size =
-                    children.iter().fold(1, |sum: u64, &child| sum.saturating_add(self.nodes[child].in_place_size));
-                if depth > MOST_IN_PLACE_DEPTH {
-                    return Err(format!(
-                        "more than {MOST_IN_PLACE_DEPTH} of its subschemas and references lie within each other"
-                    ));
-                }
-                if size > MOST_IN_PLACE {
-                    return Err(format!("more than {MOST_IN_PLACE} of its subschemas apply to one value"));
-                }
-                depths[no] = depth;
-                self.nodes[no].in_place_size = size;
-                self.in_place_depth = self.in_place_depth.max(depth);
-                self.weight = self.weight.saturating_add(2 * PAIR + self.nodes[no].weight);
-                self.is_irregular |= self.nodes[no].is_irregular();
-                unevaluated += if self.nodes[no].is_unevaluated { size } else { 0 };
-            }
+            self.measure_from(start, &mut depths)?;
         }
-        if unevaluated > MOST_UNEVALUATED {
+        let unevaluated = self.nodes.iter().filter(|node| node.is_unevaluated);
+        if unevaluated.map(|node| node.in_place_size).sum::<u64>() > MOST_UNEVALUATED {
             return Err("its `unevaluatedProperties` and `unevaluatedItems` look at too many subschemas".to_owned());
         }
         Ok(())
+    }
+
+    /// Measures a subschema and those that it applies to the same value. `depths` has 0 for subschemas without a measure.
+    fn measure_from(&mut self, start: NodeNo, depths: &mut [usize]) -> Result<(), String> {
+        const OPEN: usize = usize::MAX;
+        let mut way = vec![(start, 0)];
+        while let Some((no, next)) = way.pop() {
+            if next == 0 && depths[no] != 0 {
+                continue;
+            }
+            depths[no] = OPEN;
+            let child = self.nodes[no].in_place.get(next).copied();
+            if child.is_some_and(|child| depths[child] == OPEN) {
+                return Err("it refers to itself without going into the value".to_owned());
+            }
+            match child {
+                Some(child) => way.extend([(no, next + 1), (child, 0)]),
+                None => depths[no] = self.measure_one(no, depths)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures a subschema whose `in_place` subschemas are measured, and returns its depth.
+    fn measure_one(&mut self, no: NodeNo, depths: &[usize]) -> Result<usize, String> {
+        let children = &self.nodes[no].in_place;
+        let depth = 1 + children.iter().map(|&child| depths[child]).max().unwrap_or(0);
+        let size = children.iter().fold(1, |sum: u64, &child| sum.saturating_add(self.nodes[child].in_place_size));
+        if depth > MOST_IN_PLACE_DEPTH {
+            return Err(format!(
+                "more than {MOST_IN_PLACE_DEPTH} of its subschemas and references lie within each other"
+            ));
+        }
+        if size > MOST_IN_PLACE {
+            return Err(format!("more than {MOST_IN_PLACE} of its subschemas apply to one value"));
+        }
+        self.nodes[no].in_place_size = size;
+        self.in_place_depth = self.in_place_depth.max(depth);
+        self.weight = self.weight.saturating_add(2 * PAIR + self.nodes[no].weight);
+        self.is_irregular |= self.nodes[no].is_irregular();
+        Ok(depth)
     }
 }
 
@@ -172,6 +181,10 @@ impl<'a> Building<'a> {
         Ok(no)
     }
 
+    fn number_of_object(&mut self, schema: &'a Value) -> Result<Option<NodeNo>, String> {
+        schema.is_object().then(|| self.number(schema)).transpose()
+    }
+
     fn numbers(&mut self, schemas: impl Iterator<Item = &'a Value>) -> Result<Vec<NodeNo>, String> {
         schemas.map(|schema| self.number(schema)).collect()
     }
@@ -195,9 +208,8 @@ impl<'a> Building<'a> {
                 }
                 ("properties", Value::Object(schemas)) => {
                     node.weight += schemas.len() as u64;
-                    for (name, schema) in schemas {
-                        node.properties.insert(name.as_str().into(), self.number(schema)?);
-                    }
+                    let names = schemas.keys().map(|name| name.as_str().into());
+                    node.properties.extend(names.zip(self.numbers(schemas.values())?));
                 }
                 ("patternProperties", Value::Object(schemas)) => {
                     self.patterns.extend(schemas.keys().map(|pattern| (no, pattern.as_str())));
@@ -212,10 +224,13 @@ impl<'a> Building<'a> {
                     node.elements.extend(std::mem::replace(&mut node.prefix, numbers));
                 }
                 ("items" | "additionalItems" | "contains", Value::Object(_)) => node.elements.push(self.number(value)?),
-                ("unevaluatedProperties" | "unevaluatedItems", _) => {
+                ("unevaluatedProperties", value) => {
                     node.is_unevaluated = true;
-                    let applied = if name == "unevaluatedItems" { &mut node.elements } else { &mut node.members };
-                    applied.extend(value.is_object().then(|| self.number(value)).transpose()?);
+                    node.members.extend(self.number_of_object(value)?);
+                }
+                ("unevaluatedItems", value) => {
+                    node.is_unevaluated = true;
+                    node.elements.extend(self.number_of_object(value)?);
                 }
                 ("uniqueItems", Value::Bool(true)) => node.is_unique = true,
                 ("enum" | "const" | "required" | "dependentRequired", value) => node.weight += size(value),
@@ -235,10 +250,9 @@ impl<'a> Building<'a> {
         let pointer = pointer.ok_or_else(no_pointer)?;
         let on_the_way = pointer.match_indices('/').skip(1).map_while(|(end, _)| self.root.pointer(&pointer[..end]));
         for object in on_the_way {
-            for name in ["$id", "id"] {
-                if object.get(name).is_some_and(Value::is_string) {
-                    return Err(only_pointers(name));
-                }
+            let has_text = |name: &&str| object.get(name).is_some_and(Value::is_string);
+            if let Some(name) = ["$id", "id"].into_iter().find(has_text) {
+                return Err(only_pointers(name));
             }
         }
         let target = self.root.pointer(&pointer).ok_or_else(no_pointer)?;
