@@ -81,7 +81,9 @@ impl<S: Storage> Recorder<S> {
                     self.leave_out(&mut outcomes, &lost);
                 }
                 Ok(Recorded::Violations(violations)) => {
-                    violations.iter().for_each(|violation| self.leave_out(&mut outcomes, &violation.leases));
+                    let leases: Vec<FencedLease> =
+                        violations.iter().flat_map(|violation| violation.leases.clone()).collect();
+                    self.leave_out(&mut outcomes, &leases);
                     self.repair_all(violations).await;
                 }
                 Err(_) if flush.batches.len() > 1 => return by_batch(outcomes),
