@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::server::BodyCut;
+use crate::domain::row::shown;
 use crate::storage::blobs::BlobError;
 use crate::storage::{ReadError, StorageError};
 use crate::telemetry::chain;
@@ -81,7 +82,7 @@ impl ApiError {
     /// 400: a parameter is none of the values it may have.
     #[must_use]
     pub fn wrong_value(param: &str, value: &str, supported: &[&str]) -> Self {
-        let value = crate::domain::row::shown(value);
+        let value = shown(value);
         let message = format!("Invalid value: '{value}'. Supported values are: {}.", listed(supported));
         Self::invalid(message).at(param).code("invalid_value")
     }
@@ -89,7 +90,7 @@ impl ApiError {
     /// 400: an integer above its bounds, as it was given.
     #[must_use]
     pub fn above_maximum(param: &str, value: &str, max: i64) -> Self {
-        let value = crate::domain::row::shown(value);
+        let value = shown(value);
         let message = format!(
             "Invalid '{param}': integer above maximum value. Expected a value <= {max}, but got {value} instead."
         );
@@ -99,7 +100,7 @@ impl ApiError {
     /// 400: an integer below its bounds, as it was given.
     #[must_use]
     pub fn below_minimum(param: &str, value: &str, min: i64) -> Self {
-        let value = crate::domain::row::shown(value);
+        let value = shown(value);
         let message = format!(
             "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {value} instead."
         );

@@ -14,7 +14,7 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand
 pub use demo::DemoArgs;
 pub use serve::ServeArgs;
 
-use crate::config::{StorageConfig, layered};
+use crate::config::{ConfigError, StorageConfig, layered};
 use crate::simulator::{self, Simulator, SimulatorArgs};
 use crate::telemetry::logs;
 use crate::verify::{VerifyArgs, verify};
@@ -73,7 +73,7 @@ fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
 }
 
 /// The command with the environment and the settings file under the flags of those that have settings.
-fn command(arguments: &[OsString]) -> Result<Command, crate::config::ConfigError> {
+fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
     let mut command = Cli::command();
     for name in ["serve", "migrate"] {
         let at = arguments.iter().position(|argument| argument == name);

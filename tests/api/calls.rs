@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::builders::{file, line, rows};
-use crate::common::client::text;
+use crate::common::client::{new_batch, text};
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::Process;
 use crate::common::test_app::TestApp;
@@ -29,7 +29,7 @@ async fn each_endpoint_has_its_path_below_the_upstream() {
     for endpoint in ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations", "/v1/images/generations"]
     {
         let input = line("a").url(endpoint).body(r#"{"model":"m"}"#).to_string();
-        let mut new = crate::common::client::new_batch(&app.upload(input).await, "24h");
+        let mut new = new_batch(&app.upload(input).await, "24h");
         new["endpoint"] = endpoint.into();
         let batch = app.post("/v1/batches", &new).await.ok();
         app.wait_for(text(&batch["id"]), "completed").await;

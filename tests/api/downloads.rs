@@ -4,7 +4,7 @@ use reqwest::Method;
 use reqwest::header::RANGE;
 
 use crate::common::builders::rows;
-use crate::common::client::{Answer, error, send};
+use crate::common::client::{Answer, error, new_batch, send};
 use crate::common::raw_http::{form, upload};
 use crate::common::test_app::TestApp;
 
@@ -156,7 +156,7 @@ async fn a_deleted_file_is_gone() {
 #[tokio::test]
 async fn result_files_are_listed_named_and_kept_as_the_batch_said() {
     let app = TestApp::start().await;
-    let mut new = crate::common::client::new_batch(&app.upload(rows(1)).await, "24h");
+    let mut new = new_batch(&app.upload(rows(1)).await, "24h");
     new["output_expires_after"] = serde_json::json!({ "anchor": "created_at", "seconds": 7200 });
     let batch = app.post("/v1/batches", &new).await.ok();
     let id = batch["id"].as_str().expect("an id");

@@ -156,12 +156,10 @@ async fn a_parameter_that_is_absent_or_null_is_missing() {
     let app = TestApp::start().await;
 
     for param in ["input_file_id", "endpoint", "completion_window"] {
-        for absent in [true, false] {
-            let mut new = new_batch("file-1", "24h");
-            new[param] = Value::Null;
-            if absent {
-                new.as_object_mut().expect("an object").remove(param);
-            }
+        let (mut null, mut absent) = (new_batch("file-1", "24h"), new_batch("file-1", "24h"));
+        null[param] = Value::Null;
+        absent.as_object_mut().expect("an object").remove(param);
+        for new in [null, absent] {
             let answer = app.post("/v1/batches", &new).await;
 
             let message = format!("Missing required parameter: '{param}'.");
@@ -207,29 +205,6 @@ async fn a_parameter_that_cannot_be_is_named_with_what_can() {
             "metadata.tags",
             "invalid_type",
         ),
-        (
-            "output_expires_after",
-            json!({ "anchor": "created_at", "seconds": 1 }),
-            "Invalid 'output_expires_after.seconds': integer below minimum value. \
-             Expected a value >= 3600, but got 1 instead.",
-            "output_expires_after.seconds",
-            "integer_below_min_value",
-        ),
-        (
-            "output_expires_after",
-            json!({ "anchor": "created_at", "seconds": u64::MAX }),
-            "Invalid 'output_expires_after.seconds': integer above maximum value. \
-             Expected a value <= 2592000, but got 18446744073709551615 instead.",
-            "output_expires_after.seconds",
-            "integer_above_max_value",
-        ),
-        (
-            "output_expires_after",
-            json!({ "anchor": "created_at", "seconds": 4000.5 }),
-            "Invalid type for 'output_expires_after.seconds': expected an integer, but got a decimal instead.",
-            "output_expires_after.seconds",
-            "invalid_type",
-        ),
     ];
 
     for (member, value, message, param, code) in cases {
@@ -238,6 +213,39 @@ async fn a_parameter_that_cannot_be_is_named_with_what_can() {
         let answer = app.post("/v1/batches", &new).await;
 
         assert_eq!((answer.status, answer.json()), (400, error(message, Some(param), Some(code))));
+    }
+}
+
+#[tokio::test]
+async fn an_output_expiry_that_cannot_be_is_named_with_its_bounds() {
+    let app = TestApp::start().await;
+    let cases = [
+        (
+            json!(1),
+            "Invalid 'output_expires_after.seconds': integer below minimum value. \
+             Expected a value >= 3600, but got 1 instead.",
+            "integer_below_min_value",
+        ),
+        (
+            json!(u64::MAX),
+            "Invalid 'output_expires_after.seconds': integer above maximum value. \
+             Expected a value <= 2592000, but got 18446744073709551615 instead.",
+            "integer_above_max_value",
+        ),
+        (
+            json!(4000.5),
+            "Invalid type for 'output_expires_after.seconds': expected an integer, but got a decimal instead.",
+            "invalid_type",
+        ),
+    ];
+
+    for (seconds, message, code) in cases {
+        let mut new = new_batch("file-1", "24h");
+        new["output_expires_after"] = json!({ "anchor": "created_at", "seconds": seconds });
+        let answer = app.post("/v1/batches", &new).await;
+
+        let expected = error(message, Some("output_expires_after.seconds"), Some(code));
+        assert_eq!((answer.status, answer.json()), (400, expected));
     }
 }
 

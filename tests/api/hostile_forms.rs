@@ -16,7 +16,7 @@ const FORM: &str = "multipart/form-data; boundary=b";
 const OTHER: &str = "Content-Disposition: form-data; name=\"other\"";
 
 /// What is large, the form with its content type, and what the refusal says, if it is too large.
-type Case<'a> = (&'a str, (String, Vec<u8>), Option<&'a str>);
+type Case = (&'static str, (String, Vec<u8>), Option<&'static str>);
 
 /// A server of its own, whose memory is measured.
 async fn server(directory: &TempDir) -> Process {
@@ -24,9 +24,7 @@ async fn server(directory: &TempDir) -> Process {
     Process::serve(&["--role", "api", "--upstream", "http://127.0.0.1:9/v1", "--data-dir", data]).await
 }
 
-#[tokio::test]
-async fn a_form_beyond_its_bounds_is_refused_with_the_bound() {
-    let app = TestApp::with(&["--max-file-bytes", "3MiB", "--max-batch-bytes", "1MiB"]).await;
+fn forms() -> [Case; 17] {
     let input = rows(1);
     let usual = usual_parts(input.as_bytes());
     let padded = |headers: &str, length: usize| format!("{headers}\r\nX-Padding: {}", "x".repeat(length));
@@ -38,7 +36,7 @@ async fn a_form_beyond_its_bounds_is_refused_with_the_bound() {
         let boundary = "b".repeat(length);
         (format!("multipart/form-data; boundary={boundary}"), form(&boundary, &usual))
     };
-    let cases: [Case; 17] = [
+    [
         ("preamble", (FORM.into(), preamble(50_000)), None),
         ("preamble", (FORM.into(), preamble(300_000)), Some("no part within 64 KiB")),
         ("no boundary at all", (FORM.into(), vec![b'x'; 1 << 20]), Some("no part within 64 KiB")),
@@ -76,16 +74,22 @@ async fn a_form_beyond_its_bounds_is_refused_with_the_bound() {
             Some("File is too large."),
         ),
         ("what stands behind the form", (FORM.into(), after(1 << 20)), None),
-    ];
+    ]
+}
 
-    for (what, (content_type, body), refused) in cases {
+#[tokio::test]
+async fn a_form_beyond_its_bounds_is_refused_with_the_bound() {
+    let app = TestApp::with(&["--max-file-bytes", "3MiB", "--max-batch-bytes", "1MiB"]).await;
+
+    for (what, (content_type, body), refused) in forms() {
         let whole = upload(app.address, &content_type, &body).await;
         let mut request = upload_head(&content_type, "Transfer-Encoding: chunked");
         request.extend(chunked(&body, 10_000));
         let in_chunks = exchange(app.address, &request).await;
 
+        let expected = if refused.is_some() { 400 } else { 200 };
         for answer in [whole, in_chunks] {
-            assert_eq!(answer.status, if refused.is_some() { 400 } else { 200 }, "{what} {answer:?}");
+            assert_eq!(answer.status, expected, "{what} {answer:?}");
             assert!(answer.text.contains(refused.unwrap_or_default()), "{what} {answer:?}");
         }
     }

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::common::builders::rows;
-use crate::common::client::{Answer, error};
+use crate::common::client::{Answer, error, new_batch};
 use crate::common::eventually::until;
 use crate::common::raw_http::{chunked, exchange, form, upload, upload_head, usual_parts};
 use crate::common::test_app::TestApp;
@@ -217,10 +217,9 @@ async fn an_expiry_out_of_bounds_is_refused() {
 
     for (anchor, seconds, code) in cases {
         let mut form = Form::new().part("file", file_part(rows(1))).text("purpose", "batch");
-        for (name, value) in [("expires_after[anchor]", anchor), ("expires_after[seconds]", seconds)] {
-            if let Some(value) = value {
-                form = form.text(name, value);
-            }
+        let fields = [("expires_after[anchor]", anchor), ("expires_after[seconds]", seconds)];
+        for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            form = form.text(name, value);
         }
         let answer = app.upload_form(form).await;
 
@@ -247,7 +246,7 @@ async fn a_file_of_another_purpose_cannot_be_a_batch_input() {
     let form = Form::new().text("purpose", "vision").part("file", file_part(rows(1)));
     let file = app.upload_form(form).await.ok();
 
-    let new = crate::common::client::new_batch(file["id"].as_str().expect("an id"), "24h");
+    let new = new_batch(file["id"].as_str().expect("an id"), "24h");
     let answer = app.post("/v1/batches", &new).await;
 
     let message = "Invalid file purpose: 'vision'. The input file of a batch must have purpose 'batch'.";

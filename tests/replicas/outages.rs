@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::common::builders::rows;
 use crate::common::client::send;
+use crate::common::eventually::eventually;
 use crate::common::proxy::Proxy;
 use crate::databases::{OwnPostgres, postgres_url};
 use crate::stage::{Database, Stage, number, setting};
@@ -32,7 +33,7 @@ async fn the_database_is_restarted_and_work_goes_on_by_itself() {
         // Some of them for longer than a lease.
         tokio::time::sleep(Duration::from_secs(restart % 2 * 3)).await;
         postgres.bring_back();
-        crate::common::eventually::eventually("the API to answer again", async || {
+        eventually("the API to answer again", async || {
             let answer = client.get(&format!("/v1/batches/{id}")).await;
             (answer.status == 200).then_some(())
         })

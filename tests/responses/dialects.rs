@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::Process;
-use crate::stage::{Stage, submit, types};
+use crate::stage::{Stage, submit, submit_to, types};
 
 #[tokio::test]
 async fn without_tools_a_native_upstream_gets_the_body_and_gives_the_answer_byte_for_byte() {
@@ -75,7 +75,7 @@ async fn other_endpoints_are_not_touched() {
     let client = server.client();
     let rows = [("chat", json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "tools": [] }))];
 
-    let id = crate::stage::submit_to(&client, "/v1/chat/completions", &rows, json!({})).await;
+    let id = submit_to(&client, "/v1/chat/completions", &rows, json!({})).await;
     let batch = client.wait_for(&id, "completed").await;
 
     assert_eq!(client.results(&batch).await.output[0]["response"]["body"]["object"], "chat.completion");

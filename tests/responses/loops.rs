@@ -1,8 +1,12 @@
 //! Rows that call tools, through either API of the upstream.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, call, items, last_text, scripted, types};
+use crate::common::eventually::until;
+use crate::common::fake_upstream::{Call, Reply};
+use crate::stage::{Stage, call, items, last_text, scripted, submit, types};
 
 /// A stage for each way in which an upstream can be asked.
 async fn stages() -> Vec<Stage> {
@@ -33,6 +37,12 @@ async fn a_tool_is_called_and_the_model_goes_on_with_its_output() {
     }
 }
 
+/// Answers a call with its arguments, once it is released. The first of the turn answers last.
+fn held_and_the_first_last(call: &Call) -> Reply {
+    let reply = Reply::new(200, call.text().to_owned()).held();
+    if call.text().contains("\"a\":1,") { reply.after(Duration::from_millis(50)) } else { reply }
+}
+
 #[tokio::test]
 async fn tools_of_one_turn_run_side_by_side_and_keep_their_ids() {
     for stage in stages().await {
@@ -41,16 +51,12 @@ async fn tools_of_one_turn_run_side_by_side_and_keep_their_ids() {
             call("mul", json!({ "a": 3, "b": 3 })),
             call("add", json!({ "a": 10, "b": 1 })),
         ];
-        stage.tools.reply(|call| {
-            // The first answers last, and nobody answers before all three are there.
-            let reply = crate::common::fake_upstream::Reply::new(200, call.text().to_owned()).held();
-            if call.text().contains("\"a\":1,") { reply.after(std::time::Duration::from_millis(50)) } else { reply }
-        });
+        stage.tools.reply(held_and_the_first_last);
         let server = stage.serve().await;
         let client = server.client();
         let rows = [("row", scripted(json!({ "turns": [turn] }), &["add", "mul"]))];
-        let id = crate::stage::submit(&client, &rows, json!({})).await;
-        crate::common::eventually::until("three calls at once", || stage.tools.running() == 3).await;
+        let id = submit(&client, &rows, json!({})).await;
+        until("three calls at once", || stage.tools.running() == 3).await;
         stage.tools.release();
         let batch = client.wait_for(&id, "completed").await;
         let response = client.results(&batch).await.output[0]["response"]["body"].clone();
@@ -58,10 +64,8 @@ async fn tools_of_one_turn_run_side_by_side_and_keep_their_ids() {
         let calls = ["function_call"; 3];
         let outputs = ["function_call_output"; 3];
         assert_eq!(types(&response), [&calls[..], &outputs, &["message"]].concat());
-        let ids = |range: std::ops::Range<usize>| -> Vec<&Value> {
-            items(&response)[range].iter().map(|item| &item["call_id"]).collect()
-        };
-        assert_eq!(ids(0..3), ids(3..6));
+        let ids: Vec<&Value> = items(&response).iter().map(|item| &item["call_id"]).collect();
+        assert_eq!(ids[0..3], ids[3..6]);
         assert_eq!(last_text(&response), r#"{"a":1,"b":1} | {"a":3,"b":3} | {"a":10,"b":1}"#);
     }
 }

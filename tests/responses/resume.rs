@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::common::eventually::until;
+use crate::common::fake_upstream::Reply;
 use crate::common::process::Process;
 use crate::databases::postgres_url;
 use crate::stage::{Stage, call, items, last_text, scripted, submit, types};
@@ -102,7 +103,7 @@ async fn of_tools_side_by_side_only_those_that_had_not_ended_are_called_again() 
     let stage = Stage::new().await;
     let turn = [call("add", json!({ "a": 1, "b": 2 })), call("mul", json!({ "a": 3, "b": 4 }))];
     stage.tools.reply(|call| {
-        let reply = crate::common::fake_upstream::Reply::new(200, "12");
+        let reply = Reply::new(200, "12");
         if call.path == "/mul" { reply.held() } else { reply }
     });
     // The model's step, then that of the tool that answers.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::common::client::{Client, Results};
 use crate::common::fake_upstream::{FakeUpstream, Reply};
-use crate::stage::{Stage, call, last_text, submit_to, types};
+use crate::stage::{Stage, call, last_text, scripted, submit_to, types};
 
 const GOOD: &str = r#"{"city":"Rome"}"#;
 
@@ -57,15 +57,19 @@ async fn an_answer_that_does_not_match_is_corrected() {
             assert_eq!(answer(&results), GOOD, "{dialect} {endpoint}");
             let after = stage.upstream().await["requests"].as_u64().expect("a count");
             assert_eq!(after - before, 3);
-            let last = &results.output[0]["response"]["body"]["usage"]["total_tokens"];
-            let all = &batch["usage"]["total_tokens"];
-            if endpoint == "/v1/responses" {
-                assert_eq!(last, all, "the response is one");
-                assert_eq!(types(&results.output[0]["response"]["body"]), ["message"]);
-            } else {
-                assert!(all.as_u64() > last.as_u64(), "the batch has used more than its last answer: {all} {last}");
-            }
+            assert_tokens(endpoint, &results.output[0]["response"]["body"], &batch);
         }
+    }
+}
+
+/// A response has the tokens of all its calls, a chat completion those of the last.
+fn assert_tokens(endpoint: &str, answer: &Value, batch: &Value) {
+    let (last, all) = (&answer["usage"]["total_tokens"], &batch["usage"]["total_tokens"]);
+    if endpoint == "/v1/responses" {
+        assert_eq!(last, all, "the response is one");
+        assert_eq!(types(answer), ["message"]);
+    } else {
+        assert!(all.as_u64() > last.as_u64(), "the batch has used more than its last answer: {all} {last}");
     }
 }
 
@@ -116,7 +120,7 @@ async fn the_batch_says_whether_answers_are_checked_and_else_the_settings() {
 async fn answers_are_checked_after_tools_and_calls_for_tools_are_not() {
     let stage = Stage::with_flags(&["--ensure-schema"]).await;
     let script = json!({ "turns": [[call("add", json!({ "a": 1, "b": 2 }))]], "answers": ["three", GOOD] });
-    let mut body = crate::stage::scripted(script, &["add"]);
+    let mut body = scripted(script, &["add"]);
     body["text"] = json!({ "format": { "type": "json_schema", "name": "place", "schema": schema() } });
 
     let response = stage.response(body).await;
@@ -163,10 +167,10 @@ async fn a_hostile_schema_or_answer_fails_its_own_row_only() {
     let server = stage.serve().await;
     let client = server.client();
     for endpoint in ["/v1/responses", "/v1/chat/completions"] {
+        let format = if endpoint == "/v1/responses" { "/text/format" } else { "/response_format/json_schema" };
         let ask = |schema: &Value, answer: &str| {
             let mut body = row(endpoint, &[answer]);
-            let place = if endpoint == "/v1/responses" { "/text/format" } else { "/response_format/json_schema" };
-            body.pointer_mut(place).expect("a format")["schema"] = schema.clone();
+            body.pointer_mut(format).expect("a format")["schema"] = schema.clone();
             body
         };
         let mut rows = vec![("good".to_owned(), row(endpoint, &[GOOD]))];

@@ -12,6 +12,7 @@ use super::form::{Form, FormPart, malformed};
 use crate::actions::{self, CreateFileError, FileForm};
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
+use crate::domain::row::shown;
 use crate::intake::{IntakeError, Taken, take_in};
 
 /// Uploads a file.
@@ -142,7 +143,7 @@ impl Upload {
 
 fn wrong_purpose(purpose: &str) -> ApiError {
     let supported: Vec<String> = Purpose::UPLOADABLE.iter().map(|purpose| format!("'{purpose}'")).collect();
-    let purpose = crate::domain::row::shown(purpose);
+    let purpose = shown(purpose);
     ApiError::invalid(format!("'{purpose}' is not one of [{}] - 'purpose'", supported.join(", "))).at("purpose")
 }
 

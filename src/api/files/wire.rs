@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::file::File;
+use crate::domain::time::Timestamp;
 
 /// A file.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,7 +40,7 @@ impl From<File> for FileObject {
             filename: file.filename,
             bytes: file.bytes,
             created_at: file.created_at.seconds(),
-            expires_at: file.expires_at.map(crate::domain::time::Timestamp::seconds),
+            expires_at: file.expires_at.map(Timestamp::seconds),
             status: "processed",
             status_details: None,
         }

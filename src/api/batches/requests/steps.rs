@@ -10,6 +10,7 @@ use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::ids::RequestId;
 use crate::domain::response::{Step, StepBody, StepPath, ToolOutput, Turn};
+use crate::domain::time::Timestamp;
 
 /// The steps of a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,9 +73,7 @@ impl From<Step> for StepObject {
             StepBody::ModelCall(turn) => (None, turn.map(StepResult::Turn)),
             StepBody::ToolCall(call, output) => (Some(call), output.map(StepResult::Output)),
         };
-        let took = |at: crate::domain::time::Timestamp| {
-            u64::try_from(at.since(step.started_at).as_millis()).unwrap_or(u64::MAX)
-        };
+        let took = |at: Timestamp| u64::try_from(at.since(step.started_at).as_millis()).unwrap_or(u64::MAX);
         let (call_id, name, arguments) = match call {
             Some(call) => (Some(call.call_id), Some(call.name), Some(call.arguments)),
             None => (None, None, None),
