@@ -1,64 +1,33 @@
 //! Files: what clients upload and what batches produce (contract §2 to §4).
 
-use std::fmt;
 use std::time::Duration;
 
 use super::ids::{BlobId, FileId};
+use super::text_enum::text_enum;
 use super::time::Timestamp;
 
 /// How long the files of batches, uploaded or produced, are kept if the client does not say (contract §2.1, §8.1).
 pub const BATCH_FILE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What a file is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// `assistants`
-    Assistants,
-    /// `batch`: the input of batches.
-    Batch,
-    /// `batch_output`: the output and error files of batches. Not for clients to upload.
-    BatchOutput,
-    /// `evals`
-    Evals,
-    /// `fine-tune`
-    FineTune,
-    /// `user_data`
-    UserData,
-    /// `vision`
-    Vision,
+text_enum! {
+    /// What a file is for.
+    pub enum Purpose {
+        Assistants = "assistants",
+        /// The input of batches.
+        Batch = "batch",
+        /// The output and error files of batches. Clients cannot upload for it.
+        BatchOutput = "batch_output",
+        Evals = "evals",
+        FineTune = "fine-tune",
+        UserData = "user_data",
+        Vision = "vision",
+    }
 }
 
 impl Purpose {
     /// The purposes clients may upload for, in the order OpenAI's refusal lists them (contract §2.4).
     pub const UPLOADABLE: [Self; 6] =
         [Self::FineTune, Self::Assistants, Self::Batch, Self::UserData, Self::Vision, Self::Evals];
-
-    /// The text on the wire and in the database.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Assistants => "assistants",
-            Self::Batch => "batch",
-            Self::BatchOutput => "batch_output",
-            Self::Evals => "evals",
-            Self::FineTune => "fine-tune",
-            Self::UserData => "user_data",
-            Self::Vision => "vision",
-        }
-    }
-
-    /// The purpose with exactly this text.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let known = Self::UPLOADABLE.into_iter().chain([Self::BatchOutput]);
-        known.into_iter().find(|purpose| purpose.as_str() == text)
-    }
-}
-
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// A file as its owner sees it.
@@ -110,13 +79,5 @@ mod tests {
         assert_eq!(clean_filename("a\r\nSet-Cookie: b\0"), "aSet-Cookie: b");
         assert_eq!(clean_filename("dir/"), "upload");
         assert_eq!(clean_filename(&"é".repeat(400)).len(), 512);
-    }
-
-    #[test]
-    fn purposes_survive_printing_and_parsing() {
-        for purpose in Purpose::UPLOADABLE.into_iter().chain([Purpose::BatchOutput]) {
-            assert_eq!(Purpose::parse(purpose.as_str()), Some(purpose));
-        }
-        assert_eq!(Purpose::parse("Batch"), None);
     }
 }

@@ -20,5 +20,6 @@ pub mod retry;
 pub mod row;
 pub mod schema;
 pub mod splitter;
+mod text_enum;
 pub mod time;
 pub mod usage;

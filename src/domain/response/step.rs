@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Turn;
+use crate::domain::text_enum::text_enum;
 use crate::domain::time::Timestamp;
 
 /// The path of a step in the tree of its row's steps.
@@ -109,33 +110,15 @@ pub enum StepBody {
     ToolCall(ToolCall, Option<ToolOutput>),
 }
 
-/// The state of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepState {
-    /// It has started. Its last attempt has no result yet, or failed.
-    InProgress,
-    /// It has succeeded, and is never repeated.
-    Completed,
-    /// It has failed for good.
-    Failed,
-}
-
-impl StepState {
-    /// The text in the database and on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InProgress => "in_progress",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Reads the text from the database.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::InProgress, Self::Completed, Self::Failed].into_iter().find(|state| state.as_str() == text)
+text_enum! {
+    /// The state of a step.
+    pub enum StepState {
+        /// It has started. Its last attempt has no result yet, or failed.
+        InProgress = "in_progress",
+        /// It has succeeded, and is never repeated.
+        Completed = "completed",
+        /// It has failed for good.
+        Failed = "failed",
     }
 }
 
