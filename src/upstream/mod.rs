@@ -1,6 +1,7 @@
 //! Inference servers: sending them requests.
 
 mod answer_budget;
+pub mod dialect;
 mod http;
 pub mod limiter;
 mod session;

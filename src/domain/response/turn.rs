@@ -145,7 +145,7 @@ pub struct TokenUsage {
 
 impl TokenUsage {
     /// The `usage` of an answer, in the names of either API; `None` if it cannot be read.
-    pub(super) fn read(answer: &Fields) -> Option<Self> {
+    pub(crate) fn read(answer: &Fields) -> Option<Self> {
         let wire: WireUsage = answer.get("usage").ok()??;
         Some(Self { cache_write_tokens: wire.cache_write_tokens(), usage: wire.into() })
     }
@@ -193,7 +193,7 @@ impl ItemIds {
     }
 
     /// The id of the call at position `index`: the given id, unless it is empty or one of `used`.
-    pub(super) fn call_id(&self, given: Option<String>, used: &mut HashSet<String>, index: usize) -> String {
+    pub(crate) fn call_id(&self, given: Option<String>, used: &mut HashSet<String>, index: usize) -> String {
         let id = given.filter(|id| !id.is_empty() && !used.contains(id)).unwrap_or_else(|| self.id("call", index));
         used.insert(id.clone());
         id
@@ -201,7 +201,7 @@ impl ItemIds {
 }
 
 /// A point in time of an answer in whole seconds since the Unix epoch; 0 if it is absent.
-pub(super) fn seconds(answer: &Fields, name: &str) -> i64 {
+pub(crate) fn seconds(answer: &Fields, name: &str) -> i64 {
     let whole = |number: &RawValue| number.get().split('.').next()?.parse().ok();
     answer.raw(name).and_then(whole).unwrap_or_default()
 }

@@ -5,7 +5,6 @@
 //! what follows from the steps so far, `run` does it, `step_log` keeps it. A step that has ended is never made again: a
 //! row that is tried again, here or elsewhere, goes on from its steps.
 
-mod ask;
 mod previous;
 mod row;
 mod run;
@@ -28,7 +27,8 @@ use crate::storage::blobs::Blobs;
 use crate::telemetry::chain;
 use crate::tools::Catalog;
 use crate::upstream::HttpClient;
-use ask::Asker;
+use crate::upstream::dialect::Asker;
+
 use row::Ended;
 pub use step_log::StepLog;
 

@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ResponsesProcessor;
-use super::ask::Question;
 use super::previous::{self, Conversation};
 use super::run::{Run, Scope, Stop};
 use crate::domain::ids::RequestId;
@@ -23,6 +22,7 @@ use crate::processor::ShouldRetry;
 use crate::processor::ensure::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
+use crate::upstream::dialect::Question;
 use crate::upstream::{Call, HttpClient};
 
 /// What became of an attempt at a row.

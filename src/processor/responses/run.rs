@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::ResponsesProcessor;
-use super::ask::Question;
 use super::step_log::NotKept;
 use crate::domain::ids::RequestId;
 use crate::domain::json_error::plainly;
@@ -26,6 +25,7 @@ use crate::storage::StepWrite;
 use crate::telemetry::metrics;
 use crate::tools::{Agent, Function, ToolError, Toolset};
 use crate::upstream::HttpClient;
+use crate::upstream::dialect::Question;
 
 /// Bytes of all that the models of one row may say: as many as one row may have, by default.
 const MOST_SAID: usize = 16 << 20;

@@ -1,5 +1,8 @@
 //! Asking an upstream for a response, through the API it has.
 
+pub mod chat;
+pub mod native;
+
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
@@ -8,24 +11,24 @@ use bytes::Bytes;
 use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::{FailureReason, HttpResponse};
-use crate::domain::response::{BadAnswer, Fields, ItemIds, Turn, chat, native};
-use crate::processor::ShouldRetry;
+use crate::domain::response::{BadAnswer, Fields, ItemIds, Turn};
+use crate::domain::retry::ShouldRetry;
 use crate::upstream::{Call, HttpClient};
 
 /// Which API the upstream is asked through, and what was found out about it.
-pub(super) struct Asker {
+pub(crate) struct Asker {
     dialect: Dialect,
     /// Whether it has `/v1/responses`, once an answer has shown that.
     has_responses: OnceLock<bool>,
 }
 
 impl Asker {
-    pub(super) fn new(dialect: Dialect) -> Self {
+    pub(crate) fn new(dialect: Dialect) -> Self {
         Self { dialect, has_responses: OnceLock::new() }
     }
 
     /// Whether the upstream is asked through `/v1/responses`.
-    pub(super) fn is_native(&self) -> bool {
+    pub(crate) fn is_native(&self) -> bool {
         match self.dialect {
             Dialect::Native => true,
             Dialect::Chat => false,
@@ -35,7 +38,7 @@ impl Asker {
 
     /// Whether an answer of `/v1/responses` shows that there is no such thing. The first that shows the one or the other
     /// is remembered.
-    pub(super) fn finds_none(&self, response: &HttpResponse) -> bool {
+    pub(crate) fn finds_none(&self, response: &HttpResponse) -> bool {
         if self.dialect != Dialect::Auto {
             return false;
         }
@@ -51,7 +54,7 @@ impl Asker {
     }
 
     /// Asks for one turn.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         http: &impl HttpClient,
         question: &Question<'_>,
@@ -70,7 +73,7 @@ impl Asker {
     }
 
     /// Asks for one turn through `/v1/chat/completions`.
-    pub(super) async fn ask_chat(
+    pub(crate) async fn ask_chat(
         &self,
         http: &impl HttpClient,
         question: &Question<'_>,
@@ -85,15 +88,15 @@ impl Asker {
 }
 
 /// What is asked for one turn.
-pub(super) struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// A body for `/v1/responses`.
-    pub(super) request: &'a Fields,
+    pub(crate) request: &'a Fields,
     /// The idempotency key.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Ids for its items, and for its calls if they have none of their own or one that is `used`.
-    pub(super) ids: ItemIds,
+    pub(crate) ids: ItemIds,
     /// Ids of calls of the turns before.
-    pub(super) used: HashSet<String>,
+    pub(crate) used: HashSet<String>,
 }
 
 fn reason(bad: BadAnswer) -> FailureReason {

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
-use super::turn::seconds;
-use super::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw, seconds};
 use crate::domain::row::shown;
 
 /// Reads a response as a turn. Its items stay as they came, with three exceptions. An item without an id gets one. A
