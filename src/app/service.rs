@@ -19,7 +19,7 @@ use crate::api::{self, App, ServerLimits, ShutdownTokens};
 use crate::config::{ResponsesConfig, ServeConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
+use crate::processor::{AnswerSchemas, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::SqlStorage;
 use crate::tools::Catalog;
@@ -221,8 +221,8 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
 /// The processor that runs rows through the inference server and the tools of the settings.
 fn endpoint_processor(config: &ResponsesConfig, blobs: &Blobs, steps: StepLog) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
-    let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
+    let schemas = Arc::new(AnswerSchemas::new(config.ensure_schema, config.schema_retries));
     let responses =
-        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), Clock::System);
-    Ok(EndpointProcessor::new(responses, ensured, Clock::System))
+        ResponsesProcessor::new(config.into(), catalog, schemas.clone(), steps, blobs.clone(), Clock::System);
+    Ok(EndpointProcessor::new(responses, schemas, Clock::System))
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::ensure::{Ensured, RowSchema};
+use super::answer_schemas::{AnswerSchemas, RowSchema};
 use super::{CancellationFuture, ShouldRetry};
 use crate::domain::json_error::plainly;
 use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
@@ -17,26 +17,26 @@ use crate::upstream::{Call, HttpClient};
 const LONGEST_CORRECTED: usize = 4 << 20;
 
 /// A row whose answer is checked.
-pub(super) struct CheckedRow {
+pub(super) struct SchemaCheckedRow {
     body: Fields,
     messages: Vec<Box<RawValue>>,
     schema: RowSchema,
 }
 
-impl CheckedRow {
+impl SchemaCheckedRow {
     /// The row, if its answer is to be checked.
     ///
     /// # Errors
     /// What is wrong with the schema it asks for.
-    pub(super) fn of(data: &RequestData, ensured: &Ensured) -> Result<Option<Self>, FailureReason> {
-        if !ensured.applies_to(data) {
+    pub(super) fn of(data: &RequestData, schemas: &AnswerSchemas) -> Result<Option<Self>, FailureReason> {
+        if !schemas.applies_to(data) {
             return Ok(None);
         }
         let wrong = |error: serde_json::Error| {
             FailureReason::InvalidRow(format!("The row's body cannot be read: {}.", plainly(&error)))
         };
         let body = Fields::read(&data.body).map_err(wrong)?;
-        let Some(schema) = ensured.schema(body.raw("response_format"))? else { return Ok(None) };
+        let Some(schema) = schemas.schema(body.raw("response_format"))? else { return Ok(None) };
         let messages = body.get("messages").map_err(wrong)?.unwrap_or_default();
         Ok(Some(Self { body, messages, schema }))
     }

@@ -99,7 +99,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
 fn start<S: Storage>(supply: &Arc<Supply<S>>, lease: Lease) {
     // A child: the daemon's abort halts every lease.
     let halt = supply.shared.shutdown.abort.child_token();
-    supply.held.take(lease.fenced(), halt.clone());
+    supply.held.take(lease.hold(), halt.clone());
     let backlog = supply.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);
     supply.runs.spawn(lease_run::run(supply.clone(), lease, halt, backlog));
 }

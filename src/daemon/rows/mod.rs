@@ -24,7 +24,7 @@ use super::leases::{HeldLeases, LeaseValidity};
 use super::recording::Outbox;
 use super::shared::DaemonCore;
 use crate::domain::ids::{BatchId, RequestId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::processor::ShouldRetry;
 use crate::upstream::limiter::Limiter;
 
@@ -42,7 +42,7 @@ const WAITING_PER_PERMIT: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClaimedRow {
     pub(super) id: RequestId,
-    pub(super) lease: FencedLease,
+    pub(super) lease: LeaseHold,
 }
 
 /// What claims leases and reads their rows into the queue.

@@ -18,7 +18,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::ClaimedRow;
 use super::backlog::Waiting;
 use crate::domain::ids::BatchId;
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
 use crate::upstream::PermitObserver;
@@ -314,7 +314,7 @@ impl Queue {
     }
 
     /// Takes the rows of a halted lease out.
-    pub(super) fn leave(&self, lease: FencedLease) {
+    pub(super) fn leave(&self, lease: LeaseHold) {
         let mut state = self.lock();
         for batch in state.models.iter_mut().flat_map(|model| &mut model.batches) {
             batch.rows.retain(|row| row.row.lease != lease);

@@ -12,7 +12,7 @@ use super::backlog::Backlogs;
 use super::queue::{Cancellation, Queue, QueuedRow};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Request, RequestData};
 use crate::upstream::PermitObserver as _;
 
@@ -20,7 +20,7 @@ use crate::upstream::PermitObserver as _;
 struct Given {
     batch: BatchId,
     model: &'static str,
-    lease: FencedLease,
+    lease: LeaseHold,
     cancellation: Arc<Cancellation>,
     open: TaskTracker,
     backlogs: Backlogs,
@@ -32,7 +32,7 @@ impl Given {
         Self {
             batch: BatchId::new(),
             model,
-            lease: FencedLease { id: LeaseId::new(), token: 1 },
+            lease: LeaseHold { id: LeaseId::new(), token: 1 },
             cancellation: Arc::new(Cancellation { lease: token(), stopping: token(), abort: token() }),
             open: TaskTracker::new(),
             backlogs: Backlogs::default(),

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use tracing::Instrument as _;
 
+use super::answer_schemas::AnswerSchemas;
 use super::default::begin;
-use super::ensure::Ensured;
 use super::{CancellationFuture, ShouldRetry};
 use crate::config::{Dialect, ResponsesConfig};
 use crate::domain::outcome::FailureReason;
@@ -51,7 +51,7 @@ impl From<&ResponsesConfig> for ResponsesSettings {
 pub struct ResponsesProcessor {
     settings: ResponsesSettings,
     catalog: Catalog,
-    ensured: Arc<Ensured>,
+    schemas: Arc<AnswerSchemas>,
     steps: StepLog,
     blobs: Blobs,
     asker: Asker,
@@ -64,13 +64,13 @@ impl ResponsesProcessor {
     pub fn new(
         settings: ResponsesSettings,
         catalog: Catalog,
-        ensured: Arc<Ensured>,
+        schemas: Arc<AnswerSchemas>,
         steps: StepLog,
         blobs: Blobs,
         clock: Clock,
     ) -> Self {
         let asker = Asker::new(settings.dialect);
-        Self { settings, catalog, ensured, steps, blobs, asker, clock }
+        Self { settings, catalog, schemas, steps, blobs, asker, clock }
     }
 
     /// Takes a row as far as it gets.

@@ -19,7 +19,7 @@ use crate::domain::response::{
     input_items, mcp_function_name, with_every_call_answered,
 };
 use crate::processor::ShouldRetry;
-use crate::processor::ensure::RowSchema;
+use crate::processor::answer_schemas::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
 use crate::upstream::dialect::Question;
@@ -58,11 +58,11 @@ impl ResponsesProcessor {
                 Err(reason) => Ended::stopped(reason),
             };
         };
-        let opening = match opening(&asked.body, &tools, asked.previous) {
-            Ok(opening) => opening,
+        let start = match scope_start(&asked.body, &tools, asked.previous) {
+            Ok(start) => start,
             Err(reason) => return Ended::stopped(reason),
         };
-        let scope = Scope { path: StepPath::root(), opening, tools };
+        let scope = Scope { path: StepPath::root(), start, tools };
         let limits = limits(&self.settings.limits, &asked.body);
         let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
         let end = run.to_the_end(&scope).await;
@@ -96,7 +96,7 @@ impl ResponsesProcessor {
             .get("text")
             .map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {}.", plainly(&error))))?;
         let format = text.as_ref().and_then(|text| text.raw("format"));
-        let schema = if self.ensured.applies_to(data) { self.ensured.schema(format)? } else { None };
+        let schema = if self.schemas.applies_to(data) { self.schemas.schema(format)? } else { None };
         let previous: Option<String> = body.get("previous_response_id").map_err(|error| {
             FailureReason::InvalidRow(format!("'previous_response_id' is not a string: {}.", plainly(&error)))
         })?;
@@ -195,7 +195,7 @@ struct Asked {
 }
 
 /// What the row's model is asked first.
-fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<ScopeStart, FailureReason> {
+fn scope_start(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<ScopeStart, FailureReason> {
     let mut request = body.clone();
     if !tools.definitions.is_empty() {
         request.set("tools", &tools.definitions);

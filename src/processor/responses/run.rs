@@ -20,7 +20,7 @@ use crate::domain::response::{
 };
 use crate::fault;
 use crate::processor::ShouldRetry;
-use crate::processor::ensure::RowSchema;
+use crate::processor::answer_schemas::RowSchema;
 use crate::storage::StepWrite;
 use crate::telemetry::metrics;
 use crate::tools::{Agent, Function, ToolError, Toolset};
@@ -61,7 +61,7 @@ pub(super) struct Run<'a, H> {
 /// The row itself, or an agent within it.
 pub(super) struct Scope {
     pub(super) path: StepPath,
-    pub(super) opening: ScopeStart,
+    pub(super) start: ScopeStart,
     pub(super) tools: Toolset,
 }
 
@@ -129,7 +129,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             limits: &self.limits,
             served: &served,
             check: &|turn| self.check(scope, turn),
-            corrections: self.processor.ensured.corrections(),
+            corrections: self.processor.schemas.corrections(),
         };
         decide_next(&self.steps(), &scope.path, &rules)
     }
@@ -154,7 +154,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         let path = scope.path.child(self.turns(scope));
         let request = {
             let check = |turn: &Turn| self.check(scope, turn);
-            scope.opening.next_request(&scope.path, &self.steps(), &self.limits, &check)
+            scope.start.next_request(&scope.path, &self.steps(), &self.limits, &check)
         };
         let (seq, asked) = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
@@ -241,7 +241,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let tools = self.processor.catalog.open(&request).await.map_err(|why| Stop::Failed(why.into()))?;
             request.set("tools", &tools.definitions);
             let input = input_items(request.raw("input")).expect("it is a text");
-            let scope = Scope { path: path.clone(), opening: ScopeStart { request, input }, tools };
+            let scope = Scope { path: path.clone(), start: ScopeStart { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
             let text = turns_of(&scope.path, &self.steps()).last().map(|(_, turn)| turn.text()).unwrap_or_default();
             match end {
