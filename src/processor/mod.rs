@@ -23,7 +23,7 @@ use async_trait::async_trait;
 pub use answer_schemas::AnswerSchemas;
 pub use default::DefaultRequestProcessor;
 pub use endpoint::EndpointProcessor;
-pub use responses::{ResponsesProcessor, ResponsesSettings, StepLog};
+pub use responses::{ResponsesProcessor, StepLog};
 
 pub use crate::domain::retry::ShouldRetry;
 

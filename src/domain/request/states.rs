@@ -64,6 +64,8 @@ pub enum CancellationReason {
     User,
     /// The daemon is stopping: another daemon will run the row.
     Shutdown,
+    /// Rows of other models wait, and the row's model has not answered: this daemon will run the row later.
+    Recall,
 }
 
 mod sealed {

@@ -54,6 +54,18 @@ impl Turn {
         self.output.iter().any(|item| ASKING.contains(&&*OutputItem::of(item).r#type))
     }
 
+    /// Whether any item has an id that the upstream gave it, so that the upstream may know the item by it. `ids` are those
+    /// of any step of the row.
+    #[must_use]
+    pub fn has_ids_of_upstream(&self, ids: &ItemIds) -> bool {
+        #[derive(Deserialize)]
+        struct ItemId {
+            id: String,
+        }
+        let id = |item: &Box<RawValue>| serde_json::from_str::<ItemId>(item.get()).ok();
+        self.output.iter().filter_map(id).any(|item| !ids.are_of_row(&item.id))
+    }
+
     /// The text of the answer.
     #[must_use]
     pub fn text(&self) -> String {
@@ -190,6 +202,12 @@ impl ItemIds {
     #[must_use]
     pub fn id(&self, kind: &str, index: usize) -> String {
         format!("{kind}_{}_{index}", self.0)
+    }
+
+    /// Whether a text has an id in it that was made here for the same row.
+    pub(crate) fn are_of_row(&self, text: &str) -> bool {
+        let row = self.0.split('_').next().unwrap_or_default();
+        text.match_indices(row).any(|(at, _)| text[..at].ends_with('_') && text[at + row.len()..].starts_with('_'))
     }
 
     /// The id of the call at position `index`: the given id, unless it is empty or one of `used`.

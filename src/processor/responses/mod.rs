@@ -17,7 +17,6 @@ use tracing::Instrument as _;
 use super::answer_schemas::AnswerSchemas;
 use super::default::begin;
 use super::{CancellationFuture, ShouldRetry};
-use crate::config::{Dialect, ResponsesConfig};
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::response::Limits;
@@ -26,51 +25,36 @@ use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::chain;
 use crate::tools::Catalog;
-use crate::upstream::HttpClient;
-use crate::upstream::dialect::Asker;
+use crate::upstream::{HttpClient, Registry};
 
 use row::Ended;
 pub use step_log::StepLog;
 
-/// How rows for `/v1/responses` are run.
-#[derive(Debug, Clone)]
-pub struct ResponsesSettings {
-    /// The API the upstream is asked through.
-    pub dialect: Dialect,
-    /// Bounds of one row.
-    pub limits: Limits,
-}
-
-impl From<&ResponsesConfig> for ResponsesSettings {
-    fn from(config: &ResponsesConfig) -> Self {
-        Self { dialect: config.upstream_responses, limits: config.limits() }
-    }
-}
-
 /// Runs rows for `/v1/responses`.
 pub struct ResponsesProcessor {
-    settings: ResponsesSettings,
+    limits: Limits,
     catalog: Catalog,
     schemas: Arc<AnswerSchemas>,
     steps: StepLog,
     blobs: Blobs,
-    asker: Asker,
+    registry: Registry,
     clock: Clock,
 }
 
 impl ResponsesProcessor {
-    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`.
+    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`. A row may
+    /// ask for lower `limits`.
     #[must_use]
     pub fn new(
-        settings: ResponsesSettings,
+        limits: Limits,
+        registry: Registry,
         catalog: Catalog,
         schemas: Arc<AnswerSchemas>,
         steps: StepLog,
         blobs: Blobs,
         clock: Clock,
     ) -> Self {
-        let asker = Asker::new(settings.dialect);
-        Self { settings, catalog, schemas, steps, blobs, asker, clock }
+        Self { limits, registry, catalog, schemas, steps, blobs, clock }
     }
 
     /// Takes a row as far as it gets.
@@ -83,7 +67,7 @@ impl ResponsesProcessor {
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
         let claimed = request.state.clone();
-        let is_fresh = claimed.lease.token == 1 && request.attempt == 0;
+        let is_fresh = claimed.lease.token == 1 && !request.has_run;
         let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.

@@ -22,7 +22,7 @@ use crate::processor::ShouldRetry;
 use crate::processor::answer_schemas::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
-use crate::upstream::dialect::Question;
+use crate::upstream::dialect::{self, ModelCall};
 use crate::upstream::{Call, HttpClient};
 
 /// What became of an attempt at a row.
@@ -62,8 +62,9 @@ impl ResponsesProcessor {
             Ok(start) => start,
             Err(reason) => return Ended::stopped(reason),
         };
-        let scope = Scope { path: StepPath::root(), start, tools };
-        let limits = limits(&self.settings.limits, &asked.body);
+        let server = self.registry.route(&data.model);
+        let scope = Scope { path: StepPath::root(), server, start, tools };
+        let limits = limits(&self.limits, &asked.body);
         let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
         let end = run.to_the_end(&scope).await;
         let end = match end {
@@ -136,17 +137,19 @@ impl ResponsesProcessor {
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Result<HttpResponse, FailureReason> {
-        if self.asker.is_native() {
+        let server = self.registry.route(&data.model);
+        if server.responses_api().is_next() {
             let answer = http.post(Call::from(data)).await?;
-            if !self.asker.finds_none(&answer) {
+            if !server.responses_api().is_lacking(&answer) {
                 return Ok(answer);
             }
         }
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
         let ids = ItemIds::of_step(data.id, &path);
-        let question = Question { request: body, key: data.id.to_string(), ids, used: HashSet::new() };
-        let turn = self.asker.ask_chat(http, &question, should_retry).await?;
+        let (request, key, used) = (body, data.id.to_string(), HashSet::new());
+        let call = ModelCall { request, key, ids, used, has_native_turns: false };
+        let turn = dialect::call_chat(http, &call, should_retry).await?;
         let end = ScopeEnd::of(&turn);
         let step = Step {
             seq: 0,

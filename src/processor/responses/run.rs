@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use serde_json::{Map, Value};
@@ -22,10 +22,11 @@ use crate::fault;
 use crate::processor::ShouldRetry;
 use crate::processor::answer_schemas::RowSchema;
 use crate::storage::StepWrite;
+use crate::sync::lock;
 use crate::telemetry::metrics;
 use crate::tools::{Agent, Function, ToolError, Toolset};
-use crate::upstream::HttpClient;
-use crate::upstream::dialect::Question;
+use crate::upstream::dialect::{self, ModelCall};
+use crate::upstream::{HttpClient, Server};
 
 /// Bytes of all that the models of one row may say: as many as one row may have, by default.
 const MOST_SAID: usize = 16 << 20;
@@ -61,6 +62,8 @@ pub(super) struct Run<'a, H> {
 /// The row itself, or an agent within it.
 pub(super) struct Scope {
     pub(super) path: StepPath,
+    /// The server of its model.
+    pub(super) server: Arc<Server>,
     pub(super) start: ScopeStart,
     pub(super) tools: Toolset,
 }
@@ -91,7 +94,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
 
     /// The steps as they stand.
     pub(super) fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.steps)
     }
 
     pub(super) fn has_progressed(&self) -> bool {
@@ -161,13 +164,15 @@ impl<'a, H: HttpClient> Run<'a, H> {
             self.http.acquire_permit().await;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
-            let question = Question {
+            let ids = ItemIds::of_step(self.row, &path);
+            let call = ModelCall {
                 request: &request,
                 key: self.key(&path),
-                ids: ItemIds::of_step(self.row, &path),
                 used: self.used_call_ids(scope),
+                has_native_turns: turns_of(&scope.path, &self.steps()).any(|(_, turn)| turn.has_ids_of_upstream(&ids)),
+                ids,
             };
-            let asked = self.processor.asker.ask(self.http, &question, self.should_retry).await;
+            let asked = dialect::call_model(&scope.server, self.http, &call, self.should_retry).await;
             if scope.path != StepPath::root() {
                 // The row itself waits for this agent, which may wait for tools next.
                 self.http.release_permit();
@@ -241,7 +246,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let tools = self.processor.catalog.open(&request).await.map_err(|why| Stop::Failed(why.into()))?;
             request.set("tools", &tools.definitions);
             let input = input_items(request.raw("input")).expect("it is a text");
-            let scope = Scope { path: path.clone(), start: ScopeStart { request, input }, tools };
+            let server = self.processor.registry.route(&agent.model);
+            let scope = Scope { path: path.clone(), server, start: ScopeStart { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
             let text = turns_of(&scope.path, &self.steps()).last().map(|(_, turn)| turn.text()).unwrap_or_default();
             match end {
