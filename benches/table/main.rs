@@ -1,8 +1,8 @@
-//! `make bench`: every figure of the README's table, measured in one run with the release build.
+//! `make bench`: every figure of `benches/README.md`, measured in one run with the release build.
 //!
-//! Ratios are what to compare: the bare loop, the disk and the server share one machine and one moment. Everything
-//! talks to 127.0.0.1 only, is bounded in count, and ends by itself. `cargo bench --bench table -- scale` measures the
-//! bookkeeping alone, `-- responses` the rows that call tools.
+//! Compare the ratios: the bare loop, the disk and the server share one machine and one moment. All processes talk only
+//! to 127.0.0.1, are bounded in number, and end by themselves. `cargo bench --bench table -- scale` measures only the
+//! bookkeeping, `-- responses` only the rows that call tools.
 
 mod bare;
 mod client;
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // The bare loop runs in a process of its own, so that its CPU time can be told apart.
+    // The bare loop runs in a process of its own, so that its CPU time can be measured.
     if let Some(at) = arguments.iter().position(|argument| argument == "--bare") {
         return runtime.block_on(bare::run(&arguments[at + 1], Path::new(&arguments[at + 2]), CONCURRENCY as usize));
     }
@@ -159,7 +159,7 @@ async fn first_request(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Draining, beside the bare loop, then the status reads and the download of the same batch.
+/// Measures a drain in turns with the bare loop, then the status reads and the download of the same batch.
 async fn drain(directory: &Path) -> Result<()> {
     let file = input(ROWS);
     let path = directory.join("input.jsonl");
