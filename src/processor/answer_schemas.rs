@@ -100,8 +100,8 @@ impl AnswerSchemas {
     }
 }
 
-/// A schema that a row asks for, and that can be compiled. The row holds its text only, so that what is compiled takes no
-/// more memory than the cache has, however many rows wait for answers.
+/// A schema that a row asks for, and that can be compiled. The row holds its text only, so that what is compiled takes
+/// no more memory than the cache has, however many rows wait for answers.
 pub(super) struct RowSchema {
     text: Box<RawValue>,
     schemas: Arc<Schemas>,
@@ -122,8 +122,8 @@ impl RowSchema {
     }
 }
 
-/// Does what can take some tenths of a second, while another thread takes over what waits for this one: heartbeats must not
-/// wait for it. A runtime of one thread has no other.
+/// Does what can take some tenths of a second, while another thread takes over what waits for this one: heartbeats must
+/// not wait for it. A runtime of one thread has no other.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),

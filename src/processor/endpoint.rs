@@ -17,8 +17,8 @@ use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::upstream::HttpClient;
 
-/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose answers
-/// are checked as many as it takes to get them right, all others one.
+/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose
+/// answers are checked as many as it takes to get them right, all others one.
 pub struct EndpointProcessor {
     single: DefaultRequestProcessor,
     responses: ResponsesProcessor,

@@ -1,8 +1,8 @@
 //! Whether a server has `/v1/responses`: as the settings say, or as the server's answers show.
 //!
-//! An answer is evidence for a while only, because a server can be replaced while this program runs. That the server lacks
-//! the API is believed for [`BELIEVED_FOR`]; then one call asks again, and the others wait for its answer in the other
-//! dialect. That the server has it is believed until nothing but refusals has come for as long.
+//! What an answer shows is believed for a while only, because a server can be replaced while this program runs. A
+//! refusal is believed for [`BELIEVED_FOR`]. Then one call asks again, and until it is answered the others go to chat
+//! completions. An API that has answered is believed to be there until nothing but refusals has come for as long.
 
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct ResponsesApi {
     clock: Clock,
     /// The state, which every call reads and which only changes write.
     state: AtomicU8,
-    /// Until when the state is believed, in milliseconds since the Unix epoch. It has a meaning for two of the states.
+    /// Until when `DOUBTED` or `LACKS` is believed, in milliseconds since the Unix epoch.
     until: AtomicI64,
 }
 
@@ -41,8 +41,8 @@ impl ResponsesApi {
         Self { dialect, clock, state: AtomicU8::new(UNKNOWN), until: AtomicI64::new(0) }
     }
 
-    /// Whether the next call goes to `/v1/responses`. Once a refusal is no longer believed, one caller is told so, whose
-    /// call asks again.
+    /// Whether the next call goes to `/v1/responses`. Once a refusal is no longer believed, one caller is told so,
+    /// whose call asks again.
     pub(crate) fn is_next(&self) -> bool {
         match self.dialect {
             Dialect::Native => true,
@@ -94,8 +94,8 @@ impl ResponsesApi {
         self.until.store(self.clock.now().plus(BELIEVED_FOR).0, Relaxed);
     }
 
-    /// Whether the caller is the first since the refusal is no longer believed. If its call has no answer, another caller is
-    /// the first after the same time.
+    /// Whether the caller is the first since the refusal is no longer believed. If its call has no answer, another
+    /// caller is the first after the same time.
     fn is_to_ask_again(&self) -> bool {
         let (now, until) = (self.clock.now(), self.until.load(Relaxed));
         let next = now.plus(BELIEVED_FOR).0;
@@ -170,9 +170,9 @@ mod tests {
         let (api, clock) = api(Dialect::Auto);
         assert!(api.is_lacking(&answer(404, "")));
 
-        clock.advance(BELIEVED_FOR - Duration::from_millis(1));
+        clock.advance(BELIEVED_FOR / 2);
         assert!(!api.is_next());
-        clock.advance(Duration::from_millis(1));
+        clock.advance(BELIEVED_FOR / 2);
         assert_eq!([api.is_next(), api.is_next()], [true, false], "one call asks, the others wait for its answer");
         clock.advance(BELIEVED_FOR);
         assert!(api.is_next(), "the call that asked had no answer");

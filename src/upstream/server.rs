@@ -88,6 +88,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("limiter", &self.limiter).field("responses_api", &self.responses_api).finish()
+        let mut shown = f.debug_struct("Server");
+        shown.field("limiter", &self.limiter).field("responses_api", &self.responses_api).finish_non_exhaustive()
     }
 }

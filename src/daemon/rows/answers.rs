@@ -15,15 +15,16 @@ const MIN_SILENCE: i64 = 30_000;
 pub(super) struct Answers {
     /// Whether the last call that ended had an answer, of any status.
     has_answered: AtomicBool,
-    /// When an answer came last, or when the model's first row began since none was under way. In milliseconds since the
-    /// Unix epoch.
+    /// When an answer came last, or when the model's first row began since none was under way. In milliseconds since
+    /// the Unix epoch.
     silent_since: AtomicI64,
     /// About how long an answer takes, in milliseconds.
     usual: AtomicI64,
 }
 
 impl Answers {
-    /// Whether the model answers. One that has rows `under_way` does not if it has been silent for far longer than usual.
+    /// Whether the model answers. One that has rows `under_way` does not if it has been silent for far longer than
+    /// usual.
     pub(super) fn come(&self, under_way: bool, now: Timestamp) -> bool {
         let most = USUAL_TIMES.saturating_mul(self.usual.load(Relaxed)).max(MIN_SILENCE);
         let is_silent = under_way && now.0.saturating_sub(self.silent_since.load(Relaxed)) > most;

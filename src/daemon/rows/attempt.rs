@@ -132,8 +132,8 @@ where
     }
 }
 
-/// Three reasons, one future: a halted lease is the user's doing unless the daemon itself is stopping, and a call on loan can
-/// be recalled.
+/// Three reasons, one future: a halted lease is the user's doing unless the daemon itself is stopping, and a call on
+/// loan can be recalled.
 fn called_off(cancellation: Arc<Cancellation>, share: Option<&PermitShare>) -> CancellationFuture {
     let halted = async move {
         cancellation.lease.cancelled().await;

@@ -1,6 +1,6 @@
-//! A row's way through a daemon: `claim` leases a range of a lane, `lease_run` reads its rows into the `queue`, a `worker`
-//! takes them one after the other, and each `attempt` ends in the outbox, in the queue again, or in nothing if the row was
-//! called off.
+//! A row's way through a daemon: `claim` leases a range of a lane, `lease_run` reads its rows into the `queue`, a
+//! `worker` takes them one after the other, and each `attempt` ends in the outbox, in the queue again, or in nothing if
+//! the row was called off.
 
 mod answers;
 mod attempt;

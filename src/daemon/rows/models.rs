@@ -1,10 +1,10 @@
 //! The models that have rows here, and whose row is next.
 //!
-//! A model that has not answered yet, whose last call found no server, or which has been silent for far longer than usual,
-//! may be one that hangs. An eighth of the calls is its own, at least one. While a model that answers has rows here, it gets
-//! no more. Otherwise it may have more, on loan, and leaves an eighth of the calls that others do not use to models to come.
-//! Loans are recalled when rows of a model that answers wait for a call, or rows of a model that has fewer than its own. The
-//! latest is recalled first. A row whose call is recalled waits here again.
+//! A model that has not answered yet, whose last call found no server, or which has been silent for far longer than
+//! usual, may be one that hangs. An eighth of the calls is its own, at least one. While a model that answers has rows
+//! here, it gets no more. Otherwise it may have more, on loan, and leaves an eighth of the calls that others do not use
+//! to models to come. Loans are recalled when rows of a model that answers wait for a call, or rows of a model that has
+//! fewer than its own. The latest is recalled first. A row whose call is recalled waits here again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const IDLE_MODELS: usize = 256;
 pub(super) struct Models {
     registry: Registry,
     clock: Clock,
-    models: Vec<ModelQueue>,
+    queues: Vec<ModelQueue>,
     /// Calls that may run at once.
     permits: usize,
     /// Rows that workers have.
@@ -102,7 +102,7 @@ impl Models {
     /// No models, for as many calls as the registry has.
     pub(super) fn new(registry: Registry, clock: Clock) -> Self {
         let permits = registry.limit();
-        Self { registry, clock, models: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
+        Self { registry, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
     }
 
     /// Sets how many calls may run at once. Returns how many there were.
@@ -118,18 +118,18 @@ impl Models {
 
     /// Removes the rows that are not to be kept.
     pub(super) fn retain(&mut self, keep: impl Fn(&QueuedRow) -> bool) {
-        for batch in self.models.iter_mut().flat_map(|model| &mut model.batches) {
+        for batch in self.queues.iter_mut().flat_map(|model| &mut model.batches) {
             batch.rows.retain(&keep);
         }
         self.tidy();
     }
 
     fn model(&mut self, name: &Arc<str>) -> &mut ModelQueue {
-        let no = self.models.iter().position(|known| known.name == *name).unwrap_or_else(|| {
-            if self.models.len() >= IDLE_MODELS {
-                self.models.retain(|known| !known.batches.is_empty());
+        let no = self.queues.iter().position(|known| known.name == *name).unwrap_or_else(|| {
+            if self.queues.len() >= IDLE_MODELS {
+                self.queues.retain(|known| !known.batches.is_empty());
             }
-            self.models.push(ModelQueue {
+            self.queues.push(ModelQueue {
                 name: name.clone(),
                 server: self.registry.route(name),
                 batches: Vec::new(),
@@ -138,9 +138,9 @@ impl Models {
                 answers: Arc::default(),
                 loans: Vec::new(),
             });
-            self.models.len() - 1
+            self.queues.len() - 1
         });
-        &mut self.models[no]
+        &mut self.queues[no]
     }
 
     fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut BatchQueue {
@@ -157,18 +157,18 @@ impl Models {
         let bound = self.bound_of_silent();
         let next = self.next_of(|model| bound.is_none_or(|bound| bound.lets_begin(self, model)));
         match next {
-            None if self.models.iter().any(ModelQueue::has_rows) => Err(HeldBack),
+            None if self.queues.iter().any(ModelQueue::has_rows) => Err(HeldBack),
             next => Ok(next),
         }
     }
 
     /// The server of a row that is next.
     pub(super) fn server(&self, place: Place) -> Arc<Server> {
-        self.models[place.model].server.clone()
+        self.queues[place.model].server.clone()
     }
 
     fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<Place> {
-        let models = self.models.iter().enumerate().filter(|(_, model)| model.has_rows() && chosen(model));
+        let models = self.queues.iter().enumerate().filter(|(_, model)| model.has_rows() && chosen(model));
         let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
         let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
         let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
@@ -177,14 +177,14 @@ impl Models {
 
     /// What bounds a model that does not answer; `None` if the only model here does.
     fn bound_of_silent(&self) -> Option<Bound> {
-        if let [only] = self.models.as_slice()
+        if let [only] = self.queues.as_slice()
             && only.answers.has_answered()
         {
             return None;
         }
         let now = self.clock.now();
         let is_here = |model: &ModelQueue| model.running > 0 || model.has_rows();
-        let may_lend = !self.models.iter().any(|model| is_here(model) && model.answers(now));
+        let may_lend = !self.queues.iter().any(|model| is_here(model) && model.answers(now));
         Some(Bound { now, may_lend })
     }
 
@@ -197,7 +197,7 @@ impl Models {
     pub(super) fn take(&mut self, place: Place) -> Option<TakenRow> {
         let own = self.own();
         self.taken += 1;
-        let model = &mut self.models[place.model];
+        let model = &mut self.queues[place.model];
         let batch = &mut model.batches[place.batch];
         let row = batch.rows.pop_front()?;
         (model.served, batch.served) = (self.taken, self.taken);
@@ -230,7 +230,7 @@ impl Models {
 
     /// Forgets batches of which nothing is here.
     fn tidy(&mut self) {
-        for model in &mut self.models {
+        for model in &mut self.queues {
             model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
         }
     }
@@ -248,10 +248,10 @@ impl Models {
         }
     }
 
-    /// Recalls as many loans as there are rows that would begin if a call was free: any of a model that answers, and those
-    /// for which another model has calls of its own.
+    /// Recalls as many loans as there are rows that would begin if a call was free: any of a model that answers, and
+    /// those for which another model has calls of its own.
     pub(super) fn recall_loans(&mut self) {
-        if self.models.iter().all(|model| model.loans.is_empty()) {
+        if self.queues.iter().all(|model| model.loans.is_empty()) {
             return;
         }
         let (now, own) = (self.clock.now(), self.own());
@@ -259,10 +259,10 @@ impl Models {
             let most = if model.answers(now) { usize::MAX } else { own.saturating_sub(model.running) };
             model.waiting().min(most)
         };
-        let wanted: usize = self.models.iter().map(would_begin).sum();
+        let wanted: usize = self.queues.iter().map(would_begin).sum();
         let coming = self.permits.saturating_sub(self.running) + self.recalled;
         for _ in coming..wanted {
-            let latest = self.models.iter_mut().max_by_key(|model| model.loans.last().map(|loan| loan.no));
+            let latest = self.queues.iter_mut().max_by_key(|model| model.loans.last().map(|loan| loan.no));
             let Some(loan) = latest.and_then(|model| model.loans.pop()) else { return };
             self.recalled += 1;
             loan.recall.cancel();

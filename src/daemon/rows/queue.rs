@@ -1,8 +1,8 @@
 //! Rows that were read and wait for a worker: a queue for each model, and in it one for each batch.
 //!
-//! A worker with a permit takes a row of the model with the fewest under way, and of that model's batch with the fewest:
-//! where more rows wait than can run, models share the calls evenly, and batches share those of their model. A model that
-//! may be one that hangs has less (`models`).
+//! A worker with a permit takes a row of the model with the fewest under way, and of that model's batch with the
+//! fewest: where more rows wait than can run, models share the calls evenly, and batches share those of their model. A
+//! model that may be one that hangs has less (`models`).
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,9 +1,9 @@
 //! Workers: each takes rows from the queue, one after the other, and runs them with one permit.
 //!
-//! A worker keeps its permit from row to row. It gives it up when the limiter wants it back, or when there is no row for
-//! it; then it waits for a row before it waits for a permit, so that a permit is never held by one that has no work.
-//! A row that waits for its tools has released its permit and still has its worker. So there are more workers than
-//! permits: whenever the last waiting worker takes a row, another is started.
+//! A worker keeps its permit from row to row. It gives it up when the limiter wants it back, or when there is no row
+//! for it; then it waits for a row before it waits for a permit, so that a permit is never held by one that has no
+//! work. A row that waits for its tools has released its permit and still has its worker. So there are more workers
+//! than permits: whenever the last waiting worker takes a row, another is started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -54,16 +54,16 @@ impl Turn {
         self.output.iter().any(|item| ASKING.contains(&&*OutputItem::of(item).r#type))
     }
 
-    /// Whether any item has an id that the upstream gave it, so that the upstream may know the item by it. `ids` are those
-    /// of any step of the row.
+    /// Whether any item has an id that the upstream gave it, so that the upstream may know the item by it. `ids` are
+    /// those of any step of the row.
     #[must_use]
     pub fn has_ids_of_upstream(&self, ids: &ItemIds) -> bool {
         #[derive(Deserialize)]
         struct ItemId {
             id: String,
         }
-        let id = |item: &Box<RawValue>| serde_json::from_str::<ItemId>(item.get()).ok();
-        self.output.iter().filter_map(id).any(|item| !ids.are_of_row(&item.id))
+        let read = self.output.iter().filter_map(|item| serde_json::from_str::<ItemId>(item.get()).ok());
+        read.into_iter().any(|item| !ids.are_of_row(&item.id))
     }
 
     /// The text of the answer.

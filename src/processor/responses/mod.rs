@@ -1,9 +1,9 @@
 //! Rows for `/v1/responses`: as many calls of models and tools as they take.
 //!
-//! A row that asks for no tool that is served here is one call, and if the upstream has `/v1/responses` that call is the
-//! row's body and its answer the row's. Any other is a loop: [`decide_next`](crate::domain::response::decide_next) says
-//! what follows from the steps so far, `run` does it, `step_log` keeps it. A step that has ended is never made again: a
-//! row that is tried again, here or elsewhere, goes on from its steps.
+//! A row that asks for no tool that is served here is one call. If the upstream has `/v1/responses`, that call is the
+//! row's body and its answer the row's. Any other row is a loop: [`decide_next`](crate::domain::response::decide_next)
+//! says what follows from the steps so far, `run` does it, `step_log` keeps it. A step that has ended is never made
+//! again: a row that is tried again, here or elsewhere, goes on from its steps.
 
 mod previous;
 mod row;
@@ -33,17 +33,17 @@ pub use step_log::StepLog;
 /// Runs rows for `/v1/responses`.
 pub struct ResponsesProcessor {
     limits: Limits,
+    registry: Registry,
     catalog: Catalog,
     schemas: Arc<AnswerSchemas>,
     steps: StepLog,
     blobs: Blobs,
-    registry: Registry,
     clock: Clock,
 }
 
 impl ResponsesProcessor {
-    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`. A row may
-    /// ask for lower `limits`.
+    /// A processor with the tools of `catalog`. It keeps steps in `steps`, and finds earlier responses in `blobs`. A
+    /// row may ask for lower `limits`.
     #[must_use]
     pub fn new(
         limits: Limits,

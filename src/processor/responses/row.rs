@@ -48,24 +48,24 @@ impl ResponsesProcessor {
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Ended {
-        let asked = match self.read(data, storage, http, !steps.is_empty()).await {
+        let plan = match self.read(data, storage, http, !steps.is_empty()).await {
             Ok(asked) => asked,
             Err(reason) => return Ended::stopped(reason),
         };
-        let Some(tools) = asked.tools else {
-            return match self.one_call(data, &asked.body, http, should_retry).await {
+        let Some(tools) = plan.tools else {
+            return match self.one_call(data, &plan.body, http, should_retry).await {
                 Ok(answer) => Ended::Answered(answer),
                 Err(reason) => Ended::stopped(reason),
             };
         };
-        let start = match scope_start(&asked.body, &tools, asked.previous) {
+        let start = match scope_start(&plan.body, &tools, plan.previous) {
             Ok(start) => start,
             Err(reason) => return Ended::stopped(reason),
         };
         let server = self.registry.route(&data.model);
         let scope = Scope { path: StepPath::root(), server, start, tools };
-        let limits = limits(&self.limits, &asked.body);
-        let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
+        let limits = limits(&self.limits, &plan.body);
+        let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, plan.schema, steps);
         let end = run.to_the_end(&scope).await;
         let end = match end {
             Ok(end) => end,
@@ -75,21 +75,22 @@ impl ResponsesProcessor {
             }
             Err(Stop::NotHeld) => return Ended::Stopped { why: None, has_progressed: false },
         };
-        let answer = self.response(data, &asked.body, Some(&scope.tools), &run.steps(), &end);
+        let answer = self.response(data, &plan.body, Some(&scope.tools), &run.steps(), &end);
         match end {
             ScopeEnd::Invalid(wrong) => Ended::stopped(FailureReason::SchemaInvalid(answer, wrong)),
             _ => Ended::Answered(answer),
         }
     }
 
-    /// `is_begun` if the row has steps: it goes on from them, also if the tools that it began with are not served any more.
+    /// `is_begun` if the row has steps: it goes on from them, also if the tools that it began with are not served any
+    /// more.
     async fn read(
         &self,
         data: &RequestData,
         storage: &dyn Storage,
         http: &impl HttpClient,
         is_begun: bool,
-    ) -> Result<Asked, FailureReason> {
+    ) -> Result<RowPlan, FailureReason> {
         let body = Fields::read(&data.body).map_err(|error| {
             FailureReason::InvalidRow(format!("The row's body is not an object: {}.", plainly(&error)))
         })?;
@@ -126,7 +127,7 @@ impl ResponsesProcessor {
                     .to_owned(),
             ));
         }
-        Ok(Asked { body, tools, schema, previous })
+        Ok(RowPlan { body, tools, schema, previous })
     }
 
     /// A row that is one call. Of an upstream with `/v1/responses` it is the row's body, and its answer is the row's.
@@ -187,7 +188,7 @@ impl ResponsesProcessor {
 }
 
 /// What a row asks for.
-struct Asked {
+struct RowPlan {
     body: Fields,
     /// None if one call does.
     tools: Option<Toolset>,
@@ -197,7 +198,7 @@ struct Asked {
     previous: Option<Conversation>,
 }
 
-/// What the row's model is asked first.
+/// The start of the row's own scope.
 fn scope_start(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<ScopeStart, FailureReason> {
     let mut request = body.clone();
     if !tools.definitions.is_empty() {

@@ -55,7 +55,8 @@ pub(super) struct Run<'a, H> {
     steps: Mutex<Vec<Step>>,
     /// Whether any step has ended well since the row was taken up.
     has_progressed: AtomicBool,
-    /// Agents take turns at the row's permit. A step begins when its call does, not when its agent's turn is waited for.
+    /// Agents use the row's permit one after the other. A step begins when its call does, not when its agent waits for
+    /// the permit.
     model: Semaphore,
 }
 
@@ -106,19 +107,21 @@ impl<'a, H: HttpClient> Run<'a, H> {
         loop {
             match self.decide(scope) {
                 Next::CallModel => self.call_model(scope).await?,
-                Next::CallTools(calls) => {
-                    // An agent has released it after its call, and another agent may have it now.
-                    if scope.path == StepPath::root() {
-                        self.http.release_permit();
-                    }
-                    let turn = scope.path.child(self.turns(scope) - 1);
-                    let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
-                    // All of them end before one that failed counts, so that what they said is kept.
-                    first_stop(join_all(calls).await)?;
-                }
+                Next::CallTools(calls) => self.call_tools(scope, calls).await?,
                 Next::End(end) => return Ok(end),
             }
         }
+    }
+
+    async fn call_tools(&self, scope: &Scope, calls: Vec<(u32, ToolCall)>) -> Result<(), Stop> {
+        // An agent has released it after its call, and another agent may have it now.
+        if scope.path == StepPath::root() {
+            self.http.release_permit();
+        }
+        let turn = scope.path.child(self.turns(scope) - 1);
+        let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
+        // All of them end before one that failed counts, so that what they said is kept.
+        first_stop(join_all(calls).await)
     }
 
     fn decide(&self, scope: &Scope) -> Next {

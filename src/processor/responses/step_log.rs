@@ -9,8 +9,8 @@ use crate::storage::group_commit::{Gathering, GroupCommit};
 use crate::storage::{StepStore, StepWrite, StorageError};
 use crate::telemetry::chain;
 
-/// Steps are kept as they come, with those that came while others were being kept. At most 4,096 wait, which bounds memory
-/// when the storage is slow.
+/// Steps are kept as they come, with those that came while others were being kept. At most 4,096 wait, which bounds
+/// memory when the storage is slow.
 const GATHERING: Gathering = Gathering { longest: Duration::ZERO, due: 1, room: 4096 };
 /// Steps kept in one commit.
 const TOGETHER: usize = 256;

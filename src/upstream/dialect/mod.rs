@@ -1,7 +1,7 @@
 //! Dialects: the two APIs that a server's models can be called through for a turn.
 //!
-//! The loop over a row's steps speaks the items of the Responses API. `native` sends them as they are; `chat` translates
-//! them for servers that have chat completions alone.
+//! The loop over a row's steps speaks the items of the Responses API. `native` sends them as they are. `chat`
+//! translates them for servers that have chat completions alone.
 
 pub mod chat;
 pub mod native;
@@ -26,8 +26,8 @@ pub struct ModelCall<'a> {
     pub ids: ItemIds,
     /// Ids of calls of the turns before.
     pub used: HashSet<String>,
-    /// Whether the turns before came from `/v1/responses`. Such a conversation goes on there as long as the server has it:
-    /// chat completions cannot express everything that is in it.
+    /// Whether turns before came from `/v1/responses`. Such a conversation goes on there as long as the server has it:
+    /// chat completions cannot express all that is in it.
     pub has_native_turns: bool,
 }
 
