@@ -6,6 +6,7 @@
 
 mod bare;
 mod client;
+mod compare;
 #[path = "../../tests/common/databases.rs"]
 mod databases;
 mod process;
@@ -36,6 +37,10 @@ fn main() -> Result<()> {
         return runtime.block_on(bare::run(&arguments[at + 1], Path::new(&arguments[at + 2]), CONCURRENCY as usize));
     }
     let directory = tempfile::tempdir()?;
+    if let Some(at) = arguments.iter().position(|argument| argument == "compare") {
+        let other = arguments.get(at + 1).ok_or("compare needs the path of another build's program")?;
+        return runtime.block_on(compare::compare(directory.path(), Path::new(other)));
+    }
     let is_chosen = |part: &str| arguments.iter().any(|argument| argument == part);
     head();
     if is_chosen("scale") {
