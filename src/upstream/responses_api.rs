@@ -44,10 +44,15 @@ impl ResponsesApi {
     /// Whether the next call goes to `/v1/responses`. Once a refusal is no longer believed, one caller is told so,
     /// whose call asks again.
     pub(crate) fn is_next(&self) -> bool {
+        self.is_used() || (self.dialect == Dialect::Auto && self.is_to_ask_again())
+    }
+
+    /// Whether calls go to `/v1/responses` without asking again whether it is there.
+    pub(crate) fn is_used(&self) -> bool {
         match self.dialect {
             Dialect::Native => true,
             Dialect::Chat => false,
-            Dialect::Auto => self.state.load(Relaxed) != LACKS || self.is_to_ask_again(),
+            Dialect::Auto => self.state.load(Relaxed) != LACKS,
         }
     }
 

@@ -57,7 +57,7 @@ where
     }
     let reason = match ended {
         ProcessingEnd::Canceled(canceled) if canceled.state.reason == CancellationReason::Recall => {
-            tracing::debug!(request_id = %row.id, attempt, ?took, "request waits again: rows of other models need its call");
+            tracing::debug!(request_id = %row.id, attempt, ?took, "a call on loan is recalled; its request waits again");
             let request = canceled.requeue();
             let again = QueuedRow { row, request, cancellation, waiting, place: None, share, open };
             return Attempted::ToBeTriedAgain(Box::new(again));

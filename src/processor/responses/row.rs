@@ -23,7 +23,7 @@ use crate::processor::answer_schemas::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
 use crate::upstream::dialect::{self, ModelCall};
-use crate::upstream::{Call, HttpClient};
+use crate::upstream::{Call, HttpClient, Server};
 
 /// What became of an attempt at a row.
 pub(super) enum Ended {
@@ -48,12 +48,20 @@ impl ResponsesProcessor {
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Ended {
+        let server = self.registry.route(&data.model);
+        if steps.is_empty() && server.responses_api().is_used() && is_plain(&data.body) {
+            match pass_through(&server, data, http).await {
+                Ok(Some(answer)) => return Ended::Answered(answer),
+                Ok(None) => {}
+                Err(reason) => return Ended::stopped(reason),
+            }
+        }
         let plan = match self.read(data, storage, http, !steps.is_empty()).await {
-            Ok(asked) => asked,
+            Ok(plan) => plan,
             Err(reason) => return Ended::stopped(reason),
         };
         let Some(tools) = plan.tools else {
-            return match self.one_call(data, &plan.body, http, should_retry).await {
+            return match self.one_call(&server, (data, &plan.body), http, should_retry).await {
                 Ok(answer) => Ended::Answered(answer),
                 Err(reason) => Ended::stopped(reason),
             };
@@ -62,7 +70,6 @@ impl ResponsesProcessor {
             Ok(start) => start,
             Err(reason) => return Ended::stopped(reason),
         };
-        let server = self.registry.route(&data.model);
         let scope = Scope { path: StepPath::root(), server, start, tools };
         let limits = limits(&self.limits, &plan.body);
         let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, plan.schema, steps);
@@ -133,17 +140,13 @@ impl ResponsesProcessor {
     /// A row that is one call. Of an upstream with `/v1/responses` it is the row's body, and its answer is the row's.
     async fn one_call(
         &self,
-        data: &RequestData,
-        body: &Fields,
+        server: &Server,
+        (data, body): (&RequestData, &Fields),
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Result<HttpResponse, FailureReason> {
-        let server = self.registry.route(&data.model);
-        if server.responses_api().is_next() {
-            let answer = http.post(Call::from(data)).await?;
-            if !server.responses_api().is_lacking(&answer) {
-                return Ok(answer);
-            }
+        if let Some(answer) = pass_through(server, data, http).await? {
+            return Ok(answer);
         }
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
@@ -185,6 +188,42 @@ impl ResponsesProcessor {
         let body = Bytes::from(assembly.response().to_json());
         HttpResponse { status: 200, request_id: None, retry_after: None, body }
     }
+}
+
+/// Calls `/v1/responses` with the row's body as it was uploaded. `None` if the server has no such API.
+async fn pass_through(
+    server: &Server,
+    data: &RequestData,
+    http: &impl HttpClient,
+) -> Result<Option<HttpResponse>, FailureReason> {
+    let api = server.responses_api();
+    if !api.is_next() {
+        return Ok(None);
+    }
+    let answer = http.post(Call::from(data)).await?;
+    Ok((!api.is_lacking(&answer)).then_some(answer))
+}
+
+/// Whether a body has nothing in it that can make its row more than one call, or that is refused here. Most rows are
+/// such rows: this reads a body without copying any of it.
+fn is_plain(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow)]
+        tools: Option<&'a RawValue>,
+        #[serde(borrow)]
+        text: Option<&'a RawValue>,
+        #[serde(borrow)]
+        previous_response_id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        background: Option<&'a RawValue>,
+    }
+    // A list could be read as the members in their order.
+    body.starts_with(b"{")
+        && serde_json::from_slice::<Members<'_>>(body).is_ok_and(|has| {
+            let others = [has.text, has.previous_response_id, has.background];
+            others.iter().all(Option::is_none) && has.tools.is_none_or(|tools| tools.get() == "[]")
+        })
 }
 
 /// What a row asks for.
@@ -270,4 +309,27 @@ fn limits(limits: &Limits, body: &Fields) -> Limits {
     let tool_calls = number("max_tool_calls")
         .map_or(limits.tool_calls, |most| u32::try_from(most).unwrap_or(u32::MAX).min(limits.tool_calls));
     Limits { tool_calls, output_tokens: number("max_output_tokens"), ..limits.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_plain_if_nothing_in_it_concerns_this_program() {
+        let cases = [
+            (r#"{"model":"m","input":"Hi"}"#, true),
+            (r#"{"input":[{"text":"x","tools":1}],"tools":[],"text":null,"background":null}"#, true),
+            (r#"{"input":"Hi","tools":[{"type":"web_search"}]}"#, false),
+            (r#"{"input":"Hi","text":{}}"#, false),
+            (r#"{"input":"Hi","previous_response_id":"resp_1"}"#, false),
+            (r#"{"input":"Hi","background":true}"#, false),
+            (r#"{"input":"Hi","\u0074ools":[1]}"#, false),
+            (r#"{"tools":[],"tools":[1]}"#, false),
+            ("[null,null,null,null]", false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(is_plain(body.as_bytes()), expected, "{body}");
+        }
+    }
 }
