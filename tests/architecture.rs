@@ -28,7 +28,7 @@ const LONGEST_FILE: usize = 400;
 const LONGEST_LINE: usize = 120;
 /// Files, or all below a folder, that are longer or have longer lines.
 const LONGER_FILES: &[&str] = &["storage/mod.rs"];
-const LONGER_LINES: &[&str] = &["processor/", "storage/", "upstream/"];
+const LONGER_LINES: &[&str] = &["storage/"];
 
 const SQL: [&str; 5] = ["SELECT ", "INSERT INTO ", "DELETE FROM ", "CREATE TABLE ", "ORDER BY "];
 
@@ -235,7 +235,8 @@ fn declared_types(text: &str) -> Vec<(&str, bool)> {
         let (kind, rest) = rest.split_once(' ')?;
         let is_type = matches!(kind, "struct" | "enum" | "trait" | "union") || kind == "type" && !is_nested;
         let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
-        is_type.then_some((name, is_public))
+        // A macro that declares types gives them the names of its caller.
+        (is_type && !name.is_empty()).then_some((name, is_public))
     });
     declared.collect()
 }

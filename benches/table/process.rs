@@ -19,7 +19,12 @@ pub struct Process {
 impl Process {
     /// `batchwright serve` on a free port.
     pub fn serve(data: &Path, upstream: &str, more: &[&str]) -> Result<Self> {
-        let mut command = Command::new(BATCHWRIGHT);
+        Self::serve_by(Path::new(BATCHWRIGHT), data, upstream, more)
+    }
+
+    /// The same, by the program of another build.
+    pub fn serve_by(program: &Path, data: &Path, upstream: &str, more: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--upstream", upstream, "--data-dir"]).arg(data).args(more);
         Self::start(command)
     }

@@ -70,12 +70,24 @@ pub async fn responses(directory: &Path) -> Result<()> {
 }
 
 /// Starts a server with one tool in this process. Returns the tool's URL.
-async fn tool_server() -> Result<String> {
+pub async fn tool_server() -> Result<String> {
     let app = Router::new().route("/add", post(async || "5"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/add", listener.local_addr()?);
     tokio::spawn(axum::serve(listener, app).into_future());
     Ok(url)
+}
+
+/// A batch input file of rows for `/v1/responses` with this input that may call these tools.
+pub fn input(rows: u32, input: &Value, tools: &Value) -> String {
+    let filler = "The quick brown fox jumps over the lazy dog and then it rests. ".repeat(14);
+    let mut file = String::new();
+    for number in 0..rows {
+        let body = json!({ "model": "m", "instructions": format!("{filler}{number}"), "input": input, "tools": tools });
+        let line = json!({ "custom_id": number.to_string(), "method": "POST", "url": "/v1/responses", "body": body });
+        let _ = writeln!(file, "{line}");
+    }
+    file
 }
 
 /// A batch that is run again and again.
@@ -88,17 +100,8 @@ struct Side {
 impl Side {
     /// Rows with this input that may call these tools.
     async fn new(client: &Client, input: &Value, tools: &Value) -> Result<Self> {
-        let filler = "The quick brown fox jumps over the lazy dog and then it rests. ".repeat(14);
-        let mut file = String::new();
-        for number in 0..ROWS {
-            let body = json!({
-                "model": "m", "instructions": format!("{filler}{number}"), "input": input, "tools": tools,
-            });
-            let line =
-                json!({ "custom_id": number.to_string(), "method": "POST", "url": "/v1/responses", "body": body });
-            writeln!(file, "{line}")?;
-        }
-        Ok(Self { file: upload(client, file).await?, rates: Vec::new(), cpu: Duration::ZERO })
+        let file = upload(client, self::input(ROWS, input, tools)).await?;
+        Ok(Self { file, rates: Vec::new(), cpu: Duration::ZERO })
     }
 
     async fn run(&mut self, server: &Process, client: &Client) -> Result<()> {

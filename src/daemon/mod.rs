@@ -39,20 +39,19 @@ use crate::processor::{RequestProcessor, ShouldRetry, StepLog};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::{Liveness, metrics};
-use crate::upstream::limiter::Limiter;
-use crate::upstream::{HttpClient, Session};
+use crate::upstream::{Registry, Session};
 use crate::wakeup::Wakeup;
 
 pub use core::DaemonSettings;
 
 /// A daemon that has not started.
-pub struct Daemon<S, H, P> {
+pub struct Daemon<S, P> {
     /// Files, batches, leases and the ledger.
     pub storage: Arc<S>,
     /// The bytes of input and output files.
     pub blobs: Blobs,
-    /// The client of the upstream. Each row uses it through a [`Session`].
-    pub http: H,
+    /// The upstream's servers. Each row uses one through a [`Session`].
+    pub registry: Registry,
     /// Runs each attempt of a row.
     pub processor: Arc<P>,
     /// Where the processor hands in steps. The daemon records them.
@@ -80,11 +79,10 @@ pub struct RunningDaemon {
     liveness: Liveness,
 }
 
-impl<S, H, P> Daemon<S, H, P>
+impl<S, P> Daemon<S, P>
 where
     S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
+    P: RequestProcessor<S, Session> + 'static,
 {
     /// Starts the loops of the daemon, on the runtime of the caller.
     #[must_use]
@@ -141,16 +139,19 @@ where
         (self.steps.clone(), tokio::spawn(guarded))
     }
 
-    fn runner(self, outbox: &Arc<Outbox>, shutdown: &Shutdown) -> RowRunner<S, H, P> {
+    fn runner(self, outbox: &Arc<Outbox>, shutdown: &Shutdown) -> RowRunner<S, P> {
         // A daemon has no part of a shared limit until the first heartbeat tells its share.
         let is_shared = self.settings.global_max_concurrency.is_some();
-        let limiter = Limiter::new(if is_shared { 0 } else { self.settings.max_concurrency });
-        metrics::concurrency_limited_to(limiter.limit());
+        let limit = if is_shared { 0 } else { self.settings.max_concurrency };
+        self.registry.set_limit(limit);
+        metrics::concurrency_limited_to(limit);
+        let queue = Queue::new(self.registry.clone(), self.clock.clone());
         let shared = DaemonCore {
             id: DaemonId::new(),
             started: Instant::now(),
             storage: self.storage,
             blobs: self.blobs,
+            registry: self.registry,
             clock: self.clock,
             wakeup: self.wakeup,
             settings: self.settings,
@@ -159,10 +160,8 @@ where
         RowRunner {
             shared: Arc::new(shared),
             validity: Arc::new(LeaseValidity::new()),
-            queue: Arc::new(Queue::new(limiter.limit())),
-            limiter,
+            queue: Arc::new(queue),
             outbox: outbox.clone(),
-            http: self.http,
             processor: self.processor,
             should_retry: self.should_retry,
         }

@@ -28,10 +28,20 @@ fn moderations_need_no_model() {
     assert_eq!(inspect(line).expect("in order").model, "");
 }
 
+/// A line, and the code, param and text of its refusal.
+type Refusal = (&'static str, &'static str, Option<&'static str>, &'static str);
+
+fn assert_refused(cases: &[Refusal]) {
+    for (line, code, param, message) in cases {
+        let error = inspect(line).expect_err(line);
+
+        assert_eq!((error.code(), error.param(), error.to_string().as_str()), (*code, *param, *message), "{line}");
+    }
+}
+
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
-fn every_refusal_has_its_code_param_and_text() {
-    let cases: &[(&str, &str, Option<&str>, &str)] = &[
+fn a_line_that_is_no_row_is_refused_with_code_param_and_text() {
+    assert_refused(&[
         ("{", "invalid_json_line", None, "This line is not parseable as valid JSON."),
         ("{} {}", "invalid_json_line", None, "This line is not parseable as valid JSON."),
         ("\u{feff}{}", "invalid_json_line", None, "This line is not parseable as valid JSON."),
@@ -77,6 +87,12 @@ fn every_refusal_has_its_code_param_and_text() {
             Some("body"),
             "Invalid type for 'body': expected an object, but got a string instead.",
         ),
+    ]);
+}
+
+#[test]
+fn a_row_whose_body_is_wrong_is_refused_with_code_param_and_text() {
+    assert_refused(&[
         (
             r#"{"custom_id":"a","method":"POST","url":"/v1/responses","body":{}}"#,
             "invalid_request",
@@ -119,12 +135,7 @@ fn every_refusal_has_its_code_param_and_text() {
             None,
             "This line has a key twice in one object; which value counts would be a guess.",
         ),
-    ];
-    for (line, code, param, message) in cases {
-        let error = inspect(line).expect_err(line);
-
-        assert_eq!((error.code(), error.param(), error.to_string().as_str()), (*code, *param, *message), "{line}");
-    }
+    ]);
 }
 
 #[test]

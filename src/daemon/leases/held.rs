@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::storage::HeldLease;
 use crate::sync::lock;
 
@@ -21,15 +21,15 @@ const UNCLAIMED_AFTER: Duration = Duration::from_secs(5);
 /// read by the heartbeat and the recorder.
 #[derive(Default)]
 pub(in crate::daemon) struct HeldLeases {
-    leases: Mutex<HashMap<FencedLease, CancellationToken>>,
+    leases: Mutex<HashMap<LeaseHold, CancellationToken>>,
     /// Leases that the database has as this daemon's and that no task runs, and since when. Only the heartbeat uses it.
-    unclaimed: Mutex<HashMap<FencedLease, Instant>>,
+    unclaimed: Mutex<HashMap<LeaseHold, Instant>>,
 }
 
 impl HeldLeases {
     /// Notes a run that begins. `halt` is cancelled when this daemon must not run its rows any more. An earlier run of
     /// the same lease that has not ended is halted: with its older token it can record nothing.
-    pub(in crate::daemon) fn take(&self, lease: FencedLease, halt: CancellationToken) {
+    pub(in crate::daemon) fn take(&self, lease: LeaseHold, halt: CancellationToken) {
         let mut leases = self.lock();
         let replaced = leases.iter().filter(|(held, _)| held.id == lease.id);
         replaced.for_each(|(_, halt)| halt.cancel());
@@ -37,25 +37,25 @@ impl HeldLeases {
     }
 
     /// Notes that a run is over: its lease is done, lost or given back. Another run of the lease stays.
-    pub(in crate::daemon) fn end(&self, run: FencedLease) {
+    pub(in crate::daemon) fn end(&self, run: LeaseHold) {
         self.lock().remove(&run);
     }
 
     /// The runs under way.
-    pub(in crate::daemon) fn all(&self) -> Vec<FencedLease> {
+    pub(in crate::daemon) fn all(&self) -> Vec<LeaseHold> {
         self.lock().keys().copied().collect()
     }
 
     /// Halts the runs in `before` whose lease is lost or whose batch is over, as the database says in `still_held`. The
     /// caller read `before` before it asked the database, whose answer does not have the leases taken since.
-    pub(in crate::daemon) fn halt_all_but(&self, before: &[FencedLease], still_held: &[HeldLease]) {
-        let runs: HashMap<FencedLease, bool> = still_held.iter().map(|held| (held.lease, held.runs)).collect();
+    pub(in crate::daemon) fn halt_all_but(&self, before: &[LeaseHold], still_held: &[HeldLease]) {
+        let runs: HashMap<LeaseHold, bool> = still_held.iter().map(|held| (held.lease, held.runs)).collect();
         let not_to_run = before.iter().filter(|lease| runs.get(lease) != Some(&true));
         self.halt(not_to_run);
     }
 
     /// Halts the runs of leases that are lost.
-    pub(in crate::daemon) fn halt<'a>(&self, leases: impl IntoIterator<Item = &'a FencedLease>) {
+    pub(in crate::daemon) fn halt<'a>(&self, leases: impl IntoIterator<Item = &'a LeaseHold>) {
         let held = self.lock();
         leases.into_iter().filter_map(|lease| held.get(lease)).for_each(CancellationToken::cancel);
     }
@@ -67,10 +67,10 @@ impl HeldLeases {
 
     /// Of the leases that the database has as this daemon's, those that no task has run for a while: the database's
     /// answer to a claim or to giving one back was lost. No other daemon takes them over while this one lives.
-    pub(in crate::daemon) fn unclaimed(&self, in_database: &[HeldLease], now: Instant) -> Vec<FencedLease> {
+    pub(in crate::daemon) fn unclaimed(&self, in_database: &[HeldLease], now: Instant) -> Vec<LeaseHold> {
         let leases = self.lock();
         let mut unclaimed = lock(&self.unclaimed);
-        let unknown: Vec<FencedLease> =
+        let unknown: Vec<LeaseHold> =
             in_database.iter().map(|held| held.lease).filter(|lease| !leases.contains_key(lease)).collect();
         unclaimed.retain(|lease, _| unknown.contains(lease));
         // A claim that has just committed is not noted here yet, so only a lease that stays unknown is unclaimed.
@@ -80,7 +80,7 @@ impl HeldLeases {
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<FencedLease, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseHold, CancellationToken>> {
         lock(&self.leases)
     }
 }
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn a_lease_that_no_task_runs_is_unclaimed_after_a_while() {
         let held = HeldLeases::default();
-        let run = FencedLease { id: LeaseId::new(), token: 1 };
-        let lost = FencedLease { id: LeaseId::new(), token: 1 };
+        let run = LeaseHold { id: LeaseId::new(), token: 1 };
+        let lost = LeaseHold { id: LeaseId::new(), token: 1 };
         held.take(run, CancellationToken::new());
         let in_database = [run, lost].map(|lease| HeldLease { lease, runs: true });
         let start = Instant::now();
@@ -109,7 +109,7 @@ mod tests {
     fn of_two_runs_of_a_lease_the_later_halts_the_earlier_and_each_ends_by_itself() {
         let held = HeldLeases::default();
         let id = LeaseId::new();
-        let [first, second] = [1, 2].map(|token| FencedLease { id, token });
+        let [first, second] = [1, 2].map(|token| LeaseHold { id, token });
         let (first_halt, second_halt) = (CancellationToken::new(), CancellationToken::new());
 
         held.take(first, first_halt.clone());

@@ -11,7 +11,7 @@ use crate::daemon::duties::FlushCounts;
 use crate::daemon::leases::HeldLeases;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::time::Clock;
 use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
@@ -81,7 +81,7 @@ impl<S: Storage> Recorder<S> {
                     self.leave_out(&mut outcomes, &lost);
                 }
                 Ok(Recorded::Violations(violations)) => {
-                    let leases: Vec<FencedLease> =
+                    let leases: Vec<LeaseHold> =
                         violations.iter().flat_map(|violation| violation.leases.clone()).collect();
                     self.leave_out(&mut outcomes, &leases);
                     self.repair_all(violations).await;
@@ -89,7 +89,7 @@ impl<S: Storage> Recorder<S> {
                 Err(_) if flush.batches.len() > 1 => return by_batch(outcomes),
                 // The commit may have happened, so the parts stay; the duty `orphans` removes them if it has not.
                 Err(_) => {
-                    let leases: Vec<FencedLease> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
+                    let leases: Vec<LeaseHold> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
                     self.leave_out(&mut outcomes, &leases);
                     return Vec::new();
                 }
@@ -121,7 +121,7 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Drops the outcomes of leases and halts their runs.
-    fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[FencedLease]) {
+    fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[LeaseHold]) {
         outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
         self.held.halt(leases);
     }
@@ -180,7 +180,7 @@ impl<S: Storage> Recorder<S> {
             let (output, error) =
                 futures::try_join!(self.write_part(&outcomes, true), self.write_part(&outcomes, false))?;
             let mut usage = Usage::default();
-            let mut leases: BTreeMap<FencedLease, RoaringBitmap> = BTreeMap::new();
+            let mut leases: BTreeMap<LeaseHold, RoaringBitmap> = BTreeMap::new();
             for outcome in outcomes {
                 usage.add(outcome.usage);
                 leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);

@@ -30,7 +30,7 @@ pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, livenes
     let mut looked_for_lapsed = None;
     loop {
         let ready = async {
-            if supply.limiter.limit() == 0 {
+            if supply.shared.registry.limit() == 0 {
                 std::future::pending::<()>().await;
             }
             supply.validity.wait_until_valid().await;
@@ -74,7 +74,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
     }
     let (storage, me) = (&supply.shared.storage, supply.shared.id);
     let lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
-    let survey = supply.backlogs.survey(supply.limiter.limit());
+    let survey = supply.backlogs.survey(supply.shared.registry.limit());
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: another daemon has claimed of the lane meanwhile. The next look finds how far.
     if let Some(lease) = storage.claim(lane, rows, me).await? {
@@ -86,7 +86,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
 async fn take_over_lapsed<S: Storage>(supply: &Arc<Supply<S>>) -> Result<()> {
     let (storage, me) = (&supply.shared.storage, supply.shared.id);
     for lapsed in storage.lapsed_leases(me, LANES_OF_A_MODEL, LAPSED).await? {
-        let survey = supply.backlogs.survey(supply.limiter.limit());
+        let survey = supply.backlogs.survey(supply.shared.registry.limit());
         if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
             continue;
         }
@@ -111,7 +111,7 @@ async fn take_over_lapsed<S: Storage>(supply: &Arc<Supply<S>>) -> Result<()> {
 fn start<S: Storage>(supply: &Arc<Supply<S>>, lease: Lease) {
     // A child token: when the daemon aborts, every lease is halted.
     let halt = supply.shared.shutdown.abort.child_token();
-    supply.held.take(lease.fenced(), halt.clone());
+    supply.held.take(lease.hold(), halt.clone());
     let backlog = supply.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);
     supply.runs.spawn(lease_run::run(supply.clone(), lease, halt, backlog));
 }

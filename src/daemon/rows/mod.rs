@@ -4,10 +4,13 @@
 //! the other and makes an `attempt`. An attempt ends with an outcome in the outbox or with the row in the queue again;
 //! an attempt that is cancelled leaves the row owed.
 
+mod answers;
 mod attempt;
 mod backlog;
 mod claim;
 mod lease_run;
+mod models;
+mod permit_share;
 mod queue;
 #[cfg(test)]
 mod queue_tests;
@@ -26,9 +29,8 @@ use super::items::{Items, Surroundings};
 use super::leases::{HeldLeases, LeaseValidity};
 use super::recording::Outbox;
 use crate::domain::ids::{BatchId, RequestId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::processor::ShouldRetry;
-use crate::upstream::limiter::Limiter;
 
 pub(super) use claim::claim;
 pub(super) use queue::Queue;
@@ -41,7 +43,7 @@ use backlog::Backlogs;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClaimedRow {
     pub(super) id: RequestId,
-    pub(super) lease: FencedLease,
+    pub(super) lease: LeaseHold,
 }
 
 /// Claims leases and reads their rows into the queue.
@@ -49,7 +51,6 @@ pub(super) struct Supply<S> {
     shared: Arc<DaemonCore<S>>,
     held: Arc<HeldLeases>,
     validity: Arc<LeaseValidity>,
-    limiter: Limiter,
     queue: Arc<Queue>,
     outbox: Arc<Outbox>,
     backlogs: Backlogs,
@@ -61,20 +62,18 @@ pub(super) struct Supply<S> {
 }
 
 /// Runs rows.
-pub(super) struct RowRunner<S, H, P> {
+pub(super) struct RowRunner<S, P> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) validity: Arc<LeaseValidity>,
-    pub(super) limiter: Limiter,
     pub(super) queue: Arc<Queue>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) http: H,
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
 }
 
 impl<S> Supply<S> {
-    pub(super) fn new<H, P>(
-        runner: &RowRunner<S, H, P>,
+    pub(super) fn new<P>(
+        runner: &RowRunner<S, P>,
         held: Arc<HeldLeases>,
         around: &Surroundings,
         runs: TaskTracker,
@@ -83,7 +82,6 @@ impl<S> Supply<S> {
             shared: runner.shared.clone(),
             held,
             validity: runner.validity.clone(),
-            limiter: runner.limiter.clone(),
             queue: runner.queue.clone(),
             outbox: runner.outbox.clone(),
             backlogs: Backlogs::default(),

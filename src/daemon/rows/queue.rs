@@ -7,9 +7,8 @@
 //! use it leaves an eighth free, and at least one if there are four, for models whose first rows come later: these
 //! never wait for the time-outs of a model that hangs.
 
-use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -18,17 +17,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ClaimedRow;
 use super::backlog::Waiting;
-use crate::domain::ids::BatchId;
-use crate::domain::lease::FencedLease;
+use super::models::{HeldBack, Models};
+use super::permit_share::PermitShare;
+use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
 use crate::sync::lock;
-use crate::upstream::PermitObserver;
-
-/// With fewer permits than this, a model that does not answer may use all of them.
-const FEW: usize = 4;
-/// Models that the queue remembers although it has none of their rows.
-const IDLE_MODELS: usize = 256;
+use crate::upstream::{Registry, Server};
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
 pub(super) struct QueuedRow {
@@ -85,7 +80,7 @@ impl Cancellation {
 
 /// Where leases put their rows and workers take them.
 pub(in crate::daemon) struct Queue {
-    state: Mutex<State>,
+    models: Mutex<Models>,
     /// One permit for each row, and one too many for each that [`Queue::leave`] has taken out.
     filled: Semaphore,
     /// Workers that wait although the queue has rows, because none of these may begin.
@@ -95,161 +90,17 @@ pub(in crate::daemon) struct Queue {
 }
 
 /// The right to one row of the queue, whichever is next when it is taken.
-pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
-
-#[derive(Default)]
-struct State {
-    models: Vec<ModelQueue>,
-    permits: usize,
-    /// Rows under way that have not released their permit.
-    running: usize,
-    /// How many rows workers took so far: the clock of `served`.
-    taken: u64,
-}
-
-struct ModelQueue {
-    name: Arc<str>,
-    batches: Vec<BatchQueue>,
-    /// Rows under way that have not released their permit.
-    running: usize,
-    /// `taken` when a worker took a row last: of two models with as many under way, the one served earlier is next.
-    served: u64,
-    /// Whether the last call of the model had an answer. Written by the rows under way.
-    answers: Arc<AtomicBool>,
-}
-
-struct BatchQueue {
-    id: BatchId,
-    rows: VecDeque<QueuedRow>,
-    running: usize,
-    served: u64,
-}
-
-impl State {
-    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut BatchQueue {
-        let no = self.models.iter().position(|known| known.name == *model).unwrap_or_else(|| {
-            if self.models.len() >= IDLE_MODELS {
-                self.models.retain(|known| !known.batches.is_empty());
-            }
-            let (name, answers) = (model.clone(), Arc::default());
-            self.models.push(ModelQueue { name, batches: Vec::new(), running: 0, served: 0, answers });
-            self.models.len() - 1
-        });
-        let batches = &mut self.models[no].batches;
-        let no = batches.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            batches.push(BatchQueue { id, rows: VecDeque::new(), running: 0, served: 0 });
-            batches.len() - 1
-        });
-        &mut batches[no]
-    }
-
-    /// The positions of the next row's model and batch. `Err` if rows wait and none may begin.
-    fn next(&self) -> Result<Option<(usize, usize)>, HeldBack> {
-        match self.next_of(|model| self.may_begin(model)) {
-            None if self.next_of(|_| true).is_some() => Err(HeldBack),
-            next => Ok(next),
-        }
-    }
-
-    /// The positions of the next row's model and batch, among the models for which `chosen` is true.
-    fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<(usize, usize)> {
-        let has_rows = |model: &ModelQueue| model.batches.iter().any(|batch| !batch.rows.is_empty());
-        let models = self.models.iter().enumerate().filter(|(_, model)| has_rows(model) && chosen(model));
-        let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
-        let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
-        let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
-        Some((no, batch))
-    }
-
-    fn may_begin(&self, model: &ModelQueue) -> bool {
-        let not_of_others = self.permits.saturating_sub(self.running - model.running);
-        let left_to_others = if self.permits < FEW { 0 } else { (not_of_others / 8).max(1) };
-        model.answers.load(Relaxed) || model.running < not_of_others.saturating_sub(left_to_others).max(1)
-    }
-
-    fn take(&mut self, (model, batch): (usize, usize)) -> Option<QueuedRow> {
-        self.taken += 1;
-        let model = &mut self.models[model];
-        model.served = self.taken;
-        model.batches[batch].served = self.taken;
-        model.batches[batch].rows.pop_front()
-    }
-
-    /// Adds `change` to the rows under way, of all models, of this one and of this batch.
-    fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
-        let is_over = {
-            let batch = self.batch(model, id);
-            batch.running = batch.running.saturating_add_signed(change);
-            batch.running == 0 && batch.rows.is_empty()
-        };
-        self.running = self.running.saturating_add_signed(change);
-        if let Some(model) = self.models.iter_mut().find(|known| known.name == *model) {
-            model.running = model.running.saturating_add_signed(change);
-        }
-        if is_over {
-            self.tidy();
-        }
-    }
-
-    /// Forgets batches that have no row waiting and none under way.
-    fn tidy(&mut self) {
-        for model in &mut self.models {
-            model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
-        }
-    }
-}
-
-/// Rows wait, and none may begin.
-struct HeldBack;
-
-/// Counts a row as under way, except while it has released its permit.
-pub(super) struct PermitShare {
-    queue: Arc<Queue>,
-    model: Arc<str>,
-    batch: BatchId,
-    answers: Arc<AtomicBool>,
-    counts: AtomicBool,
-}
-
-impl PermitShare {
-    /// Notes whether the last call of the row's model had any answer.
-    pub(super) fn answered(&self, answers: bool) {
-        if self.answers.load(Relaxed) != answers {
-            // Stored under the lock, so that a worker which is about to wait either sees it or is notified.
-            let state = self.queue.lock();
-            self.answers.store(answers, Relaxed);
-            drop(state);
-            self.queue.tell_held_back();
-        }
-    }
-}
-
-impl PermitObserver for PermitShare {
-    fn acquired(&self) {
-        if !self.counts.swap(true, Relaxed) {
-            self.queue.lock().count(&self.model, self.batch, 1);
-        }
-    }
-
-    fn released(&self) {
-        if self.counts.swap(false, Relaxed) {
-            self.queue.lock().count(&self.model, self.batch, -1);
-            self.queue.tell_held_back();
-        }
-    }
-}
-
-impl Drop for PermitShare {
-    fn drop(&mut self) {
-        self.released();
-    }
+pub(super) struct Ticket<'a> {
+    filled: SemaphorePermit<'a>,
+    /// The server whose permit the row needs.
+    pub(super) server: Arc<Server>,
 }
 
 impl Queue {
-    /// A queue for the workers of a limiter with so many permits.
-    pub(in crate::daemon) fn new(permits: usize) -> Self {
+    /// A queue for the calls of these servers.
+    pub(in crate::daemon) fn new(registry: Registry, clock: Clock) -> Self {
         Self {
-            state: Mutex::new(State { permits, ..State::default() }),
+            models: Mutex::new(Models::new(registry, clock)),
             filled: Semaphore::new(0),
             held_back: AtomicUsize::new(0),
             may_begin: Notify::new(),
@@ -258,7 +109,7 @@ impl Queue {
 
     /// Sets how many permits the limiter has.
     pub(in crate::daemon) fn set_permits(&self, permits: usize) {
-        let before = std::mem::replace(&mut self.lock().permits, permits);
+        let before = self.models().set_permits(permits);
         if before < permits {
             self.tell_held_back();
         }
@@ -267,16 +118,16 @@ impl Queue {
     /// Adds rows of leases that have not left.
     pub(super) fn push(&self, rows: Vec<QueuedRow>) {
         let mut added = 0;
-        let mut state = self.lock();
+        let mut models = self.models();
         for row in rows {
             // Checked under the lock: the lease is cancelled before `leave` takes its rows out, which must miss none.
             if !row.cancellation.is_cancelled() {
-                let model = row.request.data.model.clone();
-                state.batch(&model, row.row.id.batch).rows.push_back(row);
+                models.push(row);
                 added += 1;
             }
         }
-        drop(state);
+        models.recall_loans();
+        drop(models);
         self.filled.add_permits(added);
         self.tell_held_back();
     }
@@ -284,12 +135,15 @@ impl Queue {
     /// Waits until a row may begin; `None` when the queue is closed. Dropping the ticket leaves the row to others.
     pub(super) async fn ticket(&self) -> Option<Ticket<'_>> {
         loop {
-            let ticket = self.filled.acquire().await.ok()?;
-            let next = self.lock().next();
+            let filled = self.filled.acquire().await.ok()?;
+            let next = {
+                let models = self.models();
+                models.next().map(|next| next.map(|place| models.server(place)))
+            };
             match next {
-                Ok(Some(_)) => return Some(Ticket(ticket)),
+                Ok(Some(server)) => return Some(Ticket { filled, server }),
                 // `leave` has taken out the row that the permit was for.
-                Ok(None) => ticket.forget(),
+                Ok(None) => filled.forget(),
                 Err(HeldBack) => self.until_may_begin().await,
             }
         }
@@ -298,7 +152,7 @@ impl Queue {
     /// The next row for a ticket; `None` if meanwhile none may begin any more.
     pub(super) fn take(self: &Arc<Self>, ticket: Ticket<'_>) -> Option<QueuedRow> {
         let taken = self.take_next().ok()?;
-        ticket.0.forget();
+        ticket.filled.forget();
         taken
     }
 
@@ -315,12 +169,8 @@ impl Queue {
     }
 
     /// Takes the rows of a halted lease out.
-    pub(super) fn leave(&self, lease: FencedLease) {
-        let mut state = self.lock();
-        for batch in state.models.iter_mut().flat_map(|model| &mut model.batches) {
-            batch.rows.retain(|row| row.row.lease != lease);
-        }
-        state.tidy();
+    pub(super) fn leave(&self, lease: LeaseHold) {
+        self.models().retain(|row| row.row.lease != lease);
     }
 
     /// Ends the workers when they next look for a row.
@@ -330,23 +180,12 @@ impl Queue {
     }
 
     fn take_next(self: &Arc<Self>) -> Result<Option<QueuedRow>, HeldBack> {
-        let mut state = self.lock();
-        let Some(next) = state.next()? else { return Ok(None) };
-        let Some(mut row) = state.take(next) else { return Ok(None) };
-        state.running += 1;
-        let model = &mut state.models[next.0];
-        model.running += 1;
-        model.batches[next.1].running += 1;
-        let share = PermitShare {
-            queue: self.clone(),
-            model: model.name.clone(),
-            batch: row.row.id.batch,
-            answers: model.answers.clone(),
-            counts: AtomicBool::new(true),
+        let taken = {
+            let mut models = self.models();
+            let Some(place) = models.next()? else { return Ok(None) };
+            models.take(place)
         };
-        drop(state);
-        row.share = Some(Arc::new(share));
-        Ok(Some(row))
+        Ok(taken.map(|taken| PermitShare::give(self, taken)))
     }
 
     async fn until_may_begin(&self) {
@@ -363,20 +202,20 @@ impl Queue {
         self.held_back.fetch_add(1, Relaxed);
         let _counted = Counted(&self.held_back);
         // A change before this worker was counted has notified nobody: look once more.
-        let changed = !matches!(self.lock().next(), Err(HeldBack));
+        let changed = !matches!(self.models().next(), Err(HeldBack));
         if !changed && !self.filled.is_closed() {
             notified.await;
         }
     }
 
     /// Has the workers that are held back look again.
-    fn tell_held_back(&self) {
+    pub(super) fn tell_held_back(&self) {
         if self.held_back.load(Relaxed) > 0 {
             self.may_begin.notify_waiters();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    pub(super) fn models(&self) -> MutexGuard<'_, Models> {
+        lock(&self.models)
     }
 }

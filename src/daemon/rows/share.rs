@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::sync::lock;
-use crate::upstream::limiter::Limiter;
+use crate::upstream::Registry;
 
 /// The limiter grows to a larger share after it was this daemon's for so long: by then the other daemons have shrunk.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// Sets a limiter to this daemon's share, at each heartbeat.
+/// Sets the limit of all calls to this daemon's share, at each heartbeat.
 pub(in crate::daemon) struct FairShare {
     most: usize,
     growing_since: Mutex<Option<Instant>>,
@@ -24,13 +24,13 @@ impl FairShare {
     }
 
     /// Sets the limit to a share: at once if it is smaller, once it has settled if it is larger.
-    pub(in crate::daemon) fn follow(&self, limiter: &Limiter, share: usize, at: Instant) {
+    pub(in crate::daemon) fn follow(&self, registry: &Registry, share: usize, at: Instant) {
         let share = share.min(self.most);
         let mut growing_since = lock(&self.growing_since);
         let mut is_settled = || at.duration_since(*growing_since.get_or_insert(at)) >= SETTLED;
-        if share <= limiter.limit() || is_settled() {
+        if share <= registry.limit() || is_settled() {
             *growing_since = None;
-            limiter.set_limit(share);
+            registry.set_limit(share);
         }
     }
 }
@@ -38,15 +38,19 @@ impl FairShare {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Dialect;
+    use crate::domain::time::Clock;
+    use crate::upstream::{NoUpstream, Server};
 
     #[test]
     fn a_share_shrinks_at_once_and_grows_when_it_has_settled() {
-        let (share, limiter) = (FairShare::new(10), Limiter::new(0));
+        let server = Server::embedded(NoUpstream, Dialect::Native, Clock::System);
+        let (share, registry) = (FairShare::new(10), Registry::of(server));
         let start = Instant::now();
 
         let follow = |of, at| {
-            share.follow(&limiter, of, at);
-            limiter.limit()
+            share.follow(&registry, of, at);
+            registry.limit()
         };
         assert_eq!(follow(4, start), 0);
         assert_eq!(follow(4, start + SETTLED / 2), 0);
