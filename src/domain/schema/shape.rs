@@ -107,7 +107,7 @@ impl Shape {
         Ok(())
     }
 
-    /// Measures a subschema and those that it applies to the same value. `depths` has 0 for a subschema without a measure.
+    /// Measures a subschema and those that it applies to the same value. `depths` has 0 for each that has no measure.
     fn measure_from(&mut self, start: NodeNo, depths: &mut [usize]) -> Result<(), String> {
         const OPEN: usize = usize::MAX;
         let mut way = vec![(start, 0)];
