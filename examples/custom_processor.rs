@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let serving = tokio::spawn(service.serve(listener, async { drop(stopped.await) }));
     println!("{}", run_a_batch(&base_url).await?);
     drop(stop);
-    serving.await?
+    Ok(serving.await??)
 }
 
 /// What a client in any language does: upload, create, wait, download.

@@ -41,5 +41,5 @@ pub mod upstream;
 pub mod verify;
 pub mod wakeup;
 
-pub use app::Service;
+pub use app::{Service, ServiceError};
 pub use config::ServeConfig;

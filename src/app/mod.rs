@@ -3,11 +3,13 @@
 //! `batchwright serve` is built on it, and so is any program that embeds the service. `examples/custom_processor.rs`
 //! shows how. It is the only place that chooses the storage; nothing is decided here about files, batches or rows.
 
+mod error;
 mod open_files;
 mod service;
 mod storage;
 mod upstream;
 
+pub use error::ServiceError;
 pub use open_files::raise_limit as raise_limit_of_open_files;
 pub use service::Service;
 pub(crate) use storage::database;

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::error::ServiceError;
 use super::open_files;
 use super::storage::{self, Opened};
 use super::upstream;
@@ -55,7 +56,7 @@ impl Service {
     ///
     /// # Errors
     /// What the settings lack, or why the storage cannot be used.
-    pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+    pub async fn start(settings: ServeConfig, metrics: Option<PrometheusHandle>) -> Result<Self, ServiceError> {
         Self::start_within(ServerLimits::default(), settings, metrics).await
     }
 
@@ -67,7 +68,7 @@ impl Service {
         limits: ServerLimits,
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, ServiceError> {
         let registry = upstream::registry(&settings, &Clock::System)?;
         let (responses, routes) = (settings.responses.clone(), registry.clone());
         let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, routes, blobs, steps);
@@ -78,7 +79,7 @@ impl Service {
     ///
     /// # Errors
     /// Why the storage cannot be used.
-    pub async fn embed<H, P>(settings: ServeConfig, http: H, processor: P) -> anyhow::Result<Self>
+    pub async fn embed<H, P>(settings: ServeConfig, http: H, processor: P) -> Result<Self, ServiceError>
     where
         H: HttpClient,
         P: RequestProcessor<SqlStorage, Session> + 'static,
@@ -92,9 +93,9 @@ impl Service {
         limits: ServerLimits,
         settings: ServeConfig,
         registry: Registry,
-        processor: impl FnOnce(&Blobs, StepLog) -> anyhow::Result<P>,
+        processor: impl FnOnce(&Blobs, StepLog) -> Result<P, ServiceError>,
         metrics: Option<PrometheusHandle>,
-    ) -> anyhow::Result<Self>
+    ) -> Result<Self, ServiceError>
     where
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
@@ -159,7 +160,7 @@ impl Service {
         self,
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), ServiceError> {
         let ShutdownTokens { stopping, closing, cut } = self.stop.clone();
         let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
         stop.await;
@@ -173,7 +174,7 @@ impl Service {
         // Requests under way have the same time as calls in flight, and a moment for their last bytes.
         if tokio::time::timeout_at(deadline.max(Instant::now() + LAST_BYTES), &mut serving).await.is_err() {
             cut.cancel();
-            serving.await?;
+            serving.await.map_err(ServiceError::Server)?;
         }
         // Uploads that were broken off have left something behind, which is removed beside everything else.
         if tokio::time::timeout(LAST_REMOVALS, self.blobs.settled()).await.is_err() {
@@ -187,7 +188,7 @@ impl Service {
 struct Threads(Option<Runtime>);
 
 impl Threads {
-    fn new() -> anyhow::Result<Self> {
+    fn new() -> Result<Self, ServiceError> {
         let runtime = Builder::new_multi_thread().enable_all().thread_name("batchwright-daemon").build()?;
         Ok(Self(Some(runtime)))
     }
@@ -223,8 +224,8 @@ fn endpoint_processor(
     registry: Registry,
     blobs: &Blobs,
     steps: StepLog,
-) -> anyhow::Result<EndpointProcessor> {
-    let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
+) -> Result<EndpointProcessor, ServiceError> {
+    let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(ServiceError::Tools)?;
     let schemas = Arc::new(AnswerSchemas::new(config.ensure_schema, config.schema_retries));
     let responses = ResponsesProcessor::new(
         config.limits(),

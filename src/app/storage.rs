@@ -4,8 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
-
+use super::error::ServiceError;
 use crate::config::StorageConfig;
 use crate::domain::ids::BlobId;
 use crate::storage::Storage as _;
@@ -24,15 +23,12 @@ pub(super) struct Opened {
 }
 
 /// Opens what the settings name, and makes sure that it belongs together.
-pub(super) async fn open(config: &StorageConfig) -> anyhow::Result<Opened> {
+pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError> {
     let directory = &config.data_dir;
     let (db, lock) = database(config).await?;
     let blobs = match &config.blob_url {
         Some(url) => Blobs::at_url(url.reveal())?,
-        None if config.database_url.is_some() => bail!(
-            "--database-url is for replicas, which must share one blob store too: say which with --blob-url, such as \
-             s3://bucket/prefix, or file:///a/directory that every replica sees"
-        ),
+        None if config.database_url.is_some() => return Err(ServiceError::NoBlobUrl),
         None => Blobs::local(&directory.join("blobs"))?,
     };
     if lock.is_some() {
@@ -40,19 +36,19 @@ pub(super) async fn open(config: &StorageConfig) -> anyhow::Result<Opened> {
     } else if blobs.is_local() {
         tracing::warn!("--blob-url is a directory: it must be the same one on every replica, on a shared file system");
     }
-    let storage = SqlStorage::open(db).await.context("the database cannot be used")?;
+    let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?;
     let id = belong_together(&storage, &blobs, config.adopt_blobs).await?;
     let blobs = blobs.belonging_to(id);
     Ok(Opened { storage: Arc::new(storage), blobs, lock })
 }
 
 /// Opens the database the settings name, and locks the data directory if it is there.
-pub(crate) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Option<File>)> {
+pub(crate) async fn database(config: &StorageConfig) -> Result<(Db, Option<File>), ServiceError> {
     let directory = &config.data_dir;
     match &config.database_url {
         None => {
             std::fs::create_dir_all(directory)
-                .with_context(|| format!("the data directory {} cannot be made", directory.display()))?;
+                .map_err(|source| ServiceError::DataDirectory { path: directory.clone(), source })?;
             let lock = lock(directory)?;
             let mut db = Db::open_sqlite(&directory.join("batchwright.db")).await?;
             db.watch(&directory.join(LOCK))?;
@@ -61,12 +57,10 @@ pub(crate) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Opti
         Some(url) => {
             let url = url.reveal();
             if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-                bail!("--database-url must start with postgres://; leave it out for the embedded database");
+                return Err(ServiceError::NotPostgres);
             }
-            Ok((
-                Db::open_postgres(url, config.database_connections).await.context("--database-url cannot be used")?,
-                None,
-            ))
+            let db = Db::open_postgres(url, config.database_connections).await.map_err(ServiceError::DatabaseUrl)?;
+            Ok((db, None))
         }
     }
 }
@@ -77,48 +71,33 @@ pub(crate) async fn database(config: &StorageConfig) -> anyhow::Result<(Db, Opti
 ///
 /// The database names the id first. A crash before the store is marked leaves a database that names no blob and a store
 /// without a mark, which the next start marks.
-async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> anyhow::Result<BlobId> {
-    let (unreadable, unwritable) = ("the blob store cannot be read", "the blob store cannot be written");
+async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> Result<BlobId, ServiceError> {
     let id = storage.blob_store_id(BlobId::new()).await?;
     // Before the marks are read: another replica may be the first to mark the store and to write to it meanwhile.
     let is_used = storage.names_blobs().await?;
-    let mut marks = blobs.marks().await.context(unreadable)?;
+    let mut marks = blobs.marks().await.map_err(ServiceError::BlobsUnreadable)?;
     if is_used && !marks.contains(&id) && !adopt {
-        bail!(
-            "this blob store is not the one that the database was used with before, or another database has taken it \
-             over: give every process of a deployment the same --blob-url (or --data-dir), or take the store over with \
-             --adopt-blobs"
-        );
+        return Err(ServiceError::OtherBlobStore);
     }
     if marks.is_empty() || adopt {
-        blobs.mark(id).await.context(unwritable)?;
+        blobs.mark(id).await.map_err(ServiceError::BlobsUnwritable)?;
         for other in marks.iter().filter(|mark| **mark != id) {
             tracing::warn!(mark = %other, "the blob store is taken over from another database");
-            blobs.unmark(*other).await.context(unwritable)?;
+            blobs.unmark(*other).await.map_err(ServiceError::BlobsUnwritable)?;
         }
         // Of two databases that find no mark at the same moment, at least one finds the other's now.
-        marks = blobs.marks().await.context(unreadable)?;
+        marks = blobs.marks().await.map_err(ServiceError::BlobsUnreadable)?;
     }
     if marks != [id] {
-        bail!(
-            "this blob store belongs to another database, and each would remove the files that only the other one \
-             knows: give each deployment a --blob-url (or --data-dir) of its own. If that database is gone for good, \
-             start once with --adopt-blobs, which takes the store over and removes what this database does not know"
-        );
+        return Err(ServiceError::OtherDatabase);
     }
     Ok(id)
 }
 
 /// SQLite is embedded: a second process on the same directory would run the same rows.
-fn lock(directory: &Path) -> anyhow::Result<File> {
+fn lock(directory: &Path) -> Result<File, ServiceError> {
     let path = directory.join(LOCK);
-    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => bail!(
-            "the data directory {} is in use by another batchwright; stop it, or give another directory with \
-             --data-dir",
-            directory.display()
-        ),
-    }
+    let file = File::create(&path).map_err(|source| ServiceError::Lock { path, source })?;
+    file.try_lock().map_err(|_| ServiceError::DataDirectoryInUse(directory.to_owned()))?;
+    Ok(file)
 }

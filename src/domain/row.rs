@@ -300,5 +300,4 @@ pub fn type_name(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "row_tests.rs"]
 mod tests;

@@ -12,8 +12,6 @@ mod lease_run;
 mod models;
 mod permit_share;
 mod queue;
-#[cfg(test)]
-mod queue_tests;
 mod scheduler;
 mod share;
 mod unreadable;

@@ -219,3 +219,6 @@ impl Queue {
         lock(&self.models)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -254,5 +254,4 @@ fn usage(steps: &[Step]) -> Value {
 }
 
 #[cfg(test)]
-#[path = "assemble_tests.rs"]
 mod tests;

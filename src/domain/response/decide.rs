@@ -261,5 +261,4 @@ pub fn decide_next(steps: &[Step], scope: &StepPath, rules: &Rules<'_>) -> Next 
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
 mod tests;

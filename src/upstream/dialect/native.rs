@@ -144,5 +144,4 @@ fn prefix(kind: &str) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "native_tests.rs"]
 mod tests;

@@ -224,5 +224,4 @@ fn member<T: DeserializeOwned>(of: &Fields, name: &str) -> Result<Option<T>, Str
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
 mod tests;

@@ -198,5 +198,4 @@ fn message(role: &str, content: &impl serde::Serialize) -> Fields {
 }
 
 #[cfg(test)]
-#[path = "input_tests.rs"]
 mod tests;

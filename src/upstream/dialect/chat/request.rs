@@ -150,5 +150,4 @@ fn logprobs(body: &mut Node) -> Result<(bool, Option<u32>), Unsupported> {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

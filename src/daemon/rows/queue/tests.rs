@@ -8,9 +8,9 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ClaimedRow;
-use super::backlog::Backlogs;
-use super::queue::{Cancellation, Queue, QueuedRow};
+use super::super::ClaimedRow;
+use super::super::backlog::Backlogs;
+use super::{Cancellation, Queue, QueuedRow};
 use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};

@@ -1,0 +1,108 @@
+//! Why a service cannot start, and what to change.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::storage::StorageError;
+use crate::storage::blobs::BlobError;
+
+/// Why a service cannot start or serve. The text says which setting to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// `--upstream` is missing.
+    #[error(
+        "no inference server is given: say which with --upstream URL, such as --upstream http://127.0.0.1:8000/v1 (or \
+         try `batchwright demo`, which brings its own)"
+    )]
+    NoUpstreamGiven,
+    /// `--upstream` is no URL.
+    #[error("--upstream is not a URL")]
+    UpstreamNotUrl(#[source] url::ParseError),
+    /// `--upstream` has another scheme than http and https. It holds the sentence that says so.
+    #[error("--upstream cannot be used: {0}")]
+    UpstreamNotHttp(String),
+    /// `--upstream` and `--upstream-key` both have credentials.
+    #[error(
+        "--upstream has a user name or a password in it, and --upstream-key is given too; both are sent as the header \
+         Authorization: leave one of them out"
+    )]
+    TwoUpstreamKeys,
+    /// `--upstream-key` has characters that a header cannot have.
+    #[error("--upstream-key has characters that no HTTP header can have")]
+    UpstreamKey(#[source] reqwest::header::InvalidHeaderValue),
+    /// The client of the upstream cannot be made.
+    #[error("the HTTP client cannot be set up")]
+    HttpClient(#[source] reqwest::Error),
+    /// A tool or a tool server of the settings cannot be used. It holds the sentence that says which and why.
+    #[error("{0}")]
+    Tools(String),
+    /// `--database-url` names no PostgreSQL database.
+    #[error("--database-url must start with postgres://; leave it out for the embedded database")]
+    NotPostgres,
+    /// The database that `--database-url` names cannot be opened.
+    #[error("--database-url cannot be used")]
+    DatabaseUrl(#[source] StorageError),
+    /// The database is open and cannot be brought up to date.
+    #[error("the database cannot be used")]
+    Database(#[source] StorageError),
+    /// Any other failure of the database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// `--database-url` is given without `--blob-url`.
+    #[error(
+        "--database-url is for replicas, which must share one blob store too: say which with --blob-url, such as \
+         s3://bucket/prefix, or file:///a/directory that every replica sees"
+    )]
+    NoBlobUrl,
+    /// The blob store cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The marks of the blob store cannot be read.
+    #[error("the blob store cannot be read")]
+    BlobsUnreadable(#[source] BlobError),
+    /// The blob store cannot be marked.
+    #[error("the blob store cannot be written")]
+    BlobsUnwritable(#[source] BlobError),
+    /// The database has used another blob store before, or the store has the mark of another database only.
+    #[error(
+        "this blob store is not the one that the database was used with before, or another database has taken it over: \
+         give every process of a deployment the same --blob-url (or --data-dir), or take the store over with \
+         --adopt-blobs"
+    )]
+    OtherBlobStore,
+    /// The blob store has the mark of another database.
+    #[error(
+        "this blob store belongs to another database, and each would remove the files that only the other one knows: \
+         give each deployment a --blob-url (or --data-dir) of its own. If that database is gone for good, start once \
+         with --adopt-blobs, which takes the store over and removes what this database does not know"
+    )]
+    OtherDatabase,
+    /// The data directory cannot be made.
+    #[error("the data directory {} cannot be made", path.display())]
+    DataDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The lock file of the data directory cannot be written.
+    #[error("{} cannot be written", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process has locked the data directory.
+    #[error(
+        "the data directory {} is in use by another batchwright; stop it, or give another directory with --data-dir",
+        .0.display()
+    )]
+    DataDirectoryInUse(PathBuf),
+    /// The operating system refused threads or paths.
+    #[error(transparent)]
+    System(#[from] io::Error),
+    /// The task that accepts connections has panicked.
+    #[error("the server has panicked")]
+    Server(#[source] tokio::task::JoinError),
+}
