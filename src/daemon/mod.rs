@@ -174,6 +174,7 @@ where
             queue: Arc::new(Queue::new(limiter.limit())),
             limiter,
             outbox: outbox.clone(),
+            parked: Arc::default(),
             http: self.http,
             processor: self.processor,
             should_retry: self.should_retry,

@@ -3,6 +3,7 @@
 //! Everything else in the crate may import this module; it imports nothing of theirs.
 
 pub mod batch;
+mod codes;
 pub mod endpoint;
 pub mod file;
 pub mod ids;

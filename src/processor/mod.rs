@@ -50,7 +50,7 @@ where
     /// [`RequestCompletionResult::Canceled`] returned. Dropping the returned future must stop everything as well.
     ///
     /// # Errors
-    /// Anything that is not the upstream's doing. It is not tried again.
+    /// Anything that no [`FailureReason`](crate::domain::outcome::FailureReason) says better. It is not tried again.
     async fn process(
         &self,
         request: Request<Claimed>,

@@ -53,8 +53,8 @@ impl From<UpstreamError> for FailureReason {
     fn from(error: UpstreamError) -> Self {
         let text = error.to_string();
         match error {
-            UpstreamError::Timeout(_) => Self::Timeout(text),
-            UpstreamError::Network(_) => Self::Network(text),
+            UpstreamError::Timeout(_) => Self::UpstreamTimeout(text),
+            UpstreamError::Network(_) => Self::UpstreamUnreachable(text),
             UpstreamError::TooLarge { .. } => Self::InvalidAnswer(text),
         }
     }

@@ -2,14 +2,16 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 
 use super::RowRunner;
+use super::parked::Parked;
 use super::queue::{Cancellation, QueuedRow};
 use crate::domain::line;
-use crate::domain::outcome::FailureReason;
-use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
+use crate::domain::outcome::{Answer, FailureReason};
+use crate::domain::request::{CancellationReason, Claimed, Failed, Pending, Request, RequestCompletionResult};
 use crate::domain::retry::Verdict;
 use crate::fault;
 use crate::processor::{CancellationFuture, RequestProcessor};
@@ -32,7 +34,8 @@ where
     H: HttpClient,
     P: RequestProcessor<S, Session<H>>,
 {
-    let QueuedRow { row, request, cancellation, mut waiting, share, open, .. } = open;
+    // Held until this attempt is judged: a row that is parked again does not end an outage.
+    let QueuedRow { row, request, cancellation, mut waiting, share, open, parked: _was_parked, .. } = open;
     if !runner.validity.is_valid() {
         tokio::select! {
             () = cancellation.cancelled() => return Attempted::Done,
@@ -63,18 +66,13 @@ where
             return Attempted::Done;
         }
         ProcessingEnd::GaveUp(reason) => reason,
-        ProcessingEnd::Failed(failed) => {
-            match runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random()) {
-                Verdict::Fail => failed.state.reason,
-                Verdict::RetryAt(at) => {
-                    metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
-                    tracing::debug!(request_id = %row.id, attempt, reason = failed.state.reason.code(), "request will be tried again");
-                    let request = failed.retry(at);
-                    let again = QueuedRow { row, request, cancellation, waiting, place: None, share, open };
-                    return Attempted::ToBeTriedAgain(Box::new(again));
-                }
+        ProcessingEnd::Failed(failed) => match judge(runner, failed, took) {
+            Err(reason) => reason,
+            Ok((request, parked)) => {
+                let again = QueuedRow { row, request, cancellation, waiting, place: None, share, parked, open };
+                return Attempted::ToBeTriedAgain(Box::new(again));
             }
-        }
+        },
     };
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
@@ -82,9 +80,33 @@ where
     Attempted::Done
 }
 
+/// Judges a request that failed: its next attempt, which may be parked. An error is the reason of one that has none.
+fn judge<S, H, P>(
+    runner: &RowRunner<S, H, P>,
+    failed: Request<Failed>,
+    took: Duration,
+) -> Result<(Request<Pending>, Option<Parked>), FailureReason> {
+    let verdict = runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random());
+    let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());
+    match verdict {
+        Verdict::Fail => Err(failed.state.reason),
+        Verdict::Retry { at } => {
+            metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
+            tracing::debug!(%request_id, attempt, reason, "request will be tried again");
+            Ok((failed.retry(at), None))
+        }
+        Verdict::Park { until } => {
+            metrics::attempt_ended(metrics::AttemptEnd::Parked, took);
+            tracing::debug!(%request_id, attempt, reason, parks = failed.parks, "request is parked");
+            let parked = runner.parked.add(&failed.state.reason);
+            Ok((failed.park(until), Some(parked)))
+        }
+    }
+}
+
 enum ProcessingEnd {
-    Completed(crate::domain::outcome::Answer),
-    Failed(Request<crate::domain::request::Failed>),
+    Completed(Answer),
+    Failed(Request<Failed>),
     /// The processor ended without giving the request back.
     GaveUp(FailureReason),
     Canceled,
@@ -95,9 +117,7 @@ impl ProcessingEnd {
     fn shows_an_answer(&self) -> Option<bool> {
         match self {
             Self::Completed(_) => Some(true),
-            Self::Failed(failed) => {
-                Some(!matches!(failed.state.reason, FailureReason::Timeout(_) | FailureReason::Network(_)))
-            }
+            Self::Failed(failed) => failed.state.reason.shows_an_answer(),
             Self::GaveUp(_) | Self::Canceled => None,
         }
     }

@@ -196,6 +196,7 @@ impl<S: Storage> LeaseRun<S> {
                     waiting,
                     place: Some(place.clone()),
                     share: None,
+                    parked: None,
                     open: self.open.token(),
                 }),
                 Err(error) => {

@@ -6,6 +6,7 @@ mod attempt;
 mod backlog;
 mod claim;
 mod lease_run;
+mod parked;
 mod queue;
 #[cfg(test)]
 mod queue_tests;
@@ -29,6 +30,7 @@ use crate::processor::ShouldRetry;
 use crate::upstream::limiter::Limiter;
 
 pub(super) use claim::{LOOK_EVERY, claim};
+pub(super) use parked::ParkedRows;
 pub(super) use queue::Queue;
 pub(super) use share::FairShare;
 pub(super) use worker::Workers;
@@ -68,6 +70,7 @@ pub(super) struct RowRunner<S, H, P> {
     pub(super) limiter: Limiter,
     pub(super) queue: Arc<Queue>,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) parked: Arc<ParkedRows>,
     pub(super) http: H,
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,

@@ -17,6 +17,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ClaimedRow;
 use super::backlog::Waiting;
+use super::parked::Parked;
 use crate::domain::ids::BatchId;
 use crate::domain::lease::FencedLease;
 use crate::domain::request::{Pending, Request};
@@ -39,6 +40,8 @@ pub(super) struct QueuedRow {
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
     pub(super) share: Option<Arc<PermitShare>>,
+    /// Since it was parked, and until an attempt ends otherwise.
+    pub(super) parked: Option<Parked>,
     /// The lease ends when the last of these is gone.
     pub(super) open: TaskTrackerToken,
 }

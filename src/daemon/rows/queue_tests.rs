@@ -56,6 +56,7 @@ impl Given {
             waiting: self.backlogs.add(self.batch, self.model, 1).row(),
             place: None,
             share: None,
+            parked: None,
             open: self.open.token(),
         }
     }

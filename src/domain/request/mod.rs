@@ -4,7 +4,8 @@
 //! Request<Pending> --claim--> Request<Claimed> --process--> Request<Processing> --complete--> Request<Completed>
 //!       ^                          |                               |----------------fail----> Request<Failed>
 //!       |------unclaim-------------'                               '---------------cancel---> Request<Canceled>
-//!       '------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
+//!       |------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
+//!       '------------------------------park (parks + 1, not_before)------------- Request<Failed>
 //! ```
 //!
 //! A processor takes a claimed request to one of the three final states. The daemon claims, retries and records.
@@ -29,6 +30,8 @@ pub struct Request<S: RequestState> {
     pub data: RequestData,
     /// How many attempts came before this one.
     pub attempt: u32,
+    /// How many times it was parked since the last attempt that counts.
+    pub parks: u32,
     /// The data of this state.
     pub state: S,
 }
@@ -55,7 +58,7 @@ pub struct RequestData {
 pub enum RequestCompletionResult {
     /// With an answer.
     Completed(Request<Completed>),
-    /// Without an answer; the daemon decides whether to retry it.
+    /// Without an answer; the daemon decides whether to retry or to park it.
     Failed(Request<Failed>),
     /// Cancelled before it ended; the row stays owed.
     Canceled(Request<Canceled>),

@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 
 impl<S: RequestState> Request<S> {
     fn into_state<T: RequestState>(self, state: T) -> Request<T> {
-        Request { data: self.data, attempt: self.attempt, state }
+        Request { data: self.data, attempt: self.attempt, parks: self.parks, state }
     }
 }
 
@@ -17,7 +17,7 @@ impl Request<Pending> {
     /// A request that has not been tried.
     #[must_use]
     pub fn new(data: RequestData) -> Self {
-        Self { data, attempt: 0, state: Pending { not_before: None } }
+        Self { data, attempt: 0, parks: 0, state: Pending { not_before: None } }
     }
 
     /// A daemon takes the request.
@@ -28,6 +28,12 @@ impl Request<Pending> {
 }
 
 impl Request<Claimed> {
+    /// Whether the request has never been run under its lease.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.state.lease.token == 1 && self.attempt == 0 && self.parks == 0
+    }
+
     /// The call starts.
     #[must_use]
     pub fn process(self, started_at: Timestamp) -> Request<Processing> {
@@ -66,7 +72,7 @@ impl Request<Processing> {
     /// One of several calls has succeeded, so the attempts at the next call are counted from 0.
     #[must_use]
     pub fn progress(self) -> Self {
-        Self { attempt: 0, ..self }
+        Self { attempt: 0, parks: 0, ..self }
     }
 
     /// The call ended without a usable answer.
@@ -87,6 +93,13 @@ impl Request<Failed> {
     #[must_use]
     pub fn retry(self, not_before: Timestamp) -> Request<Pending> {
         let attempt = self.attempt + 1;
-        Request { data: self.data, attempt, state: Pending { not_before: Some(not_before) } }
+        Request { data: self.data, attempt, parks: 0, state: Pending { not_before: Some(not_before) } }
+    }
+
+    /// The request waits for what is away, at least until the given time. The attempt that failed does not count.
+    #[must_use]
+    pub fn park(self, not_before: Timestamp) -> Request<Pending> {
+        let parks = self.parks.saturating_add(1);
+        Request { data: self.data, attempt: self.attempt, parks, state: Pending { not_before: Some(not_before) } }
     }
 }

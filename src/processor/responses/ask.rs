@@ -98,7 +98,7 @@ pub(super) struct Question<'a> {
 
 fn reason(bad: BadAnswer) -> FailureReason {
     match bad {
-        BadAnswer::MayPass(text) => FailureReason::Network(text),
+        BadAnswer::MayPass(text) => FailureReason::AnswerAborted(text),
         BadAnswer::Final(text) => FailureReason::InvalidAnswer(text),
     }
 }

@@ -10,6 +10,7 @@ mod previous;
 mod row;
 mod run;
 mod step_log;
+mod unreadable;
 
 use std::sync::Arc;
 
@@ -19,18 +20,17 @@ use super::default::begin;
 use super::ensure::Ensured;
 use super::{CancellationFuture, ShouldRetry};
 use crate::config::{Dialect, ResponsesConfig};
-use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::response::Limits;
 use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
-use crate::telemetry::chain;
 use crate::tools::Catalog;
 use crate::upstream::HttpClient;
 use ask::Asker;
 use row::Ended;
 pub use step_log::StepLog;
+use unreadable::unreadable;
 
 /// How rows for `/v1/responses` are run.
 #[derive(Debug, Clone)]
@@ -83,17 +83,14 @@ impl ResponsesProcessor {
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
         let claimed = request.state.clone();
-        let is_fresh = claimed.lease.token == 1 && request.attempt == 0;
+        let is_fresh = request.is_fresh();
         let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.
             let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };
             match steps {
                 Ok(steps) => self.attempt((&request.data, &claimed, steps), storage, &http, &should_retry).await,
-                Err(error) => Ended::stopped(FailureReason::Network(format!(
-                    "The row's steps cannot be read: {}.",
-                    chain(&error)
-                ))),
+                Err(error) => Ended::stopped(unreadable("The row's steps", &error.into(), &self.blobs).await),
             }
         };
         let ended = tokio::select! {

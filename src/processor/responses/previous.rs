@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::unreadable::unreadable;
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::FailureReason;
 use crate::domain::response::{Fields, for_model, input_items};
@@ -12,7 +13,6 @@ use crate::storage::blobs::Blobs;
 use crate::storage::results::result_line;
 use crate::storage::rows::RowReader;
 use crate::storage::{ReadError, Storage};
-use crate::telemetry::chain;
 
 /// Responses in a row that may go on from each other.
 const LONGEST_CHAIN: usize = 100;
@@ -38,9 +38,10 @@ pub(super) async fn conversation(
     let mut exchanges = Vec::new();
     let (mut next, mut bytes, mut before) = (Some(row), 0, None);
     while let Some(row) = next {
-        let exchange = exchange(storage, blobs, row, now).await.map_err(|error: ReadError| {
-            FailureReason::Network(format!("The previous response cannot be read: {}.", chain(&error)))
-        })?;
+        let exchange = match exchange(storage, blobs, row, now).await {
+            Ok(exchange) => exchange,
+            Err(error) => return Err(unreadable("The previous response", &error, blobs).await),
+        };
         let Some(exchange) = exchange else {
             let id = row.response_id();
             return Err(FailureReason::Unsupported(format!("Previous response with id '{id}' not found.")));

@@ -186,10 +186,11 @@ fn sqlite_code(code: &str) -> Option<u32> {
 
 /// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O, a
 /// file that cannot be opened.
-/// PostgreSQL's classes: connections, servers that only read, rollbacks by the server (deadlocks), resources, operator's doing, system.
+/// PostgreSQL's classes: connections, servers that only read, logins and databases that are refused, rollbacks by the server
+/// (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
     matches!(sqlite_code(code), Some(5 | 6 | 7 | 10 | 14))
-        || ["08", "25006", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        || ["08", "25006", "25P03", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
 /// Calls a function of the statements on a connection that only reads: `on_reader!(self.db, files::parts(id))`.
@@ -198,6 +199,7 @@ macro_rules! on_reader {
         match &$db.pools {
             $crate::storage::sql::db::Pools::Sqlite { reader, .. } => {
                 $crate::storage::sql::db::timed(async {
+                    $crate::storage::sql::db::reading(concat!("read.", stringify!($noun), ".", stringify!($call)))?;
                     let mut conn = reader.acquire().await?;
                     $crate::storage::sql::sqlite::$noun::$call(&mut conn, $($argument),*).await
                 })
@@ -206,6 +208,7 @@ macro_rules! on_reader {
             $crate::storage::sql::db::Pools::Postgres(pool) => {
                 let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
                 let result = $crate::storage::sql::db::timed(async {
+                    $crate::storage::sql::db::reading(concat!("read.", stringify!($noun), ".", stringify!($call)))?;
                     let mut conn = lent.begin($crate::storage::sql::db::BEGIN_READ).await?;
                     $crate::storage::sql::postgres::$noun::$call(&mut conn, $($argument),*).await
                 })
@@ -249,6 +252,15 @@ macro_rules! in_write {
             }
         }
     };
+}
+
+/// Is reached before each read. Its point is that of the call alone, so that a test can fail one read among many.
+#[cfg_attr(not(feature = "failpoints"), expect(clippy::unnecessary_wraps, reason = "a fail point can refuse"))]
+pub(super) fn reading(point: &'static str) -> Result<()> {
+    // Without fail points nothing uses it.
+    let _ = point;
+    fail::fail_point!(point, |what| Err(fault(what)));
+    Ok(())
 }
 
 /// What becomes of a write transaction.
