@@ -132,7 +132,7 @@ impl FailureReason {
         }
     }
 
-    /// Whether the upstream answered the request's last call. `None` if that cannot be told: there may have been no call.
+    /// Whether the upstream answered the last call. `None` if that cannot be told: there may have been no call.
     #[must_use]
     pub fn shows_an_answer(&self) -> Option<bool> {
         match self {

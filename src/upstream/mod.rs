@@ -83,3 +83,22 @@ impl HttpClient for NoUpstream {
         Err(UpstreamError::Network("none is configured".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstreams_error_is_a_failure_of_the_upstream() {
+        let cases = [
+            (UpstreamError::Timeout("it had 10m".to_owned()), "request_timeout"),
+            (UpstreamError::Network("connection refused".to_owned()), "upstream_unreachable"),
+            (UpstreamError::TooLarge { limit: 7 }, "invalid_upstream_answer"),
+        ];
+        for (error, code) in cases {
+            let reason = FailureReason::from(error.clone());
+
+            assert_eq!((reason.code(), &*reason.message()), (code, &*error.to_string()));
+        }
+    }
+}

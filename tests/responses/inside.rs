@@ -279,7 +279,7 @@ async fn what_a_row_goes_on_from_is_a_hundred_responses_and_no_more() {
         let line = results.output.iter().find(|line| line["custom_id"] == names[no]).expect("each row has an answer");
         line["response"]["body"]["id"].as_str().expect("an id")
     };
-    let (file, mut text) = stage.blob_with(&placeholder(0));
+    let (file, mut text) = stage.blob_with(r#""url":"/v1/responses""#);
     for no in 1..=MOST {
         text = text.replace(&placeholder(no), &format!(r#""previous_response_id":"{}""#, id(no - 1)));
     }
