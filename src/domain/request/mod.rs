@@ -5,7 +5,8 @@
 //!       ^                          |                               |----------------fail----> Request<Failed>
 //!       |------unclaim-------------'                               '---------------cancel---> Request<Canceled>
 //!       |------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
-//!       '------------------------------park (parks + 1, not_before)------------- Request<Failed>
+//!       |------------------------------park (parks + 1, not_before)------------- Request<Failed>
+//!       '------------------------------requeue---------------------------------- Request<Canceled>
 //! ```
 //!
 //! A processor takes a claimed request to one of the three final states. The daemon claims, retries and records.
@@ -32,6 +33,8 @@ pub struct Request<S: RequestState> {
     pub attempt: u32,
     /// How many times it was parked since the last attempt that counts.
     pub parks: u32,
+    /// Whether this daemon has run it before, so that there may be steps of it.
+    pub has_run: bool,
     /// The data of this state.
     pub state: S,
 }

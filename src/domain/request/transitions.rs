@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 
 impl<S: RequestState> Request<S> {
     fn into_state<T: RequestState>(self, state: T) -> Request<T> {
-        Request { data: self.data, attempt: self.attempt, parks: self.parks, state }
+        Request { data: self.data, attempt: self.attempt, parks: self.parks, has_run: self.has_run, state }
     }
 }
 
@@ -17,7 +17,7 @@ impl Request<Pending> {
     /// A request that has not been tried.
     #[must_use]
     pub fn new(data: RequestData) -> Self {
-        Self { data, attempt: 0, parks: 0, state: Pending { not_before: None } }
+        Self { data, attempt: 0, parks: 0, has_run: false, state: Pending { not_before: None } }
     }
 
     /// A daemon takes the request.
@@ -31,7 +31,7 @@ impl Request<Claimed> {
     /// Whether the request has never been run under its lease.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.state.lease.token == 1 && self.attempt == 0 && self.parks == 0
+        self.state.lease.token == 1 && !self.has_run
     }
 
     /// The call starts.
@@ -92,14 +92,24 @@ impl Request<Failed> {
     /// The request is to be retried, not before the given time.
     #[must_use]
     pub fn retry(self, not_before: Timestamp) -> Request<Pending> {
-        let attempt = self.attempt + 1;
-        Request { data: self.data, attempt, parks: 0, state: Pending { not_before: Some(not_before) } }
+        Request { attempt: self.attempt + 1, parks: 0, ..self.again(not_before) }
     }
 
     /// The request waits for what is away, at least until the given time. The attempt that failed does not count.
     #[must_use]
     pub fn park(self, not_before: Timestamp) -> Request<Pending> {
-        let parks = self.parks.saturating_add(1);
-        Request { data: self.data, attempt: self.attempt, parks, state: Pending { not_before: Some(not_before) } }
+        Request { parks: self.parks.saturating_add(1), ..self.again(not_before) }
+    }
+
+    fn again(self, not_before: Timestamp) -> Request<Pending> {
+        Request { has_run: true, ..self.into_state(Pending { not_before: Some(not_before) }) }
+    }
+}
+
+impl Request<Canceled> {
+    /// The request waits again. The attempt does not count.
+    #[must_use]
+    pub fn requeue(self) -> Request<Pending> {
+        Request { has_run: true, ..self.into_state(Pending { not_before: None }) }
     }
 }
