@@ -78,7 +78,7 @@ struct LeaseRun<S> {
 impl<S: Storage> LeaseRun<S> {
     async fn start_rows(&mut self) -> Result<(), DutyError> {
         let supply = self.supply.clone();
-        let input = supply.shared.storage.batch_input(self.lease.batch_id).await?;
+        let input = supply.shared.storage.any_batch_input(self.lease.batch_id).await?;
         let input = input.ok_or("the batch's input file is not in the database")?;
         let reader = RowReader::new(supply.shared.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
@@ -211,6 +211,7 @@ impl<S: Storage> LeaseRun<S> {
         let call: RowCall<'_> = serde_json::from_slice(line)?;
         Ok(Request::new(RequestData {
             id,
+            owner: reader.input().owner.clone(),
             custom_id: call.custom_id.into_owned(),
             endpoint: reader.input().endpoint,
             model: self.model.clone(),

@@ -13,6 +13,7 @@ use super::queue::{Cancellation, Queue, QueuedRow};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::FencedLease;
+use crate::domain::owner::Owner;
 use crate::domain::request::{Request, RequestData};
 use crate::upstream::PermitObserver as _;
 
@@ -43,6 +44,7 @@ impl Given {
         let id = RequestId { batch: self.batch, row };
         let data = RequestData {
             id,
+            owner: Owner::default(),
             custom_id: String::new(),
             endpoint: Endpoint::ChatCompletions,
             model: self.model.into(),

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::daemon::{Daemon, Ended, Event, Known, Recorder};
-use crate::given::{ERROR_LINE, OUTPUT_LINE, TestStorage, USAGE_OF_A_ROW, WINDOW, after, ending, merged};
+use crate::given::{ERROR_LINE, OUTPUT_LINE, OWNER, TestStorage, USAGE_OF_A_ROW, WINDOW, after, ending, merged};
 
 pub struct Case<'a> {
     storage: &'a TestStorage,
@@ -122,7 +122,7 @@ impl<'a> Case<'a> {
             Event::Leave => self.leave(who).await,
             Event::TryAlone => self.try_alone(who).await,
             Event::Merge => self.merge(who).await,
-            Event::Cancel => self.storage.cancel_batch(self.id, self.now).await.map(drop),
+            Event::Cancel => self.storage.cancel_batch(&OWNER, self.id, self.now).await.map(drop),
             Event::WindowCloses => self.storage.expire_batches(after(0).plus(WINDOW), 10).await.map(drop),
             Event::ClockSteps => {
                 let by = Duration::from_secs(self.random.random_range(1..=7200));
@@ -414,7 +414,7 @@ impl<'a> Case<'a> {
         assert_eq!(counts.owed(), owed.len() as u64);
         match self.random.random_range(0..10) {
             0..2 => return Ok(()),
-            2 => self.storage.cancel_batch(batch.id, self.now).await.map(drop)?,
+            2 => self.storage.cancel_batch(&OWNER, batch.id, self.now).await.map(drop)?,
             _ => {}
         }
 
@@ -452,7 +452,7 @@ impl<'a> Case<'a> {
 
     /// A file has the bytes of its lines, and those that could be seen before are where they were.
     async fn check_bytes(&mut self, no: usize, id: FileId, expected: u64) -> Result<()> {
-        let parts = self.storage.file_parts(id).await?;
+        let parts = self.storage.parts_of(id).await?;
         let apart: Vec<FilePart> = parts.iter().flat_map(|part| self.taken_apart(*part)).collect();
         assert!(apart.starts_with(&self.seen[no]), "{apart:?} does not go on from {:?}", self.seen[no]);
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), expected);
@@ -477,7 +477,7 @@ impl<'a> Case<'a> {
             (batch.output_file_id, OUTPUT_LINE, batch.output_file()),
             (batch.error_file_id, ERROR_LINE, batch.error_file()),
         ] {
-            let file = self.storage.file(id, self.now).await?;
+            let file = self.storage.file(&OWNER, id, self.now).await?;
             assert_eq!(file.as_ref().map(|file| file.id), shown);
             lines += file.map_or(0, |file| file.bytes / line);
         }
