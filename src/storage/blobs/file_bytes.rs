@@ -15,11 +15,12 @@ use crate::telemetry::chain;
 /// How much one read of a stream asks for, and how many are under way: downloads are bound by these, not by the file.
 const READ: u64 = 128 << 10;
 const READS_AHEAD: usize = 2;
-/// Of a local store: as many bytes in half as many reads, because the read itself costs more there than the wait for it.
+/// Of a local store: as many bytes in half as many reads, because the read itself costs more there than the wait for
+/// it.
 const NEAR_READ: u64 = 256 << 10;
 const NEAR_READS_AHEAD: usize = 1;
-/// How much the reads of a stream grow to while its bytes are taken: 1 MiB is read 1.4 times as fast as 256 KiB from a local
-/// directory, and across a network a round trip costs more than the bytes.
+/// How much the reads of a stream grow to while its bytes are taken: 1 MiB is read 1.4 times as fast as 256 KiB from a
+/// local directory, and across a network a round trip costs more than the bytes.
 const LARGEST_NEAR_READ: u64 = 1 << 20;
 const LARGEST_READ: u64 = 4 << 20;
 /// What all larger reads may hold together, so that readers who stop cost no more than small reads.
@@ -127,8 +128,8 @@ struct Reads {
 }
 
 impl Reads {
-    /// One read after the other. Each is made when an earlier one was taken, which shows that somebody reads, and is twice as
-    /// large as the one before if there is room for that.
+    /// One read after the other. Each is made when an earlier one was taken, which shows that somebody reads, and is
+    /// twice as large as the one before if there is room for that.
     fn sized(self, larger: Arc<Semaphore>) -> impl Iterator<Item = (Piece, Option<OwnedSemaphorePermit>)> {
         let Self { pieces, least, most } = self;
         let mut size = least;

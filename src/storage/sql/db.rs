@@ -1,8 +1,8 @@
 //! The pools, and how a function of the statements is called on a connection of one.
 //!
-//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both put
-//! a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no
-//! state in its session, so that a pooler may give every transaction another.
+//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both
+//! put a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no state in its session,
+//! so that a pooler may give every transaction another.
 
 use std::future::Future;
 use std::path::Path;
@@ -105,8 +105,8 @@ pub(super) async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<T>
 }
 
 /// A connection lent to one call. It goes back to the pool when the call has ended well. After an error it is closed:
-/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end. (A
-/// COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
+/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end.
+/// (A COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
 pub(super) struct Lent<D: Database>(Option<PoolConnection<D>>);
 
 impl<D: Database> Lent<D> {
@@ -184,9 +184,9 @@ fn sqlite_code(code: &str) -> Option<u32> {
     code.map(|code| code & 0xff)
 }
 
-/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O, a
-/// file that cannot be opened.
-/// PostgreSQL's classes: connections, servers that only read, rollbacks by the server (deadlocks), resources, operator's doing, system.
+/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory,
+/// I/O, a file that cannot be opened. PostgreSQL's classes: connections, servers that only read, rollbacks by the
+/// server (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
     matches!(sqlite_code(code), Some(5 | 6 | 7 | 10 | 14))
         || ["08", "25006", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
