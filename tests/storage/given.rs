@@ -101,6 +101,7 @@ impl TestStorage {
     }
 
     /// One on SQLite whose ledger does not defend itself.
+    #[cfg(feature = "failpoints")]
     pub async fn without_guard() -> Self {
         let mut storage = Self::sqlite().await;
         storage.storage = storage.storage.without_guard();
