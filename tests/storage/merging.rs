@@ -270,15 +270,14 @@ async fn merging_while_flushes_are_recorded_loses_nothing(storage: TestStorage) 
             let is_last = is_recorded.get();
             let parts = storage.tiered_parts(batch.output_file_id).await?;
             let next = parts.windows(3).find(|three| three.iter().all(|part| part.tier == three[0].tier));
-            let Some(three) = next else {
-                if is_last {
-                    return Ok(sources);
+            match next {
+                None if is_last => return Ok(sources),
+                None => {}
+                Some(three) => {
+                    let to = merged(three);
+                    let is_merged = storage.merge_parts(batch.output_file_id, three, to, after(2)).await?;
+                    sources.extend(is_merged.then(|| (to.blob, three.to_vec())));
                 }
-                continue;
-            };
-            let to = merged(three);
-            if storage.merge_parts(batch.output_file_id, three, to, after(2)).await? {
-                sources.insert(to.blob, three.to_vec());
             }
         }
     };

@@ -45,7 +45,7 @@ on_both_databases!(
     a_fence_finds_its_leases_by_index,
     a_silent_daemon_is_found_by_index,
     a_daemon_that_leaves_is_found_by_index,
-    a_trial_finds_its_lease_by_index,
+    a_try_in_quarantine_finds_its_lease_by_index,
     the_parts_of_a_file_are_found_by_index,
     parts_are_merged_by_index,
     files_to_forget_are_found_by_index,
@@ -357,8 +357,8 @@ async fn a_daemon_that_leaves_is_found_by_index(storage: TestStorage) -> Result<
     Ok(())
 }
 
-async fn a_trial_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.try_alone(FencedLease { id: LeaseId::new(), token: 1 })).await?;
+async fn a_try_in_quarantine_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.try_in_quarantine(FencedLease { id: LeaseId::new(), token: 1 })).await?;
 
     assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
     Ok(())

@@ -83,15 +83,8 @@ impl FileBytes {
         let larger = blobs.larger_reads.clone();
         stream::iter(reads.sized(larger))
             .map(move |(piece, permit)| {
-                let blobs = blobs.clone();
-                async move {
-                    let read = blobs.read(piece.part.blob, piece.range).await;
-                    // One that is gone has its name in the error, and may only have been merged into another.
-                    if let Some(error) = read.as_ref().err().filter(|error| !error.is_gone()) {
-                        tracing::warn!(blob_id = %piece.part.blob, error = chain(error), "a blob cannot be read");
-                    }
-                    read.map(|bytes| (bytes, permit))
-                }
+                let read = piece.read(blobs.clone());
+                async move { Ok((read.await?, permit)) }
             })
             .buffered(ahead)
             // A read counts until the next one is asked for: until then its bytes wait for the client.
@@ -117,6 +110,17 @@ impl FileBytes {
             part_start = part_end;
         }
         pieces
+    }
+}
+
+impl Piece {
+    async fn read(self, blobs: Blobs) -> Result<Bytes, BlobError> {
+        let read = blobs.read(self.part.blob, self.range).await;
+        // One that is gone has its name in the error, and may only have been merged into another.
+        if let Some(error) = read.as_ref().err().filter(|error| !error.is_gone()) {
+            tracing::warn!(blob_id = %self.part.blob, error = chain(error), "a blob cannot be read");
+        }
+        read
     }
 }
 

@@ -68,9 +68,9 @@ pub trait LeaseStore {
     /// happens if it is lost already.
     async fn correct_owed(&self, lease: FencedLease, owed: u32) -> Result<()>;
 
-    /// Notes that the first owed row of a lease is about to run alone, and returns how often it has, this time
+    /// Notes that the first owed row of a lease is about to run in quarantine, and returns how often it has, this time
     /// included. Recording it, or giving the lease back, sets the count back. `None` if the lease is lost.
-    async fn try_alone(&self, lease: FencedLease) -> Result<Option<u32>>;
+    async fn try_in_quarantine(&self, lease: FencedLease) -> Result<Option<u32>>;
 
     /// Whether a daemon that lives has the row at this position of the index of the owner's batch. False once the row
     /// is recorded and its lease has ended.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Database, PgConnection, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use super::presence::Presence;
 use crate::storage::{Result, StorageError};
@@ -85,18 +85,19 @@ impl Db {
             .acquire_timeout(CONNECT_TIMEOUT)
             .max_connections(connections)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TESTED_AFTER {
-                        return Ok(true);
-                    }
-                    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
-                })
-            })
+            .before_acquire(|connection, meta| Box::pin(answers(connection, meta.idle_for)))
             .connect_with(options)
             .await?;
         Ok(Self { pools: Pools::Postgres(pool), presence: Presence::default() })
     }
+}
+
+/// Whether a connection can be used, which is tested if it has been idle for long.
+async fn answers(connection: &mut PgConnection, idle_for: Duration) -> sqlx::Result<bool> {
+    if idle_for < TESTED_AFTER {
+        return Ok(true);
+    }
+    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
 }
 
 /// Waits for a call, but not for ever.

@@ -118,8 +118,8 @@ impl LeaseStore for SqlStorage {
         in_write!(self.db, leases::correct_owed(lease, owed))
     }
 
-    async fn try_alone(&self, lease: FencedLease) -> Result<Option<u32>> {
-        in_write!(self.db, leases::try_alone(lease))
+    async fn try_in_quarantine(&self, lease: FencedLease) -> Result<Option<u32>> {
+        in_write!(self.db, leases::try_in_quarantine(lease))
     }
 
     async fn is_held(&self, owner: &Owner, batch: BatchId, position: u32) -> Result<bool> {

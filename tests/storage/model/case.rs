@@ -120,7 +120,7 @@ impl<'a> Case<'a> {
                 Ok(())
             }
             Event::Leave => self.leave(who).await,
-            Event::TryAlone => self.try_alone(who).await,
+            Event::TryInQuarantine => self.try_in_quarantine(who).await,
             Event::Merge => self.merge(who).await,
             Event::Cancel => self.storage.cancel_batch(&OWNER, self.id, self.now).await.map(drop),
             Event::WindowCloses => self.storage.expire_batches(after(0).plus(WINDOW), 10).await.map(drop),
@@ -256,8 +256,8 @@ impl<'a> Case<'a> {
         self.storage.give_back(lease).await
     }
 
-    /// A row of a lease is about to run alone, if the lease is still its holder's.
-    async fn try_alone(&mut self, who: usize) -> Result<()> {
+    /// A row of a lease is about to run in quarantine, if the lease is still its holder's.
+    async fn try_in_quarantine(&mut self, who: usize) -> Result<()> {
         let held = &self.daemons[who].held;
         if held.is_empty() {
             return Ok(());
@@ -269,7 +269,7 @@ impl<'a> Case<'a> {
             known.tries += 1;
             known.tries
         });
-        assert_eq!(self.storage.try_alone(lease.fenced()).await?, expected);
+        assert_eq!(self.storage.try_in_quarantine(lease.fenced()).await?, expected);
         Ok(())
     }
 
@@ -296,29 +296,33 @@ impl<'a> Case<'a> {
             let flush = self.recorder.flush(self.id, &ended);
             match self.storage.record(&flush, self.now).await? {
                 Recorded::Applied => {
-                    for row in &ended {
-                        let known = self.recorded.insert(row.row, row.completed);
-                        assert_eq!(known, None, "row {} was recorded twice", row.row);
-                    }
-                    self.pay_off(&flush);
-                    let daemon = &mut self.daemons[who];
-                    match self.random.random_range(0..10) {
-                        0..3 => daemon.unanswered = Some(flush),
-                        3 => daemon.crashed = true,
-                        _ => {}
-                    }
+                    self.note_recorded(who, flush, &ended);
                     return Ok(());
                 }
                 Recorded::LostLeases(lost) => self.leave_out(who, &mut ended, &lost).await?,
                 Recorded::Violations(violations) => {
                     self.violations += 1;
-                    for violation in violations {
-                        self.leave_out(who, &mut ended, &violation.leases).await?;
-                    }
+                    let leases: Vec<_> = violations.into_iter().flat_map(|violation| violation.leases).collect();
+                    self.leave_out(who, &mut ended, &leases).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Notes outcomes that are recorded. Now and then the daemon does not learn of it, or crashes.
+    fn note_recorded(&mut self, who: usize, flush: Flush, ended: &[Ended]) {
+        for row in ended {
+            let known = self.recorded.insert(row.row, row.completed);
+            assert_eq!(known, None, "row {} was recorded twice", row.row);
+        }
+        self.pay_off(&flush);
+        let daemon = &mut self.daemons[who];
+        match self.random.random_range(0..10) {
+            0..3 => daemon.unanswered = Some(flush),
+            3 => daemon.crashed = true,
+            _ => {}
+        }
     }
 
     /// Drops outcomes that are not recorded. Their runs are over, and what is still the daemon's is given back.

@@ -99,13 +99,13 @@ const TAKE_OVER: &str = concat!(
      RETURNING id, batch_id, model, first, last, token, owed, deaths"
 );
 
-// Whoever gives a lease back has not died of the row that was alone.
+// Whoever gives a lease back has not died of the row that was in quarantine.
 const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id = $1 AND token = $2";
 
 const CORRECT_OWED: &str = "UPDATE leases SET owed = $3 WHERE id = $1 AND token = $2";
 const DROP_SETTLED: &str = "DELETE FROM leases WHERE id = $1 AND token = $2 AND owed = 0";
 
-const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
+const TRY_IN_QUARANTINE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
 const IS_HELD: &str = "
     SELECT 1
@@ -214,8 +214,9 @@ pub async fn correct_owed(tx: &mut Conn, lease: FencedLease, owed: u32) -> Resul
     Ok(End::Commit(()))
 }
 
-pub async fn try_alone(tx: &mut Conn, lease: FencedLease) -> Result<End<Option<u32>>> {
-    let tries: Option<i64> = query_scalar(TRY_ALONE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
+pub async fn try_in_quarantine(tx: &mut Conn, lease: FencedLease) -> Result<End<Option<u32>>> {
+    let tries: Option<i64> =
+        query_scalar(TRY_IN_QUARANTINE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
     Ok(End::Commit(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX))))
 }
 
