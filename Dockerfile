@@ -1,17 +1,17 @@
 # syntax=docker/dockerfile:1.7
-# The release build, and an image with little beside it.
+# Builds the release, and copies it into a small image.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /source
 COPY . .
-# The caches keep dependencies from one build of the image to the next, and are not part of it: hence the copy.
+# The caches keep dependencies from one build to the next. They are not part of the image, so the program is copied out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
     cargo build --release --locked --bin batchwright \
     && cp target/release/batchwright /usr/local/bin/batchwright
 
 FROM debian:bookworm-slim
-# The certificates are for upstreams, databases and blob stores that are spoken to by TLS.
+# TLS connections to upstreams, databases and blob stores need the certificates.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
@@ -22,12 +22,12 @@ COPY --from=build /usr/local/bin/batchwright /usr/local/bin/batchwright
 
 USER 10001:10001
 WORKDIR /data
-# The data directory of a single process; replicas have a database and a blob store instead.
+# The data directory of a single process. Replicas use a database and a blob store instead.
 VOLUME /data
 ENV BATCHWRIGHT_LISTEN=0.0.0.0:8080 \
     BATCHWRIGHT_DATA_DIR=/data
 EXPOSE 8080
-# Of `serve`, which listens only once database and blob store have answered. `bash` is what can speak HTTP here.
+# For `serve`, which listens only once database and blob store have answered. The image has no HTTP client but `bash`.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${BATCHWRIGHT_LISTEN##*:}; printf 'GET /healthz HTTP/1.0\\n\\n' >&3; grep -q ' 200 ' <&3"]
 ENTRYPOINT ["batchwright"]

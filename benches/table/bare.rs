@@ -1,4 +1,4 @@
-//! What an HTTP client alone does with the same bodies: the measure for draining.
+//! The bare loop: an HTTP client that only posts the same bodies. Draining is compared with it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the figures need beside the library's client.
+//! Shortcuts over the library's client, and an upstream that notes arrivals.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub async fn wait_for(client: &Client, batch: &str, every: Duration) -> Result<(
     }
 }
 
-/// An upstream in this process that says when each request came.
+/// Starts an upstream in this process that sends the time of each request's arrival to the channel.
 pub async fn upstream_that_notes_arrivals() -> Result<(String, mpsc::UnboundedReceiver<Instant>)> {
     let (arrived, arrivals) = mpsc::unbounded_channel();
     let app = Router::new().fallback(move || {

@@ -1,11 +1,12 @@
-//! `make bench`: every figure of the README's table, measured in one run with the release build.
+//! `make bench`: every figure of `benches/README.md`, measured in one run with the release build.
 //!
-//! Ratios are what to compare: the bare loop, the disk and the server share one machine and one moment. Everything
-//! talks to 127.0.0.1 only, is bounded in count, and ends by itself. `cargo bench --bench table -- scale` measures the
-//! bookkeeping alone, `-- responses` the rows that call tools.
+//! Compare the ratios: the bare loop, the disk and the server share one machine and one moment. All processes talk only
+//! to 127.0.0.1, are bounded in number, and end by themselves. `cargo bench --bench table -- scale` measures only the
+//! bookkeeping, `-- responses` only the rows that call tools.
 
 mod bare;
 mod client;
+mod compare;
 #[path = "../../tests/common/databases.rs"]
 mod databases;
 mod process;
@@ -30,11 +31,15 @@ fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // The bare loop runs in a process of its own, so that its CPU time can be told apart.
+    // The bare loop runs in a process of its own, so that its CPU time can be measured.
     if let Some(at) = arguments.iter().position(|argument| argument == "--bare") {
         return runtime.block_on(bare::run(&arguments[at + 1], Path::new(&arguments[at + 2]), CONCURRENCY as usize));
     }
     let directory = tempfile::tempdir()?;
+    if let Some(at) = arguments.iter().position(|argument| argument == "compare") {
+        let other = arguments.get(at + 1).ok_or("compare needs the path of another build's program")?;
+        return runtime.block_on(compare::compare(directory.path(), Path::new(other)));
+    }
     let is_chosen = |part: &str| arguments.iter().any(|argument| argument == part);
     head();
     if is_chosen("scale") {
@@ -159,7 +164,7 @@ async fn first_request(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Draining, beside the bare loop, then the status reads and the download of the same batch.
+/// Measures a drain in turns with the bare loop, then the status reads and the download of the same batch.
 async fn drain(directory: &Path) -> Result<()> {
     let file = input(ROWS);
     let path = directory.join("input.jsonl");

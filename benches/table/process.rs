@@ -1,4 +1,4 @@
-//! The processes that are measured, and what the system says of them.
+//! The processes that are measured, with their CPU time and memory as Linux reports them.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -19,7 +19,12 @@ pub struct Process {
 impl Process {
     /// `batchwright serve` on a free port.
     pub fn serve(data: &Path, upstream: &str, more: &[&str]) -> Result<Self> {
-        let mut command = Command::new(BATCHWRIGHT);
+        Self::serve_by(Path::new(BATCHWRIGHT), data, upstream, more)
+    }
+
+    /// The same, by the program of another build.
+    pub fn serve_by(program: &Path, data: &Path, upstream: &str, more: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--upstream", upstream, "--data-dir"]).arg(data).args(more);
         Self::start(command)
     }
@@ -68,17 +73,17 @@ impl Drop for Process {
     }
 }
 
-/// The CPU time a process has used, in and for it.
+/// The CPU time that a process has used, in user and kernel mode.
 pub fn cpu_time(id: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     // The name, in parentheses, may have spaces: fields are counted from after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    // Linux counts in hundredths of a second everywhere that matters.
+    // Linux counts in hundredths of a second on all common machines.
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// What the bare loop did.
+/// The result of the bare loop.
 pub struct Bare {
     pub rows_a_second: f64,
     pub cpu_micros_a_row: f64,

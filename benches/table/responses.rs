@@ -1,5 +1,5 @@
-//! What rows for `/v1/responses` cost that call a tool, beside rows of the same size that do not: each step of theirs is
-//! made durable before the next begins.
+//! Measures rows for `/v1/responses` that call a tool, in turns with rows of the same size that call none. Each step of
+//! the former is durable before the next starts.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,14 +17,14 @@ use crate::{CONCURRENCY, Result, middle, row};
 const ROWS: u32 = 2_000;
 /// A call of the model, of the tool, and of the model again.
 const STEPS: u32 = 3;
-/// Often enough that CPU time, which is counted in hundredths of a second, says something.
+/// Enough rounds for a useful CPU time, which is counted in hundredths of a second.
 const ROUNDS: u32 = 5;
 
 pub async fn responses(directory: &Path) -> Result<()> {
     let directory = directory.join("responses");
     std::fs::create_dir(&directory)?;
     let settings = directory.join("settings.toml");
-    // No limit but the server's own.
+    // The tool allows as many calls as the server makes.
     let tool = format!("[[tools]]\nname = 'add'\nurl = '{}'\nmax_concurrency = {CONCURRENCY}\n", tool_server().await?);
     std::fs::write(&settings, tool)?;
     let upstream = Process::simulate()?;
@@ -37,7 +37,7 @@ pub async fn responses(directory: &Path) -> Result<()> {
     let call = json!({ "turns": [[{ "name": "add", "arguments": { "a": 2, "b": 3 } }]] });
     let tools = json!([{ "type": "function", "name": "add" }]);
     let mut calling = Side::new(&client, &json!(format!("simulate:{call}")), &tools).await?;
-    // In turns, so that both have the same machine.
+    // In turns, so that both sides see the same load of the machine.
     for _ in 0..ROUNDS {
         plain.run(&server, &client).await?;
         calling.run(&server, &client).await?;
@@ -69,13 +69,25 @@ pub async fn responses(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A server of tools in this process. Returns the URL of one.
-async fn tool_server() -> Result<String> {
+/// Starts a server with one tool in this process. Returns the tool's URL.
+pub async fn tool_server() -> Result<String> {
     let app = Router::new().route("/add", post(async || "5"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/add", listener.local_addr()?);
     tokio::spawn(axum::serve(listener, app).into_future());
     Ok(url)
+}
+
+/// A batch input file of rows for `/v1/responses` with this input that may call these tools.
+pub fn input(rows: u32, input: &Value, tools: &Value) -> String {
+    let filler = "The quick brown fox jumps over the lazy dog and then it rests. ".repeat(14);
+    let mut file = String::new();
+    for number in 0..rows {
+        let body = json!({ "model": "m", "instructions": format!("{filler}{number}"), "input": input, "tools": tools });
+        let line = json!({ "custom_id": number.to_string(), "method": "POST", "url": "/v1/responses", "body": body });
+        let _ = writeln!(file, "{line}");
+    }
+    file
 }
 
 /// A batch that is run again and again.
@@ -88,17 +100,8 @@ struct Side {
 impl Side {
     /// Rows with this input that may call these tools.
     async fn new(client: &Client, input: &Value, tools: &Value) -> Result<Self> {
-        let filler = "The quick brown fox jumps over the lazy dog and then it rests. ".repeat(14);
-        let mut file = String::new();
-        for number in 0..ROWS {
-            let body = json!({
-                "model": "m", "instructions": format!("{filler}{number}"), "input": input, "tools": tools,
-            });
-            let line =
-                json!({ "custom_id": number.to_string(), "method": "POST", "url": "/v1/responses", "body": body });
-            writeln!(file, "{line}")?;
-        }
-        Ok(Self { file: upload(client, file).await?, rates: Vec::new(), cpu: Duration::ZERO })
+        let file = upload(client, self::input(ROWS, input, tools)).await?;
+        Ok(Self { file, rates: Vec::new(), cpu: Duration::ZERO })
     }
 
     async fn run(&mut self, server: &Process, client: &Client) -> Result<()> {
@@ -114,7 +117,7 @@ impl Side {
         Ok(())
     }
 
-    /// The middle rate, and CPU-microseconds a row over all rounds.
+    /// The median rate, and the CPU-microseconds for each row over all rounds.
     fn rows_a_second_and_cpu(self) -> (f64, f64) {
         let rows = f64::from(ROWS * ROUNDS);
         (middle(self.rates), self.cpu.as_secs_f64() * 1e6 / rows)

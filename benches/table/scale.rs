@@ -1,5 +1,5 @@
-//! What the bookkeeping costs with ten million rows pending, beside the same with a hundred thousand: nothing may depend
-//! on how many there are.
+//! Measures the bookkeeping with ten million rows pending, in turns with a hundred thousand: no cost may depend on the
+//! number.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ use crate::{Result, millis, row};
 const BATCHES: usize = 500;
 const FEW_ROWS: u32 = 200;
 const MANY_ROWS: u32 = 20_000;
-/// Lanes looked at for one claim, as the daemon does it.
+/// Lanes looked at for one claim, the same as in the daemon.
 const LANES: u32 = 1024;
 const LANES_OF_A_MODEL: u32 = 16;
-/// Little enough that no lane is used up.
+/// So few that no lane runs out of rows.
 const ROWS_OF_A_CLAIM: u32 = 10;
 const READS: usize = 1_000;
 const BEATS: usize = 300;
@@ -48,7 +48,7 @@ impl Place {
         Ok(SqlStorage::open(db).await?)
     }
 
-    /// How many bytes the database takes, with its log if that is part of it.
+    /// The size of the database in bytes; on SQLite, its log included.
     async fn size(&self) -> Result<u64> {
         match self {
             Self::Sqlite(path) => {
@@ -66,7 +66,7 @@ impl Place {
     }
 }
 
-/// Batches in progress, and a daemon that claims of them.
+/// Batches in progress, and a daemon that claims their rows.
 struct Side {
     place: Place,
     storage: SqlStorage,
@@ -129,7 +129,7 @@ fn new_batch() -> NewBatch {
 async fn compare(database: &str, few: Place, many: Place) -> Result<()> {
     let mut few = Side::new(few, FEW_ROWS).await?;
     let mut many = Side::new(many, MANY_ROWS).await?;
-    // In turns, so that both have the same machine.
+    // In turns, so that both sides see the same load of the machine.
     for side in [&mut few, &mut many] {
         side.beat(0).await?;
         side.beats.clear();

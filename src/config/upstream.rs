@@ -11,7 +11,7 @@ use super::Secret;
 pub struct UpstreamConfig {
     /// Base URL of the inference server, with its /v1, such as `http://127.0.0.1:8000/v1`. A user name and a password
     /// in it are sent as basic authentication.
-    // Not parsed by the command line, whose errors repeat what was given.
+    // A `Secret`, and not a URL that clap parses: its errors would show the value.
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub upstream: Option<Secret>,
 

@@ -14,7 +14,7 @@ use super::usage::Usage;
 /// The status of a batch.
 ///
 /// ```text
-/// Validating --admit--> InProgress --last row recorded, or window over--> Finalizing --finish--> Completed | Expired
+/// Validating --admit--> InProgress --last row, window over, input lost--> Finalizing --finish--> Completed | Expired
 ///     |                     |                                                 |
 ///     |--refuse--> Failed   |                                                 |
 ///     '------cancel---------+-------------------------cancel------------------'--> Cancelling --finish--> Cancelled

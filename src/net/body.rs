@@ -1,18 +1,18 @@
-//! Reading a body that may not be longer than a limit.
+//! Reads the body of a response up to a limit.
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Error, Response};
 
-/// What reading a body within a limit came to.
+/// The result of reading a body up to a limit.
 #[derive(Debug)]
 pub enum BoundedBody {
     /// The whole body.
     Whole(Bytes),
-    /// The body is longer than the limit, by its `Content-Length` or by what has come.
+    /// The body is longer than the limit, by its `Content-Length` or by the bytes so far.
     TooLong(UnfinishedBody),
 }
 
-/// A body that is longer than the limit within which it was read.
+/// A body that is longer than the limit, with the bytes that were read.
 #[derive(Debug)]
 pub struct UnfinishedBody {
     response: Response,
@@ -20,7 +20,7 @@ pub struct UnfinishedBody {
     read: BytesMut,
 }
 
-/// Reads a body of at most `limit` bytes. Of a body that says it is longer nothing is read.
+/// Reads a body of at most `limit` bytes. If its `Content-Length` is larger, nothing is read.
 ///
 /// # Errors
 /// The connection broke.
@@ -35,13 +35,13 @@ pub async fn read_body(response: Response, limit: usize) -> Result<BoundedBody, 
 }
 
 impl UnfinishedBody {
-    /// The length that the server gives.
+    /// The `Content-Length`, if the server sent one.
     #[must_use]
     pub fn length(&self) -> Option<usize> {
         self.length
     }
 
-    /// Reads on, within a limit for all of the body.
+    /// Continues reading, up to a limit for the whole body.
     ///
     /// # Errors
     /// The connection broke.

@@ -11,7 +11,7 @@ use super::guard::PublicOnly;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What callers of different servers want of their HTTP client. No setting limits a whole call: the caller does.
+/// The settings in which HTTP clients for different servers differ. None limits a whole call: the caller does.
 #[derive(Debug, Clone, Default)]
 pub struct ClientSettings {
     /// Sent with every request.

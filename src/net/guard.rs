@@ -1,7 +1,7 @@
-//! Which addresses a URL that came with a row may lead to.
+//! The addresses that the URL of a row may lead to.
 //!
-//! A row must not reach what only this machine can reach. The name is resolved once, and what was checked is what is
-//! connected to: a second look-up might find another address.
+//! A row must not reach servers that only this machine can reach. The name is resolved once, and the client connects to
+//! the addresses that were checked: a second look-up could find others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

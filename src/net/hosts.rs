@@ -10,8 +10,9 @@ use super::guard::UrlRefusal;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<AllowedHost>);
 
-/// One entry: `mcp.example.com`, `*.example.com` (what is below it, not itself), `127.0.0.1` or `[::1]`, each with or
-/// without a port. Without one, every port is allowed. A private address is allowed if it is an entry itself.
+/// One entry: `mcp.example.com`, `*.example.com` (all names below the domain, not the domain), `127.0.0.1` or `[::1]`,
+/// each with or without a port. Without a port, every port is allowed. A private address is allowed only by an entry
+/// that is the address itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedHost {
     pattern: Pattern,
@@ -21,23 +22,23 @@ pub struct AllowedHost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Exactly(Host),
-    /// With a dot in front.
+    /// The domain with a dot in front.
     Below(String),
 }
 
 /// What is wrong with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// A whole URL, or a part of one that is more than a host.
+    /// A URL, or a host with a path.
     #[error("a host is wanted, such as `mcp.example.com`, `*.example.com` or `127.0.0.1:3001`, and no URL")]
     Url,
-    /// A port that is none.
+    /// Not a valid port.
     #[error("a port is a number from 1 to 65535")]
     Port,
-    /// A `*` in a place where it has no meaning.
+    /// A `*` in a place where it is not allowed.
     #[error("`*.` can only stand before a domain, such as `*.example.com`")]
     Wildcard,
-    /// No name and no address.
+    /// Neither a name nor an address.
     #[error("the host is not valid: {0}")]
     Host(#[from] url::ParseError),
 }

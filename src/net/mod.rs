@@ -1,6 +1,6 @@
 //! HTTP as a client: what the callers of upstreams, tools, MCP servers and our own API have in common.
 //!
-//! It knows no server's API, only how far a server is trusted: which addresses, how long, how many bytes.
+//! The module knows no server's API. It bounds what a server can do: which addresses, how long, how many bytes.
 
 mod body;
 mod client;
@@ -18,16 +18,16 @@ pub use guard::UrlRefusal;
 pub use hosts::{AllowedHost, AllowedHosts, HostError};
 pub use retry_after::retry_after;
 
-/// The header that tells a server that two requests are one.
+/// The header by which a server recognises a repeated request.
 pub static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// An error and what caused it, the outermost first.
+/// An error and its causes, the outermost first.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause| cause.source())
 }
 
-/// The innermost cause of an error. It says what happened; those of `reqwest` around it name the URL, which may have
-/// a key in it.
+/// The innermost cause of an error. It says what happened; the outer errors of `reqwest` name the URL, which may have a
+/// key in it.
 #[must_use]
 pub fn innermost(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()

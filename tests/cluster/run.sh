@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A cluster of plain processes on the loopback interface: what docker-compose.yml has, with a throw-away PostgreSQL, an
-# S3 server over a directory, and nginx. It runs until it is interrupted; nothing of it is kept.
+# Runs the cluster of docker-compose.yml as plain processes on the loopback interface, with a temporary PostgreSQL, an
+# S3 server over a directory, and nginx. It runs until it is interrupted, and keeps nothing.
 #
 #   tests/cluster/run.sh            prints the base URL and waits
 #   tests/cluster/run.sh --check    runs a batch through the proxy instead, and exits 0 if every row has its line
 #
 # The programs are taken from $CARGO_TARGET_DIR/debug, or target/debug: `make cluster` builds them.
 set -euo pipefail
-# Each process has a group of its own: an interrupt from the terminal reaches this script only, which stops them in
-# order.
+# Each process has a group of its own. So an interrupt from the terminal reaches only this script, which stops the
+# processes in order.
 set -m
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -24,14 +24,14 @@ fail() {
 [[ -x $programs/batchwright && -x $programs/examples/s3_server ]] || fail 'the programs are not built; run make cluster'
 nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || fail 'nginx is not installed; run make nginx'
 
-# The servers are on this machine; a proxy of the environment must not come in between.
+# The servers are on this machine: no call may go through a proxy that the environment names.
 unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/cluster.XXXXXX")
 cd "$dir"
 names=() pids=()
 
-# Starts a program, whose output goes to a file of its name.
+# Starts a program under a name. Its output goes to NAME.log.
 start() {
     local name=$1
     shift
@@ -39,7 +39,7 @@ start() {
     names+=("$name") pids+=("$!")
 }
 
-# Waits until a command succeeds, but not for ever.
+# Waits at most a minute until a command succeeds.
 until_it() {
     local what=$1 deadline=$((SECONDS + 60))
     shift
@@ -49,7 +49,7 @@ until_it() {
     done
 }
 
-# In the opposite order of their start: each is there for as long as somebody needs it.
+# Stops the processes in the opposite order of their start, so that no process loses one that it needs.
 stop() {
     local status=$? at
     trap '' INT TERM HUP
@@ -68,14 +68,14 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM HUP
 
-# A port nobody listens on, below the range of outgoing ones.
+# Prints a port without a listener, below the range of outgoing ports.
 free_port() {
     local port
     while port=$((20000 + RANDOM % 12000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
     echo "$port"
 }
 
-# PostgreSQL lives until its input ends, which is when this script closes descriptor 9. Nobody else has it open.
+# PostgreSQL runs until its input ends: until this script, which alone has descriptor 9 open, closes it.
 mkfifo input
 input=input start postgres "$root/tests/common/postgres.sh"
 exec 9>input
@@ -92,7 +92,7 @@ set +a
 upstream=127.0.0.1:$(free_port)
 start simulator "$programs/batchwright" simulate --listen "$upstream"
 
-# What all replicas are told.
+# The settings of all replicas.
 export BATCHWRIGHT_DATABASE_URL BATCHWRIGHT_UPSTREAM=http://$upstream/v1 BATCHWRIGHT_GLOBAL_MAX_CONCURRENCY=64
 "$programs/batchwright" migrate >migrate.log 2>&1 || fail 'the database could not be migrated'
 
@@ -125,7 +125,7 @@ http {
     include $dir/proxy.conf;
 }
 END
-# A root's nginx gives its workers to another user.
+# If nginx is started by root, its workers run as another user, who must be able to read the directory.
 chmod 755 "$dir"
 start proxy "$nginx" -p "$dir" -e stderr -c "$dir/nginx.conf" -g 'daemon off;'
 base=http://$proxy/v1
@@ -133,13 +133,13 @@ until_it 'the proxy did not get ready' curl --fail --silent "http://$proxy/ready
 
 if [[ $# == 0 ]]; then
     echo "The cluster is ready: $base (logs in $dir; Ctrl-C ends it)"
-    # Replicas may be killed meanwhile: that is what this is for.
+    # For all processes: replicas may be killed meanwhile, which is one use of this cluster.
     wait
     fail 'all processes have ended'
 fi
 
 call() { curl --fail --silent --show-error --max-time 60 "$@"; }
-# The value of a key of the one JSON object that is the input.
+# Prints the value of a key of the JSON object in the input.
 field() { grep -o "\"$1\": *\"[^\"]*\"" | head -n 1 | cut -d '"' -f 4; }
 
 for ((row = 0; row < rows; row++)); do

@@ -45,21 +45,21 @@ impl HeldLeases {
         self.lock().keys().copied().collect()
     }
 
-    /// Cancellation those of the leases in `before` that the database says are lost or whose batch is over. `before` was
-    /// read before the database was asked: a lease taken since then is not known to it.
+    /// Halts those of the leases in `before` that the database does not name any more, or whose batch has ended. `before`
+    /// is read before the database: it knows no lease that was taken since.
     pub(in crate::daemon) fn halt_all_but(&self, before: &[FencedLease], still_held: &[HeldLease]) {
         let runs: HashMap<FencedLease, bool> = still_held.iter().map(|held| (held.lease, held.runs)).collect();
         let not_to_run = before.iter().filter(|lease| runs.get(lease) != Some(&true));
         self.halt(not_to_run);
     }
 
-    /// Cancellation leases: their rows are not to be run here any more.
+    /// Halts leases: their rows are not to be run here any more.
     pub(in crate::daemon) fn halt<'a>(&self, leases: impl IntoIterator<Item = &'a FencedLease>) {
         let held = self.lock();
         leases.into_iter().filter_map(|lease| held.get(lease)).for_each(CancellationToken::cancel);
     }
 
-    /// Cancellation every lease: its rows are for others to run.
+    /// Halts every lease: other daemons run its rows.
     pub(in crate::daemon) fn halt_all(&self) {
         self.lock().values().for_each(CancellationToken::cancel);
     }
