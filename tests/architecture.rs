@@ -27,7 +27,7 @@ const WINGS: [&[&str]; 2] = [&["intake", "actions", "api"], &["tools", "processo
 const LONGEST_FILE: usize = 400;
 const LONGEST_LINE: usize = 120;
 /// Files, or all below a folder, that have longer lines.
-const LONGER_LINES: &[&str] = &["daemon/", "processor/", "upstream/"];
+const LONGER_LINES: &[&str] = &["daemon/"];
 
 const SQL: [&str; 5] = ["SELECT ", "INSERT INTO ", "DELETE FROM ", "CREATE TABLE ", "ORDER BY "];
 

@@ -2,7 +2,7 @@
 //!
 //! Compare the ratios: the bare loop, the disk and the server share one machine and one moment. All processes talk only
 //! to 127.0.0.1, are bounded in number, and end by themselves. `cargo bench --bench table -- scale` measures only the
-//! bookkeeping, `-- responses` only the rows that call tools.
+//! bookkeeping, `-- responses` only the rows that call tools, `-- sharing` only a model beside one that never answers.
 
 mod bare;
 mod client;
@@ -12,6 +12,7 @@ mod databases;
 mod process;
 mod responses;
 mod scale;
+mod sharing;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -46,6 +47,8 @@ fn main() -> Result<()> {
         runtime.block_on(scale::scale(directory.path()))
     } else if is_chosen("responses") {
         runtime.block_on(responses::responses(directory.path()))
+    } else if is_chosen("sharing") {
+        runtime.block_on(sharing::sharing(directory.path()))
     } else {
         runtime.block_on(table(directory.path()))
     }
@@ -57,6 +60,7 @@ async fn table(directory: &Path) -> Result<()> {
     first_request(directory).await?;
     drain(directory).await?;
     responses::responses(directory).await?;
+    sharing::sharing(directory).await?;
     memory(directory).await?;
     scale::scale(directory).await
 }

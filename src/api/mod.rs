@@ -34,7 +34,7 @@ use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::Liveness;
-use crate::upstream::ReqwestHttpClient;
+use crate::upstream::Registry;
 use crate::wakeup::Wakeup;
 
 /// What the handlers work with.
@@ -53,8 +53,8 @@ pub struct App {
     pub uploads: Semaphore,
     /// The completion windows that clients may choose.
     pub windows: Vec<Window>,
-    /// The source of the list of models; without one, `GET /v1/models` returns an empty list.
-    pub upstream: Option<ReqwestHttpClient>,
+    /// The inference servers, whose models `GET /v1/models` lists.
+    pub registry: Registry,
     /// The loops of the daemon in this process, if there is one.
     pub liveness: Option<Liveness>,
     /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.

@@ -13,10 +13,7 @@ use super::{ApiError, AppState};
 ))]
 pub(super) async fn list_models(State(app): AppState) -> Result<Response, ApiError> {
     let json = [(header::CONTENT_TYPE, "application/json")];
-    let Some(upstream) = &app.upstream else {
-        return Ok((json, r#"{"object":"list","data":[]}"#).into_response());
-    };
-    let answer = upstream.models().await.map_err(|error| ApiError::bad_upstream(error.to_string()))?;
+    let answer = app.registry.route("").models().await.map_err(|error| ApiError::bad_upstream(error.to_string()))?;
     if !answer.is_success() {
         return Err(ApiError::bad_upstream(format!("The upstream answered with status {}.", answer.status)));
     }

@@ -14,16 +14,16 @@ use tokio::time::Instant;
 
 use super::open_files;
 use super::storage::{self, Opened};
-use super::upstream::upstream;
+use super::upstream;
 use crate::api::{self, App, ServerLimits, ShutdownTokens};
 use crate::config::{ResponsesConfig, ServeConfig};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{EndpointProcessor, Ensured, RequestProcessor, ResponsesProcessor, StepLog};
+use crate::processor::{AnswerSchemas, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::SqlStorage;
 use crate::tools::Catalog;
-use crate::upstream::{HttpClient, ReqwestHttpClient, Session};
+use crate::upstream::{HttpClient, Registry, Server, Session};
 use crate::wakeup::Wakeup;
 
 /// How long removals that have begun may take, once nothing else is under way.
@@ -68,10 +68,10 @@ impl Service {
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
-        let http = upstream(&settings.upstream, settings.worker.max_concurrency, &Clock::System)?;
-        let responses = settings.responses.clone();
-        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, blobs, steps);
-        Self::assemble(limits, settings, http.clone(), processor, Some(http), metrics).await
+        let registry = upstream::registry(&settings, &Clock::System)?;
+        let (responses, routes) = (settings.responses.clone(), registry.clone());
+        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, routes, blobs, steps);
+        Self::assemble(limits, settings, registry, processor, metrics).await
     }
 
     /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls.
@@ -81,23 +81,22 @@ impl Service {
     pub async fn embed<H, P>(settings: ServeConfig, http: H, processor: P) -> anyhow::Result<Self>
     where
         H: HttpClient,
-        P: RequestProcessor<SqlStorage, Session<H>> + 'static,
+        P: RequestProcessor<SqlStorage, Session> + 'static,
     {
-        Self::assemble(ServerLimits::default(), settings, http, |_, _| Ok(processor), None, None).await
+        let server = Server::embedded(http, settings.responses.upstream_responses, Clock::System);
+        Self::assemble(ServerLimits::default(), settings, Registry::of(server), |_, _| Ok(processor), None).await
     }
 
     /// Opens the storage, starts the daemon with the processor that goes with it, and makes the router.
-    async fn assemble<H, P>(
+    async fn assemble<P>(
         limits: ServerLimits,
         settings: ServeConfig,
-        http: H,
+        registry: Registry,
         processor: impl FnOnce(&Blobs, StepLog) -> anyhow::Result<P>,
-        models: Option<ReqwestHttpClient>,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self>
     where
-        H: HttpClient,
-        P: RequestProcessor<SqlStorage, Session<H>> + 'static,
+        P: RequestProcessor<SqlStorage, Session> + 'static,
     {
         let clock = Clock::System;
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
@@ -121,7 +120,7 @@ impl Service {
             let daemon = Daemon {
                 storage: storage.clone(),
                 blobs: blobs.clone(),
-                http,
+                registry: registry.clone(),
                 processor: Arc::new(processor(&blobs, steps.clone())?),
                 steps,
                 should_retry: settings.worker.should_retry(),
@@ -142,7 +141,7 @@ impl Service {
             intake: settings.limits.intake(),
             uploads: Semaphore::new(limits.uploads),
             windows: settings.limits.completion_windows.clone(),
-            upstream: models,
+            registry,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),
             stopping: service.stop.stopping.clone(),
             metrics,
@@ -219,10 +218,22 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
 }
 
 /// The processor that runs rows through the inference server and the tools of the settings.
-fn endpoint_processor(config: &ResponsesConfig, blobs: &Blobs, steps: StepLog) -> anyhow::Result<EndpointProcessor> {
+fn endpoint_processor(
+    config: &ResponsesConfig,
+    registry: Registry,
+    blobs: &Blobs,
+    steps: StepLog,
+) -> anyhow::Result<EndpointProcessor> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(anyhow::Error::msg)?;
-    let ensured = Arc::new(Ensured::new(config.ensure_schema, config.schema_retries));
-    let responses =
-        ResponsesProcessor::new(config.into(), catalog, ensured.clone(), steps, blobs.clone(), Clock::System);
-    Ok(EndpointProcessor::new(responses, ensured, Clock::System))
+    let schemas = Arc::new(AnswerSchemas::new(config.ensure_schema, config.schema_retries));
+    let responses = ResponsesProcessor::new(
+        config.limits(),
+        registry,
+        catalog,
+        schemas.clone(),
+        steps,
+        blobs.clone(),
+        Clock::System,
+    );
+    Ok(EndpointProcessor::new(responses, schemas, Clock::System))
 }

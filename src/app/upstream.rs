@@ -1,13 +1,14 @@
-//! The client of the inference server that the settings name.
+//! The inference server that the settings name.
 
 use anyhow::{Context as _, bail};
 use reqwest::header::HeaderValue;
 
-use crate::config::{UpstreamConfig, shown_url, without_credentials};
+use crate::config::{ServeConfig, shown_url, without_credentials};
 use crate::domain::time::Clock;
-use crate::upstream::{ReqwestHttpClient, UpstreamSettings};
+use crate::upstream::{Registry, ReqwestHttpClient, Server, UpstreamSettings};
 
-pub(super) fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock) -> anyhow::Result<ReqwestHttpClient> {
+pub(super) fn registry(settings: &ServeConfig, clock: &Clock) -> anyhow::Result<Registry> {
+    let (config, concurrency) = (&settings.upstream, settings.worker.max_concurrency);
     let Some(given) = &config.upstream else {
         bail!(
             "no inference server is given: say which with --upstream URL, such as --upstream http://127.0.0.1:8000/v1 \
@@ -33,6 +34,7 @@ pub(super) fn upstream(config: &UpstreamConfig, concurrency: u32, clock: &Clock)
     };
     let key = key.map(sensitive).transpose()?;
     tracing::info!(upstream = shown_url(base_url.as_str()), concurrency, "upstream");
-    let settings = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
-    ReqwestHttpClient::new(&settings, clock.clone()).context("the HTTP client cannot be set up")
+    let called = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
+    let client = ReqwestHttpClient::new(&called, clock.clone()).context("the HTTP client cannot be set up")?;
+    Ok(Registry::of(Server::over_http(client, settings.responses.upstream_responses, clock.clone())))
 }

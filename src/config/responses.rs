@@ -12,7 +12,7 @@ use crate::domain::response::Limits;
 #[derive(Args, Debug, Clone)]
 pub struct ResponsesConfig {
     /// Whether the inference server has `/v1/responses` itself (`native`) or only `/v1/chat/completions` (`chat`), to
-    /// which rows are then translated. `auto` finds out from the first answers.
+    /// which rows are then translated. `auto` finds out from the answers, and asks again after five minutes.
     #[arg(long, value_enum, default_value = "auto")]
     pub upstream_responses: Dialect,
 

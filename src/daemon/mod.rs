@@ -40,20 +40,19 @@ use crate::processor::{RequestProcessor, ShouldRetry, StepLog};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::{Liveness, metrics};
-use crate::upstream::limiter::Limiter;
-use crate::upstream::{HttpClient, Session};
+use crate::upstream::{Registry, Session};
 use crate::wakeup::Wakeup;
 
 pub use shared::DaemonSettings;
 
 /// What a daemon works with.
-pub struct Daemon<S, H, P> {
+pub struct Daemon<S, P> {
     /// Metadata.
     pub storage: Arc<S>,
     /// Bytes.
     pub blobs: Blobs,
-    /// The upstream.
-    pub http: H,
+    /// The inference servers.
+    pub registry: Registry,
     /// What runs a row.
     pub processor: Arc<P>,
     /// Where the processor hands in steps, which the daemon keeps.
@@ -81,11 +80,10 @@ pub struct RunningDaemon {
     liveness: Liveness,
 }
 
-impl<S, H, P> Daemon<S, H, P>
+impl<S, P> Daemon<S, P>
 where
     S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
+    P: RequestProcessor<S, Session> + 'static,
 {
     /// Sets the daemon to work.
     #[must_use]
@@ -153,16 +151,19 @@ where
         (self.steps.clone(), tokio::spawn(guarded))
     }
 
-    fn runner(self, outbox: &Arc<Outbox>, shutdown: &Shutdown) -> RowRunner<S, H, P> {
+    fn runner(self, outbox: &Arc<Outbox>, shutdown: &Shutdown) -> RowRunner<S, P> {
         // Of a limit that is shared this daemon has nothing until it knows its share.
         let is_shared = self.settings.global_max_concurrency.is_some();
-        let limiter = Limiter::new(if is_shared { 0 } else { self.settings.max_concurrency });
-        metrics::concurrency_limited_to(limiter.limit());
+        let limit = if is_shared { 0 } else { self.settings.max_concurrency };
+        self.registry.set_limit(limit);
+        metrics::concurrency_limited_to(limit);
+        let queue = Queue::new(self.registry.clone(), self.clock.clone());
         let shared = DaemonCore {
             id: DaemonId::new(),
             started: Instant::now(),
             storage: self.storage,
             blobs: self.blobs,
+            registry: self.registry,
             clock: self.clock,
             wakeup: self.wakeup,
             settings: self.settings,
@@ -171,10 +172,8 @@ where
         RowRunner {
             shared: Arc::new(shared),
             validity: Arc::new(LeaseValidity::new()),
-            queue: Arc::new(Queue::new(limiter.limit())),
-            limiter,
+            queue: Arc::new(queue),
             outbox: outbox.clone(),
-            http: self.http,
             processor: self.processor,
             should_retry: self.should_retry,
         }

@@ -11,6 +11,7 @@ use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Clock;
 use crate::storage::blobs::Blobs;
+use crate::upstream::Registry;
 use crate::wakeup::Wakeup;
 
 /// How a daemon works.
@@ -49,6 +50,7 @@ pub(super) struct DaemonCore<S> {
     pub(super) started: Instant,
     pub(super) storage: Arc<S>,
     pub(super) blobs: Blobs,
+    pub(super) registry: Registry,
     pub(super) clock: Clock,
     pub(super) wakeup: Wakeup,
     pub(super) settings: DaemonSettings,

@@ -46,7 +46,7 @@ impl Timer {
 
     /// Notes that the loop turned, and logs what went wrong.
     pub(super) fn report(&self, tick: TickResult) {
-        self.liveness.turned(self.name, tick.is_err());
+        self.liveness.ticked(self.name, tick.is_err());
         if let Err(error) = tick {
             tracing::error!(duty = self.name, error = chain(&*error), "a turn failed; the next one tries again");
         }

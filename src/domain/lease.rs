@@ -36,7 +36,7 @@ impl OpenLane {
 /// A takeover raises the fencing token, so the same lease can be run more than once, by two daemons or by one. The
 /// lease id and the token together identify one run; everything a holder records is keyed by both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FencedLease {
+pub struct LeaseHold {
     /// The lease.
     pub id: LeaseId,
     /// The fencing token: 1 for the first holder, one more for each later one.
@@ -70,8 +70,8 @@ pub struct Lease {
 impl Lease {
     /// The lease as this holder has it.
     #[must_use]
-    pub fn fenced(&self) -> FencedLease {
-        FencedLease { id: self.id, token: self.token }
+    pub fn hold(&self) -> LeaseHold {
+        LeaseHold { id: self.id, token: self.token }
     }
 
     /// Whether its rows are run one by one, because one of them may have killed its holders.
@@ -86,7 +86,7 @@ impl Lease {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LapsedLease {
     /// The lease, as it was held last.
-    pub lease: FencedLease,
+    pub lease: LeaseHold,
     /// The batch.
     pub batch_id: BatchId,
     /// The model of its rows.

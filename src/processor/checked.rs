@@ -1,42 +1,42 @@
 //! Chat completions whose answer must match the JSON schema that the row asks for.
 
-use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::ensure::{Ensured, RowSchema};
+use super::answer_schemas::{AnswerSchemas, RowSchema};
 use super::{CancellationFuture, ShouldRetry};
 use crate::domain::json_error::plainly;
 use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
 use crate::domain::response::{Fields, correction, raw};
 use crate::domain::usage::Usage;
+use crate::upstream::dialect::chat;
 use crate::upstream::{Call, HttpClient};
 
 /// Bytes of an answer that a model is shown again, to correct it.
 const LONGEST_CORRECTED: usize = 4 << 20;
 
 /// A row whose answer is checked.
-pub(super) struct CheckedRow {
+pub(super) struct SchemaCheckedRow {
     body: Fields,
     messages: Vec<Box<RawValue>>,
     schema: RowSchema,
 }
 
-impl CheckedRow {
+impl SchemaCheckedRow {
     /// The row, if its answer is to be checked.
     ///
     /// # Errors
     /// What is wrong with the schema it asks for.
-    pub(super) fn of(data: &RequestData, ensured: &Ensured) -> Result<Option<Self>, FailureReason> {
-        if !ensured.applies_to(data) {
+    pub(super) fn of(data: &RequestData, schemas: &AnswerSchemas) -> Result<Option<Self>, FailureReason> {
+        if !schemas.applies_to(data) {
             return Ok(None);
         }
         let wrong = |error: serde_json::Error| {
             FailureReason::InvalidRow(format!("The row's body cannot be read: {}.", plainly(&error)))
         };
         let body = Fields::read(&data.body).map_err(wrong)?;
-        let Some(schema) = ensured.schema(body.raw("response_format"))? else { return Ok(None) };
+        let Some(schema) = schemas.schema(body.raw("response_format"))? else { return Ok(None) };
         let messages = body.get("messages").map_err(wrong)?.unwrap_or_default();
         Ok(Some(Self { body, messages, schema }))
     }
@@ -99,45 +99,14 @@ impl CheckedRow {
 
     /// Checks every choice: the first that does not match is the message to be corrected.
     fn check(&self, response: &HttpResponse) -> Result<(), (Option<Box<RawValue>>, String)> {
-        #[derive(Deserialize)]
-        struct Completion {
-            choices: Vec<Choice>,
-        }
-        #[derive(Deserialize)]
-        struct Choice {
-            message: Box<RawValue>,
-        }
-        #[derive(Deserialize)]
-        struct Message {
-            content: Option<Content>,
-            #[serde(default)]
-            tool_calls: Option<Vec<serde::de::IgnoredAny>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Content {
-            Text(String),
-            Parts(Vec<Part>),
-        }
-        #[derive(Deserialize)]
-        struct Part {
-            #[serde(default)]
-            text: String,
-        }
-        let completion: Completion = serde_json::from_slice(&response.body)
+        let messages = chat::messages(&response.body)
             .map_err(|error| (None, format!("it has no choices: {}", plainly(&error))))?;
-        for Choice { message } in completion.choices {
-            let read: Message = serde_json::from_str(message.get()).map_err(|error| (None, plainly(&error)))?;
-            // Who asks for a tool has not answered yet.
-            if read.tool_calls.is_some_and(|calls| !calls.is_empty()) {
-                continue;
+        for message in messages {
+            let text = chat::text(&message).map_err(|error| (None, plainly(&error)))?;
+            // A message that asks for a tool is no answer yet.
+            if let Some(text) = text {
+                self.schema.check(&text).map_err(|wrong| (Some(message), wrong))?;
             }
-            let text = match read.content {
-                Some(Content::Text(text)) => text,
-                Some(Content::Parts(parts)) => parts.into_iter().map(|part| part.text).collect(),
-                None => String::new(),
-            };
-            self.schema.check(&text).map_err(|wrong| (Some(message), wrong))?;
         }
         Ok(())
     }

@@ -53,8 +53,8 @@ where
     }
 }
 
-/// Moves a claimed request on to its calls, in the spans that every processor of `serve` has: the second, for the calls,
-/// is returned.
+/// Moves a claimed request on to its calls, in the spans that every processor of `serve` has: the second, for the
+/// calls, is returned.
 pub(super) fn begin(request: Request<Claimed>, clock: &Clock) -> (Request<Processing>, Span) {
     let claimed = info_span!(
         target: "batchwright_state",

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tracing::Instrument as _;
 
-use super::checked::CheckedRow;
+use super::checked::SchemaCheckedRow;
 use super::default::begin;
 use super::{
-    CancellationFuture, DefaultRequestProcessor, Ensured, ProcessorError, RequestProcessor, ResponsesProcessor,
+    AnswerSchemas, CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ResponsesProcessor,
     ShouldRetry,
 };
 use crate::domain::endpoint::Endpoint;
@@ -17,20 +17,20 @@ use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::upstream::HttpClient;
 
-/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose answers
-/// are checked as many as it takes to get them right, all others one.
+/// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose
+/// answers are checked as many as it takes to get them right, all others one.
 pub struct EndpointProcessor {
     single: DefaultRequestProcessor,
     responses: ResponsesProcessor,
-    ensured: Arc<Ensured>,
+    schemas: Arc<AnswerSchemas>,
     clock: Clock,
 }
 
 impl EndpointProcessor {
-    /// A processor that runs rows for `/v1/responses` with `responses`, and checks answers as `ensured` says.
+    /// A processor that runs rows for `/v1/responses` with `responses`, and checks answers as `schemas` says.
     #[must_use]
-    pub fn new(responses: ResponsesProcessor, ensured: Arc<Ensured>, clock: Clock) -> Self {
-        Self { single: DefaultRequestProcessor::new(clock.clone()), responses, ensured, clock }
+    pub fn new(responses: ResponsesProcessor, schemas: Arc<AnswerSchemas>, clock: Clock) -> Self {
+        Self { single: DefaultRequestProcessor::new(clock.clone()), responses, schemas, clock }
     }
 }
 
@@ -52,7 +52,7 @@ where
             Endpoint::Responses => {
                 return Ok(self.responses.run(request, http, storage, should_retry, cancellation).await);
             }
-            Endpoint::ChatCompletions => CheckedRow::of(&request.data, &self.ensured),
+            Endpoint::ChatCompletions => SchemaCheckedRow::of(&request.data, &self.schemas),
             Endpoint::Embeddings
             | Endpoint::Completions
             | Endpoint::Moderations
@@ -64,7 +64,7 @@ where
             Ok(None) => self.single.call(request, http, should_retry, cancellation).await,
             Ok(Some(row)) => {
                 let (request, span) = begin(request, &self.clock);
-                row.run(request, http, should_retry, cancellation, self.ensured.corrections()).instrument(span).await
+                row.run(request, http, should_retry, cancellation, self.schemas.corrections()).instrument(span).await
             }
             Err(reason) => RequestCompletionResult::Failed(begin(request, &self.clock).0.fail(reason)),
         })

@@ -10,20 +10,20 @@
 //! A processor returns an outcome and writes nothing of it; an `Err` and a panic are outcomes too. So no path can
 //! leave a row behind.
 
+mod answer_schemas;
 mod checked;
 mod default;
 mod endpoint;
-mod ensure;
 mod responses;
 
 use std::pin::Pin;
 
 use async_trait::async_trait;
 
+pub use answer_schemas::AnswerSchemas;
 pub use default::DefaultRequestProcessor;
 pub use endpoint::EndpointProcessor;
-pub use ensure::Ensured;
-pub use responses::{ResponsesProcessor, ResponsesSettings, StepLog};
+pub use responses::{ResponsesProcessor, StepLog};
 
 pub use crate::domain::retry::ShouldRetry;
 

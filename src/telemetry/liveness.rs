@@ -13,7 +13,7 @@ use crate::sync::lock;
 const STUCK_AFTER: Duration = Duration::from_secs(90);
 /// A loop counts as failing after this many failed runs in a row, the first of them at least this long ago. A short
 /// outage of the database is no reason to take the service out of use.
-const FAILING_TURNS: u32 = 3;
+const FAILING_TICKS: u32 = 3;
 const FAILING_AFTER: Duration = Duration::from_secs(10);
 
 /// The state of each loop of a daemon. Cheap to clone.
@@ -23,7 +23,7 @@ pub struct Liveness(Arc<Mutex<BTreeMap<&'static str, Loop>>>);
 /// Written by the loop itself, read by `/readyz`.
 #[derive(Debug)]
 struct Loop {
-    turned: Instant,
+    ticked: Instant,
     /// The time of the first of the failed runs in a row, and their number.
     failed: Option<(Instant, u32)>,
     /// The number of items that wait for a retry.
@@ -55,10 +55,10 @@ impl Liveness {
     }
 
     /// Notes that a loop has run, and whether the run failed.
-    pub fn turned(&self, name: &'static str, failed: bool) {
-        let turns = self.turned_at(name, failed, Instant::now());
-        metrics::loop_turned(name);
-        metrics::turns_failed(name, turns);
+    pub fn ticked(&self, name: &'static str, failed: bool) {
+        let ticks = self.ticked_at(name, failed, Instant::now());
+        metrics::loop_ticked(name);
+        metrics::ticks_failed(name, ticks);
         if failed {
             metrics::loop_failed(name);
         }
@@ -71,34 +71,34 @@ impl Liveness {
     }
 
     fn stuck_at(&self, now: Instant) -> Vec<&'static str> {
-        let is_stuck = |it: &Loop| now.saturating_duration_since(it.turned) > STUCK_AFTER;
+        let is_stuck = |it: &Loop| now.saturating_duration_since(it.ticked) > STUCK_AFTER;
         lock(&self.0).iter().filter(|(_, it)| is_stuck(it)).map(|(name, _)| *name).collect()
     }
 
     fn failing_at(&self, now: Instant) -> Vec<(&'static str, Duration)> {
         let failing = |(name, it): (&&'static str, &Loop)| {
-            let (since, turns) = it.failed?;
+            let (since, ticks) = it.failed?;
             let lasts = now.saturating_duration_since(since);
-            (turns >= FAILING_TURNS && lasts >= FAILING_AFTER).then_some((*name, lasts))
+            (ticks >= FAILING_TICKS && lasts >= FAILING_AFTER).then_some((*name, lasts))
         };
         lock(&self.0).iter().filter_map(failing).collect()
     }
 
     fn gets_on_at(&self, name: &'static str, now: Instant) {
-        self.with(name, |it| it.turned = now);
+        self.with(name, |it| it.ticked = now);
     }
 
     /// Returns how many runs have failed in a row.
-    fn turned_at(&self, name: &'static str, failed: bool, now: Instant) -> u32 {
+    fn ticked_at(&self, name: &'static str, failed: bool, now: Instant) -> u32 {
         self.with(name, |it| {
-            it.turned = now;
-            it.failed = failed.then(|| it.failed.map_or((now, 1), |(since, turns)| (since, turns + 1)));
-            it.failed.map_or(0, |(_, turns)| turns)
+            it.ticked = now;
+            it.failed = failed.then(|| it.failed.map_or((now, 1), |(since, ticks)| (since, ticks + 1)));
+            it.failed.map_or(0, |(_, ticks)| ticks)
         })
     }
 
     fn with<T>(&self, name: &'static str, change: impl FnOnce(&mut Loop) -> T) -> T {
-        let fresh = || Loop { turned: Instant::now(), failed: None, in_backoff: 0 };
+        let fresh = || Loop { ticked: Instant::now(), failed: None, in_backoff: 0 };
         change(lock(&self.0).entry(name).or_insert_with(fresh))
     }
 }
@@ -108,29 +108,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_fails_when_turn_after_turn_has_failed_for_a_while() {
+    fn a_loop_fails_when_tick_after_tick_has_failed_for_a_while() {
         let liveness = Liveness::default();
         let start = Instant::now();
-        let turned = |failed, at| {
-            liveness.turned_at("a", failed, at);
+        let ticked = |failed, at| {
+            liveness.ticked_at("a", failed, at);
             liveness.failing_at(at)
         };
 
-        assert_eq!(turned(true, start), []);
-        assert_eq!(turned(true, start + FAILING_AFTER), [], "two turns are few");
-        assert_eq!(turned(true, start + FAILING_AFTER), [("a", FAILING_AFTER)]);
-        assert_eq!(turned(false, start + FAILING_AFTER), []);
+        assert_eq!(ticked(true, start), []);
+        assert_eq!(ticked(true, start + FAILING_AFTER), [], "two ticks are few");
+        assert_eq!(ticked(true, start + FAILING_AFTER), [("a", FAILING_AFTER)]);
+        assert_eq!(ticked(false, start + FAILING_AFTER), []);
         for _ in 0..5 {
-            assert_eq!(turned(true, start + FAILING_AFTER), [], "one that went well begins the count anew");
+            assert_eq!(ticked(true, start + FAILING_AFTER), [], "one that went well begins the count anew");
         }
     }
 
     #[test]
-    fn a_long_turn_that_gets_on_is_not_stuck() {
+    fn a_long_tick_that_gets_on_is_not_stuck() {
         let liveness = Liveness::default();
         let start = Instant::now();
-        liveness.turned_at("a", false, start);
-        liveness.turned_at("b", false, start);
+        liveness.ticked_at("a", false, start);
+        liveness.ticked_at("b", false, start);
         liveness.gets_on_at("a", start + STUCK_AFTER);
 
         assert_eq!(liveness.stuck_at(start + STUCK_AFTER), Vec::<&str>::new());

@@ -123,7 +123,7 @@ pub fn concurrency_limited_to(calls: usize) {
 }
 
 /// A loop of the daemon ran once.
-pub fn loop_turned(name: &'static str) {
+pub fn loop_ticked(name: &'static str) {
     counter!("batchwright_loop_turns_total", "loop" => name).increment(1);
 }
 
@@ -133,8 +133,8 @@ pub fn loop_failed(name: &'static str) {
 }
 
 /// This many runs of a loop have failed in a row.
-pub fn turns_failed(name: &'static str, turns: u32) {
-    gauge!("batchwright_loop_failed_turns", "loop" => name).set(f64::from(turns));
+pub fn ticks_failed(name: &'static str, ticks: u32) {
+    gauge!("batchwright_loop_failed_turns", "loop" => name).set(f64::from(ticks));
 }
 
 /// A loop could not process one of its items.

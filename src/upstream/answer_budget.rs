@@ -1,9 +1,9 @@
 //! One budget of bytes for all answers in flight.
 //!
-//! An answer may always hold a small share. One that is larger takes a single reservation for all of it before it is read
-//! on: taken bit by bit, answers could each hold a part and wait for each other for ever. The reservation belongs to the
-//! answer's body and is given back with the last copy of it, which is when the row's line has been handed to the recorder,
-//! whose room is its own. Nobody who holds a reservation waits for another.
+//! An answer may always hold a small share. One that is larger takes a single reservation for all of it before it is
+//! read on: taken bit by bit, answers could each hold a part and wait for each other for ever. The reservation belongs
+//! to the answer's body and is given back with the last copy of it, which is when the row's line has been handed to the
+//! recorder, whose room is its own. Nobody who holds a reservation waits for another.
 
 use std::sync::Arc;
 

@@ -170,8 +170,8 @@ mod tests {
 
     const KIB: usize = 1 << 10;
 
-    /// A client with little room, of a server that answers with as many bytes as it is told: how they are sent, and with
-    /// which status.
+    /// A client with little room, of a server that answers with as many bytes as it is told: how they are sent, and
+    /// with which status.
     async fn client(budget: AnswerBudget, timeout: Duration) -> ReqwestHttpClient {
         let answer = async |body: Bytes| {
             let text = str::from_utf8(&body).expect("a text");

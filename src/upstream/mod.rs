@@ -1,11 +1,26 @@
-//! Inference servers: sending them requests.
+//! Inference servers: which there are, what is known of each, and how they are called.
+//!
+//! | part | what is in it |
+//! |---|---|
+//! | `registry` | which server a model's calls go to |
+//! | `server` | one server: its client, its limiter, whether it has `/v1/responses` |
+//! | `session` | the client of one row: every call is made with the row's permit |
+//! | `dialect` | the two APIs that a model can be called through for a turn |
+//! | `http` | the client over HTTP, and the one budget of bytes for all answers |
 
 mod answer_budget;
+pub mod dialect;
 mod http;
 pub mod limiter;
+mod registry;
+mod responses_api;
+mod server;
 mod session;
 
 pub use http::{ReqwestHttpClient, UpstreamSettings};
+pub use registry::Registry;
+pub use responses_api::{BELIEVED_FOR, ResponsesApi};
+pub use server::Server;
 pub use session::{PermitObserver, Session};
 
 use bytes::Bytes;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::limiter::{Limiter, Permit, Priority};
-use super::{Call, HttpClient, UpstreamError};
+use super::limiter::{Permit, Priority};
+use super::{Call, HttpClient, Server, UpstreamError};
 use crate::domain::outcome::HttpResponse;
 
 /// Is told whenever a row gives up its permit and has one again.
@@ -16,28 +16,27 @@ pub trait PermitObserver: Send + Sync {
     fn released(&self);
 }
 
-/// A client that makes one call at a time, with the permit of one row. Clones share the permit.
+/// A client that makes one call of a server at a time, with the permit of one row. Clones share the permit.
 ///
 /// The permit stays with the row from call to call. [`HttpClient::release_permit`] gives it to another row while this
 /// one waits for something else, and its next call takes one back, before rows that begin.
 #[derive(Clone)]
-pub struct Session<H> {
-    calls: Arc<Calls<H>>,
+pub struct Session {
+    calls: Arc<Calls>,
 }
 
-struct Calls<H> {
-    client: H,
-    limiter: Limiter,
+struct Calls {
+    server: Arc<Server>,
     observer: Option<Arc<dyn PermitObserver>>,
     /// Locked while a call is under way.
     permit: Mutex<Option<Permit>>,
 }
 
-impl<H: HttpClient> Session<H> {
-    /// A session of `client` with a permit of `limiter`.
+impl Session {
+    /// A session of `server` with a permit of its limiter.
     #[must_use]
-    pub fn new(client: H, limiter: Limiter, permit: Permit, observer: Option<Arc<dyn PermitObserver>>) -> Self {
-        Self { calls: Arc::new(Calls { client, limiter, observer, permit: Mutex::new(Some(permit)) }) }
+    pub fn new(server: Arc<Server>, permit: Permit, observer: Option<Arc<dyn PermitObserver>>) -> Self {
+        Self { calls: Arc::new(Calls { server, observer, permit: Mutex::new(Some(permit)) }) }
     }
 
     /// Takes the permit out at the end of the row, if it has one and no call is under way with it.
@@ -47,20 +46,20 @@ impl<H: HttpClient> Session<H> {
     }
 }
 
-impl<H: HttpClient> Calls<H> {
+impl Calls {
     async fn acquire(&self, permit: &mut Option<Permit>) {
         if permit.is_none() {
-            *permit = Some(self.limiter.acquire(Priority::Continuing).await);
+            *permit = Some(self.server.limiter().acquire(Priority::Continuing).await);
             self.observer.iter().for_each(|observer| observer.acquired());
         }
     }
 }
 
-impl<H: HttpClient> HttpClient for Session<H> {
+impl HttpClient for Session {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
         let mut permit = self.calls.permit.lock().await;
         self.calls.acquire(&mut permit).await;
-        self.calls.client.post(call).await
+        self.calls.server.post(call).await
     }
 
     async fn acquire_permit(&self) {
@@ -84,7 +83,10 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::config::Dialect;
     use crate::domain::endpoint::Endpoint;
+    use crate::domain::time::Clock;
+    use crate::upstream::limiter::Limiter;
 
     /// Answers a call only when it is polled a second time.
     #[derive(Debug, Clone, Default)]
@@ -103,15 +105,19 @@ mod tests {
         Call { endpoint: Endpoint::Responses, key: String::new(), body: Bytes::new() }
     }
 
-    fn session(client: &Slow, limiter: &Limiter) -> Session<Slow> {
+    /// A session of a server with so many permits, and the server's limiter.
+    fn session(client: &Slow, permits: usize) -> (Session, Limiter) {
+        let server = Arc::new(Server::embedded(client.clone(), Dialect::Native, Clock::System));
+        let limiter = server.limiter().clone();
+        limiter.set_limit(permits);
         let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
-        Session::new(client.clone(), limiter.clone(), permit, None)
+        (Session::new(server, permit, None), limiter)
     }
 
     #[tokio::test]
     async fn a_row_makes_one_call_at_a_time_however_many_it_asks_for() {
-        let (client, limiter) = (Slow::default(), Limiter::new(2));
-        let session = session(&client, &limiter);
+        let client = Slow::default();
+        let (session, limiter) = session(&client, 2);
         let mut calls = [Box::pin(session.post(call())), Box::pin(session.post(call()))];
 
         for call in &mut calls {
@@ -125,8 +131,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_permit_is_released_between_calls_only_and_taken_back_for_the_next() {
-        let (client, limiter) = (Slow::default(), Limiter::new(1));
-        let session = session(&client, &limiter);
+        let client = Slow::default();
+        let (session, limiter) = session(&client, 1);
         let mut under_way = Box::pin(session.post(call()));
         assert!(under_way.as_mut().now_or_never().is_none());
         session.release_permit();

@@ -1,5 +1,11 @@
 //! What waits for what: models and batches share the calls, and no model waits for another that hangs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use serde_json::json;
+use tokio::sync::Barrier;
+
 use crate::common::builders::{file, line, rows};
 use crate::common::eventually::until;
 use crate::common::fake_upstream::Reply;
@@ -70,4 +76,55 @@ async fn a_model_that_answers_has_every_call() {
     app.upstream.release();
     app.wait_for(&batch, "completed").await;
     assert_eq!(app.upstream.peak(), CALLS);
+}
+
+#[tokio::test]
+async fn a_model_that_never_answers_leaves_all_but_one_of_eight_calls_to_one_that_does() {
+    for hangs_first in [true, false] {
+        let app = app_with(CALLS).await;
+        let (is_first, group) = (AtomicBool::new(true), Arc::new(Barrier::new(CALLS - 1)));
+        app.upstream.reply(move |call| {
+            if call.text().contains("hangs") {
+                Reply::ok().held()
+            } else if is_first.swap(false, SeqCst) {
+                Reply::ok()
+            } else {
+                Reply::ok().with_others(&group)
+            }
+        });
+        let submit_hanging = async || {
+            app.submit(rows_of("hangs", 100)).await;
+            until("a call to hang", || app.upstream.calls().iter().any(|call| call.text().contains("hangs"))).await;
+        };
+        if hangs_first {
+            submit_hanging().await;
+            until("the model to have as many calls as it may", || app.upstream.running() == CALLS - 1).await;
+        }
+
+        let quick = app.submit(rows_of("quick", 1 + 20 * (CALLS - 1))).await;
+        if !hangs_first {
+            submit_hanging().await;
+        }
+
+        // Every answer but the first waits until seven of the eight calls are its model's.
+        let batch = app.wait_for(&quick, "completed").await;
+        assert_eq!(batch["request_counts"]["failed"], 0);
+        app.upstream.release();
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_recalled_for_another_model_is_made_again_and_answered_once() {
+    let app = app_with(CALLS).await;
+    app.upstream.reply(|call| if call.text().contains("slow") { Reply::ok().held() } else { Reply::ok() });
+    let slow = app.submit(rows_of("slow", 20)).await;
+    until("the model to have as many calls as it may", || app.upstream.running() == CALLS - 1).await;
+
+    let quick = app.run(rows_of("quick", 500)).await;
+
+    assert_eq!(quick.output.len(), 500);
+    assert!(app.upstream.aborted() > 0, "calls were recalled");
+    app.upstream.release();
+    let batch = app.wait_for(&slow, "completed").await;
+    assert_eq!(batch["request_counts"], json!({ "total": 20, "completed": 20, "failed": 0 }));
 }

@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
 use tokio::net::TcpSocket;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -51,12 +51,13 @@ pub struct Reply {
     headers: Vec<(&'static str, String)>,
     body: Bytes,
     is_held: bool,
+    group: Option<Arc<Barrier>>,
     delay: Duration,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), is_held: false, delay: Duration::ZERO }
+        Self { status, headers: Vec::new(), body: body.into(), is_held: false, group: None, delay: Duration::ZERO }
     }
 
     /// A complete chat answer that used 3 tokens and gave 2.
@@ -83,6 +84,12 @@ impl Reply {
     /// Given only once [`FakeUpstream::release`] is called.
     pub fn held(mut self) -> Self {
         self.is_held = true;
+        self
+    }
+
+    /// Given only once as many requests wait for it as make up the group.
+    pub fn with_others(mut self, group: &Arc<Barrier>) -> Self {
+        self.group = Some(group.clone());
         self
     }
 
@@ -188,6 +195,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     lock(&shared.calls).push(call);
     if reply.is_held {
         let _ = shared.is_released.subscribe().wait_for(|is_released| *is_released).await;
+    }
+    if let Some(group) = reply.group {
+        group.wait().await;
     }
     tokio::time::sleep(reply.delay).await;
     running.is_answered = true;

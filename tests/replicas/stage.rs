@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::config::ServeConfig;
+use batchwright::config::{Dialect, ServeConfig};
 use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
 use batchwright::domain::ids::{BatchId, DaemonId};
@@ -13,7 +13,7 @@ use batchwright::processor::{DefaultRequestProcessor, StepLog};
 use batchwright::storage::blobs::Blobs;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
-use batchwright::upstream::{ReqwestHttpClient, UpstreamSettings};
+use batchwright::upstream::{Registry, ReqwestHttpClient, Server, UpstreamSettings};
 use batchwright::verify::VerifyReport;
 use batchwright::wakeup::Wakeup;
 use serde_json::Value;
@@ -129,10 +129,11 @@ impl Stage {
             max_idle: 16,
         };
         let config = ServeConfig::default();
+        let client = ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain");
         Daemon {
             storage: Arc::new(self.storage().await),
             blobs: self.blobs(),
-            http: ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain"),
+            registry: Registry::of(Server::over_http(client, Dialect::Auto, clock.clone())),
             processor: Arc::new(DefaultRequestProcessor::new(clock.clone())),
             steps: StepLog::default(),
             should_retry: config.worker.should_retry(),

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::eventually::until;
+use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
 use crate::common::process::Process;
 use crate::stage::{Stage, submit, types};
 
@@ -45,6 +46,66 @@ async fn an_upstream_that_has_only_chat_completions_is_found_out_once() {
     assert_eq!((&response["instructions"], &response["object"]), (&json!("Be kind."), &json!("response")));
     let upstream = stage.upstream().await;
     assert_eq!((&upstream["requests"], &upstream["failures"]), (&json!(21), &json!(1)), "{upstream}");
+}
+
+/// An upstream whose model calls `add` once. It knows no item but its own, and has `/v1/responses` as long as it is told so.
+fn replaceable(call: &Call, has_responses: bool) -> Reply {
+    let (text, is_native) = (call.text(), call.path == "/v1/responses");
+    let has_output = text.contains("function_call_output") || text.contains(r#""role":"tool""#);
+    if is_native && !has_responses {
+        return Reply::new(404, r#"{"detail":"Not Found"}"#);
+    }
+    if is_native && text.contains(r#""id":"fc_"#) && !text.contains(r#""id":"fc_upstream""#) {
+        return Reply::new(404, r#"{"error":{"message":"Item with id 'fc_x' not found."}}"#);
+    }
+    let arguments = r#"{\"a\":1,\"b\":2}"#;
+    let said =
+        r#"{"type":"message","id":"msg_upstream","role":"assistant","content":[{"type":"output_text","text":"3"}]}"#;
+    let called = format!(
+        r#"{{"type":"function_call","id":"fc_upstream","call_id":"c1","name":"add","arguments":"{arguments}"}}"#
+    );
+    let function = format!(r#"{{"id":"c1","type":"function","function":{{"name":"add","arguments":"{arguments}"}}}}"#);
+    Reply::new(
+        200,
+        match (is_native, has_output) {
+            (true, false) => format!(r#"{{"status":"completed","output":[{called}]}}"#),
+            (true, true) => format!(r#"{{"status":"completed","output":[{said}]}}"#),
+            (false, false) => format!(r#"{{"choices":[{{"message":{{"tool_calls":[{function}]}}}}]}}"#),
+            (false, true) => r#"{"choices":[{"message":{"content":"3"}}]}"#.to_owned(),
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_row_that_was_begun_in_one_dialect_goes_on_in_the_other_when_the_upstream_was_replaced() {
+    for was_native in [false, true] {
+        let upstream = FakeUpstream::start();
+        upstream.reply(move |call| replaceable(call, was_native));
+        let stage = Stage::at(&upstream, &[]).await;
+        let mut command = stage.command();
+        // The model and the tool have answered, and the model is to be asked again.
+        command.env("FAILPOINTS", "step.kept=1*off->1*return(crash)");
+        let mut server = Process::start(command).await;
+        let tools = json!([{ "type": "function", "name": "add" }]);
+        let row = json!({ "model": "m", "input": "How much is 1 and 2?", "tools": tools });
+        let id = submit(&server.client(), &[("row", row)], json!({})).await;
+        until("the server to die", || !server.is_running()).await;
+        let begun_through = upstream.calls().last().expect("a call").path.clone();
+
+        upstream.reply(move |call| replaceable(call, !was_native));
+        let server = stage.serve().await;
+        let client = server.client();
+        let batch = client.wait_for(&id, "completed").await;
+
+        let results = client.results(&batch).await;
+        assert!(results.errors.is_empty(), "{:?}", results.errors);
+        let response = &results.output[0]["response"]["body"];
+        assert_eq!(types(response), ["function_call", "function_call_output", "message"]);
+        let ended_through = upstream.calls().last().expect("a call").path.clone();
+        let expected = ["/v1/chat/completions", "/v1/responses"];
+        let [begun, ended] = if was_native { [expected[1], expected[0]] } else { expected };
+        assert_eq!([begun_through.as_str(), ended_through.as_str()], [begun, ended]);
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchwright::domain::ids::{DaemonId, LeaseId};
-use batchwright::domain::lease::{DaemonRank, FencedLease, Lease};
+use batchwright::domain::lease::{DaemonRank, Lease, LeaseHold};
 use batchwright::storage::{LeaseStore as _, Ledger as _, Recorded, Result};
 
 use crate::given::{TestStorage, after, flush};
@@ -46,7 +46,7 @@ async fn dead_lease(storage: &TestStorage, rows: u32) -> Result<Lease> {
 
 /// The same lease, with its next holder.
 async fn taken_over(storage: &TestStorage, lease: &Lease, daemon: DaemonId) -> Result<Lease> {
-    let lapsed = lease.fenced();
+    let lapsed = lease.hold();
     Ok(storage.take_over(lapsed, daemon).await?.expect("nobody else takes it"))
 }
 
@@ -128,7 +128,7 @@ async fn the_leases_of_a_daemon_that_left_can_be_taken_over_at_once(storage: Tes
 
     let next = storage.living_daemon().await?;
     assert_eq!(before, []);
-    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: lease.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [LeaseHold { id: lease.id, token: 1 }]);
     assert_eq!(taken_over(&storage, &lease, next).await?.token, 2);
     assert_eq!(storage.beat(leaving, LONG).await?.leases, []);
     Ok(())
@@ -169,7 +169,7 @@ async fn a_lease_that_was_given_back_counts_no_death(storage: TestStorage) -> Re
     let lease = dead_lease(&storage, 3).await?;
     let lease = after_deaths(&storage, &lease, 2).await?;
 
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
     let lease = taken_over(&storage, &lease, DaemonId::new()).await?;
 
     assert_eq!(lease.deaths, 2);
@@ -202,7 +202,7 @@ async fn what_is_recorded_sets_the_deaths_back(storage: TestStorage) -> Result<(
 async fn a_row_that_was_recorded_in_quarantine_leaves_the_lease_there(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
     let lease = after_deaths(&storage, &lease, 3).await?;
-    storage.try_in_quarantine(lease.fenced()).await?;
+    storage.try_in_quarantine(lease.hold()).await?;
 
     record_row(&storage, &lease, 0).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
@@ -217,10 +217,10 @@ async fn a_row_that_was_recorded_in_quarantine_leaves_the_lease_there(storage: T
 async fn each_try_in_quarantine_is_counted_whoever_makes_it(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
 
-    let first = storage.try_in_quarantine(lease.fenced()).await?;
-    let second = storage.try_in_quarantine(lease.fenced()).await?;
+    let first = storage.try_in_quarantine(lease.hold()).await?;
+    let second = storage.try_in_quarantine(lease.hold()).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
-    let third = storage.try_in_quarantine(next.fenced()).await?;
+    let third = storage.try_in_quarantine(next.hold()).await?;
 
     assert_eq!([first, second, third], [Some(1), Some(2), Some(3)]);
     Ok(())
@@ -229,23 +229,23 @@ async fn each_try_in_quarantine_is_counted_whoever_makes_it(storage: TestStorage
 async fn what_is_recorded_sets_the_trials_back(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
     for _ in 0..2 {
-        storage.try_in_quarantine(lease.fenced()).await?;
+        storage.try_in_quarantine(lease.hold()).await?;
     }
 
     record_row(&storage, &lease, 0).await?;
 
-    assert_eq!(storage.try_in_quarantine(lease.fenced()).await?, Some(1));
+    assert_eq!(storage.try_in_quarantine(lease.hold()).await?, Some(1));
     Ok(())
 }
 
 async fn a_holder_that_gives_back_has_not_died_of_the_row_it_tried(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
-    storage.try_in_quarantine(lease.fenced()).await?;
+    storage.try_in_quarantine(lease.hold()).await?;
 
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
 
-    assert_eq!(storage.try_in_quarantine(next.fenced()).await?, Some(1));
+    assert_eq!(storage.try_in_quarantine(next.hold()).await?, Some(1));
     Ok(())
 }
 
@@ -253,13 +253,13 @@ async fn a_lease_that_is_lost_is_not_tried(storage: TestStorage) -> Result<()> {
     let old = dead_lease(&storage, 1).await?;
     let new = after_deaths(&storage, &old, 1).await?;
 
-    let by_the_old_holder = storage.try_in_quarantine(old.fenced()).await?;
-    let by_the_new = storage.try_in_quarantine(new.fenced()).await?;
+    let by_the_old_holder = storage.try_in_quarantine(old.hold()).await?;
+    let by_the_new = storage.try_in_quarantine(new.hold()).await?;
     record_row(&storage, &new, 0).await?;
-    let when_it_is_done = storage.try_in_quarantine(new.fenced()).await?;
+    let when_it_is_done = storage.try_in_quarantine(new.hold()).await?;
 
     // The old holder's trial was not counted.
     assert_eq!((by_the_old_holder, by_the_new, when_it_is_done), (None, Some(1), None));
-    assert_eq!(storage.try_in_quarantine(FencedLease { id: LeaseId::new(), token: 1 }).await?, None);
+    assert_eq!(storage.try_in_quarantine(LeaseHold { id: LeaseId::new(), token: 1 }).await?, None);
     Ok(())
 }

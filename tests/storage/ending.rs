@@ -83,7 +83,7 @@ async fn a_fence_does_not_wait_for_leases_that_were_given_back(storage: TestStor
     let lease = storage.claimed(batch.id, 1, daemon).await?;
     called_off(&storage, batch.id).await?;
 
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
 
     assert!(storage.fence(batch.id).await?.is_some());
     Ok(())
@@ -126,7 +126,7 @@ async fn nothing_is_recorded_behind_a_fence(storage: TestStorage) -> Result<()> 
 
     let recorded = storage.record(&flush(&[(&lease, 0..4, 0..0)]), after(4)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![lease.fenced()]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![lease.hold()]));
     assert_eq!(storage.now(batch.id).await?, batch);
     assert!(storage.recorded_rows(batch.id).await?.is_empty());
     Ok(())

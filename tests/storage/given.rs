@@ -9,7 +9,7 @@ use batchwright::domain::batch::{Batch, BatchStatus, NewBatch, Window};
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::{File, FilePart, Purpose};
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId};
-use batchwright::domain::lease::{FencedLease, Lease, OpenLane};
+use batchwright::domain::lease::{Lease, LeaseHold, OpenLane};
 use batchwright::domain::owner::Owner;
 use batchwright::domain::page::{Order, PageRequest};
 use batchwright::domain::report::{NewLane, Report};
@@ -214,12 +214,12 @@ impl TestStorage {
     }
 
     /// The leases that a daemon which holds none could take over.
-    pub async fn lapsed(&self, limit: u32) -> Result<Vec<FencedLease>> {
+    pub async fn lapsed(&self, limit: u32) -> Result<Vec<LeaseHold>> {
         self.lapsed_for(DaemonId::new(), limit).await
     }
 
     /// The leases that this daemon could take over.
-    pub async fn lapsed_for(&self, daemon: DaemonId, limit: u32) -> Result<Vec<FencedLease>> {
+    pub async fn lapsed_for(&self, daemon: DaemonId, limit: u32) -> Result<Vec<LeaseHold>> {
         let lapsed = self.lapsed_leases(daemon, limit, limit).await?;
         Ok(lapsed.into_iter().map(|lapsed| lapsed.lease).collect())
     }
@@ -286,7 +286,7 @@ pub fn flush(ran: &[(&Lease, Range<u32>, Range<u32>)]) -> Flush {
         for row in failed.clone() {
             add_row(&mut batch.error, row, ERROR_LINE);
         }
-        batch.leases.insert(lease.fenced(), completed.clone().chain(failed.clone()).collect());
+        batch.leases.insert(lease.hold(), completed.clone().chain(failed.clone()).collect());
     }
     flush
 }

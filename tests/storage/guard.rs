@@ -36,7 +36,7 @@ fn lines(lease: &Lease, completed: Range<u32>, failed: Range<u32>, ran: Range<u3
     let mut batch = BatchFlush::default();
     completed.for_each(|row| add_row(&mut batch.output, row, OUTPUT_LINE));
     failed.for_each(|row| add_row(&mut batch.error, row, ERROR_LINE));
-    batch.leases.insert(lease.fenced(), ran.collect());
+    batch.leases.insert(lease.hold(), ran.collect());
     Flush { batches: [(lease.batch_id, batch)].into() }
 }
 
@@ -86,7 +86,7 @@ async fn what_contradicts_the_ledger_is_refused_whole(storage: TestStorage) -> R
 
         let recorded = storage.record(&made(&lease), after(2)).await?;
 
-        let violation = Violation { batch: batch.id, leases: vec![lease.fenced()], what };
+        let violation = Violation { batch: batch.id, leases: vec![lease.hold()], what };
         assert_eq!(recorded, Recorded::Violations(vec![violation]), "{name}");
         assert_eq!(state(&storage, &batch).await?, before, "{name}");
         assert_eq!(storage.record(&flush(&[(&lease, 4..8, 0..0)]), after(3)).await?, Recorded::Applied, "{name}");
@@ -116,13 +116,13 @@ async fn rows_of_an_earlier_run_of_a_lease_are_lost_and_no_contradiction(storage
     let daemon = storage.living_daemon().await?;
     let batch = storage.running(&[4]).await?;
     let first = storage.claimed(batch.id, 4, daemon).await?;
-    storage.give_back(first.fenced()).await?;
-    let second = storage.take_over(first.fenced(), daemon).await?.expect("nobody else takes it");
+    storage.give_back(first.hold()).await?;
+    let second = storage.take_over(first.hold(), daemon).await?.expect("nobody else takes it");
 
     let both_runs = storage.record(&flush(&[(&first, 0..4, 0..0), (&second, 0..4, 0..0)]), after(2)).await?;
     let the_second = storage.record(&flush(&[(&second, 0..4, 0..0)]), after(2)).await?;
 
-    assert_eq!((both_runs, the_second), (Recorded::LostLeases(vec![first.fenced()]), Recorded::Applied));
+    assert_eq!((both_runs, the_second), (Recorded::LostLeases(vec![first.hold()]), Recorded::Applied));
     assert_eq!(storage.now(batch.id).await?.counts, Counts { total: 4, completed: 4, failed: 0 });
     Ok(())
 }
@@ -136,7 +136,7 @@ async fn counters_that_differ_are_counted_again(storage: TestStorage) -> Result<
     storage.recount(batch.id, after(2)).await?;
 
     let what = Contradiction::CountersPassTotal;
-    let violation = Violation { batch: batch.id, leases: vec![lease.fenced()], what };
+    let violation = Violation { batch: batch.id, leases: vec![lease.hold()], what };
     assert_eq!(refused, Recorded::Violations(vec![violation]));
     assert_eq!(storage.now(batch.id).await?.counts, Counts { total: 10, completed: 2, failed: 2 });
     assert_eq!(storage.record(&rest, after(3)).await?, Recorded::Applied);
@@ -160,7 +160,7 @@ async fn a_batch_ends_by_its_ledger_whatever_its_counters_say(storage: TestStora
     execute(&storage, "UPDATE batches SET completed = 8").await.expect("the counters are within the total");
     storage.expire_batches(batch.expires_at, 10).await?;
     let full = storage.now(batch.id).await?;
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
 
     let counts = storage.fence(batch.id).await?.expect("nobody holds a lease");
     let finished = storage.finish(&ending(&full, 5..10), after(3)).await?;

@@ -6,7 +6,7 @@ use batchwright::domain::batch::NewBatch;
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{BatchId, DaemonId, FileId, LeaseId};
-use batchwright::domain::lease::{FencedLease, Lease};
+use batchwright::domain::lease::{Lease, LeaseHold};
 use batchwright::domain::report::NewLane;
 use batchwright::storage::{
     BatchStore as _, FileStore as _, HeldLease, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
@@ -50,14 +50,14 @@ on_both_databases!(
 );
 
 /// The state of leases as the one lapsed lease it must be.
-async fn only_lapsed(storage: &TestStorage) -> Result<FencedLease> {
+async fn only_lapsed(storage: &TestStorage) -> Result<LeaseHold> {
     let lapsed = storage.lapsed(10).await?;
     assert_eq!(lapsed.len(), 1);
     Ok(lapsed[0])
 }
 
 fn held(lease: &Lease, runs: bool) -> HeldLease {
-    HeldLease { lease: lease.fenced(), runs }
+    HeldLease { lease: lease.hold(), runs }
 }
 
 /// Sorts leases by their rows and checks that these are `0..rows`, each once.
@@ -227,7 +227,7 @@ async fn the_lease_of_a_dead_daemon_has_lapsed(storage: TestStorage) -> Result<(
 
     storage.let_die(daemon).await?;
 
-    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: lease.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [LeaseHold { id: lease.id, token: 1 }]);
     Ok(())
 }
 
@@ -236,7 +236,7 @@ async fn the_lease_of_a_daemon_that_never_beat_has_lapsed(storage: TestStorage) 
 
     let lease = storage.claimed(batch.id, 2, DaemonId::new()).await?;
 
-    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: lease.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [LeaseHold { id: lease.id, token: 1 }]);
     Ok(())
 }
 
@@ -246,9 +246,9 @@ async fn a_lease_that_was_given_back_has_lapsed(storage: TestStorage) -> Result<
     let given_back = storage.claimed(batch.id, 2, daemon).await?;
     let kept = storage.claimed(batch.id, 2, daemon).await?;
 
-    storage.give_back(given_back.fenced()).await?;
+    storage.give_back(given_back.hold()).await?;
 
-    assert_eq!(storage.lapsed(10).await?, [FencedLease { id: given_back.id, token: 1 }]);
+    assert_eq!(storage.lapsed(10).await?, [LeaseHold { id: given_back.id, token: 1 }]);
     assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&kept, true)]);
     Ok(())
 }
@@ -260,7 +260,7 @@ async fn a_lease_given_back_with_an_old_token_stays(storage: TestStorage) -> Res
     let lapsed = only_lapsed(&storage).await?;
     let taken = storage.take_over(lapsed, daemon).await?.expect("nobody else takes it");
 
-    storage.give_back(old.fenced()).await?;
+    storage.give_back(old.hold()).await?;
 
     assert_eq!(storage.lapsed(10).await?, []);
     assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&taken, true)]);
@@ -305,27 +305,27 @@ async fn a_daemon_takes_nothing_over_from_itself(storage: TestStorage) -> Result
     let lease = storage.claimed(batch.id, 2, daemon).await?;
     storage.let_die(daemon).await?;
 
-    let by_itself = (storage.lapsed_for(daemon, 10).await?, storage.take_over(lease.fenced(), daemon).await?);
+    let by_itself = (storage.lapsed_for(daemon, 10).await?, storage.take_over(lease.hold(), daemon).await?);
 
     assert_eq!(by_itself, (vec![], None));
-    assert_eq!(storage.lapsed(10).await?, [lease.fenced()], "it has lapsed for others");
-    storage.give_back(lease.fenced()).await?;
-    assert_eq!(storage.lapsed_for(daemon, 10).await?, [lease.fenced()], "given back it is anybody's");
+    assert_eq!(storage.lapsed(10).await?, [lease.hold()], "it has lapsed for others");
+    storage.give_back(lease.hold()).await?;
+    assert_eq!(storage.lapsed_for(daemon, 10).await?, [lease.hold()], "given back it is anybody's");
     Ok(())
 }
 
 async fn a_lease_that_owes_other_rows_than_it_counts_is_corrected_by_its_holder(storage: TestStorage) -> Result<()> {
     let batch = storage.running(&[4]).await?;
     let lease = storage.claimed(batch.id, 4, DaemonId::new()).await?;
-    let old = FencedLease { token: lease.token - 1, ..lease.fenced() };
+    let old = LeaseHold { token: lease.token - 1, ..lease.hold() };
 
     storage.correct_owed(old, 0).await?;
     let by_an_old_holder = only_lapsed(&storage).await?;
-    storage.correct_owed(lease.fenced(), 1).await?;
-    let taken = storage.take_over(lease.fenced(), DaemonId::new()).await?.expect("nobody else takes it");
-    storage.correct_owed(taken.fenced(), 0).await?;
+    storage.correct_owed(lease.hold(), 1).await?;
+    let taken = storage.take_over(lease.hold(), DaemonId::new()).await?.expect("nobody else takes it");
+    storage.correct_owed(taken.hold(), 0).await?;
 
-    assert_eq!((by_an_old_holder, taken.owed), (lease.fenced(), 1));
+    assert_eq!((by_an_old_holder, taken.owed), (lease.hold(), 1));
     assert_eq!(storage.lapsed(10).await?, [], "what owes nothing is gone");
     Ok(())
 }
@@ -373,8 +373,8 @@ async fn a_lease_is_taken_over_from_the_token_it_lapsed_with_only(storage: TestS
 
     assert_eq!(storage.take_over(first, DaemonId::new()).await?, None);
 
-    assert_eq!(only_lapsed(&storage).await?, FencedLease { token: 2, ..first });
-    assert_eq!(storage.take_over(FencedLease { id: LeaseId::new(), token: 1 }, DaemonId::new()).await?, None);
+    assert_eq!(only_lapsed(&storage).await?, LeaseHold { token: 2, ..first });
+    assert_eq!(storage.take_over(LeaseHold { id: LeaseId::new(), token: 1 }, DaemonId::new()).await?, None);
     Ok(())
 }
 
@@ -383,7 +383,7 @@ async fn a_lease_of_a_living_daemon_is_not_taken_over(storage: TestStorage) -> R
     let batch = storage.running(&[2]).await?;
     let lease = storage.claimed(batch.id, 2, daemon).await?;
 
-    let taken = storage.take_over(lease.fenced(), DaemonId::new()).await?;
+    let taken = storage.take_over(lease.hold(), DaemonId::new()).await?;
 
     assert_eq!(taken, None);
     assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&lease, true)]);
@@ -507,7 +507,7 @@ mod opening {
                 .iter()
                 .map(|lapsed| lapsed.lease)
                 .collect::<Vec<_>>(),
-            [FencedLease { id: lease.id, token: 1 }]
+            [LeaseHold { id: lease.id, token: 1 }]
         );
         Ok(())
     }

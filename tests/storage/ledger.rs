@@ -187,7 +187,7 @@ async fn a_lease_that_was_taken_over_records_nothing(storage: TestStorage) -> Re
 
     let recorded = storage.record(&flush(&[(&lease, 0..2, 2..3)]), after(5)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![lease.fenced()]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![lease.hold()]));
     assert_eq!(state(&storage, batch.id).await?, before);
     assert_eq!(storage.parts_of(batch.output_file_id).await?, []);
     assert_eq!(storage.parts_of(batch.error_file_id).await?, []);
@@ -200,21 +200,21 @@ async fn a_lease_that_never_was_records_nothing(storage: TestStorage) -> Result<
 
     let recorded = storage.record(&flush(&[(&made_up, 0..5, 0..0)]), after(5)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![made_up.fenced()]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![made_up.hold()]));
     assert_eq!(state(&storage, batch.id).await?, (batch, rows([])));
     Ok(())
 }
 
 async fn a_lease_that_was_given_back_records_until_it_is_taken_over(storage: TestStorage) -> Result<()> {
     let (_, lease) = leased(&storage, 5, 5).await?;
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
 
     let given_back = storage.record(&flush(&[(&lease, 0..1, 0..0)]), after(5)).await?;
     taken_over(&storage, &lease).await?;
     let lost = storage.record(&flush(&[(&lease, 1..2, 0..0)]), after(5)).await?;
 
     assert_eq!(given_back, Recorded::Applied);
-    assert_eq!(lost, Recorded::LostLeases(vec![lease.fenced()]));
+    assert_eq!(lost, Recorded::LostLeases(vec![lease.hold()]));
     Ok(())
 }
 
@@ -227,7 +227,7 @@ async fn a_flush_with_one_lost_lease_is_refused_whole(storage: TestStorage) -> R
     // The kept lease would end with this flush, and the batch be through.
     let recorded = storage.record(&flush(&[(&kept, 0..3, 0..0), (&lost, 3..6, 0..0)]), after(5)).await?;
 
-    assert_eq!(recorded, Recorded::LostLeases(vec![lost.fenced()]));
+    assert_eq!(recorded, Recorded::LostLeases(vec![lost.hold()]));
     assert_eq!(state(&storage, batch.id).await?, before);
     assert_eq!(storage.lapsed(10).await?.iter().map(|lapsed| lapsed.id).collect::<Vec<_>>(), [kept.id]);
     Ok(())
@@ -243,7 +243,7 @@ async fn a_flush_with_one_lost_lease_leaves_its_other_batches_alone(storage: Tes
     for (good, lost) in [(&taken[0], &other_lease), (&taken[1], &one_lease)] {
         let recorded = storage.record(&flush(&[(good, 0..3, 0..0), (lost, 0..3, 0..0)]), after(5)).await?;
 
-        assert_eq!(recorded, Recorded::LostLeases(vec![lost.fenced()]));
+        assert_eq!(recorded, Recorded::LostLeases(vec![lost.hold()]));
         assert_eq!((state(&storage, one.id).await?, state(&storage, other.id).await?), before);
         assert_eq!(storage.parts_of(one.output_file_id).await?, []);
         assert_eq!(storage.parts_of(other.output_file_id).await?, []);
@@ -256,7 +256,7 @@ async fn a_refused_flush_is_recorded_without_the_lost_rows(storage: TestStorage)
     let lost = storage.claimed(batch.id, 3, DaemonId::new()).await?;
     taken_over(&storage, &lost).await?;
     let refused = storage.record(&flush(&[(&kept, 0..3, 0..0), (&lost, 3..6, 0..0)]), after(5)).await?;
-    assert_eq!(refused, Recorded::LostLeases(vec![lost.fenced()]));
+    assert_eq!(refused, Recorded::LostLeases(vec![lost.hold()]));
 
     assert_recorded(&storage, &flush(&[(&kept, 0..3, 0..0)])).await?;
 

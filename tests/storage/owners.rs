@@ -114,7 +114,7 @@ async fn nothing_of_another_owner_is_changed(storage: TestStorage) -> Result<()>
     assert_eq!(storage.batch(&OWNER, given.batch.id).await?.as_ref(), Some(&given.batch));
     assert_eq!(storage.file(&OWNER, given.file.id, after(3)).await?, Some(given.file));
     assert_eq!(storage.recorded_rows(given.batch.id).await?.len(), 1);
-    storage.give_back(given.lease.fenced()).await
+    storage.give_back(given.lease.hold()).await
 }
 
 async fn lists_have_what_their_owner_has(storage: TestStorage) -> Result<()> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use batchwright::domain::batch::{BatchStatus, NewBatch};
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
-use batchwright::domain::lease::{DaemonPulse, FencedLease};
+use batchwright::domain::lease::{DaemonPulse, LeaseHold};
 use batchwright::domain::page::Order;
 use batchwright::storage::{
     BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, StepStore as _, Upkeep as _,
@@ -358,7 +358,7 @@ async fn a_daemon_that_leaves_is_found_by_index(storage: TestStorage) -> Result<
 }
 
 async fn a_try_in_quarantine_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.try_in_quarantine(FencedLease { id: LeaseId::new(), token: 1 })).await?;
+    let statements = sent(storage.try_in_quarantine(LeaseHold { id: LeaseId::new(), token: 1 })).await?;
 
     assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
     Ok(())

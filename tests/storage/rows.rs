@@ -117,7 +117,7 @@ async fn a_row_is_held_by_the_living_daemon_that_has_its_lease(storage: TestStor
 
     assert_eq!(held().await?, [1, 2], "the first is a dead daemon's, the last is not claimed");
     assert!(!storage.is_held(&OWNER, BatchId::new(), 1).await?);
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
     assert_eq!(held().await?, [0; 0]);
     Ok(())
 }

@@ -52,7 +52,7 @@ fn tool(seq: u32, path: &str, output: Option<&str>) -> Step {
 }
 
 pub fn write(lease: &Lease, row: u32, step: Step) -> StepWrite {
-    StepWrite { row: RequestId { batch: lease.batch_id, row }, lease: lease.fenced(), step }
+    StepWrite { row: RequestId { batch: lease.batch_id, row }, lease: lease.hold(), step }
 }
 
 /// A lease on three rows of a batch in progress, of a daemon that is not known to live: the steps do not ask.
@@ -152,10 +152,10 @@ async fn nothing_is_kept_in_the_name_of_a_lease_that_is_lost(storage: TestStorag
     let lapsed = storage.lapsed(10).await?[0];
     let taken = storage.take_over(lapsed, DaemonId::new()).await?.expect("nobody else takes it");
 
-    assert!(storage.record_steps(&[write(&lost, 0, turn(0, "0"))]).await?.contains(&lost.fenced()));
+    assert!(storage.record_steps(&[write(&lost, 0, turn(0, "0"))]).await?.contains(&lost.hold()));
     assert_eq!(kept(&storage, batch.id, 0).await?, shown(&[]));
     let both = [write(&lost, 1, turn(0, "0")), write(&taken, 0, turn(0, "0"))];
-    assert_eq!(storage.record_steps(&both).await?.into_iter().collect::<Vec<_>>(), [lost.fenced()]);
+    assert_eq!(storage.record_steps(&both).await?.into_iter().collect::<Vec<_>>(), [lost.hold()]);
     assert_eq!(kept(&storage, batch.id, 0).await?, shown(&[turn(0, "0")]));
     assert_eq!(kept(&storage, batch.id, 1).await?, shown(&[]));
     Ok(())
@@ -168,7 +168,7 @@ async fn one_lost_lease_does_not_harm_the_others(storage: TestStorage) -> Result
 
     let named = storage.record_steps(&[write(&lost, 0, turn(0, "0")), write(&held, 0, turn(0, "0"))]).await?;
 
-    assert_eq!(named.into_iter().collect::<Vec<_>>(), [lost.fenced()]);
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), [lost.hold()]);
     assert_eq!(kept(&storage, held.batch_id, 0).await?, shown(&[turn(0, "0")]));
     assert_eq!(kept(&storage, lost.batch_id, 0).await?, shown(&[]));
     Ok(())

@@ -65,11 +65,11 @@ async fn assert_never_changes(storage: &TestStorage, id: BatchId, lane: OpenLane
     assert_eq!(storage.open_lanes(10, 10).await?, []);
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
     assert_eq!(storage.lapsed(10).await?, []);
-    let lapsed = lease.fenced();
+    let lapsed = lease.hold();
     assert_eq!(storage.take_over(lapsed, DaemonId::new()).await?, None);
-    storage.give_back(lease.fenced()).await?;
+    storage.give_back(lease.hold()).await?;
     let late = flush(&[(&lease, 0..1, 1..2)]);
-    assert_eq!(storage.record(&late, now).await?, Recorded::LostLeases(vec![lease.fenced()]));
+    assert_eq!(storage.record(&late, now).await?, Recorded::LostLeases(vec![lease.hold()]));
     assert_eq!(storage.fence(id).await?, None);
     for from in [BatchStatus::Finalizing, BatchStatus::Cancelling, status] {
         let mut again = ending(&before.batch, 0..3);

@@ -64,7 +64,7 @@ pub struct ShutdownTokens {
 
 /// Serves until [`ShutdownTokens::closing`], and returns when the last connection has ended.
 pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, stop: ShutdownTokens) {
-    let server = Arc::new(Server { router, limits, stop });
+    let server = Arc::new(ApiServer { router, limits, stop });
     let (connections, tasks) = (Acceptor::new(limits), TaskTracker::new());
     while let Some((stream, slot)) = connections.next(&listener, &server.stop.closing).await {
         tasks.spawn(server.clone().answer(stream, slot));
@@ -74,7 +74,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
     tasks.wait().await;
 }
 
-struct Server {
+struct ApiServer {
     router: Router,
     limits: ServerLimits,
     stop: ShutdownTokens,
@@ -161,7 +161,7 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-impl Server {
+impl ApiServer {
     /// Answers the requests of one connection, until either side ends it.
     async fn answer(self: Arc<Self>, stream: TcpStream, slot: ConnectionSlot) {
         let (limits, stopping) = (self.limits, &self.stop.stopping);

@@ -1,6 +1,6 @@
 //! Removing orphans: blobs that were written and never referred to, because whoever wrote them died in between.
 //!
-//! One directory of the store after the other, so that a turn is short however much there is.
+//! One directory of the store after the other, so that a tick is short however much there is.
 //!
 //! A blob is written before the transaction that refers to it, at most minutes before. After a day there is no such
 //! transaction under way: its leases have been taken over, its upload has been given up. A wall clock that steps makes a

@@ -17,7 +17,7 @@ use crate::storage::Storage;
 const EVERY: Duration = Duration::from_secs(30);
 /// Files forgotten and blobs removed in one step.
 const STEP: u32 = 100;
-/// Steps in one turn; the rest waits for the next.
+/// Steps in one tick; the rest waits for the next.
 const STEPS: usize = 100;
 const DELETES_AT_ONCE: usize = 8;
 

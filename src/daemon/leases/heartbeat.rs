@@ -14,7 +14,6 @@ use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, DaemonRank};
 use crate::storage::Storage;
 use crate::telemetry::{chain, metrics};
-use crate::upstream::limiter::Limiter;
 
 /// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
 pub(in crate::daemon) const EVERY: Duration = Duration::from_millis(800);
@@ -24,19 +23,17 @@ pub(in crate::daemon) struct Heartbeat<S> {
     shared: Arc<DaemonCore<S>>,
     held: Arc<HeldLeases>,
     validity: Arc<LeaseValidity>,
-    limiter: Limiter,
     queue: Arc<Queue>,
     share: FairShare,
     peers: Mutex<Peers>,
 }
 
 impl<S: Storage> Heartbeat<S> {
-    pub(in crate::daemon) fn new<H, P>(runner: &RowRunner<S, H, P>, held: Arc<HeldLeases>) -> Self {
+    pub(in crate::daemon) fn new<P>(runner: &RowRunner<S, P>, held: Arc<HeldLeases>) -> Self {
         Self {
             shared: runner.shared.clone(),
             held,
             validity: runner.validity.clone(),
-            limiter: runner.limiter.clone(),
             queue: runner.queue.clone(),
             share: FairShare::new(runner.shared.settings.max_concurrency),
             peers: Mutex::default(),
@@ -89,9 +86,10 @@ impl<S: Storage> Heartbeat<S> {
     }
 
     fn follow_share(&self, share: usize, at: Instant) {
-        let before = self.limiter.limit();
-        self.share.follow(&self.limiter, share, at);
-        let now = self.limiter.limit();
+        let registry = &self.shared.registry;
+        let before = registry.limit();
+        self.share.follow(registry, share, at);
+        let now = registry.limit();
         self.queue.set_permits(now);
         metrics::concurrency_limited_to(now);
         if now == 0 {

@@ -11,7 +11,7 @@ use crate::daemon::duties::FlushCounts;
 use crate::daemon::leases::HeldLeases;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::time::Clock;
 use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
@@ -90,7 +90,7 @@ impl<S: Storage> Recorder<S> {
                 Err(_) if flush.batches.len() > 1 => return apart(outcomes),
                 // The parts stay for the sweep: nobody knows what the database has done.
                 Err(_) => {
-                    let leases: Vec<FencedLease> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
+                    let leases: Vec<LeaseHold> = outcomes.iter().map(|outcome| outcome.row.lease).collect();
                     self.leave_out(&mut outcomes, &leases);
                     return Vec::new();
                 }
@@ -122,7 +122,7 @@ impl<S: Storage> Recorder<S> {
     }
 
     /// Drops the outcomes of leases whose runs are over, and calls off what is left of the runs.
-    fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[FencedLease]) {
+    fn leave_out(&self, outcomes: &mut Vec<Weighed<RowOutcome>>, leases: &[LeaseHold]) {
         outcomes.retain(|outcome| !leases.contains(&outcome.row.lease));
         self.held.halt(leases);
     }
@@ -174,7 +174,7 @@ impl<S: Storage> Recorder<S> {
             let (output, error) =
                 futures::try_join!(self.write_part(&outcomes, true), self.write_part(&outcomes, false))?;
             let mut usage = Usage::default();
-            let mut leases: BTreeMap<FencedLease, RoaringBitmap> = BTreeMap::new();
+            let mut leases: BTreeMap<LeaseHold, RoaringBitmap> = BTreeMap::new();
             for outcome in outcomes {
                 usage.add(outcome.usage);
                 leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);

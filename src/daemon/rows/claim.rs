@@ -25,7 +25,7 @@ pub(in crate::daemon) async fn claim<S: Storage>(supply: Arc<Supply<S>>, mut tim
     let mut looked_for_lapsed = None;
     loop {
         let ready = async {
-            if supply.limiter.limit() == 0 {
+            if supply.shared.registry.limit() == 0 {
                 std::future::pending::<()>().await;
             }
             supply.validity.wait_until_valid().await;
@@ -67,7 +67,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
     if look_for_lapsed {
         for lapsed in storage.lapsed_leases(me, LANES_OF_A_MODEL, LAPSED).await? {
             // What is too much for this daemon is left to others.
-            let survey = supply.backlogs.survey(supply.limiter.limit());
+            let survey = supply.backlogs.survey(supply.shared.registry.limit());
             if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
                 continue;
             }
@@ -87,7 +87,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
         }
     }
     let lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
-    let survey = supply.backlogs.survey(supply.limiter.limit());
+    let survey = supply.backlogs.survey(supply.shared.registry.limit());
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: somebody else moved the cursor. Looking again finds where it is.
     if let Some(lease) = storage.claim(lane, rows, me).await? {
@@ -99,7 +99,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
 fn start<S: Storage>(supply: &Arc<Supply<S>>, lease: Lease) {
     // A child: the daemon's abort halts every lease.
     let halt = supply.shared.shutdown.abort.child_token();
-    supply.held.take(lease.fenced(), halt.clone());
+    supply.held.take(lease.hold(), halt.clone());
     let backlog = supply.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);
     supply.runs.spawn(lease_run::run(supply.clone(), lease, halt, backlog));
 }

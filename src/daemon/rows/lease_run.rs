@@ -128,7 +128,7 @@ impl<S: Storage> LeaseRun<S> {
             () = tokio::time::sleep_until(supply.shared.started + MIN_UPTIME) => {}
         }
         let lines = reader.lines(std::slice::from_ref(entry)).await?;
-        let Some(tries) = supply.shared.storage.try_in_quarantine(self.lease.fenced()).await? else { return Ok(false) };
+        let Some(tries) = supply.shared.storage.try_in_quarantine(self.lease.hold()).await? else { return Ok(false) };
         if tries > MAX_QUARANTINE_TRIES {
             self.fail_poison_row(lines).await;
         } else {
@@ -156,7 +156,7 @@ impl<S: Storage> LeaseRun<S> {
             let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
             let line =
                 line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
-            let row = ClaimedRow { id, lease: self.lease.fenced() };
+            let row = ClaimedRow { id, lease: self.lease.hold() };
             self.supply.outbox.failed(row, line).await;
         }
     }
@@ -171,7 +171,7 @@ impl<S: Storage> LeaseRun<S> {
             if owed == 0 || owed != self.lease.owed {
                 tracing::error!(lease_id = %self.lease.id, batch_id = %self.lease.batch_id, counted = self.lease.owed, owed,
                     "a lease did not count what it owes as its ledger does; the ledger holds");
-                self.supply.shared.storage.correct_owed(self.lease.fenced(), owed).await?;
+                self.supply.shared.storage.correct_owed(self.lease.hold(), owed).await?;
                 // The counters may differ as well, and nothing may be left to record that would show it.
                 self.supply.shared.storage.recount(self.lease.batch_id, self.supply.shared.clock.now()).await?;
             }
@@ -187,7 +187,7 @@ impl<S: Storage> LeaseRun<S> {
         let mut rows = Vec::with_capacity(lines.len());
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
-            let row = ClaimedRow { id, lease: self.lease.fenced() };
+            let row = ClaimedRow { id, lease: self.lease.hold() };
             let waiting = self.backlog.row();
             match self.request(reader, id, &line) {
                 Ok(request) => rows.push(QueuedRow {
@@ -230,17 +230,17 @@ impl<S: Storage> LeaseRun<S> {
             () = self.open.wait() => {}
             () = self.cancellation.cancelled() => {
                 // Those that no worker has taken are left owed; the calls under way end or are aborted.
-                supply.queue.leave(self.lease.fenced());
+                supply.queue.leave(self.lease.hold());
                 self.open.wait().await;
             }
         }
         self.backlog.let_go(self.not_queued);
         supply.outbox.flush().await;
-        if let Err(error) = supply.shared.storage.give_back(self.lease.fenced()).await {
+        if let Err(error) = supply.shared.storage.give_back(self.lease.hold()).await {
             // The heartbeat finds that nobody runs it, and tries again.
             tracing::error!(lease_id = %self.lease.id, error = chain(&error), "a lease could not be given back");
         }
-        supply.held.end(self.lease.fenced());
+        supply.held.end(self.lease.hold());
         supply.shared.wakeup.wake();
     }
 }

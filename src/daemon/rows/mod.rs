@@ -1,11 +1,14 @@
-//! A row's way through a daemon: `claim` leases a range of a lane, `lease_run` reads its rows into the `queue`, a `worker`
-//! takes them one after the other, and each `attempt` ends in the outbox, in the queue again, or in nothing if the row was
-//! called off.
+//! A row's way through a daemon: `claim` leases a range of a lane, `lease_run` reads its rows into the `queue`, a
+//! `worker` takes them one after the other, and each `attempt` ends in the outbox, in the queue again, or in nothing if
+//! the row was called off.
 
+mod answers;
 mod attempt;
 mod backlog;
 mod claim;
 mod lease_run;
+mod models;
+mod permit_share;
 mod queue;
 #[cfg(test)]
 mod queue_tests;
@@ -24,9 +27,8 @@ use super::leases::{HeldLeases, LeaseValidity};
 use super::recording::Outbox;
 use super::shared::DaemonCore;
 use crate::domain::ids::{BatchId, RequestId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::processor::ShouldRetry;
-use crate::upstream::limiter::Limiter;
 
 pub(super) use claim::{LOOK_EVERY, claim};
 pub(super) use queue::Queue;
@@ -42,7 +44,7 @@ const WAITING_PER_PERMIT: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClaimedRow {
     pub(super) id: RequestId,
-    pub(super) lease: FencedLease,
+    pub(super) lease: LeaseHold,
 }
 
 /// What claims leases and reads their rows into the queue.
@@ -50,7 +52,6 @@ pub(super) struct Supply<S> {
     shared: Arc<DaemonCore<S>>,
     held: Arc<HeldLeases>,
     validity: Arc<LeaseValidity>,
-    limiter: Limiter,
     queue: Arc<Queue>,
     outbox: Arc<Outbox>,
     backlogs: Backlogs,
@@ -62,20 +63,18 @@ pub(super) struct Supply<S> {
 }
 
 /// What runs rows.
-pub(super) struct RowRunner<S, H, P> {
+pub(super) struct RowRunner<S, P> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) validity: Arc<LeaseValidity>,
-    pub(super) limiter: Limiter,
     pub(super) queue: Arc<Queue>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) http: H,
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
 }
 
 impl<S> Supply<S> {
-    pub(super) fn new<H, P>(
-        runner: &RowRunner<S, H, P>,
+    pub(super) fn new<P>(
+        runner: &RowRunner<S, P>,
         held: Arc<HeldLeases>,
         around: &Surroundings,
         runs: TaskTracker,
@@ -84,7 +83,6 @@ impl<S> Supply<S> {
             shared: runner.shared.clone(),
             held,
             validity: runner.validity.clone(),
-            limiter: runner.limiter.clone(),
             queue: runner.queue.clone(),
             outbox: runner.outbox.clone(),
             backlogs: Backlogs::default(),

@@ -1,15 +1,12 @@
 //! Rows that were read and wait for a worker: a queue for each model, and in it one for each batch.
 //!
-//! A worker with a permit takes a row of the model with the fewest under way, and of that model's batch with the fewest:
-//! where more rows wait than can run, models share the calls evenly, and batches share those of their model.
-//!
-//! A model that has not answered yet, or whose last call found no server, may be one that hangs. It leaves an eighth of
-//! the calls that others do not use to models to come, at least one of four, so that these never wait for its time-outs.
+//! A worker with a permit takes a row of the model with the fewest under way, and of that model's batch with the
+//! fewest: where more rows wait than can run, models share the calls evenly, and batches share those of their model. A
+//! model that may be one that hangs has less (`models`).
 
-use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
@@ -17,16 +14,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ClaimedRow;
 use super::backlog::Waiting;
-use crate::domain::ids::BatchId;
-use crate::domain::lease::FencedLease;
+use super::models::{HeldBack, Models};
+use super::permit_share::PermitShare;
+use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
-use crate::upstream::PermitObserver;
-
-/// Of fewer calls none is left unused for models to come.
-const FEW: usize = 4;
-/// Models that are remembered although none of their rows is here.
-const IDLE_MODELS: usize = 256;
+use crate::sync::lock;
+use crate::upstream::{Registry, Server};
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
 pub(super) struct QueuedRow {
@@ -82,7 +76,7 @@ impl Cancellation {
 
 /// Where leases put their rows and workers take them.
 pub(in crate::daemon) struct Queue {
-    state: Mutex<State>,
+    models: Mutex<Models>,
     /// One permit for each row, and one too many for each that was taken out by [`Queue::leave`].
     filled: Semaphore,
     /// Workers that know of rows of which none may begin.
@@ -92,161 +86,17 @@ pub(in crate::daemon) struct Queue {
 }
 
 /// The right to one row of the queue, whichever is next when it is taken.
-pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
-
-#[derive(Default)]
-struct State {
-    models: Vec<ModelQueue>,
-    /// Calls that may run at once.
-    permits: usize,
-    /// Rows that workers have.
-    running: usize,
-    /// How many rows were taken so far.
-    taken: u64,
-}
-
-struct ModelQueue {
-    name: Arc<str>,
-    batches: Vec<BatchQueue>,
-    /// Rows that workers have.
-    running: usize,
-    /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
-    served: u64,
-    answers: Arc<AtomicBool>,
-}
-
-struct BatchQueue {
-    id: BatchId,
-    rows: VecDeque<QueuedRow>,
-    running: usize,
-    served: u64,
-}
-
-impl State {
-    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut BatchQueue {
-        let no = self.models.iter().position(|known| known.name == *model).unwrap_or_else(|| {
-            if self.models.len() >= IDLE_MODELS {
-                self.models.retain(|known| !known.batches.is_empty());
-            }
-            let (name, answers) = (model.clone(), Arc::default());
-            self.models.push(ModelQueue { name, batches: Vec::new(), running: 0, served: 0, answers });
-            self.models.len() - 1
-        });
-        let batches = &mut self.models[no].batches;
-        let no = batches.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            batches.push(BatchQueue { id, rows: VecDeque::new(), running: 0, served: 0 });
-            batches.len() - 1
-        });
-        &mut batches[no]
-    }
-
-    /// The model and the batch of the row that is next, by their places. `Err` if rows wait and none may begin.
-    fn next(&self) -> Result<Option<(usize, usize)>, HeldBack> {
-        match self.next_of(|model| self.may_begin(model)) {
-            None if self.next_of(|_| true).is_some() => Err(HeldBack),
-            next => Ok(next),
-        }
-    }
-
-    /// The same among the models that are chosen.
-    fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<(usize, usize)> {
-        let has_rows = |model: &ModelQueue| model.batches.iter().any(|batch| !batch.rows.is_empty());
-        let models = self.models.iter().enumerate().filter(|(_, model)| has_rows(model) && chosen(model));
-        let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
-        let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
-        let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
-        Some((no, batch))
-    }
-
-    fn may_begin(&self, model: &ModelQueue) -> bool {
-        let not_of_others = self.permits.saturating_sub(self.running - model.running);
-        let left_to_others = if self.permits < FEW { 0 } else { (not_of_others / 8).max(1) };
-        model.answers.load(Relaxed) || model.running < not_of_others.saturating_sub(left_to_others).max(1)
-    }
-
-    fn take(&mut self, (model, batch): (usize, usize)) -> Option<QueuedRow> {
-        self.taken += 1;
-        let model = &mut self.models[model];
-        model.served = self.taken;
-        model.batches[batch].served = self.taken;
-        model.batches[batch].rows.pop_front()
-    }
-
-    /// Counts a row under way more or less.
-    fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
-        let is_over = {
-            let batch = self.batch(model, id);
-            batch.running = batch.running.saturating_add_signed(change);
-            batch.running == 0 && batch.rows.is_empty()
-        };
-        self.running = self.running.saturating_add_signed(change);
-        if let Some(model) = self.models.iter_mut().find(|known| known.name == *model) {
-            model.running = model.running.saturating_add_signed(change);
-        }
-        if is_over {
-            self.tidy();
-        }
-    }
-
-    /// Forgets batches of which nothing is here.
-    fn tidy(&mut self) {
-        for model in &mut self.models {
-            model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
-        }
-    }
-}
-
-/// Rows wait, and none may begin.
-struct HeldBack;
-
-/// A row's share of the permits: it counts as one of those under way unless it has released its permit.
-pub(super) struct PermitShare {
-    queue: Arc<Queue>,
-    model: Arc<str>,
-    batch: BatchId,
-    answers: Arc<AtomicBool>,
-    counts: AtomicBool,
-}
-
-impl PermitShare {
-    /// Notes whether the row's model answers: whether there was any answer to its last call.
-    pub(super) fn answered(&self, answers: bool) {
-        if self.answers.load(Relaxed) != answers {
-            // Under the lock, so that a worker which is about to wait sees it, or is told.
-            let state = self.queue.lock();
-            self.answers.store(answers, Relaxed);
-            drop(state);
-            self.queue.tell_held_back();
-        }
-    }
-}
-
-impl PermitObserver for PermitShare {
-    fn acquired(&self) {
-        if !self.counts.swap(true, Relaxed) {
-            self.queue.lock().count(&self.model, self.batch, 1);
-        }
-    }
-
-    fn released(&self) {
-        if self.counts.swap(false, Relaxed) {
-            self.queue.lock().count(&self.model, self.batch, -1);
-            self.queue.tell_held_back();
-        }
-    }
-}
-
-impl Drop for PermitShare {
-    fn drop(&mut self) {
-        self.released();
-    }
+pub(super) struct Ticket<'a> {
+    filled: SemaphorePermit<'a>,
+    /// The server whose permit the row needs.
+    pub(super) server: Arc<Server>,
 }
 
 impl Queue {
-    /// A queue for so many calls that may run at once.
-    pub(in crate::daemon) fn new(permits: usize) -> Self {
+    /// A queue for the calls of these servers.
+    pub(in crate::daemon) fn new(registry: Registry, clock: Clock) -> Self {
         Self {
-            state: Mutex::new(State { permits, ..State::default() }),
+            models: Mutex::new(Models::new(registry, clock)),
             filled: Semaphore::new(0),
             held_back: AtomicUsize::new(0),
             may_begin: Notify::new(),
@@ -255,7 +105,7 @@ impl Queue {
 
     /// Sets how many calls may run at once.
     pub(in crate::daemon) fn set_permits(&self, permits: usize) {
-        let before = std::mem::replace(&mut self.lock().permits, permits);
+        let before = self.models().set_permits(permits);
         if before < permits {
             self.tell_held_back();
         }
@@ -264,16 +114,16 @@ impl Queue {
     /// Adds rows of one lease, which has not left.
     pub(super) fn push(&self, rows: Vec<QueuedRow>) {
         let mut added = 0;
-        let mut state = self.lock();
+        let mut models = self.models();
         for row in rows {
             // Checked under the lock: whoever halts a lease then takes its rows out, and must not miss one.
             if !row.cancellation.is_cancelled() {
-                let model = row.request.data.model.clone();
-                state.batch(&model, row.row.id.batch).rows.push_back(row);
+                models.push(row);
                 added += 1;
             }
         }
-        drop(state);
+        models.recall_loans();
+        drop(models);
         self.filled.add_permits(added);
         self.tell_held_back();
     }
@@ -281,15 +131,16 @@ impl Queue {
     /// Waits until a row may begin; `None` when the queue is closed. Dropping the ticket leaves the row to others.
     pub(super) async fn ticket(&self) -> Option<Ticket<'_>> {
         loop {
-            let ticket = self.filled.acquire().await.ok()?;
-            let next = self.lock().next();
+            let filled = self.filled.acquire().await.ok()?;
+            let next = {
+                let models = self.models();
+                models.next().map(|next| next.map(|place| models.server(place)))
+            };
             match next {
-                Ok(Some(_)) => return Some(Ticket(ticket)),
+                Ok(Some(server)) => return Some(Ticket { filled, server }),
                 // The rows were taken out by `leave`.
-                Ok(None) => ticket.forget(),
-                Err(HeldBack) => {
-                    self.until_may_begin().await;
-                }
+                Ok(None) => filled.forget(),
+                Err(HeldBack) => self.until_may_begin().await,
             }
         }
     }
@@ -297,7 +148,7 @@ impl Queue {
     /// The next row for a ticket; `None` if meanwhile none may begin any more.
     pub(super) fn take(self: &Arc<Self>, ticket: Ticket<'_>) -> Option<QueuedRow> {
         let taken = self.take_next().ok()?;
-        ticket.0.forget();
+        ticket.filled.forget();
         taken
     }
 
@@ -314,12 +165,8 @@ impl Queue {
     }
 
     /// Takes the rows of a halted lease out.
-    pub(super) fn leave(&self, lease: FencedLease) {
-        let mut state = self.lock();
-        for batch in state.models.iter_mut().flat_map(|model| &mut model.batches) {
-            batch.rows.retain(|row| row.row.lease != lease);
-        }
-        state.tidy();
+    pub(super) fn leave(&self, lease: LeaseHold) {
+        self.models().retain(|row| row.row.lease != lease);
     }
 
     /// Sends the workers home.
@@ -329,23 +176,12 @@ impl Queue {
     }
 
     fn take_next(self: &Arc<Self>) -> Result<Option<QueuedRow>, HeldBack> {
-        let mut state = self.lock();
-        let Some(next) = state.next()? else { return Ok(None) };
-        let Some(mut row) = state.take(next) else { return Ok(None) };
-        state.running += 1;
-        let model = &mut state.models[next.0];
-        model.running += 1;
-        model.batches[next.1].running += 1;
-        let share = PermitShare {
-            queue: self.clone(),
-            model: model.name.clone(),
-            batch: row.row.id.batch,
-            answers: model.answers.clone(),
-            counts: AtomicBool::new(true),
+        let taken = {
+            let mut models = self.models();
+            let Some(place) = models.next()? else { return Ok(None) };
+            models.take(place)
         };
-        drop(state);
-        row.share = Some(Arc::new(share));
-        Ok(Some(row))
+        Ok(taken.map(|taken| PermitShare::give(self, taken)))
     }
 
     async fn until_may_begin(&self) {
@@ -362,20 +198,20 @@ impl Queue {
         self.held_back.fetch_add(1, Relaxed);
         let _counted = Counted(&self.held_back);
         // What changed since the look that found nothing was told to nobody.
-        let changed = !matches!(self.lock().next(), Err(HeldBack));
+        let changed = !matches!(self.models().next(), Err(HeldBack));
         if !changed && !self.filled.is_closed() {
             notified.await;
         }
     }
 
     /// Has the workers look again that found rows of which none could begin.
-    fn tell_held_back(&self) {
+    pub(super) fn tell_held_back(&self) {
         if self.held_back.load(Relaxed) > 0 {
             self.may_begin.notify_waiters();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn models(&self) -> MutexGuard<'_, Models> {
+        lock(&self.models)
     }
 }

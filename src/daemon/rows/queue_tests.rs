@@ -1,6 +1,7 @@
 //! How rows that wait are shared out among workers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -10,18 +11,31 @@ use tokio_util::task::TaskTracker;
 use super::ClaimedRow;
 use super::backlog::Backlogs;
 use super::queue::{Cancellation, Queue, QueuedRow};
+use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::request::{Request, RequestData};
-use crate::upstream::PermitObserver as _;
+use crate::domain::time::{Clock, Timestamp};
+use crate::upstream::{NoUpstream, PermitObserver as _, Registry, Server};
+
+/// A queue for so many calls of one server.
+fn queue_of(calls: usize) -> Arc<Queue> {
+    queue_at(calls, &Clock::manual(Timestamp(0)))
+}
+
+fn queue_at(calls: usize, clock: &Clock) -> Arc<Queue> {
+    let registry = Registry::of(Server::embedded(NoUpstream, Dialect::Native, clock.clone()));
+    registry.set_limit(calls);
+    Arc::new(Queue::new(registry, clock.clone()))
+}
 
 /// Rows of one lease, as its run makes them.
 struct Given {
     batch: BatchId,
     model: &'static str,
-    lease: FencedLease,
+    lease: LeaseHold,
     cancellation: Arc<Cancellation>,
     open: TaskTracker,
     backlogs: Backlogs,
@@ -33,7 +47,7 @@ impl Given {
         Self {
             batch: BatchId::new(),
             model,
-            lease: FencedLease { id: LeaseId::new(), token: 1 },
+            lease: LeaseHold { id: LeaseId::new(), token: 1 },
             cancellation: Arc::new(Cancellation { lease: token(), stopping: token(), abort: token() }),
             open: TaskTracker::new(),
             backlogs: Backlogs::default(),
@@ -86,12 +100,12 @@ fn numbers(rows: &[QueuedRow]) -> Vec<u32> {
 fn answer(queue: &Arc<Queue>, given: &Given) {
     queue.push(given.rows(0..1));
     let row = queue.next_now().expect("a row was pushed");
-    row.share.as_ref().expect("a worker has it").answered(true);
+    row.share.as_ref().expect("a worker has it").answered(true, Timestamp(0), Duration::ZERO);
 }
 
 #[test]
 fn the_rows_of_a_batch_come_in_their_order() {
-    let queue = Arc::new(Queue::new(100));
+    let queue = queue_of(100);
     let a = Given::lease("m");
     queue.push(a.rows(0..2));
     queue.push(a.rows(2..3));
@@ -101,7 +115,7 @@ fn the_rows_of_a_batch_come_in_their_order() {
 
 #[test]
 fn models_take_turns_and_in_each_its_batches() {
-    let queue = Arc::new(Queue::new(100));
+    let queue = queue_of(100);
     let (a, b, other) = (Given::lease("m"), Given::lease("m"), Given::lease("n"));
     queue.push(a.rows(0..4));
     queue.push(b.rows(10..12));
@@ -112,7 +126,7 @@ fn models_take_turns_and_in_each_its_batches() {
 
 #[test]
 fn with_one_call_at_a_time_they_take_turns_as_well() {
-    let queue = Arc::new(Queue::new(1));
+    let queue = queue_of(1);
     let (a, b, other) = (Given::lease("m"), Given::lease("m"), Given::lease("n"));
     queue.push(a.rows(0..2));
     queue.push(b.rows(10..12));
@@ -126,7 +140,7 @@ fn with_one_call_at_a_time_they_take_turns_as_well() {
 
 #[test]
 fn a_model_that_does_not_answer_leaves_calls_to_those_that_come() {
-    let queue = Arc::new(Queue::new(16));
+    let queue = queue_of(16);
     let (hangs, second, third) = (Given::lease("hangs"), Given::lease("second"), Given::lease("third"));
     queue.push(hangs.rows(0..100));
     let stuck = taken(&queue);
@@ -140,7 +154,7 @@ fn a_model_that_does_not_answer_leaves_calls_to_those_that_come() {
 
 #[test]
 fn a_model_that_answers_may_have_every_call_and_one_that_stops_answering_not() {
-    let queue = Arc::new(Queue::new(16));
+    let queue = queue_of(16);
     let a = Given::lease("m");
     answer(&queue, &a);
     queue.push(a.rows(0..100));
@@ -148,7 +162,7 @@ fn a_model_that_answers_may_have_every_call_and_one_that_stops_answering_not() {
     assert_eq!(rows.len(), 16 + 84, "how many run is for the workers to keep");
 
     let one = rows.pop().expect("there are some");
-    one.share.as_ref().expect("a worker has it").answered(false);
+    one.share.as_ref().expect("a worker has it").answered(false, Timestamp(0), Duration::ZERO);
     rows.truncate(13);
     drop(one);
     queue.push(a.rows(100..200));
@@ -156,9 +170,108 @@ fn a_model_that_answers_may_have_every_call_and_one_that_stops_answering_not() {
     assert_eq!(taken(&queue).len(), 1, "fourteen of sixteen");
 }
 
+/// The numbers of the rows whose calls are recalled.
+fn recalled(rows: &[QueuedRow]) -> Vec<u32> {
+    let is_recalled = |row: &&QueuedRow| {
+        let share = row.share.as_ref().expect("a worker has it");
+        share.loan().is_some_and(|loan| loan.recall.is_cancelled())
+    };
+    rows.iter().filter(is_recalled).map(|row| row.row.id.row).collect()
+}
+
+#[test]
+fn a_model_that_does_not_answer_has_an_eighth_beside_one_that_does() {
+    let queue = queue_of(16);
+    let (hangs, quick) = (Given::lease("hangs"), Given::lease("quick"));
+    answer(&queue, &quick);
+    queue.push(quick.rows(0..100));
+    let first = queue.next_now().expect("a row waits");
+    queue.push(hangs.rows(100..200));
+
+    let of_both: Vec<QueuedRow> = std::iter::from_fn(|| queue.next_now()).take(15).collect();
+
+    assert_eq!(of_both.iter().filter(|row| row.row.id.batch == hangs.batch).count(), 2);
+    drop((first, of_both));
+}
+
+#[test]
+fn calls_on_loan_are_recalled_for_a_model_that_answers() {
+    let queue = queue_of(16);
+    let (hangs, quick) = (Given::lease("hangs"), Given::lease("quick"));
+    queue.push(hangs.rows(0..100));
+    let mut stuck = taken(&queue);
+    assert_eq!(stuck.len(), 14);
+    queue.push(quick.rows(200..300));
+    assert_eq!(recalled(&stuck), [0; 0], "there are calls for the first rows of the other model");
+
+    let first = queue.next_now().expect("there is a call for it");
+    first.share.as_ref().expect("a worker has it").answered(true, Timestamp(0), Duration::ZERO);
+    assert_eq!(recalled(&stuck), (2..14).collect::<Vec<_>>(), "all but its own");
+
+    stuck.truncate(2);
+    let of_quick = taken(&queue);
+    assert_eq!(of_quick.len(), 99, "how many run is for the workers to keep");
+    assert!(of_quick.iter().all(|row| row.row.id.batch == quick.batch));
+}
+
+#[test]
+fn as_many_loans_are_recalled_as_rows_wait_for_them_and_the_latest_first() {
+    let queue = queue_of(16);
+    let (hangs, quick) = (Given::lease("hangs"), Given::lease("quick"));
+    answer(&queue, &quick);
+    queue.push(hangs.rows(0..100));
+    let mut stuck = taken(&queue);
+    assert_eq!(stuck.len(), 14);
+
+    queue.push(quick.rows(200..202));
+    assert_eq!(recalled(&stuck), [0; 0], "two calls are free");
+    queue.push(quick.rows(202..204));
+    assert_eq!(recalled(&stuck), [12, 13]);
+    queue.push(quick.rows(204..205));
+    assert_eq!(recalled(&stuck), [11, 12, 13], "the two are on their way");
+
+    stuck[0].share.as_ref().expect("a worker has it").answered(true, Timestamp(0), Duration::ZERO);
+    queue.push(quick.rows(205..300));
+    assert_eq!(recalled(&stuck), [11, 12, 13], "what a model that answers has is its own");
+    stuck.clear();
+}
+
+#[test]
+fn of_two_calls_one_is_recalled_for_a_second_model() {
+    let queue = queue_of(2);
+    let (hangs, other) = (Given::lease("hangs"), Given::lease("other"));
+    queue.push(hangs.rows(0..10));
+    let stuck = taken(&queue);
+    assert_eq!(stuck.len(), 2);
+
+    queue.push(other.rows(20..30));
+
+    assert_eq!(recalled(&stuck), [1]);
+}
+
+#[test]
+fn a_model_that_is_silent_for_long_gets_no_more_calls_beside_another() {
+    let clock = Clock::manual(Timestamp(0));
+    let queue = queue_at(16, &clock);
+    let (silent, quick) = (Given::lease("silent"), Given::lease("quick"));
+    answer(&queue, &silent);
+    queue.push(silent.rows(0..100));
+    let rows: Vec<QueuedRow> = std::iter::from_fn(|| queue.next_now()).take(4).collect();
+    clock.advance(Duration::from_mins(1));
+    answer(&queue, &quick);
+    queue.push(quick.rows(200..201));
+    let of_quick = queue.next_now().expect("its row is the one of the model with fewer under way");
+    of_quick.share.as_ref().expect("a worker has it").answered(true, clock.now(), Duration::ZERO);
+
+    assert!(queue.next_now().is_none(), "the silent model has more than its own");
+
+    rows[0].share.as_ref().expect("a worker has it").answered(true, clock.now(), Duration::ZERO);
+    assert_eq!(queue.next_now().map(|row| row.row.id.batch), Some(silent.batch), "it answers again");
+}
+
 #[test]
 fn workers_that_are_held_back_begin_when_they_may() {
-    let queue = Arc::new(Queue::new(4));
+    let queue = queue_of(4);
     let (hangs, other) = (Given::lease("hangs"), Given::lease("other"));
     queue.push(hangs.rows(0..10));
     let mut stuck = taken(&queue);
@@ -184,7 +297,7 @@ fn workers_that_are_held_back_begin_when_they_may() {
 
 #[test]
 fn a_row_that_has_released_its_permit_leaves_room_for_another_of_its_model() {
-    let queue = Arc::new(Queue::new(1));
+    let queue = queue_of(1);
     let a = Given::lease("m");
     queue.push(a.rows(0..3));
     let first = taken(&queue).pop().expect("one may begin");
@@ -203,7 +316,7 @@ fn a_row_that_has_released_its_permit_leaves_room_for_another_of_its_model() {
 
 #[test]
 fn the_rows_of_a_halted_lease_hold_nobody_up() {
-    let queue = Arc::new(Queue::new(100));
+    let queue = queue_of(100);
     let (halted, other) = (Given::lease("m"), Given::lease("m"));
     queue.push(vec![halted.row(0), other.row(1), halted.row(2)]);
 
@@ -218,7 +331,7 @@ fn the_rows_of_a_halted_lease_hold_nobody_up() {
 
 #[test]
 fn a_closed_queue_sends_workers_home() {
-    let queue = Arc::new(Queue::new(4));
+    let queue = queue_of(4);
     let mut waiting = Box::pin(next(&queue));
     assert!(waiting.as_mut().now_or_never().is_none(), "a worker waits");
 

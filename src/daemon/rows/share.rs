@@ -1,16 +1,17 @@
 //! This daemon's share of the calls that all daemons together may have under way.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::upstream::limiter::Limiter;
+use crate::sync::lock;
+use crate::upstream::Registry;
 
 /// A larger share is taken only after it has been this daemon's for so long: by then the others know of theirs.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// Has a limiter follow a share. Moved by the heartbeat.
+/// Has the limit of all calls follow a share. Moved by the heartbeat.
 pub(in crate::daemon) struct FairShare {
     most: usize,
     growing_since: Mutex<Option<Instant>>,
@@ -23,13 +24,13 @@ impl FairShare {
     }
 
     /// Sets the limit to a share: down at once, up when it has settled.
-    pub(in crate::daemon) fn follow(&self, limiter: &Limiter, share: usize, at: Instant) {
+    pub(in crate::daemon) fn follow(&self, registry: &Registry, share: usize, at: Instant) {
         let share = share.min(self.most);
-        let mut growing_since = self.growing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut growing_since = lock(&self.growing_since);
         let mut is_settled = || at.duration_since(*growing_since.get_or_insert(at)) >= SETTLED;
-        if share <= limiter.limit() || is_settled() {
+        if share <= registry.limit() || is_settled() {
             *growing_since = None;
-            limiter.set_limit(share);
+            registry.set_limit(share);
         }
     }
 }
@@ -37,15 +38,19 @@ impl FairShare {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Dialect;
+    use crate::domain::time::Clock;
+    use crate::upstream::{NoUpstream, Server};
 
     #[test]
     fn a_share_shrinks_at_once_and_grows_when_it_has_settled() {
-        let (share, limiter) = (FairShare::new(10), Limiter::new(0));
+        let server = Server::embedded(NoUpstream, Dialect::Native, Clock::System);
+        let (share, registry) = (FairShare::new(10), Registry::of(server));
         let start = Instant::now();
 
         let follow = |of, at| {
-            share.follow(&limiter, of, at);
-            limiter.limit()
+            share.follow(&registry, of, at);
+            registry.limit()
         };
         assert_eq!(follow(4, start), 0);
         assert_eq!(follow(4, start + SETTLED / 2), 0);

@@ -1,9 +1,9 @@
 //! Workers: each takes rows from the queue, one after the other, and runs them with one permit.
 //!
-//! A worker keeps its permit from row to row. It gives it up when the limiter wants it back, or when there is no row for
-//! it; then it waits for a row before it waits for a permit, so that a permit is never held by one that has no work.
-//! A row that waits for its tools has released its permit and still has its worker. So there are more workers than
-//! permits: whenever the last waiting worker takes a row, another is started.
+//! A worker keeps its permit from row to row. It gives it up when the limiter wants it back, or when there is no row
+//! for it; then it waits for a row before it waits for a permit, so that a permit is never held by one that has no
+//! work. A row that waits for its tools has released its permit and still has its worker. So there are more workers
+//! than permits: whenever the last waiting worker takes a row, another is started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,14 +17,14 @@ use super::{RowRunner, WAITING_PER_PERMIT};
 use crate::processor::RequestProcessor;
 use crate::storage::Storage;
 use crate::upstream::limiter::{Permit, Priority};
-use crate::upstream::{HttpClient, PermitObserver, Session};
+use crate::upstream::{PermitObserver, Session};
 
 /// Rows that may wait for their tools, for each permit: what bounds their memory.
 const WAITING_FOR_TOOLS: usize = 4;
 
 /// The workers of a daemon.
-pub(in crate::daemon) struct Workers<S, H, P> {
-    runner: Arc<RowRunner<S, H, P>>,
+pub(in crate::daemon) struct Workers<S, P> {
+    runner: Arc<RowRunner<S, P>>,
     tasks: TaskTracker,
     /// One permit for each row that may wait for another attempt.
     waiting_places: Arc<Semaphore>,
@@ -34,14 +34,13 @@ pub(in crate::daemon) struct Workers<S, H, P> {
     waiting: AtomicUsize,
 }
 
-impl<S, H, P> Workers<S, H, P>
+impl<S, P> Workers<S, P>
 where
     S: Storage,
-    H: HttpClient,
-    P: RequestProcessor<S, Session<H>> + 'static,
+    P: RequestProcessor<S, Session> + 'static,
 {
     /// Starts the first worker. All end when the queue is closed.
-    pub(in crate::daemon) fn start(runner: Arc<RowRunner<S, H, P>>, tasks: TaskTracker) {
+    pub(in crate::daemon) fn start(runner: Arc<RowRunner<S, P>>, tasks: TaskTracker) {
         let permits = runner.shared.settings.max_concurrency;
         let waiting_places = Arc::new(Semaphore::new(permits * WAITING_PER_PERMIT));
         let (most, started, waiting) = (permits * (1 + WAITING_FOR_TOOLS), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -73,11 +72,11 @@ where
 
     /// Waits for a row and then for a permit; `None` when the queue is closed. The worker counts as waiting.
     async fn wait(self: &Arc<Self>) -> Option<(QueuedRow, Permit)> {
-        let RowRunner { shared, queue, limiter, .. } = &*self.runner;
+        let RowRunner { shared, queue, .. } = &*self.runner;
         loop {
             let ticket = queue.ticket().await?;
             let permit = tokio::select! {
-                permit = limiter.acquire(Priority::New) => permit,
+                permit = ticket.server.limiter().acquire(Priority::New) => permit,
                 () = shared.shutdown.ended.cancelled() => return None,
             };
             if let Some(row) = queue.take(ticket) {
@@ -95,26 +94,21 @@ where
         // Its read may make room for another.
         row.place = None;
         loop {
-            let observer = row.share.clone().map(|share| share as Arc<dyn PermitObserver>);
-            let session = Session::new(self.runner.http.clone(), self.runner.limiter.clone(), permit, observer);
+            let share = row.share.clone().expect("a row that a worker has has a share");
+            let session = Session::new(share.server.clone(), permit, Some(share.clone()));
             let attempted = attempt(&self.runner, row, &session).await;
             let permit_left = session.take_permit();
             let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
             let Err(again) = self.wait_elsewhere(again) else { return permit_left };
             // No place to wait is left: this worker waits, so that no more rows are begun than can be held.
             drop(permit_left);
-            let share = again.share.clone();
-            if let Some(share) = &share {
-                share.released();
-            }
+            share.released();
             row = again.until_due(&self.runner.shared.clock).await?;
             permit = tokio::select! {
-                permit = self.runner.limiter.acquire(Priority::Continuing) => permit,
+                permit = share.server.limiter().acquire(Priority::Continuing) => permit,
                 () = row.cancellation.cancelled() => return None,
             };
-            if let Some(share) = &share {
-                share.acquired();
-            }
+            share.acquired();
         }
     }
 

@@ -4,7 +4,8 @@
 //! Request<Pending> --claim--> Request<Claimed> --process--> Request<Processing> --complete--> Request<Completed>
 //!       ^                          |                               |----------------fail----> Request<Failed>
 //!       |------unclaim-------------'                               '---------------cancel---> Request<Canceled>
-//!       '------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
+//!       |------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
+//!       '------------------------------requeue---------------------------------- Request<Canceled>
 //! ```
 //!
 //! A processor takes a claimed request to one of the three final states. The daemon claims, retries and records.
@@ -30,6 +31,8 @@ pub struct Request<S: RequestState> {
     pub data: RequestData,
     /// How many attempts came before this one.
     pub attempt: u32,
+    /// Whether this daemon has run it before, so that there may be steps of it.
+    pub has_run: bool,
     /// The data of this state.
     pub state: S,
 }

@@ -1,7 +1,7 @@
 //! The states of a request, each with its own data.
 
 use crate::domain::ids::DaemonId;
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::outcome::{Answer, FailureReason};
 use crate::domain::time::Timestamp;
 
@@ -24,7 +24,7 @@ pub struct Claimed {
     /// The daemon.
     pub daemon_id: DaemonId,
     /// The lease of the request's row. A token above 1 says that the lease had other holders before.
-    pub lease: FencedLease,
+    pub lease: LeaseHold,
 }
 
 /// On the wire.
@@ -64,6 +64,8 @@ pub enum CancellationReason {
     User,
     /// The daemon is stopping: another daemon will run the row.
     Shutdown,
+    /// Rows of other models wait, and the row's model has not answered: this daemon will run the row later.
+    Recall,
 }
 
 mod sealed {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::time::Timestamp;
 
@@ -21,7 +21,7 @@ pub(in crate::domain) fn pending() -> Request<Pending> {
 }
 
 pub(in crate::domain) fn claimed() -> Claimed {
-    Claimed { daemon_id: DaemonId::new(), lease: FencedLease { id: LeaseId::new(), token: 1 } }
+    Claimed { daemon_id: DaemonId::new(), lease: LeaseHold { id: LeaseId::new(), token: 1 } }
 }
 
 fn processing() -> Request<Processing> {

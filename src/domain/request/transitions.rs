@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 
 impl<S: RequestState> Request<S> {
     fn into_state<T: RequestState>(self, state: T) -> Request<T> {
-        Request { data: self.data, attempt: self.attempt, state }
+        Request { data: self.data, attempt: self.attempt, has_run: self.has_run, state }
     }
 }
 
@@ -17,7 +17,7 @@ impl Request<Pending> {
     /// A request that has not been tried.
     #[must_use]
     pub fn new(data: RequestData) -> Self {
-        Self { data, attempt: 0, state: Pending { not_before: None } }
+        Self { data, attempt: 0, has_run: false, state: Pending { not_before: None } }
     }
 
     /// A daemon takes the request.
@@ -87,6 +87,14 @@ impl Request<Failed> {
     #[must_use]
     pub fn retry(self, not_before: Timestamp) -> Request<Pending> {
         let attempt = self.attempt + 1;
-        Request { data: self.data, attempt, state: Pending { not_before: Some(not_before) } }
+        Request { data: self.data, attempt, has_run: true, state: Pending { not_before: Some(not_before) } }
+    }
+}
+
+impl Request<Canceled> {
+    /// The request waits again. The attempt does not count.
+    #[must_use]
+    pub fn requeue(self) -> Request<Pending> {
+        Request { has_run: true, ..self.into_state(Pending { not_before: None }) }
     }
 }

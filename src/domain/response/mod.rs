@@ -2,12 +2,10 @@
 //! both, and the response that is assembled from them.
 
 mod assemble;
-pub mod chat;
 mod conversation;
 mod decide;
 mod fields;
 mod history;
-pub mod native;
 mod step;
 mod tool_name;
 mod turn;
@@ -19,4 +17,5 @@ pub use fields::{Fields, raw};
 pub use history::{for_model, with_every_call_answered};
 pub use step::{Step, StepBody, StepPath, StepState, ToolCall, ToolOutput};
 pub use tool_name::mcp_function_name;
+pub(crate) use turn::seconds;
 pub use turn::{BadAnswer, ItemIds, TokenUsage, Turn, TurnEnd, Unsupported};

@@ -54,6 +54,18 @@ impl Turn {
         self.output.iter().any(|item| ASKING.contains(&&*OutputItem::of(item).r#type))
     }
 
+    /// Whether any item has an id that the upstream gave it, so that the upstream may know the item by it. `ids` are
+    /// those of any step of the row.
+    #[must_use]
+    pub fn has_ids_of_upstream(&self, ids: &ItemIds) -> bool {
+        #[derive(Deserialize)]
+        struct ItemId {
+            id: String,
+        }
+        let read = self.output.iter().filter_map(|item| serde_json::from_str::<ItemId>(item.get()).ok());
+        read.into_iter().any(|item| !ids.are_of_row(&item.id))
+    }
+
     /// The text of the answer.
     #[must_use]
     pub fn text(&self) -> String {
@@ -145,7 +157,7 @@ pub struct TokenUsage {
 
 impl TokenUsage {
     /// The `usage` of an answer, in the names of either API; `None` if it cannot be read.
-    pub(super) fn read(answer: &Fields) -> Option<Self> {
+    pub(crate) fn read(answer: &Fields) -> Option<Self> {
         let wire: WireUsage = answer.get("usage").ok()??;
         Some(Self { cache_write_tokens: wire.cache_write_tokens(), usage: wire.into() })
     }
@@ -192,8 +204,14 @@ impl ItemIds {
         format!("{kind}_{}_{index}", self.0)
     }
 
+    /// Whether a text has an id in it that was made here for the same row.
+    pub(crate) fn are_of_row(&self, text: &str) -> bool {
+        let row = self.0.split('_').next().unwrap_or_default();
+        text.match_indices(row).any(|(at, _)| text[..at].ends_with('_') && text[at + row.len()..].starts_with('_'))
+    }
+
     /// The id of the call at position `index`: the given id, unless it is empty or one of `used`.
-    pub(super) fn call_id(&self, given: Option<String>, used: &mut HashSet<String>, index: usize) -> String {
+    pub(crate) fn call_id(&self, given: Option<String>, used: &mut HashSet<String>, index: usize) -> String {
         let id = given.filter(|id| !id.is_empty() && !used.contains(id)).unwrap_or_else(|| self.id("call", index));
         used.insert(id.clone());
         id
@@ -201,7 +219,7 @@ impl ItemIds {
 }
 
 /// A point in time of an answer in whole seconds since the Unix epoch; 0 if it is absent.
-pub(super) fn seconds(answer: &Fields, name: &str) -> i64 {
+pub(crate) fn seconds(answer: &Fields, name: &str) -> i64 {
     let whole = |number: &RawValue| number.get().split('.').next()?.parse().ok();
     answer.raw(name).and_then(whole).unwrap_or_default()
 }

@@ -1,11 +1,10 @@
 //! Rows for `/v1/responses`: as many calls of models and tools as they take.
 //!
-//! A row that asks for no tool that is served here is one call, and if the upstream has `/v1/responses` that call is the
-//! row's body and its answer the row's. Any other is a loop: [`decide_next`](crate::domain::response::decide_next) says
-//! what follows from the steps so far, `run` does it, `step_log` keeps it. A step that has ended is never made again: a
-//! row that is tried again, here or elsewhere, goes on from its steps.
+//! A row that asks for no tool that is served here is one call. If the upstream has `/v1/responses`, that call is the
+//! row's body and its answer the row's. Any other row is a loop: [`decide_next`](crate::domain::response::decide_next)
+//! says what follows from the steps so far, `run` does it, `step_log` keeps it. A step that has ended is never made
+//! again: a row that is tried again, here or elsewhere, goes on from its steps.
 
-mod ask;
 mod previous;
 mod row;
 mod run;
@@ -15,10 +14,9 @@ use std::sync::Arc;
 
 use tracing::Instrument as _;
 
+use super::answer_schemas::AnswerSchemas;
 use super::default::begin;
-use super::ensure::Ensured;
 use super::{CancellationFuture, ShouldRetry};
-use crate::config::{Dialect, ResponsesConfig};
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::response::Limits;
@@ -27,50 +25,36 @@ use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::chain;
 use crate::tools::Catalog;
-use crate::upstream::HttpClient;
-use ask::Asker;
+use crate::upstream::{HttpClient, Registry};
+
 use row::Ended;
 pub use step_log::StepLog;
 
-/// How rows for `/v1/responses` are run.
-#[derive(Debug, Clone)]
-pub struct ResponsesSettings {
-    /// The API the upstream is asked through.
-    pub dialect: Dialect,
-    /// Bounds of one row.
-    pub limits: Limits,
-}
-
-impl From<&ResponsesConfig> for ResponsesSettings {
-    fn from(config: &ResponsesConfig) -> Self {
-        Self { dialect: config.upstream_responses, limits: config.limits() }
-    }
-}
-
 /// Runs rows for `/v1/responses`.
 pub struct ResponsesProcessor {
-    settings: ResponsesSettings,
+    limits: Limits,
+    registry: Registry,
     catalog: Catalog,
-    ensured: Arc<Ensured>,
+    schemas: Arc<AnswerSchemas>,
     steps: StepLog,
     blobs: Blobs,
-    asker: Asker,
     clock: Clock,
 }
 
 impl ResponsesProcessor {
-    /// A processor with the tools of `catalog`, that keeps steps in `steps` and finds earlier responses in `blobs`.
+    /// A processor with the tools of `catalog`. It keeps steps in `steps`, and finds earlier responses in `blobs`. A
+    /// row may ask for lower `limits`.
     #[must_use]
     pub fn new(
-        settings: ResponsesSettings,
+        limits: Limits,
+        registry: Registry,
         catalog: Catalog,
-        ensured: Arc<Ensured>,
+        schemas: Arc<AnswerSchemas>,
         steps: StepLog,
         blobs: Blobs,
         clock: Clock,
     ) -> Self {
-        let asker = Asker::new(settings.dialect);
-        Self { settings, catalog, ensured, steps, blobs, asker, clock }
+        Self { limits, registry, catalog, schemas, steps, blobs, clock }
     }
 
     /// Takes a row as far as it gets.
@@ -83,7 +67,7 @@ impl ResponsesProcessor {
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
         let claimed = request.state.clone();
-        let is_fresh = claimed.lease.token == 1 && request.attempt == 0;
+        let is_fresh = claimed.lease.token == 1 && !request.has_run;
         let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.

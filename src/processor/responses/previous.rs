@@ -28,8 +28,8 @@ pub(super) struct Conversation {
     pub(super) before: Option<String>,
 }
 
-/// The conversation that ended with the response made for `row`, of which only its owner can go on. It is what its model was told, and not what the client
-/// was shown: tools of MCP servers are functions.
+/// The conversation that ended with the response made for `row`; only the owner of the row's batch can go on from it.
+/// It is what its model was told, and not what the client was shown: tools of MCP servers are functions.
 pub(super) async fn conversation(
     storage: &dyn Storage,
     blobs: &Blobs,

@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ResponsesProcessor;
-use super::ask::Question;
 use super::previous::{self, Conversation};
 use super::run::{Run, Scope, Stop};
 use crate::domain::ids::RequestId;
@@ -20,10 +19,11 @@ use crate::domain::response::{
     input_items, mcp_function_name, with_every_call_answered,
 };
 use crate::processor::ShouldRetry;
-use crate::processor::ensure::RowSchema;
+use crate::processor::answer_schemas::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
-use crate::upstream::{Call, HttpClient};
+use crate::upstream::dialect::{self, ModelCall};
+use crate::upstream::{Call, HttpClient, Server};
 
 /// What became of an attempt at a row.
 pub(super) enum Ended {
@@ -48,23 +48,31 @@ impl ResponsesProcessor {
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Ended {
-        let asked = match self.read(data, storage, http, !steps.is_empty()).await {
-            Ok(asked) => asked,
+        let server = self.registry.route(&data.model);
+        if steps.is_empty() && server.responses_api().is_used() && is_plain(&data.body) {
+            match pass_through(&server, data, http).await {
+                Ok(Some(answer)) => return Ended::Answered(answer),
+                Ok(None) => {}
+                Err(reason) => return Ended::stopped(reason),
+            }
+        }
+        let plan = match self.read(data, storage, http, !steps.is_empty()).await {
+            Ok(plan) => plan,
             Err(reason) => return Ended::stopped(reason),
         };
-        let Some(tools) = asked.tools else {
-            return match self.one_call(data, &asked.body, http, should_retry).await {
+        let Some(tools) = plan.tools else {
+            return match self.one_call(&server, (data, &plan.body), http, should_retry).await {
                 Ok(answer) => Ended::Answered(answer),
                 Err(reason) => Ended::stopped(reason),
             };
         };
-        let opening = match opening(&asked.body, &tools, asked.previous) {
-            Ok(opening) => opening,
+        let start = match scope_start(&plan.body, &tools, plan.previous) {
+            Ok(start) => start,
             Err(reason) => return Ended::stopped(reason),
         };
-        let scope = Scope { path: StepPath::root(), opening, tools };
-        let limits = limits(&self.settings.limits, &asked.body);
-        let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, asked.schema, steps);
+        let scope = Scope { path: StepPath::root(), server, start, tools };
+        let limits = limits(&self.limits, &plan.body);
+        let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, plan.schema, steps);
         let end = run.to_the_end(&scope).await;
         let end = match end {
             Ok(end) => end,
@@ -74,21 +82,22 @@ impl ResponsesProcessor {
             }
             Err(Stop::NotHeld) => return Ended::Stopped { why: None, has_progressed: false },
         };
-        let answer = self.response(data, &asked.body, Some(&scope.tools), &run.steps(), &end);
+        let answer = self.response(data, &plan.body, Some(&scope.tools), &run.steps(), &end);
         match end {
             ScopeEnd::Invalid(wrong) => Ended::stopped(FailureReason::SchemaInvalid(answer, wrong)),
             _ => Ended::Answered(answer),
         }
     }
 
-    /// `is_begun` if the row has steps: it goes on from them, also if the tools that it began with are not served any more.
+    /// `is_begun` if the row has steps: it goes on from them, also if the tools that it began with are not served any
+    /// more.
     async fn read(
         &self,
         data: &RequestData,
         storage: &dyn Storage,
         http: &impl HttpClient,
         is_begun: bool,
-    ) -> Result<Asked, FailureReason> {
+    ) -> Result<RowPlan, FailureReason> {
         let body = Fields::read(&data.body).map_err(|error| {
             FailureReason::InvalidRow(format!("The row's body is not an object: {}.", plainly(&error)))
         })?;
@@ -96,7 +105,7 @@ impl ResponsesProcessor {
             .get("text")
             .map_err(|error| FailureReason::InvalidRow(format!("'text' is not an object: {}.", plainly(&error))))?;
         let format = text.as_ref().and_then(|text| text.raw("format"));
-        let schema = if self.ensured.applies_to(data) { self.ensured.schema(format)? } else { None };
+        let schema = if self.schemas.applies_to(data) { self.schemas.schema(format)? } else { None };
         let previous: Option<String> = body.get("previous_response_id").map_err(|error| {
             FailureReason::InvalidRow(format!("'previous_response_id' is not a string: {}.", plainly(&error)))
         })?;
@@ -128,28 +137,26 @@ impl ResponsesProcessor {
                     .to_owned(),
             ));
         }
-        Ok(Asked { body, tools, schema, previous })
+        Ok(RowPlan { body, tools, schema, previous })
     }
 
     /// A row that is one call. Of an upstream with `/v1/responses` it is the row's body, and its answer is the row's.
     async fn one_call(
         &self,
-        data: &RequestData,
-        body: &Fields,
+        server: &Server,
+        (data, body): (&RequestData, &Fields),
         http: &impl HttpClient,
         should_retry: &ShouldRetry,
     ) -> Result<HttpResponse, FailureReason> {
-        if self.asker.is_native() {
-            let answer = http.post(Call::from(data)).await?;
-            if !self.asker.finds_none(&answer) {
-                return Ok(answer);
-            }
+        if let Some(answer) = pass_through(server, data, http).await? {
+            return Ok(answer);
         }
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
         let ids = ItemIds::of_step(data.id, &path);
-        let question = Question { request: body, key: data.id.to_string(), ids, used: HashSet::new() };
-        let turn = self.asker.ask_chat(http, &question, should_retry).await?;
+        let (request, key, used) = (body, data.id.to_string(), HashSet::new());
+        let call = ModelCall { request, key, ids, used, has_native_turns: false };
+        let turn = dialect::call_chat(http, &call, should_retry).await?;
         let end = ScopeEnd::of(&turn);
         let step = Step {
             seq: 0,
@@ -186,8 +193,44 @@ impl ResponsesProcessor {
     }
 }
 
+/// Calls `/v1/responses` with the row's body as it was uploaded. `None` if the server has no such API.
+async fn pass_through(
+    server: &Server,
+    data: &RequestData,
+    http: &impl HttpClient,
+) -> Result<Option<HttpResponse>, FailureReason> {
+    let api = server.responses_api();
+    if !api.is_next() {
+        return Ok(None);
+    }
+    let answer = http.post(Call::from(data)).await?;
+    Ok((!api.is_lacking(&answer)).then_some(answer))
+}
+
+/// Whether a body has nothing in it that can make its row more than one call, or that is refused here. Most rows are
+/// such rows: this reads a body without copying any of it.
+fn is_plain(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow)]
+        tools: Option<&'a RawValue>,
+        #[serde(borrow)]
+        text: Option<&'a RawValue>,
+        #[serde(borrow)]
+        previous_response_id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        background: Option<&'a RawValue>,
+    }
+    // A list could be read as the members in their order.
+    body.starts_with(b"{")
+        && serde_json::from_slice::<Members<'_>>(body).is_ok_and(|has| {
+            let others = [has.text, has.previous_response_id, has.background];
+            others.iter().all(Option::is_none) && has.tools.is_none_or(|tools| tools.get() == "[]")
+        })
+}
+
 /// What a row asks for.
-struct Asked {
+struct RowPlan {
     body: Fields,
     /// None if one call does.
     tools: Option<Toolset>,
@@ -197,8 +240,8 @@ struct Asked {
     previous: Option<Conversation>,
 }
 
-/// What the row's model is asked first.
-fn opening(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<ScopeStart, FailureReason> {
+/// The start of the row's own scope.
+fn scope_start(body: &Fields, tools: &Toolset, previous: Option<Conversation>) -> Result<ScopeStart, FailureReason> {
     let mut request = body.clone();
     if !tools.definitions.is_empty() {
         request.set("tools", &tools.definitions);
@@ -269,4 +312,27 @@ fn limits(limits: &Limits, body: &Fields) -> Limits {
     let tool_calls = number("max_tool_calls")
         .map_or(limits.tool_calls, |most| u32::try_from(most).unwrap_or(u32::MAX).min(limits.tool_calls));
     Limits { tool_calls, output_tokens: number("max_output_tokens"), ..limits.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_plain_if_nothing_in_it_concerns_this_program() {
+        let cases = [
+            (r#"{"model":"m","input":"Hi"}"#, true),
+            (r#"{"input":[{"text":"x","tools":1}],"tools":[],"text":null,"background":null}"#, true),
+            (r#"{"input":"Hi","tools":[{"type":"web_search"}]}"#, false),
+            (r#"{"input":"Hi","text":{}}"#, false),
+            (r#"{"input":"Hi","previous_response_id":"resp_1"}"#, false),
+            (r#"{"input":"Hi","background":true}"#, false),
+            (r#"{"input":"Hi","\u0074ools":[1]}"#, false),
+            (r#"{"tools":[],"tools":[1]}"#, false),
+            ("[null,null,null,null]", false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(is_plain(body.as_bytes()), expected, "{body}");
+        }
+    }
 }

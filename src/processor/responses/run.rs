@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::ResponsesProcessor;
-use super::ask::Question;
 use super::step_log::NotKept;
 use crate::domain::ids::RequestId;
 use crate::domain::json_error::plainly;
@@ -21,11 +20,13 @@ use crate::domain::response::{
 };
 use crate::fault;
 use crate::processor::ShouldRetry;
-use crate::processor::ensure::RowSchema;
+use crate::processor::answer_schemas::RowSchema;
 use crate::storage::StepWrite;
+use crate::sync::lock;
 use crate::telemetry::metrics;
 use crate::tools::{Agent, Function, ToolError, Toolset};
-use crate::upstream::HttpClient;
+use crate::upstream::dialect::{self, ModelCall};
+use crate::upstream::{HttpClient, Server};
 
 /// Bytes of all that the models of one row may say: as many as one row may have, by default.
 const MOST_SAID: usize = 16 << 20;
@@ -54,14 +55,17 @@ pub(super) struct Run<'a, H> {
     steps: Mutex<Vec<Step>>,
     /// Whether any step has ended well since the row was taken up.
     has_progressed: AtomicBool,
-    /// Agents take turns at the row's permit. A step begins when its call does, not when its agent's turn is waited for.
+    /// Agents use the row's permit one after the other. A step begins when its call does, not when its agent waits for
+    /// the permit.
     model: Semaphore,
 }
 
 /// The row itself, or an agent within it.
 pub(super) struct Scope {
     pub(super) path: StepPath,
-    pub(super) opening: ScopeStart,
+    /// The server of its model.
+    pub(super) server: Arc<Server>,
+    pub(super) start: ScopeStart,
     pub(super) tools: Toolset,
 }
 
@@ -91,7 +95,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
 
     /// The steps as they stand.
     pub(super) fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.steps)
     }
 
     pub(super) fn has_progressed(&self) -> bool {
@@ -103,19 +107,21 @@ impl<'a, H: HttpClient> Run<'a, H> {
         loop {
             match self.decide(scope) {
                 Next::CallModel => self.call_model(scope).await?,
-                Next::CallTools(calls) => {
-                    // An agent has released it after its call, and another agent may have it now.
-                    if scope.path == StepPath::root() {
-                        self.http.release_permit();
-                    }
-                    let turn = scope.path.child(self.turns(scope) - 1);
-                    let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
-                    // All of them end before one that failed counts, so that what they said is kept.
-                    first_stop(join_all(calls).await)?;
-                }
+                Next::CallTools(calls) => self.call_tools(scope, calls).await?,
                 Next::End(end) => return Ok(end),
             }
         }
+    }
+
+    async fn call_tools(&self, scope: &Scope, calls: Vec<(u32, ToolCall)>) -> Result<(), Stop> {
+        // An agent has released it after its call, and another agent may have it now.
+        if scope.path == StepPath::root() {
+            self.http.release_permit();
+        }
+        let turn = scope.path.child(self.turns(scope) - 1);
+        let calls = calls.into_iter().map(|(no, call)| self.call_tool(scope, turn.child(no), call));
+        // All of them end before one that failed counts, so that what they said is kept.
+        first_stop(join_all(calls).await)
     }
 
     fn decide(&self, scope: &Scope) -> Next {
@@ -129,7 +135,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             limits: &self.limits,
             served: &served,
             check: &|turn| self.check(scope, turn),
-            corrections: self.processor.ensured.corrections(),
+            corrections: self.processor.schemas.corrections(),
         };
         decide_next(&self.steps(), &scope.path, &rules)
     }
@@ -154,20 +160,22 @@ impl<'a, H: HttpClient> Run<'a, H> {
         let path = scope.path.child(self.turns(scope));
         let request = {
             let check = |turn: &Turn| self.check(scope, turn);
-            scope.opening.next_request(&scope.path, &self.steps(), &self.limits, &check)
+            scope.start.next_request(&scope.path, &self.steps(), &self.limits, &check)
         };
         let (seq, asked) = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
             self.http.acquire_permit().await;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
-            let question = Question {
+            let ids = ItemIds::of_step(self.row, &path);
+            let call = ModelCall {
                 request: &request,
                 key: self.key(&path),
-                ids: ItemIds::of_step(self.row, &path),
                 used: self.used_call_ids(scope),
+                has_native_turns: turns_of(&scope.path, &self.steps()).any(|(_, turn)| turn.has_ids_of_upstream(&ids)),
+                ids,
             };
-            let asked = self.processor.asker.ask(self.http, &question, self.should_retry).await;
+            let asked = dialect::call_model(&scope.server, self.http, &call, self.should_retry).await;
             if scope.path != StepPath::root() {
                 // The row itself waits for this agent, which may wait for tools next.
                 self.http.release_permit();
@@ -241,7 +249,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let tools = self.processor.catalog.open(&request).await.map_err(|why| Stop::Failed(why.into()))?;
             request.set("tools", &tools.definitions);
             let input = input_items(request.raw("input")).expect("it is a text");
-            let scope = Scope { path: path.clone(), opening: ScopeStart { request, input }, tools };
+            let server = self.processor.registry.route(&agent.model);
+            let scope = Scope { path: path.clone(), server, start: ScopeStart { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
             let text = turns_of(&scope.path, &self.steps()).last().map(|(_, turn)| turn.text()).unwrap_or_default();
             match end {

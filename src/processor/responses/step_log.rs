@@ -9,8 +9,8 @@ use crate::storage::group_commit::{Gathering, GroupCommit};
 use crate::storage::{StepStore, StepWrite, StorageError};
 use crate::telemetry::chain;
 
-/// Steps are kept as they come, with those that came while others were being kept. At most 4,096 wait, which bounds memory
-/// when the storage is slow.
+/// Steps are kept as they come, with those that came while others were being kept. At most 4,096 wait, which bounds
+/// memory when the storage is slow.
 const GATHERING: Gathering = Gathering { longest: Duration::ZERO, due: 1, room: 4096 };
 /// Steps kept in one commit.
 const TOGETHER: usize = 256;
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::{BatchId, LeaseId, RequestId};
-    use crate::domain::lease::FencedLease;
+    use crate::domain::lease::LeaseHold;
     use crate::domain::owner::Owner;
     use crate::domain::response::{Step, StepBody, StepPath, StepState};
     use crate::domain::time::Timestamp;
@@ -143,7 +143,7 @@ mod tests {
 
     #[async_trait]
     impl StepStore for Picky {
-        async fn record_steps(&self, writes: &[StepWrite]) -> StorageResult<BTreeSet<FencedLease>> {
+        async fn record_steps(&self, writes: &[StepWrite]) -> StorageResult<BTreeSet<LeaseHold>> {
             if writes.iter().any(|write| write.row.row == 1) {
                 return Err(StorageError::Corrupt { table: "t", column: "c", id: "i".to_owned() });
             }
@@ -174,7 +174,7 @@ mod tests {
         let (done, kept) = oneshot::channel();
         (
             Entry {
-                write: StepWrite { row, lease: FencedLease { id: LeaseId::new(), token: 1 }, step },
+                write: StepWrite { row, lease: LeaseHold { id: LeaseId::new(), token: 1 }, step },
                 kept: Some(done),
             },
             kept,

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::domain::ids::{BatchId, DaemonId};
-use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
+use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
 use crate::domain::owner::Owner;
 
 /// A lease as the heartbeat finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldLease {
     /// The lease, and the token it is held with.
-    pub lease: FencedLease,
+    pub lease: LeaseHold,
     /// Whether its batch is still in progress; if not, its rows are not to be run.
     pub runs: bool,
 }
@@ -59,18 +59,18 @@ pub trait LeaseStore {
 
     /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an
     /// entry in the ledger are the new holder's. `None` if somebody was faster, or if the lease is the daemon's own.
-    async fn take_over(&self, lapsed: FencedLease, daemon: DaemonId) -> Result<Option<Lease>>;
+    async fn take_over(&self, lapsed: LeaseHold, daemon: DaemonId) -> Result<Option<Lease>>;
 
     /// Gives a lease back, for others to take over at once. Nothing happens if it is lost already.
-    async fn give_back(&self, lease: FencedLease) -> Result<()>;
+    async fn give_back(&self, lease: LeaseHold) -> Result<()>;
 
     /// Sets how many rows a lease owes to what its holder has found in the ledger; one that owes none ends. Nothing
     /// happens if it is lost already.
-    async fn correct_owed(&self, lease: FencedLease, owed: u32) -> Result<()>;
+    async fn correct_owed(&self, lease: LeaseHold, owed: u32) -> Result<()>;
 
     /// Notes that the first owed row of a lease is about to run in quarantine, and returns how often it has, this time
     /// included. Recording it, or giving the lease back, sets the count back. `None` if the lease is lost.
-    async fn try_in_quarantine(&self, lease: FencedLease) -> Result<Option<u32>>;
+    async fn try_in_quarantine(&self, lease: LeaseHold) -> Result<Option<u32>>;
 
     /// Whether a daemon that lives has the row at this position of the index of the owner's batch. False once the row
     /// is recorded and its lease has ended.

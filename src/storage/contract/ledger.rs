@@ -10,7 +10,7 @@ use super::Result;
 use crate::domain::batch::{BatchStatus, Counts};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, RequestId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
@@ -32,7 +32,7 @@ pub struct BatchFlush {
     /// Tokens used.
     pub usage: Usage,
     /// The rows that were run under each lease, by the token that was held.
-    pub leases: BTreeMap<FencedLease, RoaringBitmap>,
+    pub leases: BTreeMap<LeaseHold, RoaringBitmap>,
 }
 
 /// One part of an output or error file, and the rows it answers.
@@ -53,7 +53,7 @@ pub enum Recorded {
     /// All of it, and durably.
     Applied,
     /// Nothing of it, because these leases are not held any more. Leave their rows out and try again.
-    LostLeases(Vec<FencedLease>),
+    LostLeases(Vec<LeaseHold>),
     /// Nothing of it, because it contradicts the ledger, which only a fault of this program can do. Leave the rows of
     /// the leases out that are named, and try again; the leases are to be read again from the ledger.
     Violations(Vec<Violation>),
@@ -65,7 +65,7 @@ pub struct Violation {
     /// The batch.
     pub batch: BatchId,
     /// The leases at fault, as they were held.
-    pub leases: Vec<FencedLease>,
+    pub leases: Vec<LeaseHold>,
     /// What is wrong.
     pub what: Contradiction,
 }
@@ -125,7 +125,7 @@ impl BatchFlush {
     }
 
     /// The leases that ran any of these rows.
-    pub(in crate::storage) fn leases_of(&self, rows: &RoaringBitmap) -> Vec<FencedLease> {
+    pub(in crate::storage) fn leases_of(&self, rows: &RoaringBitmap) -> Vec<LeaseHold> {
         self.leases.iter().filter(|(_, ran)| !ran.is_disjoint(rows)).map(|(lease, _)| *lease).collect()
     }
 }
@@ -230,7 +230,7 @@ mod tests {
             let id = LeaseId::new();
             let runs = [(1, first), (2, second)].map(|(token, rows)| {
                 let rows: RoaringBitmap = rows.iter().copied().collect();
-                (FencedLease { id, token }, rows)
+                (LeaseHold { id, token }, rows)
             });
             let flush = BatchFlush {
                 output: part(output),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::domain::ids::RequestId;
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::response::Step;
 use crate::domain::time::Timestamp;
@@ -17,7 +17,7 @@ pub struct StepWrite {
     /// The row.
     pub row: RequestId,
     /// The lease in whose name it is written, and the token it is held with.
-    pub lease: FencedLease,
+    pub lease: LeaseHold,
     /// The step.
     pub step: Step,
 }
@@ -27,7 +27,7 @@ pub struct StepWrite {
 pub trait StepStore {
     /// Keeps steps as they stand, in their order and in one transaction. A step that has ended well stays as it is.
     /// Returns the leases that are not held with their token any more: nothing is kept in their name.
-    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<FencedLease>>;
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseHold>>;
 
     /// The steps of a row in a batch of the owner, in the order in which they were begun.
     async fn steps(&self, owner: &Owner, row: RequestId) -> Result<Vec<Step>>;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::readable::readable;
 use super::{SqlStorage, corrupt, in_write, on_reader};
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
-use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
+use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::{Beat, LeaseStore, Result, StorageError};
@@ -99,12 +99,12 @@ impl LeaseStore for SqlStorage {
         on_reader!(self.db, leases::lapsed(daemon, of_a_model, limit))
     }
 
-    async fn take_over(&self, lapsed: FencedLease, daemon: DaemonId) -> Result<Option<Lease>> {
+    async fn take_over(&self, lapsed: LeaseHold, daemon: DaemonId) -> Result<Option<Lease>> {
         let row = in_write!(self.db, leases::take_over(lapsed, daemon))?;
         row.map(Lease::try_from).transpose()
     }
 
-    async fn give_back(&self, lease: FencedLease) -> Result<()> {
+    async fn give_back(&self, lease: LeaseHold) -> Result<()> {
         let given = in_write!(self.db, leases::give_back(lease));
         #[cfg(feature = "failpoints")]
         if crate::fault::late("lease.given-back").await {
@@ -114,11 +114,11 @@ impl LeaseStore for SqlStorage {
         given
     }
 
-    async fn correct_owed(&self, lease: FencedLease, owed: u32) -> Result<()> {
+    async fn correct_owed(&self, lease: LeaseHold, owed: u32) -> Result<()> {
         in_write!(self.db, leases::correct_owed(lease, owed))
     }
 
-    async fn try_in_quarantine(&self, lease: FencedLease) -> Result<Option<u32>> {
+    async fn try_in_quarantine(&self, lease: LeaseHold) -> Result<Option<u32>> {
         in_write!(self.db, leases::try_in_quarantine(lease))
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{SqlStorage, corrupt, in_write, on_reader};
 use crate::domain::ids::RequestId;
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::response::{Step, StepBody, StepPath, StepState};
 use crate::domain::time::Timestamp;
@@ -43,7 +43,7 @@ impl StepRow {
 
 #[async_trait]
 impl StepStore for SqlStorage {
-    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<FencedLease>> {
+    async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseHold>> {
         in_write!(self.db, steps::record(writes))
     }
 

@@ -79,7 +79,8 @@ fn a_permit_on_its_way_to_one_who_gives_up_goes_to_the_next() {
     assert!(next.as_mut().now_or_never().is_some());
 }
 
-/// Two rows come back from their tools while one permit is free for a moment: neither may keep it from the other for good.
+/// Two rows come back from their tools while one permit is free for a moment: neither may keep it from the other for
+/// good.
 #[test]
 fn two_who_want_the_same_permit_have_it_one_after_the_other() {
     let limiter = Limiter::new(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright::domain::batch::{Batch, BatchStatus, Counts};
 use batchwright::domain::file::FilePart;
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId, LeaseId};
-use batchwright::domain::lease::FencedLease;
+use batchwright::domain::lease::LeaseHold;
 use batchwright::domain::time::Timestamp;
 use batchwright::storage::{
     BatchStore as _, Beat, Ending, FileStore as _, Flush, LeaseStore as _, Ledger as _, Recorded, Result, Upkeep as _,
@@ -172,7 +172,7 @@ impl<'a> Case<'a> {
         if let Some(lease) = self.storage.claim(&lane, rows, daemon.id).await? {
             let known = Known { token: lease.token, owed: rows, given_back: false, deaths: 0, tries: 0 };
             self.leases.insert(lease.id, known);
-            daemon.held.insert(lease.fenced(), (lease.clone(), (lease.first..lease.last).collect()));
+            daemon.held.insert(lease.hold(), (lease.clone(), (lease.first..lease.last).collect()));
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ impl<'a> Case<'a> {
         self.take(who, lapsed).await
     }
 
-    async fn take(&mut self, who: usize, lapsed: FencedLease) -> Result<()> {
+    async fn take(&mut self, who: usize, lapsed: LeaseHold) -> Result<()> {
         let daemon = &mut self.daemons[who];
         let lease = self.storage.take_over(lapsed, daemon.id).await?.expect("nobody else does anything meanwhile");
         let recorded = self.storage.recorded_rows(self.id).await?;
@@ -198,7 +198,7 @@ impl<'a> Case<'a> {
         known.deaths += u32::from(!known.given_back);
         known.given_back = false;
         assert_eq!((lease.token, lease.deaths), (known.token, known.deaths));
-        daemon.held.insert(lease.fenced(), (lease, owed));
+        daemon.held.insert(lease.hold(), (lease, owed));
         Ok(())
     }
 
@@ -225,8 +225,8 @@ impl<'a> Case<'a> {
     }
 
     /// The leases that are a daemon's in the database, of those that it runs.
-    fn current(&self, who: usize) -> Vec<FencedLease> {
-        let is_current = |lease: &&FencedLease| {
+    fn current(&self, who: usize) -> Vec<LeaseHold> {
+        let is_current = |lease: &&LeaseHold| {
             self.leases.get(&lease.id).is_some_and(|known| known.token == lease.token && !known.given_back)
         };
         self.daemons[who].held.keys().filter(is_current).copied().collect()
@@ -243,12 +243,12 @@ impl<'a> Case<'a> {
             // One it knows nothing of was claimed or taken over by nobody else.
             let (lease, _) =
                 self.daemons[who].held.remove(&held.lease).expect("it holds what the database says it holds");
-            self.hand_back(lease.fenced()).await?;
+            self.hand_back(lease.hold()).await?;
         }
         Ok(())
     }
 
-    async fn hand_back(&mut self, lease: FencedLease) -> Result<()> {
+    async fn hand_back(&mut self, lease: LeaseHold) -> Result<()> {
         if let Some(known) = self.leases.get_mut(&lease.id).filter(|known| known.token == lease.token) {
             known.given_back = true;
             known.tries = 0;
@@ -269,7 +269,7 @@ impl<'a> Case<'a> {
             known.tries += 1;
             known.tries
         });
-        assert_eq!(self.storage.try_in_quarantine(lease.fenced()).await?, expected);
+        assert_eq!(self.storage.try_in_quarantine(lease.hold()).await?, expected);
         Ok(())
     }
 
@@ -285,7 +285,7 @@ impl<'a> Case<'a> {
             let row = *owed.iter().nth(no).expect("it was counted");
             owed.remove(&row);
             let completed = self.random.random_bool(0.7);
-            daemon.ended.push(Ended { lease: lease.fenced(), row, completed });
+            daemon.ended.push(Ended { lease: lease.hold(), row, completed });
         }
     }
 
@@ -326,7 +326,7 @@ impl<'a> Case<'a> {
     }
 
     /// Drops outcomes that are not recorded. Their runs are over, and what is still the daemon's is given back.
-    async fn leave_out(&mut self, who: usize, ended: &mut Vec<Ended>, leases: &[FencedLease]) -> Result<()> {
+    async fn leave_out(&mut self, who: usize, ended: &mut Vec<Ended>, leases: &[LeaseHold]) -> Result<()> {
         assert!(!leases.is_empty());
         let before = ended.len();
         match self.recorder {

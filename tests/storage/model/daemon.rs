@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use batchwright::domain::ids::{BatchId, DaemonId, FileId, LeaseId};
-use batchwright::domain::lease::{FencedLease, Lease, OpenLane};
+use batchwright::domain::lease::{Lease, LeaseHold, OpenLane};
 use batchwright::storage::{BatchFlush, Flush, TieredPart};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -13,7 +13,7 @@ use crate::given::{ERROR_LINE, OUTPUT_LINE, USAGE_OF_A_ROW, add_row};
 /// A call that has ended and whose outcome is not recorded yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    pub lease: FencedLease,
+    pub lease: LeaseHold,
     pub row: u32,
     pub completed: bool,
 }
@@ -22,7 +22,7 @@ pub struct Ended {
 pub struct Daemon {
     pub id: DaemonId,
     /// Its runs of leases, and the rows of each whose call has not ended.
-    pub held: BTreeMap<FencedLease, (Lease, BTreeSet<u32>)>,
+    pub held: BTreeMap<LeaseHold, (Lease, BTreeSet<u32>)>,
     pub ended: Vec<Ended>,
     /// The lane it saw last, which others may have moved since.
     pub lane: Option<OpenLane>,
@@ -31,7 +31,7 @@ pub struct Daemon {
     /// A flush whose answer it has not seen.
     pub unanswered: Option<Flush>,
     /// A lease whose giving back it has not seen answered.
-    pub given_back: Option<FencedLease>,
+    pub given_back: Option<LeaseHold>,
     pub crashed: bool,
 }
 
@@ -135,7 +135,7 @@ impl Recorder {
     /// What is recorded of these outcomes.
     pub fn flush(self, batch_id: BatchId, ended: &[Ended]) -> Flush {
         let mut batch = BatchFlush::default();
-        let mut tokens: BTreeMap<LeaseId, FencedLease> = BTreeMap::new();
+        let mut tokens: BTreeMap<LeaseId, LeaseHold> = BTreeMap::new();
         for row in ended {
             if row.completed {
                 add_row(&mut batch.output, row.row, OUTPUT_LINE);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::query::{announce, query, query_as, query_scalar};
 use super::{Conn, LOCK_LEASE};
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
-use crate::domain::lease::{DaemonPulse, FencedLease, LapsedLease, Lease, OpenLane};
+use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::leases::{LaneRow, LeaseRow};
@@ -126,7 +126,7 @@ async fn held(tx: &mut Conn, daemon: DaemonId) -> Result<Vec<HeldLease>> {
     let held: Vec<(Uuid, i64, String)> = query_as(HELD).bind(daemon.0).fetch_all(tx).await?;
     let lease = |(id, token, status): (Uuid, i64, String)| {
         let runs = status == "in_progress";
-        HeldLease { lease: FencedLease { id: LeaseId(id), token }, runs }
+        HeldLease { lease: LeaseHold { id: LeaseId(id), token }, runs }
     };
     Ok(held.into_iter().map(lease).collect())
 }
@@ -188,19 +188,19 @@ pub async fn lapsed(conn: &mut Conn, daemon: DaemonId, of_a_model: u32, limit: u
     let lapsed = query_as(LAPSED).bind(daemon.0).bind(i64::from(of_a_model)).bind(i64::from(limit));
     let rows: Vec<(Uuid, i64, Uuid, String)> = lapsed.fetch_all(conn).await?;
     let lapsed = |(id, token, batch, model): (Uuid, i64, Uuid, String)| LapsedLease {
-        lease: FencedLease { id: LeaseId(id), token },
+        lease: LeaseHold { id: LeaseId(id), token },
         batch_id: BatchId(batch),
         model: model.into(),
     };
     Ok(rows.into_iter().map(lapsed).collect())
 }
 
-pub async fn take_over(tx: &mut Conn, lapsed: FencedLease, daemon: DaemonId) -> Result<End<Option<LeaseRow>>> {
+pub async fn take_over(tx: &mut Conn, lapsed: LeaseHold, daemon: DaemonId) -> Result<End<Option<LeaseRow>>> {
     let taken = query_as(TAKE_OVER).bind(lapsed.id.0).bind(lapsed.token).bind(daemon.0);
     Ok(End::Commit(taken.fetch_optional(tx).await?))
 }
 
-pub async fn give_back(tx: &mut Conn, lease: FencedLease) -> Result<End<()>> {
+pub async fn give_back(tx: &mut Conn, lease: LeaseHold) -> Result<End<()>> {
     let given = query(GIVE_BACK).bind(lease.id.0).bind(lease.token).execute(&mut *tx).await?;
     if given.rows_affected() > 0 {
         announce(tx).await?;
@@ -208,13 +208,13 @@ pub async fn give_back(tx: &mut Conn, lease: FencedLease) -> Result<End<()>> {
     Ok(End::Commit(()))
 }
 
-pub async fn correct_owed(tx: &mut Conn, lease: FencedLease, owed: u32) -> Result<End<()>> {
+pub async fn correct_owed(tx: &mut Conn, lease: LeaseHold, owed: u32) -> Result<End<()>> {
     query(CORRECT_OWED).bind(lease.id.0).bind(lease.token).bind(i64::from(owed)).execute(&mut *tx).await?;
     query(DROP_SETTLED).bind(lease.id.0).bind(lease.token).execute(tx).await?;
     Ok(End::Commit(()))
 }
 
-pub async fn try_in_quarantine(tx: &mut Conn, lease: FencedLease) -> Result<End<Option<u32>>> {
+pub async fn try_in_quarantine(tx: &mut Conn, lease: LeaseHold) -> Result<End<Option<u32>>> {
     let tries: Option<i64> =
         query_scalar(TRY_IN_QUARANTINE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
     Ok(End::Commit(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX))))
@@ -227,7 +227,7 @@ pub async fn is_held(conn: &mut Conn, owner: &Owner, batch: BatchId, position: u
 }
 
 /// Whether the lease is held with this token, which then stays so until the transaction ends.
-pub async fn lock(tx: &mut Conn, lease: FencedLease) -> Result<bool> {
+pub async fn lock(tx: &mut Conn, lease: LeaseHold) -> Result<bool> {
     let held: Option<i32> = query_scalar(LOCK_LEASE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
     Ok(held.is_some())
 }

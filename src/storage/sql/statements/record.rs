@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::query::{query, query_as, query_scalar};
 use super::{Conn, files, leases};
 use crate::domain::ids::{BatchId, FileId};
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
 use crate::storage::sql::{corrupt, to_i64};
@@ -68,12 +68,12 @@ fn counts(output: &RoaringBitmap, error: &RoaringBitmap) -> (i64, i64) {
 /// What became of the outcomes of one batch within a transaction that records.
 pub enum Checked {
     Recorded,
-    Lost(Vec<FencedLease>),
+    Lost(Vec<LeaseHold>),
     Violation(Violation),
 }
 
 impl Checked {
-    fn violation(batch: BatchId, leases: Vec<FencedLease>, what: Contradiction) -> Self {
+    fn violation(batch: BatchId, leases: Vec<LeaseHold>, what: Contradiction) -> Self {
         Self::Violation(Violation { batch, leases, what })
     }
 }
@@ -138,7 +138,7 @@ async fn why_not_counted(tx: &mut Conn, id: BatchId, batch: &BatchFlush) -> Resu
     })
 }
 
-fn every_lease(batch: &BatchFlush) -> Vec<FencedLease> {
+fn every_lease(batch: &BatchFlush) -> Vec<LeaseHold> {
     batch.leases.keys().copied().collect()
 }
 
@@ -168,7 +168,7 @@ enum Paid {
     MoreThanOwed,
 }
 
-async fn pay_off(tx: &mut Conn, lease: FencedLease, rows: i64) -> Result<Paid> {
+async fn pay_off(tx: &mut Conn, lease: LeaseHold, rows: i64) -> Result<Paid> {
     let owed: Option<i64> =
         query_scalar(PAY_OFF).bind(lease.id.0).bind(lease.token).bind(rows).fetch_optional(&mut *tx).await?;
     match owed {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::query::{query, query_as, query_scalar};
 use super::{Conn, leases};
 use crate::domain::ids::RequestId;
-use crate::domain::lease::FencedLease;
+use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::response::{StepBody, StepState};
 use crate::domain::time::Timestamp;
@@ -79,7 +79,7 @@ fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite
     staying.into_values().collect()
 }
 
-pub async fn record(tx: &mut Conn, writes: &[StepWrite]) -> Result<End<BTreeSet<FencedLease>>> {
+pub async fn record(tx: &mut Conn, writes: &[StepWrite]) -> Result<End<BTreeSet<LeaseHold>>> {
     // In the order in which a flush locks them, so that the two do not wait for each other.
     let held: BTreeSet<_> = writes.iter().map(|write| (write.row.batch, write.lease)).collect();
     let mut lost = BTreeSet::new();

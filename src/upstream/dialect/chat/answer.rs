@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 
 use super::node::{as_string, is_string};
 use crate::domain::json_error::plainly;
-use crate::domain::response::turn::seconds;
-use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw, seconds};
 use crate::domain::row::shown;
 
 /// Reads a chat completion as a turn. `ids` provides the ids of the items. It also provides the id of a call that has

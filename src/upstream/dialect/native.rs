@@ -1,12 +1,36 @@
-//! Reads the answer of an upstream with the Responses API as a turn.
+//! Servers that have the Responses API: what they are sent for a turn, and their answer read as one.
 
 use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
-use super::turn::seconds;
-use super::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw, seconds};
 use crate::domain::row::shown;
+
+/// The request as a server can be sent it: without references to items that the server does not have.
+///
+/// Ids that were made here, as `ids` are, name no item of any server. A server that is told not to keep items has none:
+/// then no item has an id, and reasoning that is nothing but its id is left out.
+#[must_use]
+pub fn request(request: &Fields, ids: &ItemIds) -> Fields {
+    let is_kept = request.get::<bool>("store").ok().flatten() != Some(false);
+    let is_made_here = |item: &Fields| item.get::<String>("id").ok().flatten().is_some_and(|id| ids.are_of_row(&id));
+    let has_ours = || request.raw("input").is_some_and(|input| ids.are_of_row(input.get()));
+    let input: Option<Vec<Fields>> = if is_kept && !has_ours() { None } else { request.get("input").ok().flatten() };
+    let Some(mut input) = input else { return request.clone() };
+    let is_reference = |item: &Fields| {
+        let is_reasoning = item.get::<String>("type").ok().flatten().as_deref() == Some("reasoning");
+        let has_content = item.raw("content").is_some_and(|content| content.get() != "[]");
+        is_reasoning && !has_content && item.raw("encrypted_content").is_none()
+    };
+    input.retain(|item| is_kept || !is_reference(item));
+    for item in input.iter_mut().filter(|item| !is_kept || is_made_here(item)) {
+        item.remove("id");
+    }
+    let mut request = request.clone();
+    request.set("input", &input);
+    request
+}
 
 /// Reads a response as a turn. Its items stay as they came, with three exceptions. An item without an id gets one. A
 /// call gets a new `call_id` if it has none, or if its id is taken by an earlier call of this turn or of earlier turns,

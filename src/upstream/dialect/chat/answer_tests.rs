@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::response::chat::request;
 use crate::domain::usage::Usage;
+use crate::upstream::dialect::chat::request;
 
 fn ids() -> ItemIds {
     ItemIds::new("1".to_owned())

@@ -4,10 +4,12 @@
 mod answer;
 mod content;
 mod input;
+mod message;
 mod messages;
 mod node;
 mod request;
 mod tools;
 
 pub use answer::turn;
+pub use message::{messages, text};
 pub use request::request;

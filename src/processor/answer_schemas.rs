@@ -35,13 +35,13 @@ impl Weighter<String, Arc<Schema>> for Bytes {
 }
 
 /// Which rows are checked, and the schemas that were compiled for it.
-pub struct Ensured {
+pub struct AnswerSchemas {
     by_default: bool,
     corrections: u32,
-    schemas: Arc<Schemas>,
+    compiled: Arc<Schemas>,
 }
 
-impl Ensured {
+impl AnswerSchemas {
     /// Checks the rows of batches that ask for it and, `by_default`, of those that do not say. A model is asked to
     /// correct its answer `corrections` times at most.
     #[must_use]
@@ -53,8 +53,8 @@ impl Ensured {
             .weight_capacity(SCHEMA_BYTES)
             .build()
             .expect("both capacities are given");
-        let schemas = Cache::with_options(options, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Self { by_default, corrections, schemas: Arc::new(schemas) }
+        let compiled = Cache::with_options(options, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { by_default, corrections, compiled: Arc::new(compiled) }
     }
 
     pub(super) fn corrections(&self) -> u32 {
@@ -94,14 +94,14 @@ impl Ensured {
         let nested = nested.transpose().map_err(|error| wrong(plainly(&error)))?;
         let schema = format.schema.or_else(|| nested.and_then(|mut nested| nested.remove("schema")));
         let Some(schema) = schema else { return Ok(None) };
-        let schema = RowSchema { text: schema, schemas: self.schemas.clone() };
+        let schema = RowSchema { text: schema, schemas: self.compiled.clone() };
         schema.compiled().map_err(wrong)?;
         Ok(Some(schema))
     }
 }
 
-/// A schema that a row asks for, and that can be compiled. The row holds its text only, so that what is compiled takes no
-/// more memory than the cache has, however many rows wait for answers.
+/// A schema that a row asks for, and that can be compiled. The row holds its text only, so that what is compiled takes
+/// no more memory than the cache has, however many rows wait for answers.
 pub(super) struct RowSchema {
     text: Box<RawValue>,
     schemas: Arc<Schemas>,
@@ -122,8 +122,8 @@ impl RowSchema {
     }
 }
 
-/// Does what can take some tenths of a second, while another thread takes over what waits for this one: heartbeats must not
-/// wait for it. A runtime of one thread has no other.
+/// Does what can take some tenths of a second, while another thread takes over what waits for this one: heartbeats must
+/// not wait for it. A runtime of one thread has no other.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
@@ -140,21 +140,21 @@ mod tests {
 
     #[test]
     fn schemas_that_rows_hold_take_no_more_than_the_cache_has() {
-        let ensured = Ensured::new(true, 0);
+        let schemas = AnswerSchemas::new(true, 0);
         let format = |no: usize| {
             let patterns = json!({ "a": { "pattern": format!("^([a-f]|[b-g]){{1,100}}{no}$") } });
             raw(&json!({ "type": "json_schema", "schema": { "properties": patterns } }))
         };
 
         let rows: Vec<RowSchema> =
-            (0..200).map(|no| ensured.schema(Some(&format(no))).expect("a schema").expect("one")).collect();
+            (0..200).map(|no| schemas.schema(Some(&format(no))).expect("a schema").expect("one")).collect();
 
-        assert!(ensured.schemas.weight() <= SCHEMA_BYTES);
-        assert!(ensured.schemas.len() > 1);
-        assert!(ensured.schemas.len() < rows.len(), "they would take more than there is room for");
+        assert!(schemas.compiled.weight() <= SCHEMA_BYTES);
+        assert!(schemas.compiled.len() > 1);
+        assert!(schemas.compiled.len() < rows.len(), "they would take more than there is room for");
         for row in &rows {
             assert_eq!(row.check(r#"{"b":7}"#), Ok(()));
         }
-        assert!(ensured.schemas.weight() <= SCHEMA_BYTES);
+        assert!(schemas.compiled.weight() <= SCHEMA_BYTES);
     }
 }

@@ -110,11 +110,10 @@ impl Messages {
 
     fn close(&mut self) {
         if let Some(mut open) = self.open.take() {
-            if !open.reasoning.is_empty() {
-                // Servers read one of them: SGLang and llama.cpp the first, vLLM and Ollama the second.
-                for name in ["reasoning_content", "reasoning"] {
-                    open.message.set(name, &open.reasoning);
-                }
+            // Servers read one of them: SGLang and llama.cpp the first, vLLM and Ollama the second.
+            let names = if open.reasoning.is_empty() { &[][..] } else { &["reasoning_content", "reasoning"] };
+            for name in names {
+                open.message.set(name, &open.reasoning);
             }
             if !open.calls.is_empty() {
                 open.message.set("tool_calls", &open.calls);

@@ -140,3 +140,44 @@ fn an_answer_that_an_upstream_gave_up_may_come_whole_the_next_time() {
         assert_eq!(read(answer).expect_err(answer), BadAnswer::MayPass(message.to_owned()));
     }
 }
+
+/// What a server is sent for a request of row `1`.
+fn sent(json: &str) -> Fields {
+    request(&Fields::read(json.as_bytes()).expect("an object"), &ItemIds::new("1_0".to_owned()))
+}
+
+fn ids(request: &Fields) -> Vec<String> {
+    let input: Vec<Fields> = request.get("input").expect("a list").expect("it is there");
+    input.iter().map(|item| item.get("id").expect("a text").unwrap_or_default()).collect()
+}
+
+#[test]
+fn what_an_upstream_is_told_not_to_keep_is_not_referred_to() {
+    let sent = |store: &str| {
+        let items = concat!(
+            r#"[{"type":"reasoning","id":"rs_9","summary":[]},"#,
+            r#"{"type":"reasoning","id":"rs_2","summary":[],"encrypted_content":"x"},"#,
+            r#"{"type":"reasoning","id":"rs_3","summary":[],"content":[{"type":"reasoning_text","text":"so"}]},"#,
+            r#"{"type":"function_call","id":"fc_9","call_id":"c","name":"f","arguments":"{}"},"#,
+            r#"{"role":"user","content":"Hi"}]"#
+        );
+        ids(&sent(&format!(r#"{{"model":"m","store":{store},"input":{items}}}"#)))
+    };
+
+    assert_eq!(sent("true"), ["rs_9", "rs_2", "rs_3", "fc_9", ""]);
+    assert_eq!(sent("false"), ["", "", "", ""]);
+}
+
+#[test]
+fn an_item_that_was_made_here_is_not_referred_to() {
+    let input = concat!(
+        r#"[{"type":"reasoning","id":"rs_1_0_0","summary":[],"content":[{"type":"reasoning_text","text":"so"}]},"#,
+        r#"{"type":"function_call","id":"fc_9","call_id":"call_1_0_1","name":"f","arguments":"{}"},"#,
+        r#"{"type":"function_call_output","call_id":"call_1_0_1","output":"3"}]"#
+    );
+
+    let sent = sent(&format!(r#"{{"model":"m","input":{input}}}"#));
+
+    assert_eq!(ids(&sent), ["", "fc_9", ""]);
+    assert!(sent.raw("input").expect("it is there").get().contains("call_1_0_1"), "calls keep theirs");
+}

@@ -1,0 +1,291 @@
+//! The models that have rows here, and whose row is next.
+//!
+//! A model that has not answered yet, whose last call found no server, or which has been silent for far longer than
+//! usual, may be one that hangs. An eighth of the calls is its own, at least one. While a model that answers has rows
+//! here, it gets no more. Otherwise it may have more, on loan, and leaves an eighth of the calls that others do not use
+//! to models to come. Loans are recalled when rows of a model that answers wait for a call, or rows of a model that has
+//! fewer than its own. The latest is recalled first. A row whose call is recalled waits here again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::answers::Answers;
+use super::queue::QueuedRow;
+use crate::domain::ids::BatchId;
+use crate::domain::time::{Clock, Timestamp};
+use crate::upstream::{Registry, Server};
+
+/// Of fewer calls none is left unused for models to come.
+const FEW: usize = 4;
+/// Models that are remembered although none of their rows is here.
+const IDLE_MODELS: usize = 256;
+
+/// What the queue's lock is around.
+pub(super) struct Models {
+    registry: Registry,
+    clock: Clock,
+    queues: Vec<ModelQueue>,
+    /// Calls that may run at once.
+    permits: usize,
+    /// Rows that workers have.
+    running: usize,
+    /// Those of them whose loan was recalled.
+    recalled: usize,
+    /// How many rows were taken so far.
+    taken: u64,
+}
+
+/// The rows of one model.
+struct ModelQueue {
+    name: Arc<str>,
+    server: Arc<Server>,
+    batches: Vec<BatchQueue>,
+    /// Rows that workers have.
+    running: usize,
+    /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
+    served: u64,
+    answers: Arc<Answers>,
+    /// Rows that have a call on loan, in the order in which they began.
+    loans: Vec<Loan>,
+}
+
+struct BatchQueue {
+    id: BatchId,
+    rows: VecDeque<QueuedRow>,
+    running: usize,
+    served: u64,
+}
+
+/// A call that a row has on loan.
+#[derive(Debug, Clone)]
+pub(super) struct Loan {
+    no: u64,
+    /// Cancelled when the call is to be given back.
+    pub(super) recall: CancellationToken,
+}
+
+/// Rows wait, and none may begin.
+pub(super) struct HeldBack;
+
+/// The place of a row that is next.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    model: usize,
+    batch: usize,
+}
+
+/// A row that was taken, and what its share of the calls is made of.
+pub(super) struct TakenRow {
+    pub(super) row: QueuedRow,
+    pub(super) server: Arc<Server>,
+    pub(super) answers: Arc<Answers>,
+    pub(super) loan: Option<Loan>,
+}
+
+impl ModelQueue {
+    fn waiting(&self) -> usize {
+        self.batches.iter().map(|batch| batch.rows.len()).sum()
+    }
+
+    fn has_rows(&self) -> bool {
+        self.batches.iter().any(|batch| !batch.rows.is_empty())
+    }
+
+    fn answers(&self, now: Timestamp) -> bool {
+        self.answers.come(self.running > 0, now)
+    }
+}
+
+impl Models {
+    /// No models, for as many calls as the registry has.
+    pub(super) fn new(registry: Registry, clock: Clock) -> Self {
+        let permits = registry.limit();
+        Self { registry, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
+    }
+
+    /// Sets how many calls may run at once. Returns how many there were.
+    pub(super) fn set_permits(&mut self, permits: usize) -> usize {
+        std::mem::replace(&mut self.permits, permits)
+    }
+
+    /// Adds a row behind those of its batch.
+    pub(super) fn push(&mut self, row: QueuedRow) {
+        let model = row.request.data.model.clone();
+        self.batch(&model, row.row.id.batch).rows.push_back(row);
+    }
+
+    /// Removes the rows that are not to be kept.
+    pub(super) fn retain(&mut self, keep: impl Fn(&QueuedRow) -> bool) {
+        for batch in self.queues.iter_mut().flat_map(|model| &mut model.batches) {
+            batch.rows.retain(&keep);
+        }
+        self.tidy();
+    }
+
+    fn model(&mut self, name: &Arc<str>) -> &mut ModelQueue {
+        let no = self.queues.iter().position(|known| known.name == *name).unwrap_or_else(|| {
+            if self.queues.len() >= IDLE_MODELS {
+                self.queues.retain(|known| !known.batches.is_empty());
+            }
+            self.queues.push(ModelQueue {
+                name: name.clone(),
+                server: self.registry.route(name),
+                batches: Vec::new(),
+                running: 0,
+                served: 0,
+                answers: Arc::default(),
+                loans: Vec::new(),
+            });
+            self.queues.len() - 1
+        });
+        &mut self.queues[no]
+    }
+
+    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut BatchQueue {
+        let batches = &mut self.model(model).batches;
+        let no = batches.iter().position(|known| known.id == id).unwrap_or_else(|| {
+            batches.push(BatchQueue { id, rows: VecDeque::new(), running: 0, served: 0 });
+            batches.len() - 1
+        });
+        &mut batches[no]
+    }
+
+    /// The place of the row that is next. `Err` if rows wait and none may begin.
+    pub(super) fn next(&self) -> Result<Option<Place>, HeldBack> {
+        let bound = self.bound_of_silent();
+        let next = self.next_of(|model| bound.is_none_or(|bound| bound.lets_begin(self, model)));
+        match next {
+            None if self.queues.iter().any(ModelQueue::has_rows) => Err(HeldBack),
+            next => Ok(next),
+        }
+    }
+
+    /// The server of a row that is next.
+    pub(super) fn server(&self, place: Place) -> Arc<Server> {
+        self.queues[place.model].server.clone()
+    }
+
+    fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<Place> {
+        let models = self.queues.iter().enumerate().filter(|(_, model)| model.has_rows() && chosen(model));
+        let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
+        let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
+        let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
+        Some(Place { model: no, batch })
+    }
+
+    /// What bounds a model that does not answer; `None` if the only model here does.
+    fn bound_of_silent(&self) -> Option<Bound> {
+        if let [only] = self.queues.as_slice()
+            && only.answers.has_answered()
+        {
+            return None;
+        }
+        let now = self.clock.now();
+        let is_here = |model: &ModelQueue| model.running > 0 || model.has_rows();
+        let may_lend = !self.queues.iter().any(|model| is_here(model) && model.answers(now));
+        Some(Bound { now, may_lend })
+    }
+
+    /// The calls that are a model's own while it does not answer.
+    fn own(&self) -> usize {
+        (self.permits / 8).max(1)
+    }
+
+    /// Takes the row at a place.
+    pub(super) fn take(&mut self, place: Place) -> Option<TakenRow> {
+        let own = self.own();
+        self.taken += 1;
+        let model = &mut self.queues[place.model];
+        let batch = &mut model.batches[place.batch];
+        let row = batch.rows.pop_front()?;
+        (model.served, batch.served) = (self.taken, self.taken);
+        let loan = (!model.answers.has_answered() && model.running >= own)
+            .then(|| Loan { no: self.taken, recall: CancellationToken::new() });
+        model.loans.extend(loan.clone());
+        if model.running == 0 {
+            model.answers.wait_from(self.clock.now());
+        }
+        self.running += 1;
+        model.running += 1;
+        batch.running += 1;
+        Some(TakenRow { row, server: model.server.clone(), answers: model.answers.clone(), loan })
+    }
+
+    /// Counts a row under way more or less.
+    pub(super) fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
+        let is_over = {
+            let batch = self.batch(model, id);
+            batch.running = batch.running.saturating_add_signed(change);
+            batch.running == 0 && batch.rows.is_empty()
+        };
+        self.running = self.running.saturating_add_signed(change);
+        let model = self.model(model);
+        model.running = model.running.saturating_add_signed(change);
+        if is_over {
+            self.tidy();
+        }
+    }
+
+    /// Forgets batches of which nothing is here.
+    fn tidy(&mut self) {
+        for model in &mut self.queues {
+            model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
+        }
+    }
+
+    /// Makes the loans of a model that has answered its own.
+    pub(super) fn forget_loans(&mut self, model: &Arc<str>) {
+        self.model(model).loans.clear();
+    }
+
+    /// Notes that a row does without a call that it had on loan.
+    pub(super) fn end_loan(&mut self, model: &Arc<str>, loan: &Loan) {
+        self.model(model).loans.retain(|known| known.no != loan.no);
+        if loan.recall.is_cancelled() {
+            self.recalled -= 1;
+        }
+    }
+
+    /// Recalls as many loans as there are rows that would begin if a call was free: any of a model that answers, and
+    /// those for which another model has calls of its own.
+    pub(super) fn recall_loans(&mut self) {
+        if self.queues.iter().all(|model| model.loans.is_empty()) {
+            return;
+        }
+        let (now, own) = (self.clock.now(), self.own());
+        let would_begin = |model: &ModelQueue| {
+            let most = if model.answers(now) { usize::MAX } else { own.saturating_sub(model.running) };
+            model.waiting().min(most)
+        };
+        let wanted: usize = self.queues.iter().map(would_begin).sum();
+        let coming = self.permits.saturating_sub(self.running) + self.recalled;
+        for _ in coming..wanted {
+            let latest = self.queues.iter_mut().max_by_key(|model| model.loans.last().map(|loan| loan.no));
+            let Some(loan) = latest.and_then(|model| model.loans.pop()) else { return };
+            self.recalled += 1;
+            loan.recall.cancel();
+        }
+    }
+}
+
+/// What a model that does not answer may have at one moment.
+#[derive(Clone, Copy)]
+struct Bound {
+    now: Timestamp,
+    /// Whether it may have more than its own.
+    may_lend: bool,
+}
+
+impl Bound {
+    fn lets_begin(self, models: &Models, model: &ModelQueue) -> bool {
+        if model.answers(self.now) {
+            return true;
+        }
+        let not_of_others = models.permits.saturating_sub(models.running - model.running);
+        let left_to_others = if models.permits < FEW { 0 } else { (not_of_others / 8).max(1) };
+        let most = not_of_others.saturating_sub(left_to_others).max(1);
+        model.running < if self.may_lend { most } else { most.min(models.own()) }
+    }
+}

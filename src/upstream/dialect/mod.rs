@@ -1,0 +1,100 @@
+//! Dialects: the two APIs that a server's models can be called through for a turn.
+//!
+//! The loop over a row's steps speaks the items of the Responses API. `native` sends them as they are. `chat`
+//! translates them for servers that have chat completions alone.
+
+pub mod chat;
+pub mod native;
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use crate::domain::endpoint::Endpoint;
+use crate::domain::outcome::{FailureReason, HttpResponse};
+use crate::domain::response::{BadAnswer, Fields, ItemIds, Turn};
+use crate::domain::retry::ShouldRetry;
+use crate::upstream::{Call, HttpClient, Server};
+
+/// One call of a model for a turn.
+pub struct ModelCall<'a> {
+    /// A body for `/v1/responses`.
+    pub request: &'a Fields,
+    /// The idempotency key.
+    pub key: String,
+    /// Ids for the turn's items, and for its calls if they have none of their own or one that is `used`.
+    pub ids: ItemIds,
+    /// Ids of calls of the turns before.
+    pub used: HashSet<String>,
+    /// Whether turns before came from `/v1/responses`. Such a conversation goes on there as long as the server has it:
+    /// chat completions cannot express all that is in it.
+    pub has_native_turns: bool,
+}
+
+/// Calls a model of `server` for a turn, through the API that the server has. `http` makes the call.
+///
+/// # Errors
+/// Why there is no turn.
+pub async fn call_model(
+    server: &Server,
+    http: &impl HttpClient,
+    call: &ModelCall<'_>,
+    should_retry: &ShouldRetry,
+) -> Result<Turn, FailureReason> {
+    let api = server.responses_api();
+    if api.is_next() || (call.has_native_turns && api.may_be_tried()) {
+        let body = native::request(call.request, &call.ids).to_json().into();
+        let sent = Call { endpoint: Endpoint::Responses, key: call.key.clone(), body };
+        let response = http.post(sent).await?;
+        if !api.is_lacking(&response) {
+            let body = success(response, should_retry)?;
+            return native::turn(&body, &call.ids, &call.used).map_err(reason);
+        }
+    }
+    call_chat(http, call, should_retry).await
+}
+
+/// Calls a model for a turn through `/v1/chat/completions`.
+///
+/// # Errors
+/// Why there is no turn.
+pub async fn call_chat(
+    http: &impl HttpClient,
+    call: &ModelCall<'_>,
+    should_retry: &ShouldRetry,
+) -> Result<Turn, FailureReason> {
+    let request = chat::request(call.request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
+    let body = request.to_json().into();
+    let sent = Call { endpoint: Endpoint::ChatCompletions, key: call.key.clone(), body };
+    let body = success(http.post(sent).await?, should_retry)?;
+    chat::turn(&body, &call.ids, &call.used).map_err(reason)
+}
+
+fn reason(bad: BadAnswer) -> FailureReason {
+    match bad {
+        BadAnswer::MayPass(text) => FailureReason::Network(text),
+        BadAnswer::Final(text) => FailureReason::InvalidAnswer(text),
+    }
+}
+
+/// The body of an answer that is neither to be tried again nor an error.
+fn success(response: HttpResponse, should_retry: &ShouldRetry) -> Result<Bytes, FailureReason> {
+    if should_retry(&response) {
+        Err(FailureReason::RetriableHttpStatus(response))
+    } else if response.is_success() {
+        Ok(response.body)
+    } else {
+        Err(FailureReason::NonRetriableHttpStatus(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_may_pass_is_asked_for_again() {
+        assert!(reason(BadAnswer::MayPass(String::new())).is_retriable());
+        assert!(!reason(BadAnswer::Final(String::new())).is_retriable());
+    }
+}
