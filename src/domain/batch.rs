@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::ids::{BatchId, FileId};
+use super::owner::Owner;
 use super::time::Timestamp;
 use super::usage::Usage;
 
@@ -108,7 +109,7 @@ pub struct NewBatch {
     pub metadata: Option<String>,
     /// How long the result files are kept; [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
-    /// Two requests with the same key create one batch.
+    /// Two requests of one owner with the same key create one batch.
     pub idempotency_key: Option<String>,
 }
 
@@ -126,6 +127,8 @@ pub struct Window {
 pub struct Batch {
     /// Its id.
     pub id: BatchId,
+    /// Its owner, who owns its output and error file too.
+    pub owner: Owner,
     /// The id of its input file as the client gave it.
     pub input_file_id: String,
     /// The endpoint of its rows.

@@ -12,6 +12,7 @@ pub mod json_error;
 pub mod lease;
 pub mod line;
 pub mod outcome;
+pub mod owner;
 pub mod page;
 pub mod report;
 pub mod request;

@@ -64,7 +64,7 @@ pub enum FailureReason {
     SchemaInvalid(HttpResponse, String),
     /// The processor gave up or panicked.
     Processor(String),
-    /// The worker process died this many times while it ran this row and no other suspect.
+    /// The worker process died this many times while it ran this row in quarantine.
     WorkerDied(u32),
 }
 

@@ -92,7 +92,7 @@ impl<S: Storage> Duty for Compact<S> {
 }
 
 async fn merge_files<S: Storage>(shared: &DaemonCore<S>, batch: BatchId) -> TickResult {
-    let Some(batch) = shared.storage.batch(batch).await? else { return Ok(()) };
+    let Some(batch) = shared.storage.any_batch(batch).await? else { return Ok(()) };
     tokio::select! {
         // What is half merged is nothing.
         () = shared.shutdown.stopping.cancelled() => Ok(()),

@@ -26,7 +26,7 @@ use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::telemetry::chain;
 
-/// How often a row may be under way alone when its daemon dies.
+/// How often a row may be under way in quarantine when its daemon dies.
 const MAX_QUARANTINE_TRIES: u32 = 3;
 /// A daemon that something else kills as soon as it has started never gets to try a row, so that the row is not blamed.
 const MIN_UPTIME: Duration = Duration::from_secs(2);
@@ -78,18 +78,19 @@ struct LeaseRun<S> {
 impl<S: Storage> LeaseRun<S> {
     async fn start_rows(&mut self) -> Result<(), DutyError> {
         let supply = self.supply.clone();
-        let input = supply.shared.storage.batch_input(self.lease.batch_id).await?;
+        let input = supply.shared.storage.any_batch_input(self.lease.batch_id).await?;
         let input = input.ok_or("the batch's input file is not in the database")?;
         let reader = RowReader::new(supply.shared.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
         // What killed a holder was among the rows it had begun, and so is among the first.
-        let alone = if self.lease.is_suspect() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
-        for entry in &entries[..alone] {
+        let quarantined =
+            if self.lease.is_quarantined() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
+        for entry in &entries[..quarantined] {
             if !self.run_in_quarantine(&reader, entry).await? {
                 return Ok(());
             }
         }
-        let entries = &entries[alone..];
+        let entries = &entries[quarantined..];
         let (runs, backlog, reader) = (stream::iter(index::runs(entries, READ_BYTES)), self.backlog.clone(), &reader);
         let mut reads = runs
             .map(|run| {
@@ -112,14 +113,14 @@ impl<S: Storage> LeaseRun<S> {
         }
     }
 
-    /// Runs one row of a suspect lease and has it recorded, while no other of a suspect lease runs. One that has been
+    /// Runs one row in quarantine and has it recorded, while this daemon runs no other row in quarantine. A row that was
     /// under way so when its daemon died, several times, is failed. False if the lease is not to be run any more.
     async fn run_in_quarantine(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, DutyError> {
         let supply = self.supply.clone();
-        let _alone = tokio::select! {
+        let _quarantine = tokio::select! {
             biased;
             () = self.cancellation.cancelled() => return Ok(false),
-            alone = supply.quarantine.acquire() => alone,
+            permit = supply.quarantine.acquire() => permit,
         };
         tokio::select! {
             biased;
@@ -127,11 +128,11 @@ impl<S: Storage> LeaseRun<S> {
             () = tokio::time::sleep_until(supply.shared.started + MIN_UPTIME) => {}
         }
         let lines = reader.lines(std::slice::from_ref(entry)).await?;
-        let Some(tries) = supply.shared.storage.try_alone(self.lease.hold()).await? else { return Ok(false) };
+        let Some(tries) = supply.shared.storage.try_in_quarantine(self.lease.hold()).await? else { return Ok(false) };
         if tries > MAX_QUARANTINE_TRIES {
             self.fail_poison_row(lines).await;
         } else {
-            tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row of a suspect lease runs alone");
+            tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row runs in quarantine");
             let place = self.backlog.room().await;
             self.open_rows(reader, lines, &place).await;
         }
@@ -145,13 +146,13 @@ impl<S: Storage> LeaseRun<S> {
         Ok(true)
     }
 
-    /// Fails a poison row: its daemon died each time it ran alone.
+    /// Fails a poison row: its daemon died each time it ran in quarantine.
     async fn fail_poison_row(&mut self, lines: Vec<(u32, Bytes)>) {
         self.backlog.let_go(lines.len());
         self.not_queued -= lines.len();
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
-            tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
+            tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran in quarantine");
             let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
             let line =
                 line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
@@ -212,6 +213,7 @@ impl<S: Storage> LeaseRun<S> {
         let call: RowCall<'_> = serde_json::from_slice(line)?;
         Ok(Request::new(RequestData {
             id,
+            owner: reader.input().owner.clone(),
             custom_id: call.custom_id.into_owned(),
             endpoint: reader.input().endpoint,
             model: self.model.clone(),

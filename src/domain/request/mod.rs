@@ -23,6 +23,7 @@ pub use states::{Canceled, CancellationReason, Claimed, Completed, Failed, Pendi
 
 use super::endpoint::Endpoint;
 use super::ids::RequestId;
+use super::owner::Owner;
 
 /// One row of a batch on its way to an outcome, in state `S`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Request<S: RequestState> {
 pub struct RequestData {
     /// The row's id, and its `Idempotency-Key` upstream.
     pub id: RequestId,
+    /// The owner of the row's batch.
+    pub owner: Owner,
     /// The client's name for the row.
     pub custom_id: String,
     /// The endpoint to call.

@@ -11,6 +11,7 @@ use crate::domain::time::Timestamp;
 pub(in crate::domain) fn pending() -> Request<Pending> {
     Request::new(RequestData {
         id: RequestId { batch: BatchId::new(), row: 7 },
+        owner: Owner::default(),
         custom_id: "r-7".to_owned(),
         endpoint: Endpoint::ChatCompletions,
         model: "m".into(),

@@ -71,7 +71,8 @@ impl ResponsesProcessor {
         let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.
-            let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };
+            let steps =
+                if is_fresh { Ok(Vec::new()) } else { storage.steps(&request.data.owner, request.data.id).await };
             match steps {
                 Ok(steps) => self.attempt((&request.data, &claimed, steps), storage, &http, &should_retry).await,
                 Err(error) => Ended::stopped(unreadable("The row's steps", &error.into(), &self.blobs).await),

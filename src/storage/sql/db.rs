@@ -1,8 +1,8 @@
 //! The pools, and how a function of the statements is called on a connection of one.
 //!
-//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both put
-//! a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no
-//! state in its session, so that a pooler may give every transaction another.
+//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both
+//! put a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no state in its session,
+//! so that a pooler may give every transaction another.
 
 use std::future::Future;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Database, PgConnection, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use super::presence::Presence;
 use crate::storage::{Result, StorageError};
@@ -85,18 +85,19 @@ impl Db {
             .acquire_timeout(CONNECT_TIMEOUT)
             .max_connections(connections)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TESTED_AFTER {
-                        return Ok(true);
-                    }
-                    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
-                })
-            })
+            .before_acquire(|connection, meta| Box::pin(answers(connection, meta.idle_for)))
             .connect_with(options)
             .await?;
         Ok(Self { pools: Pools::Postgres(pool), presence: Presence::default() })
     }
+}
+
+/// Whether a connection can be used, which is tested if it has been idle for long.
+async fn answers(connection: &mut PgConnection, idle_for: Duration) -> sqlx::Result<bool> {
+    if idle_for < TESTED_AFTER {
+        return Ok(true);
+    }
+    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
 }
 
 /// Waits for a call, but not for ever.
@@ -105,8 +106,8 @@ pub(super) async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<T>
 }
 
 /// A connection lent to one call. It goes back to the pool when the call has ended well. After an error it is closed:
-/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end. (A
-/// COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
+/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end.
+/// (A COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
 pub(super) struct Lent<D: Database>(Option<PoolConnection<D>>);
 
 impl<D: Database> Lent<D> {
@@ -184,10 +185,9 @@ fn sqlite_code(code: &str) -> Option<u32> {
     code.map(|code| code & 0xff)
 }
 
-/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O, a
-/// file that cannot be opened.
-/// PostgreSQL's classes: connections, servers that only read, logins and databases that are refused, rollbacks by the server
-/// (deadlocks), resources, operator's doing, system.
+/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory,
+/// I/O, a file that cannot be opened. PostgreSQL's classes: connections, servers that only read, logins and databases
+/// that are refused, rollbacks by the server (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
     matches!(sqlite_code(code), Some(5 | 6 | 7 | 10 | 14))
         || ["08", "25006", "25P03", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
