@@ -5,8 +5,8 @@ use crate::storage::ReadError;
 use crate::storage::blobs::Blobs;
 use crate::telemetry::chain;
 
-/// Why a row fails that needs `what`. A database or a blob store that is away will be back, and the row waits for it; what
-/// is lost or damaged stays so.
+/// Why a row fails that needs `what`. A database or a blob store that is away will be back, and the row waits for it;
+/// lost or damaged data stays so.
 pub(super) async fn unreadable(what: &str, error: &ReadError, blobs: &Blobs) -> FailureReason {
     let message = format!("{what} cannot be read: {}.", chain(error));
     if error.is_outage(blobs).await {
