@@ -16,7 +16,8 @@ pub fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// The longest pause of a request that is parked for the first time in a series. The pause doubles with each further time.
+/// The longest pause of a request that is parked for the first time in a series. The pause doubles with each further
+/// time.
 const FIRST_PARK: Duration = Duration::from_secs(1);
 /// The bound of that pause: how long after the end of an outage its last row goes on.
 const LONGEST_PARK: Duration = Duration::from_mins(1);
