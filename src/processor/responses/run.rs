@@ -334,8 +334,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
     }
 }
 
-/// The failure of the calls that decides about the row. A permanent one comes first, so that the row is not tried again;
-/// then one that costs an attempt, so that the series ends.
+/// The failure of the calls that decides about the row. A permanent one comes first, so that the row is not tried
+/// again; then one that costs an attempt, so that the series ends.
 fn first_stop(ended: Vec<Result<(), Stop>>) -> Result<(), Stop> {
     let remedy = |stop: &Stop| match stop {
         Stop::Failed(reason) => reason.remedy(),
