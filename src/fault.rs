@@ -9,6 +9,7 @@
 //! | `attempt.begun` | before a row is run; crashes for the row whose `custom_id` it names |
 //! | `step.begun`, `step.answered`, `step.kept` | around each call of a model or a tool of a `/v1/responses` row |
 //! | `blob.put`, `blob.written`, `blob.read` | around the blob store's operations |
+//! | `read.files.file` and so on | before a read of the database, each call of `storage/sql/statements` by its own name |
 //! | `transaction.begun`, `commit.sent`, `commit.answered` | in every transaction that writes |
 //! | `lease.given-back` | after a lease was given back, by so many milliseconds late |
 

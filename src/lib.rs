@@ -23,6 +23,7 @@
 pub mod actions;
 pub mod api;
 pub mod app;
+mod causes;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,7 +1,10 @@
 //! The documents say what the program does.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use batchwright::domain::line::NeverRan;
+use batchwright::domain::outcome::FailureReason;
 use clap::Command;
 
 /// The table of README.md, from the help texts of `serve`.
@@ -27,11 +30,27 @@ fn settings_table(serve: &Command) -> String {
     table
 }
 
+/// A table of README.md, whose start and end are marked with its name.
+fn table_of_readme(name: &str) -> &'static str {
+    let (_, rest) =
+        include_str!("../README.md").split_once(&format!("<!-- {name} -->\n")).expect("the table's start is marked");
+    rest.split_once(&format!("<!-- /{name} -->")).expect("the table's end is marked").0
+}
+
+#[test]
+fn the_readme_has_every_code_of_a_failure_and_no_other() {
+    let rows = table_of_readme("codes").lines().skip(2);
+    let first_cell = |row: &'static str| row.split('|').nth(1).expect("a cell").trim().trim_matches('`');
+    let explained: Vec<&str> = rows.map(first_cell).collect();
+    let codes: BTreeSet<&str> = FailureReason::CODES.iter().chain(NeverRan::CODES).copied().collect();
+
+    assert_eq!(explained.iter().copied().collect::<BTreeSet<_>>(), codes);
+    assert_eq!(explained.len(), codes.len(), "each has one row");
+}
+
 #[test]
 fn the_readme_has_every_setting_with_its_default_and_its_help() {
-    let readme = include_str!("../README.md");
-    let (_, rest) = readme.split_once("<!-- settings -->\n").expect("the table's start is marked");
-    let (table, _) = rest.split_once("<!-- /settings -->").expect("the table's end is marked");
+    let table = table_of_readme("settings");
 
     let expected = settings_table(&batchwright::cli::serve_command());
 

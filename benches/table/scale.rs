@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use batchwright::domain::batch::{NewBatch, Window};
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::ids::{BatchId, DaemonId, FileId};
+use batchwright::domain::owner::Owner;
 use batchwright::domain::report::NewLane;
 use batchwright::domain::time::Clock;
 use batchwright::storage::sql::{Db, SqlStorage};
@@ -82,7 +83,7 @@ impl Side {
         let mut batches = Vec::new();
         for _ in 0..BATCHES {
             let now = Clock::System.now();
-            let batch = storage.create_batch(&new_batch(), now).await?;
+            let batch = storage.create_batch(&Owner::default(), &new_batch(), now).await?;
             let lane = NewLane { model: "m".to_owned(), first: 0, last: rows };
             storage.admit_batch(batch.id, &[lane], now).await?;
             batches.push(batch.id);
@@ -108,7 +109,7 @@ impl Side {
 
     async fn read(&mut self, no: usize) -> Result<()> {
         let started = Instant::now();
-        let batch = self.storage.batch(self.batches[no % self.batches.len()]).await?;
+        let batch = self.storage.batch(&Owner::default(), self.batches[no % self.batches.len()]).await?;
         self.reads.push(started.elapsed());
         batch.map(drop).ok_or("a batch is missing".into())
     }

@@ -15,7 +15,7 @@ use crate::{CHAT, Result, median, millis, row};
 
 const ROWS: u32 = 1_000;
 const CALLS: &str = "8";
-/// How long an answer takes: far longer than what the server does for a row, so that calls are what the batch waits for.
+/// How long an answer takes: far longer than the server's work for a row, so that the batch waits for calls.
 const LATENCY: Duration = Duration::from_millis(10);
 const ROUNDS: u32 = 3;
 

@@ -3,6 +3,7 @@
 use crate::domain::batch::{Batch, NewBatch};
 use crate::domain::file::Purpose;
 use crate::domain::ids::FileId;
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics;
@@ -24,23 +25,25 @@ pub enum CreateBatchError {
     Storage(#[from] StorageError),
 }
 
-/// Creates a batch and wakes the daemon. A file that is not there is found out by validation (contract §8.1).
+/// Creates a batch of an owner and wakes the daemon. Validation finds out whether the
+/// owner has the input file (contract §8.1).
 ///
 /// # Errors
 /// Why it was not created.
 pub async fn create_batch(
     storage: &dyn Storage,
     wakeup: &Wakeup,
+    owner: &Owner,
     new: &NewBatch,
     now: Timestamp,
 ) -> Result<Batch, CreateBatchError> {
     if let Some(id) = FileId::parse(&new.input_file_id)
-        && let Some(file) = storage.file(id, now).await?
+        && let Some(file) = storage.file(owner, id, now).await?
         && file.purpose != Purpose::Batch
     {
         return Err(CreateBatchError::WrongPurpose(file.purpose));
     }
-    let batch = storage.create_batch(new, now).await?;
+    let batch = storage.create_batch(owner, new, now).await?;
     if !is_of(&batch, new) {
         return Err(CreateBatchError::KeyReused);
     }

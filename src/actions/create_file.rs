@@ -6,6 +6,7 @@ use object_store::PutPayload;
 
 use crate::domain::file::{BATCH_FILE_RETENTION, File, Purpose};
 use crate::domain::ids::FileId;
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::intake::{Taken, UploadRefusal};
 use crate::storage::blobs::{BlobError, Blobs};
@@ -37,19 +38,20 @@ pub enum CreateFileError {
     Storage(#[from] StorageError),
 }
 
-/// Keeps a file. If it is not kept, its bytes are removed.
+/// Keeps a file of an owner. If it is not kept, its bytes are removed.
 ///
 /// # Errors
 /// Why it was not kept.
 pub async fn create_file(
     storage: &dyn Storage,
     blobs: &Blobs,
+    owner: &Owner,
     taken: Taken,
     form: FileForm,
     now: Timestamp,
 ) -> Result<File, CreateFileError> {
     let part = taken.part;
-    let kept = keep(storage, blobs, taken, form, now).await;
+    let kept = keep(storage, blobs, owner, taken, form, now).await;
     // After a storage error the file may be there after all; what is not is swept like any orphan.
     if let Err(CreateFileError::Refused(_)) = &kept {
         blobs.delete(part.blob).await?;
@@ -64,6 +66,7 @@ pub async fn create_file(
 async fn keep(
     storage: &dyn Storage,
     blobs: &Blobs,
+    owner: &Owner,
     taken: Taken,
     form: FileForm,
     now: Timestamp,
@@ -83,6 +86,7 @@ async fn keep(
         created_at: now,
         expires_at: kept_for.map(|kept| now.plus(kept)),
     };
-    FileStore::create_file(storage, &NewFile { file: file.clone(), parts: vec![taken.part], indexed }).await?;
+    let new = NewFile { file: file.clone(), parts: vec![taken.part], indexed };
+    FileStore::create_file(storage, owner, &new).await?;
     Ok(file)
 }

@@ -4,6 +4,7 @@
 //! nothing else. `error` has the one envelope for all errors.
 
 mod batches;
+mod caller;
 mod error;
 mod expires_after;
 mod extract;

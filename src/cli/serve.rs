@@ -16,7 +16,7 @@ use crate::telemetry::{logs, metrics};
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
 pub struct ServeArgs {
-    /// Settings file in TOML, with the names of these flags as keys and tables of tools. Flags and environment
+    /// Settings file in TOML: its keys are the names of these flags, and it has tables of tools. Flags and environment
     /// variables win over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

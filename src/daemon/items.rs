@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, Retry};
 use super::timer::{DutyError, TickResult};
+use crate::causes::causes;
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Timestamp;
 use crate::storage::blobs::{BlobError, Blobs};
@@ -165,23 +166,15 @@ pub(super) enum Cause<'a> {
 
 impl<'a> Cause<'a> {
     pub(super) fn of(error: &'a (dyn Error + 'static)) -> Self {
-        let mut at = Some(error);
-        while let Some(error) = at {
-            if let Some(ReadError::Storage(error)) = error.downcast_ref() {
-                return Self::Storage(error);
-            }
-            if let Some(ReadError::Blob(error)) = error.downcast_ref() {
-                return Self::Blob(error);
-            }
-            if let Some(error) = error.downcast_ref() {
-                return Self::Storage(error);
-            }
-            if let Some(error) = error.downcast_ref() {
-                return Self::Blob(error);
-            }
-            at = error.source();
+        causes(error).find_map(Self::known).unwrap_or(Self::Other)
+    }
+
+    fn known(error: &'a (dyn Error + 'static)) -> Option<Self> {
+        match error.downcast_ref() {
+            Some(ReadError::Storage(error)) => Some(Self::Storage(error)),
+            Some(ReadError::Blob(error)) => Some(Self::Blob(error)),
+            None => error.downcast_ref().map(Self::Storage).or_else(|| error.downcast_ref().map(Self::Blob)),
         }
-        Self::Other
     }
 }
 

@@ -162,6 +162,7 @@ where
             validity: Arc::new(LeaseValidity::new()),
             queue: Arc::new(queue),
             outbox: outbox.clone(),
+            parked: Arc::default(),
             processor: self.processor,
             should_retry: self.should_retry,
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::ids::{BatchId, FileId};
+use super::owner::Owner;
 use super::text_enum::text_enum;
 use super::time::Timestamp;
 use super::usage::Usage;
@@ -14,10 +15,10 @@ text_enum! {
     /// The status of a batch.
     ///
     /// ```text
-    /// Validating --admit--> InProgress --last row, window over, input lost--> Finalizing --finish--> Completed | Expired
-    ///     |                     |                                                 |
-    ///     |--refuse--> Failed   |                                                 |
-    ///     '------cancel---------+-------------------------cancel------------------'--> Cancelling --finish--> Cancelled
+    /// Validating --admit--> InProgress --last row, window over, no input--> Finalizing --finish--> Completed | Expired
+    ///     |                     |                                            |
+    ///     |--refuse--> Failed   |                                            |
+    ///     '----cancel-----------+------------cancel--------------------------'--> Cancelling --finish--> Cancelled
     /// ```
     pub enum BatchStatus {
         /// Created. Its input file is not validated yet.
@@ -71,7 +72,7 @@ pub struct NewBatch {
     pub metadata: Option<String>,
     /// How long the result files are kept; [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
-    /// Two requests with the same key create one batch.
+    /// Two requests of one owner with the same key create one batch.
     pub idempotency_key: Option<String>,
 }
 
@@ -89,6 +90,8 @@ pub struct Window {
 pub struct Batch {
     /// Its id.
     pub id: BatchId,
+    /// Its owner, who owns its output and error file too.
+    pub owner: Owner,
     /// The id of its input file as the client gave it.
     pub input_file_id: String,
     /// The endpoint of its rows.

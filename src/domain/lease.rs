@@ -74,9 +74,9 @@ impl Lease {
         LeaseHold { id: self.id, token: self.token }
     }
 
-    /// Whether one of its rows may have killed its holders. The rows of such a lease are run one by one.
+    /// Whether its rows are run one by one, because one of them may have killed its holders.
     #[must_use]
-    pub fn is_suspect(&self) -> bool {
+    pub fn is_quarantined(&self) -> bool {
         const DEATHS: u32 = 3;
         self.deaths >= DEATHS
     }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use memchr::memchr2;
 use serde_json::json;
 
+use super::codes::codes;
 use super::ids::RequestId;
 use super::outcome::{Answer, FailureReason, HttpResponse};
 
@@ -19,8 +20,24 @@ pub enum NeverRan {
     InputUnavailable,
 }
 
-/// The code of lines for rows that could not be read. Their ids still end with the row number.
-pub const INPUT_UNAVAILABLE: &str = "input_unavailable";
+impl NeverRan {
+    codes! {
+        Self::Cancelled => "batch_cancelled",
+        Self::Expired => "batch_expired",
+        Self::InputUnavailable => "input_unavailable",
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Cancelled => "This request could not be executed before the batch was cancelled.",
+            Self::Expired => "This request could not be executed before the completion window expired.",
+            Self::InputUnavailable => {
+                "This request could not be executed because the input file of the batch could not be read any more. \
+                 Upload it again, and create another batch for what is missing."
+            }
+        }
+    }
+}
 
 /// The start of a row's line, which no other line has.
 #[must_use]
@@ -51,43 +68,14 @@ pub fn failed(id: RequestId, custom_id: &str, reason: &FailureReason) -> Vec<u8>
             push_error(&mut line, reason.code(), message);
             line
         }
-        FailureReason::Network(message)
-        | FailureReason::Timeout(message)
-        | FailureReason::InvalidAnswer(message)
-        | FailureReason::InvalidRow(message)
-        | FailureReason::Unsupported(message)
-        | FailureReason::Processor(message) => with_error(id, custom_id, reason.code(), message),
-        FailureReason::WorkerDied(times) => {
-            let message = format!("The worker died each of {times} times that it ran this request alone.");
-            with_error(id, custom_id, reason.code(), &message)
-        }
+        _ => with_error(id, custom_id, reason.code(), &reason.message()),
     }
 }
 
 /// The error line of a row that never ran.
 #[must_use]
 pub fn never_ran(id: RequestId, custom_id: &str, why: NeverRan) -> Vec<u8> {
-    match why {
-        NeverRan::Cancelled => with_error(
-            id,
-            custom_id,
-            "batch_cancelled",
-            "This request could not be executed before the batch was cancelled.",
-        ),
-        NeverRan::Expired => with_error(
-            id,
-            custom_id,
-            "batch_expired",
-            "This request could not be executed before the completion window expired.",
-        ),
-        NeverRan::InputUnavailable => with_error(
-            id,
-            custom_id,
-            INPUT_UNAVAILABLE,
-            "This request could not be executed because the input file of the batch could not be read any more. Upload \
-             it again, and create another batch for what is missing.",
-        ),
-    }
+    with_error(id, custom_id, why.code(), why.message())
 }
 
 fn with_response(id: RequestId, custom_id: &str, response: &HttpResponse, body: &[u8]) -> Vec<u8> {

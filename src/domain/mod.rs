@@ -3,6 +3,7 @@
 //! Everything else in the crate may import this module; it imports nothing of theirs.
 
 pub mod batch;
+mod codes;
 pub mod endpoint;
 pub mod file;
 pub mod ids;
@@ -11,6 +12,7 @@ pub mod json_error;
 pub mod lease;
 pub mod line;
 pub mod outcome;
+pub mod owner;
 pub mod page;
 pub mod report;
 pub mod request;

@@ -1,9 +1,11 @@
 //! The outcome of a request: an answer, or the reason why there is none.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::codes::codes;
 use super::usage::{AnswerHead, Usage};
 
 /// An HTTP response of an upstream, with any status. Of its headers only two are kept.
@@ -33,7 +35,7 @@ impl HttpResponse {
     }
 }
 
-/// Why a request failed. The reason decides whether a retry can help.
+/// Why a request failed: whose fault it is, and so what follows from it. Texts are messages for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailureReason {
     /// The upstream answered with a temporary error status.
@@ -41,11 +43,19 @@ pub enum FailureReason {
     /// The upstream answered with an error status that a retry would not change.
     NonRetriableHttpStatus(HttpResponse),
     /// The upstream was not reached, or the connection broke.
-    Network(String),
+    UpstreamUnreachable(String),
     /// The upstream did not answer in time.
-    Timeout(String),
+    UpstreamTimeout(String),
+    /// The upstream gave up in the middle of its answer, as it does when it is restarted.
+    AnswerAborted(String),
     /// The upstream answered with success and a body that is not JSON.
     InvalidAnswer(String),
+    /// A server whose tools the row asks for was not reached, or did not list them in time.
+    ToolServerUnreachable(String),
+    /// This program's database or blob store is away. What the row needs of it is still there.
+    StorageUnavailable(String),
+    /// What the row needs of this program's storage is lost or damaged, or the storage refuses what the row has.
+    StorageFault(String),
     /// The row could not be made into a request.
     InvalidRow(String),
     /// The row asks for something that the upstream, or this deployment, does not have.
@@ -54,24 +64,63 @@ pub enum FailureReason {
     SchemaInvalid(HttpResponse, String),
     /// The processor gave up or panicked.
     Processor(String),
-    /// The worker process died this many times while it ran this row and no other suspect.
+    /// The worker process died this many times while it ran this row in quarantine.
     WorkerDied(u32),
 }
 
+/// What can help a request that failed. Of several failures of one request the least holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remedy {
+    /// Nothing: the same request would fail again.
+    Nothing,
+    /// Another attempt, of which a request has only so many: the request may be the cause.
+    Attempt,
+    /// Waiting until what is away is back. The request is not the cause, and so it is charged no attempt.
+    Wait,
+}
+
 impl FailureReason {
-    /// Whether a retry can end differently.
+    codes! {
+        Self::RetriableHttpStatus(_) | Self::NonRetriableHttpStatus(_) => "http_status",
+        Self::UpstreamUnreachable(_) => "upstream_unreachable",
+        Self::UpstreamTimeout(_) => "request_timeout",
+        Self::AnswerAborted(_) => "upstream_answer_aborted",
+        Self::InvalidAnswer(_) => "invalid_upstream_answer",
+        Self::ToolServerUnreachable(_) => "tool_server_unreachable",
+        Self::StorageUnavailable(_) => "storage_unavailable",
+        Self::StorageFault(_) => "storage_error",
+        Self::InvalidRow(_) => "invalid_row",
+        Self::Unsupported(_) => "unsupported",
+        Self::SchemaInvalid(..) => "schema_invalid",
+        Self::Processor(_) => "processor_error",
+        Self::WorkerDied(_) => "worker_died",
+    }
+
+    /// What can help.
     #[must_use]
-    pub fn is_retriable(&self) -> bool {
+    pub fn remedy(&self) -> Remedy {
         match self {
-            Self::RetriableHttpStatus(_) | Self::Network(_) | Self::Timeout(_) => true,
+            Self::RetriableHttpStatus(_)
+            | Self::UpstreamUnreachable(_)
+            | Self::UpstreamTimeout(_)
+            | Self::AnswerAborted(_)
+            | Self::ToolServerUnreachable(_) => Remedy::Attempt,
+            Self::StorageUnavailable(_) => Remedy::Wait,
             Self::NonRetriableHttpStatus(_)
             | Self::InvalidAnswer(_)
+            | Self::StorageFault(_)
             | Self::InvalidRow(_)
             | Self::Unsupported(_)
             | Self::SchemaInvalid(..)
             | Self::Processor(_)
-            | Self::WorkerDied(_) => false,
+            | Self::WorkerDied(_) => Remedy::Nothing,
         }
+    }
+
+    /// Whether the same request can end differently later.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        self.remedy() != Remedy::Nothing
     }
 
     /// The pause that the upstream asked for.
@@ -83,19 +132,47 @@ impl FailureReason {
         }
     }
 
-    /// The code of the reason in an error line, in logs and in metrics.
+    /// Whether the upstream answered the last call. `None` if that cannot be told: there may have been no call.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn shows_an_answer(&self) -> Option<bool> {
         match self {
-            Self::RetriableHttpStatus(_) | Self::NonRetriableHttpStatus(_) => "http_status",
-            Self::Network(_) => "upstream_unreachable",
-            Self::Timeout(_) => "request_timeout",
-            Self::InvalidAnswer(_) => "invalid_upstream_answer",
-            Self::InvalidRow(_) => "invalid_row",
-            Self::Unsupported(_) => "unsupported",
-            Self::SchemaInvalid(..) => "schema_invalid",
-            Self::Processor(_) => "processor_error",
-            Self::WorkerDied(_) => "worker_died",
+            Self::RetriableHttpStatus(_)
+            | Self::NonRetriableHttpStatus(_)
+            | Self::AnswerAborted(_)
+            | Self::InvalidAnswer(_)
+            | Self::SchemaInvalid(..) => Some(true),
+            Self::UpstreamUnreachable(_) | Self::UpstreamTimeout(_) => Some(false),
+            Self::ToolServerUnreachable(_)
+            | Self::StorageUnavailable(_)
+            | Self::StorageFault(_)
+            | Self::InvalidRow(_)
+            | Self::Unsupported(_)
+            | Self::Processor(_)
+            | Self::WorkerDied(_) => None,
+        }
+    }
+
+    /// The reason in words, for the error line and the log.
+    #[must_use]
+    pub fn message(&self) -> Cow<'_, str> {
+        match self {
+            Self::RetriableHttpStatus(response) | Self::NonRetriableHttpStatus(response) => {
+                format!("The upstream answered with status {}.", response.status).into()
+            }
+            Self::UpstreamUnreachable(message)
+            | Self::UpstreamTimeout(message)
+            | Self::AnswerAborted(message)
+            | Self::InvalidAnswer(message)
+            | Self::ToolServerUnreachable(message)
+            | Self::StorageUnavailable(message)
+            | Self::StorageFault(message)
+            | Self::InvalidRow(message)
+            | Self::Unsupported(message)
+            | Self::SchemaInvalid(_, message)
+            | Self::Processor(message) => message.into(),
+            Self::WorkerDied(times) => {
+                format!("The worker died each of {times} times that it ran this request alone.").into()
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ids::RequestId;
+use super::line::NeverRan;
 
 /// The status of one request of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +43,13 @@ impl RequestStatus {
     #[must_use]
     pub fn of_error_line(line: &[u8]) -> Self {
         let read: Option<RecordedLine<'_>> = serde_json::from_slice(line).ok();
-        match read.and_then(|line| line.error).as_ref().map(|error| &*error.code) {
-            Some("batch_cancelled") => Self::Cancelled,
-            Some("batch_expired") => Self::Expired,
-            _ => Self::Failed,
+        let code = read.and_then(|line| line.error).map(|error| error.code).unwrap_or_default();
+        if code == NeverRan::Cancelled.code() {
+            Self::Cancelled
+        } else if code == NeverRan::Expired.code() {
+            Self::Expired
+        } else {
+            Self::Failed
         }
     }
 }
@@ -92,7 +96,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::BatchId;
-    use crate::domain::line::{NeverRan, completed, failed, never_ran};
+    use crate::domain::line::{completed, failed, never_ran};
     use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 
     fn response(body: &'static str) -> HttpResponse {
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn lines_are_read_back_as_what_they_were_written_for() {
         let id = RequestId { batch: BatchId::new(), row: 0 };
-        let timeout = FailureReason::Timeout("No answer.".to_owned());
+        let timeout = FailureReason::UpstreamTimeout("No answer.".to_owned());
         let refused = FailureReason::NonRetriableHttpStatus(response("{}"));
         let cases = [
             (never_ran(id, "a", NeverRan::Cancelled), RequestStatus::Cancelled),

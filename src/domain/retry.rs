@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outcome::{FailureReason, HttpResponse};
+use super::outcome::{HttpResponse, Remedy};
 use super::request::{Failed, Request};
 use super::time::Timestamp;
 
@@ -16,7 +16,13 @@ pub fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// The rule for retries: exponential backoff with full jitter, never earlier than the upstream's `Retry-After`.
+/// The longest pause of a request that is parked for the first time in a series. The pause doubles with each further
+/// time.
+const FIRST_PARK: Duration = Duration::from_secs(1);
+/// The bound of that pause: how long after the end of an outage its last row goes on.
+const LONGEST_PARK: Duration = Duration::from_mins(1);
+
+/// The rule for retries: exponential backoff with jitter, never earlier than the upstream's `Retry-After`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts after the first.
@@ -30,8 +36,17 @@ pub struct RetryPolicy {
 /// What to do with a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Try again, not before this time.
-    RetryAt(Timestamp),
+    /// Try again, not before `at`. That is one attempt more.
+    Retry {
+        /// When the next attempt is due.
+        at: Timestamp,
+    },
+    /// Try again, not before `until`, and count no attempt: something is away that the request does not cause. Only the
+    /// end of the batch's window, or its cancellation, ends the series.
+    Park {
+        /// When the request is due again.
+        until: Timestamp,
+    },
     /// Write its error line.
     Fail,
 }
@@ -41,18 +56,26 @@ impl RetryPolicy {
     #[must_use]
     pub fn judge(&self, request: &Request<Failed>, now: Timestamp, jitter: f64) -> Verdict {
         let reason = &request.state.reason;
-        if !reason.is_retriable() || request.attempt >= self.max_retries {
-            return Verdict::Fail;
+        // On top of `Retry-After`, so that all rows that were turned away do not come back at once.
+        let after = |pause| now.plus(reason.retry_after().unwrap_or_default() + pause);
+        let jitter = jitter.clamp(0.0, 1.0);
+        match reason.remedy() {
+            Remedy::Wait => {
+                let longest = doubled(FIRST_PARK, request.parks).min(LONGEST_PARK);
+                // At least half, so that a row whose pause is drawn short does not try again at once, and again.
+                Verdict::Park { until: after(longest.mul_f64(0.5 + jitter / 2.0)) }
+            }
+            Remedy::Attempt if request.attempt < self.max_retries => {
+                let longest = doubled(self.base_delay, request.attempt).min(self.max_delay);
+                Verdict::Retry { at: after(longest.mul_f64(jitter)) }
+            }
+            Remedy::Attempt | Remedy::Nothing => Verdict::Fail,
         }
-        Verdict::RetryAt(now.plus(self.delay(request.attempt, reason, jitter)))
     }
+}
 
-    fn delay(&self, attempt: u32, reason: &FailureReason, jitter: f64) -> Duration {
-        let doubled = self.base_delay.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX));
-        let spread = doubled.min(self.max_delay).mul_f64(jitter.clamp(0.0, 1.0));
-        // Jitter on top of `Retry-After`, so that all rows that were turned away do not come back at once.
-        reason.retry_after().map_or(spread, |asked| asked + spread)
-    }
+fn doubled(delay: Duration, times: u32) -> Duration {
+    delay.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -60,6 +83,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::domain::outcome::FailureReason;
     use crate::domain::request::tests::{claimed, pending};
 
     const NOW: Timestamp = Timestamp(1_000_000);
@@ -86,7 +110,7 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_bound_and_are_spread() {
-        let after = |millis| Verdict::RetryAt(Timestamp(NOW.0 + millis));
+        let after = |millis| Verdict::Retry { at: Timestamp(NOW.0 + millis) };
         let cases = [
             (0, 1.0, after(1000)),
             (0, 0.25, after(250)),
@@ -96,7 +120,11 @@ mod tests {
             (3, 1.0, Verdict::Fail),
         ];
         for (attempt, jitter, expected) in cases {
-            assert_eq!(judged(attempt, FailureReason::Network("gone".into()), jitter), expected, "attempt {attempt}");
+            assert_eq!(
+                judged(attempt, FailureReason::UpstreamUnreachable("gone".into()), jitter),
+                expected,
+                "attempt {attempt}"
+            );
         }
     }
 
@@ -104,18 +132,66 @@ mod tests {
     fn an_upstream_is_left_alone_as_long_as_it_asked() {
         let verdict = judged(0, too_many(Some(Duration::from_secs(40))), 0.5);
 
-        assert_eq!(verdict, Verdict::RetryAt(Timestamp(NOW.0 + 40_500)));
+        assert_eq!(verdict, Verdict::Retry { at: Timestamp(NOW.0 + 40_500) });
     }
 
     #[test]
-    fn what_cannot_change_is_not_tried_again() {
-        let reasons = [
-            FailureReason::InvalidAnswer(String::new()),
-            FailureReason::InvalidRow(String::new()),
-            FailureReason::Processor(String::new()),
+    fn each_cause_has_its_code_and_what_it_costs() {
+        let text = String::new;
+        let answer = || too_many(None);
+        let FailureReason::RetriableHttpStatus(response) = answer() else { unreachable!("it was made as one") };
+        // The code; the verdict before the first retry and after the last, if the jitter is greatest.
+        let (retried, parked, failed) = ([Some(1), None], [Some(0), Some(0)], [None, None]);
+        let cases = [
+            (answer(), "http_status", retried),
+            (FailureReason::UpstreamUnreachable(text()), "upstream_unreachable", retried),
+            (FailureReason::UpstreamTimeout(text()), "request_timeout", retried),
+            (FailureReason::AnswerAborted(text()), "upstream_answer_aborted", retried),
+            (FailureReason::ToolServerUnreachable(text()), "tool_server_unreachable", retried),
+            (FailureReason::StorageUnavailable(text()), "storage_unavailable", parked),
+            (FailureReason::StorageFault(text()), "storage_error", failed),
+            (FailureReason::NonRetriableHttpStatus(response.clone()), "http_status", failed),
+            (FailureReason::InvalidAnswer(text()), "invalid_upstream_answer", failed),
+            (FailureReason::InvalidRow(text()), "invalid_row", failed),
+            (FailureReason::Unsupported(text()), "unsupported", failed),
+            (FailureReason::SchemaInvalid(response, text()), "schema_invalid", failed),
+            (FailureReason::Processor(text()), "processor_error", failed),
+            (FailureReason::WorkerDied(3), "worker_died", failed),
         ];
-        for reason in reasons {
-            assert_eq!(judged(0, reason, 1.0), Verdict::Fail);
+        let mut codes: Vec<&str> = cases.iter().map(|(_, code, _)| *code).collect();
+        for (reason, code, attempts_counted) in cases {
+            let verdicts = [0, policy().max_retries].map(|attempt| judged(attempt, reason.clone(), 1.0));
+
+            let counted = verdicts.map(|verdict| match verdict {
+                Verdict::Retry { .. } => Some(1),
+                Verdict::Park { .. } => Some(0),
+                Verdict::Fail => None,
+            });
+            assert_eq!((reason.code(), counted), (code, attempts_counted), "{reason:?}");
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        let mut all = FailureReason::CODES.to_vec();
+        all.sort_unstable();
+        assert_eq!(codes, all, "every code has a case");
+    }
+
+    #[test]
+    fn pauses_of_a_parked_request_double_from_a_second_up_to_a_minute_and_are_spread() {
+        let cases = [(0, 500, 1000), (1, 1000, 2000), (5, 16_000, 32_000), (6, 30_000, 60_000), (40, 30_000, 60_000)];
+        for (parks, least, most) in cases {
+            let mut request = pending();
+            request.parks = parks;
+            let away = FailureReason::StorageUnavailable(String::new());
+            let failed = request.claim(claimed()).process(NOW).fail(away);
+
+            let paused = [0.0, 1.0].map(|jitter| policy().judge(&failed, NOW, jitter));
+
+            assert_eq!(
+                paused,
+                [least, most].map(|millis| Verdict::Park { until: Timestamp(NOW.0 + millis) }),
+                "{parks}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Enums that are texts on the wire and in the database.
 
-/// Declares an enum whose every variant has a text: `as_str` and `Display` print it, `parse` reads exactly it, and `ALL`
-/// has the variants in their order. The documentation of a variant ends with its text.
+/// Declares an enum whose every variant has a text. `as_str` and `Display` print it, `parse` reads exactly it, and
+/// `ALL` has the variants in their order. The documentation of a variant ends with its text.
 macro_rules! text_enum {
     (
         $(#[$about:meta])*

@@ -18,13 +18,10 @@ pub use guard::UrlRefusal;
 pub use hosts::{AllowedHost, AllowedHosts, HostError};
 pub use retry_after::retry_after;
 
+use crate::causes::causes;
+
 /// The header by which a server recognises a repeated request.
 pub static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// An error and its causes, the outermost first.
-pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&cause| cause.source())
-}
 
 /// The innermost cause of an error. It says what happened; the outer errors of `reqwest` name the URL, which may have a
 /// key in it.

@@ -50,7 +50,8 @@ where
     /// [`RequestCompletionResult::Canceled`] returned. Dropping the returned future must stop everything as well.
     ///
     /// # Errors
-    /// Anything that is not the upstream's doing. It is not tried again.
+    /// A fault that no server causes. The row fails with code `processor_error` and is not tried again. A temporary
+    /// failure is no `Err`, but a request that failed for a [`FailureReason`](crate::domain::outcome::FailureReason).
     async fn process(
         &self,
         request: Request<Claimed>,

@@ -1,7 +1,7 @@
 //! Group commit: items that share commits. Whoever has one pushes it, and one task takes all that have gathered.
 //!
-//! A commit costs about the same for one item and for a thousand. So items wait for each other, at most for the time or the
-//! weight that the queue is made with, and at most so many that memory is bounded when the storage is slow.
+//! A commit costs about the same for one item and for a thousand. So items wait for each other, at most for the time or
+//! the weight that the queue is made with, and at most so many that memory is bounded when the storage is slow.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,8 +81,8 @@ impl<T> GroupCommit<T> {
         }
     }
 
-    /// Adds an item, once there is room for it; one that is heavier than the room takes all of it. Items that come after
-    /// the queue was closed are dropped.
+    /// Adds an item, once there is room for it; one that is heavier than the room takes all of it. Items that come
+    /// after the queue was closed are dropped.
     ///
     /// # Errors
     /// The item, if the queue is closed.
@@ -131,8 +131,8 @@ impl<T> GroupCommit<T> {
         *state = State { items: Vec::new(), settling: Vec::new(), weight: 0, closed: true };
     }
 
-    /// What is to be committed next, once enough has gathered, the first item has waited long enough, or somebody waits for
-    /// its commit. `None` when nothing will come.
+    /// What is to be committed next, once enough has gathered, the first item has waited long enough, or somebody waits
+    /// for its commit. `None` when nothing will come.
     pub async fn next(&self) -> Option<Group<T>> {
         self.until(|state| !state.is_empty() || state.closed).await;
         if !self.gathering.longest.is_zero() {

@@ -10,6 +10,7 @@ use super::{ReadError, Storage};
 use crate::domain::file::FilePart;
 use crate::domain::ids::RequestId;
 use crate::domain::line;
+use crate::domain::owner::Owner;
 use crate::domain::splitter::{Line, LineSplitter};
 use crate::domain::time::Timestamp;
 
@@ -22,14 +23,16 @@ pub struct ResultLine {
     pub succeeded: bool,
 }
 
-/// The result line of a row. `None` if it has none yet, or if the file that has it was deleted or has expired.
+/// The result line of a row in a batch of an owner. `None` if it has none yet, or if the file that has it was deleted
+/// or has expired.
 pub async fn result_line(
     storage: &dyn Storage,
     blobs: &Blobs,
+    owner: &Owner,
     id: RequestId,
     now: Timestamp,
 ) -> Result<Option<ResultLine>, ReadError> {
-    let Some(recorded) = storage.part_of_row(id, now).await? else { return Ok(None) };
+    let Some(recorded) = storage.part_of_row(owner, id, now).await? else { return Ok(None) };
     let text = line_of(blobs, recorded.part, id).await?;
     Ok(text.map(|text| ResultLine { text, succeeded: recorded.succeeded }))
 }

@@ -99,13 +99,12 @@ impl RowReader {
 
     async fn find(&self, is_it: impl Fn(&IndexEntry) -> bool) -> Result<Option<(u32, IndexEntry)>, BlobError> {
         let mut pieces = pin!(self.index().await?);
-        let mut position = 0;
+        let mut positions = 0..;
         while let Some(piece) = pieces.try_next().await? {
-            for entry in IndexEntry::decode(&piece) {
-                if is_it(&entry) {
-                    return Ok(Some((position, entry)));
-                }
-                position += 1;
+            // In this order: the end of the entries takes no position.
+            let mut entries = IndexEntry::decode(&piece).zip(positions.by_ref());
+            if let Some((entry, position)) = entries.find(|(entry, _)| is_it(entry)) {
+                return Ok(Some((position, entry)));
             }
         }
         Ok(None)

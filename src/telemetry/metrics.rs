@@ -28,6 +28,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_batches_ended_total", "Batches that reached a terminal status after they ran");
     describe_counter!("batchwright_attempts_total", "Attempts to run a request, by how they ended");
     describe_histogram!(ATTEMPT_SECONDS, "How long an attempt took, by how it ended");
+    describe_gauge!("batchwright_parked_rows", "Rows that wait for something that is away, by the code of the failure");
     describe_counter!("batchwright_steps_total", "Calls of models and tools within requests, by how they ended");
     describe_histogram!(STEP_SECONDS, "How long a call within a request took, by how it ended");
     describe_counter!("batchwright_lines_recorded_total", "Lines recorded in output and error files");
@@ -85,19 +86,27 @@ pub enum AttemptEnd {
     Failed,
     /// It failed and will be retried.
     Retried,
+    /// It failed for want of something that is away, and does not count.
+    Parked,
 }
 
 /// An attempt ended.
 pub fn attempt_ended(how: AttemptEnd, took: Duration) {
     /// Looked up once, because this runs for every row.
-    static HANDLES: LazyLock<[(Counter, Histogram); 3]> = LazyLock::new(|| {
-        ["completed", "failed", "retried"].map(|how| {
+    static HANDLES: LazyLock<[(Counter, Histogram); 4]> = LazyLock::new(|| {
+        ["completed", "failed", "retried", "parked"].map(|how| {
             (counter!("batchwright_attempts_total", "ended" => how), histogram!(ATTEMPT_SECONDS, "ended" => how))
         })
     });
     let (attempts, seconds) = &HANDLES[how as usize];
     attempts.increment(1);
     seconds.record(took);
+}
+
+/// This many rows are parked for failures of a code.
+pub fn rows_parked(code: &'static str, rows: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
+    gauge!("batchwright_parked_rows", "reason" => code).set(rows as f64);
 }
 
 /// A commit recorded lines.

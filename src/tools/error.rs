@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::net::{UrlRefusal, causes, innermost};
+use crate::causes::causes;
+use crate::net::{UrlRefusal, innermost};
 
 /// Why a tool call has no result. The model sees the message, so it never has URLs, headers or keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -61,7 +61,7 @@ impl Function {
 pub enum NoToolset {
     /// The row asks for tools that it cannot have.
     Unsupported(String),
-    /// An MCP server does not answer. A retry can help.
+    /// An MCP server does not answer, or not in time. A retry can help.
     Unreachable(String),
 }
 
@@ -69,7 +69,7 @@ impl From<NoToolset> for FailureReason {
     fn from(why: NoToolset) -> Self {
         match why {
             NoToolset::Unsupported(text) => Self::Unsupported(text),
-            NoToolset::Unreachable(text) => Self::Network(text),
+            NoToolset::Unreachable(text) => Self::ToolServerUnreachable(text),
         }
     }
 }

@@ -68,8 +68,8 @@ impl From<UpstreamError> for FailureReason {
     fn from(error: UpstreamError) -> Self {
         let text = error.to_string();
         match error {
-            UpstreamError::Timeout(_) => Self::Timeout(text),
-            UpstreamError::Network(_) => Self::Network(text),
+            UpstreamError::Timeout(_) => Self::UpstreamTimeout(text),
+            UpstreamError::Network(_) => Self::UpstreamUnreachable(text),
             UpstreamError::TooLarge { .. } => Self::InvalidAnswer(text),
         }
     }
@@ -96,5 +96,24 @@ pub struct NoUpstream;
 impl HttpClient for NoUpstream {
     async fn post(&self, _call: Call) -> Result<HttpResponse, UpstreamError> {
         Err(UpstreamError::Network("none is configured".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstreams_error_is_a_failure_of_the_upstream() {
+        let cases = [
+            (UpstreamError::Timeout("it had 10m".to_owned()), "request_timeout"),
+            (UpstreamError::Network("connection refused".to_owned()), "upstream_unreachable"),
+            (UpstreamError::TooLarge { limit: 7 }, "invalid_upstream_answer"),
+        ];
+        for (error, code) in cases {
+            let reason = FailureReason::from(error.clone());
+
+            assert_eq!((reason.code(), &*reason.message()), (code, &*error.to_string()));
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::domain::ids::row_of_line_id;
-use crate::domain::line::INPUT_UNAVAILABLE;
+use crate::domain::line::NeverRan;
 
 /// The error of one line.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ impl Finding<'_> {
     /// its name. `None` for lines that must have a `custom_id`.
     pub fn row_if_nameless(&self) -> Option<u32> {
         match &self.outcome {
-            Ok(LineOutcome::Code(code)) if self.custom_id.is_empty() && *code == INPUT_UNAVAILABLE => {
+            Ok(LineOutcome::Code(code)) if self.custom_id.is_empty() && *code == NeverRan::InputUnavailable.code() => {
                 row_of_line_id(&self.id)
             }
             _ => None,

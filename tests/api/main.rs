@@ -15,6 +15,8 @@ mod hostile_forms;
 mod line_errors;
 mod lines;
 mod operations;
+mod owners;
+mod processors;
 mod requests;
 mod restarts;
 mod retries;

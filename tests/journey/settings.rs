@@ -184,7 +184,7 @@ async fn user_name_and_password_of_a_url_are_sent_and_not_logged() {
     let new = json!({ "input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h" });
     let batch = client.post("/v1/batches", &new).await.ok();
     let batch = client.wait_for(text(&batch["id"]), "completed").await;
-    assert_eq!(client.results(&batch).await.error_codes(), ["upstream_unreachable"]);
+    assert_eq!(client.results(&batch).await.error_codes(), ["tool_server_unreachable"]);
     let mut help = serve(directory.path(), &["--config", &config, "--help"]);
     help.env("BATCHWRIGHT_BLOB_URL", "s3://hunter2@bucket").env("BATCHWRIGHT_UPSTREAM", "http://u:hunter2@h");
 

@@ -185,3 +185,28 @@ async fn duties_that_fail_turn_after_turn_make_the_service_unready() {
     assert!(turns >= 3.0, "{metrics}");
     assert!(!metrics.contains("batchwright_items_in_backoff{loop=\"admit\"} 1"), "{metrics}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_is_over_before_it_is_looked_for_costs_its_item_one_pause() {
+    let mut stage = Stage::sqlite(&["--latency", "5ms"]).await;
+    // The read of a batch's report fails, and the write that tells whether the database is away goes well.
+    stage.set("FAILPOINTS", "read.files.report=1*return(error)->off");
+    let server = stage.serve(&[]).await;
+    let client = server.client();
+    let input = rows(10);
+
+    let id = client.submit(input.clone()).await;
+    let batch = client.wait_for(&id, "completed").await;
+
+    assert!(client.verify(&input, &batch).await.holds());
+    let metrics = client.get("/metrics").await.text();
+    for line in [
+        "batchwright_item_errors_total{loop=\"admit\"} 1",
+        "batchwright_items_in_backoff{loop=\"admit\"} 0",
+        "batchwright_loop_failed_turns{loop=\"admit\"} 0",
+    ] {
+        assert!(metrics.lines().any(|metric| metric == line), "{line}\n{metrics}");
+    }
+    let ready = client.get("/readyz").await.ok();
+    assert!(ready.get("warnings").is_none(), "{ready}");
+}

@@ -231,7 +231,7 @@ impl Stage {
 
 async fn compare_with_ledger(storage: &SqlStorage, batch: &Value, verdict: &VerifyReport) {
     let id = BatchId::parse(batch["id"].as_str().expect("an id")).expect("the id of a batch");
-    let kept = storage.batch(id).await.expect("it can be read").expect("it is there");
+    let kept = storage.any_batch(id).await.expect("it can be read").expect("it is there");
     let ledger = storage.recorded_rows(id).await.expect("it can be read");
     assert!(kept.status.is_terminal() && kept.status != BatchStatus::Failed, "{kept:?}");
     assert_eq!(ledger.len(), verdict.rows, "{kept:?}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use batchwright::domain;
 use batchwright::domain::file::{FilePart, Purpose};
 use batchwright::domain::ids::{BatchId, BlobId, FileId};
+use batchwright::domain::owner::Owner;
 use batchwright::domain::time::Clock;
 use batchwright::storage::blobs::{Blobs, FileBytes};
 use batchwright::storage::{BatchStore as _, FileStore as _, NewFile, Upkeep as _};
@@ -125,7 +126,8 @@ async fn a_slow_batch_ends_in_few_parts() {
 
     stage.prove(&client, &input, &batch, vec![server]).await;
     let storage = stage.storage().await;
-    let kept = storage.batch(BatchId::parse(&id).expect("an id")).await.expect("it can be read").expect("it is there");
+    let kept = storage.any_batch(BatchId::parse(&id).expect("an id")).await;
+    let kept = kept.expect("it can be read").expect("it is there");
     let parts = storage.tiered_parts(kept.output_file_id).await.expect("they can be read");
     println!("{flushes} flushes, {} parts", parts.len());
     assert!(flushes > 24, "{flushes} flushes are too few to show anything");
@@ -153,7 +155,7 @@ async fn a_download_goes_on_when_its_parts_are_merged_and_gone() {
         expires_at: None,
     };
     let new = NewFile { file: file.clone(), parts, indexed: None };
-    storage.create_file(&new).await.expect("it can be kept");
+    storage.create_file(&Owner::default(), &new).await.expect("it can be kept");
 
     let path = format!("/v1/files/{}/content", file.id);
     let mut download = api.client().request(reqwest::Method::GET, &path).send().await.expect("the server answers");

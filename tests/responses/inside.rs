@@ -257,6 +257,47 @@ async fn what_a_row_goes_on_from_is_bounded_in_bytes() {
     assert!(results.errors[0].to_string().contains("The conversation before this request is too long."));
 }
 
+/// Rows that each go on from the one before, in one batch whose ids nobody could know when it was uploaded: the file is
+/// changed when it has run.
+#[tokio::test]
+async fn what_a_row_goes_on_from_is_a_hundred_responses_and_no_more() {
+    const MOST: usize = 100;
+    let upstream = saying("Pear.");
+    let stage = Stage::at(&upstream, &["--upstream-responses", "chat"]).await;
+    let server = stage.serve().await;
+    let client = server.client();
+    // As long as what takes its place.
+    let placeholder = |no: usize| format!(r#""user":"{no:061}""#);
+    let body = |no: usize| {
+        serde_json::from_str(&format!(r#"{{"model":"m","input":"Plum?",{}}}"#, placeholder(no))).expect("JSON")
+    };
+    let names: Vec<String> = (0..=MOST).map(|no| format!("row-{no}")).collect();
+    let rows: Vec<(&str, Value)> = names.iter().enumerate().map(|(no, name)| (name.as_str(), body(no))).collect();
+    let batch = client.wait_for(&submit(&client, &rows, json!({})).await, "completed").await;
+    let results = client.results(&batch).await;
+    let id = |no: usize| {
+        let line = results.output.iter().find(|line| line["custom_id"] == names[no]).expect("each row has an answer");
+        line["response"]["body"]["id"].as_str().expect("an id")
+    };
+    let (file, mut text) = stage.blob_with(r#""url":"/v1/responses""#);
+    for no in 1..=MOST {
+        text = text.replace(&placeholder(no), &format!(r#""previous_response_id":"{}""#, id(no - 1)));
+    }
+    std::fs::write(file, text).expect("it can be written");
+    let calls_before = upstream.calls().len();
+    let going_on = |no: usize| json!({ "model": "m", "input": "Plum?", "previous_response_id": id(no) });
+
+    let rows = [("accepted", going_on(MOST - 1)), ("refused", going_on(MOST))];
+    let batch = client.wait_for(&submit(&client, &rows, json!({})).await, "completed").await;
+
+    let results = client.results(&batch).await;
+    assert_eq!((results.output.len(), results.errors.len()), (1, 1), "{:?}", results.errors);
+    let error = json!({ "code": "unsupported", "message": "The conversation before this request is too long." });
+    assert_eq!((&results.errors[0]["custom_id"], &results.errors[0]["error"]), (&json!("refused"), &error));
+    let asked: Value = serde_json::from_str(upstream.calls()[calls_before].text()).expect("JSON");
+    assert_eq!(told_to_model(&asked).len(), 2 * MOST + 1);
+}
+
 #[tokio::test]
 async fn a_previous_response_that_is_not_there_is_an_error_of_the_row() {
     let stage = Stage::with_flags(&["--upstream-responses", "chat"]).await;

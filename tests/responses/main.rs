@@ -20,6 +20,7 @@ mod inside;
 mod limits;
 mod loops;
 mod mcp;
+mod parked;
 mod resume;
 mod schemas;
 #[allow(dead_code, reason = "the tests of tools use the rest")]

@@ -137,13 +137,13 @@ async fn who_does_not_say_so_approves_of_the_operators_server_and_of_no_other() 
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_a_failure_that_may_pass() {
+async fn a_server_that_is_away_is_a_failure_that_may_pass_and_not_the_upstreams() {
     let mut server = Everything::start().await;
     let stage = stage(&server, "native").await;
     server.kill();
 
     let line = stage.error(row(json!({ "type": "mcp", "server_label": "every" }), &[echo("one")])).await;
 
-    assert_eq!(line["error"]["code"], "upstream_unreachable");
+    assert_eq!(line["error"]["code"], "tool_server_unreachable");
     assert_eq!(stage.upstream().await["requests"], 0);
 }

@@ -74,6 +74,16 @@ impl Stage {
         self.directory.path()
     }
 
+    /// The blob that has this text in it: where it is, and all of it.
+    pub fn blob_with(&self, part: &str) -> (std::path::PathBuf, String) {
+        let below = |path: std::path::PathBuf| {
+            std::fs::read_dir(path).expect("a directory").map(|at| at.expect("it is there").path())
+        };
+        let blobs = below(self.directory().join("data/blobs")).flat_map(below);
+        let mut texts = blobs.filter_map(|path| Some((path.clone(), std::fs::read_to_string(path).ok()?)));
+        texts.find(|(_, text)| text.contains(part)).expect("a blob has it")
+    }
+
     /// All that is in the database, as text: in its file, and in the log of what is yet to be written there.
     pub fn database(&self) -> String {
         let files = std::fs::read_dir(self.directory().join("data")).expect("a directory");

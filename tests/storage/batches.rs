@@ -11,7 +11,7 @@ use batchwright::domain::usage::Usage;
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Result};
 use futures::future::join_all;
 
-use crate::given::{EVERY_STATUS, START, TestStorage, WINDOW, after, all, lanes, new_batch};
+use crate::given::{EVERY_STATUS, OWNER, START, TestStorage, WINDOW, after, all, lanes, new_batch};
 
 on_both_databases!(
     a_created_batch_waits_for_validation_with_zero_counts,
@@ -57,10 +57,11 @@ async fn a_created_batch_waits_for_validation_with_zero_counts(storage: TestStor
         ..new_batch()
     };
 
-    let batch = storage.create_batch(&new, START).await?;
+    let batch = storage.create_batch(&OWNER, &new, START).await?;
 
     let expected = Batch {
         id: batch.id,
+        owner: OWNER.clone(),
         input_file_id: "no file at all".to_owned(),
         endpoint: Endpoint::ChatCompletions,
         completion_window: "24h".to_owned(),
@@ -79,15 +80,15 @@ async fn a_created_batch_waits_for_validation_with_zero_counts(storage: TestStor
     };
     assert_eq!(batch, expected);
     assert_ne!(batch.output_file_id, batch.error_file_id);
-    assert_eq!(storage.batch(batch.id).await?, Some(expected));
+    assert_eq!(storage.batch(&OWNER, batch.id).await?, Some(expected));
     Ok(())
 }
 
 async fn a_batch_that_never_was_is_not_found(storage: TestStorage) -> Result<()> {
     let id = BatchId::new();
 
-    assert_eq!(storage.batch(id).await?, None);
-    assert_eq!(storage.cancel_batch(id, START).await?, None);
+    assert_eq!(storage.batch(&OWNER, id).await?, None);
+    assert_eq!(storage.cancel_batch(&OWNER, id, START).await?, None);
     assert!(!storage.admit_batch(id, &lanes(&[1]), START).await?);
     assert!(!storage.refuse_batch(id, &[], START).await?);
     assert_eq!(storage.open_lanes(10, 10).await?, []);
@@ -95,23 +96,23 @@ async fn a_batch_that_never_was_is_not_found(storage: TestStorage) -> Result<()>
 }
 
 async fn the_same_key_gives_the_first_batch(storage: TestStorage) -> Result<()> {
-    let first = storage.create_batch(&with_key("once"), START).await?;
-    storage.cancel_batch(first.id, after(1)).await?;
+    let first = storage.create_batch(&OWNER, &with_key("once"), START).await?;
+    storage.cancel_batch(&OWNER, first.id, after(1)).await?;
 
-    let second = storage.create_batch(&with_key("once"), after(2)).await?;
+    let second = storage.create_batch(&OWNER, &with_key("once"), after(2)).await?;
 
     assert_eq!(second, storage.now(first.id).await?);
-    assert_eq!(storage.batches(&all(Order::Descending)).await?.data, [second]);
+    assert_eq!(storage.batches(&OWNER, &all(Order::Descending)).await?.data, [second]);
     Ok(())
 }
 
 async fn the_same_key_at_the_same_time_makes_one_batch(storage: TestStorage) -> Result<()> {
     let new = with_key("once");
 
-    let creations = (0..8).map(|_| storage.create_batch(&new, START));
+    let creations = (0..8).map(|_| storage.create_batch(&OWNER, &new, START));
     let batches: Vec<Batch> = join_all(creations).await.into_iter().collect::<Result<_>>()?;
 
-    let made = storage.batches(&all(Order::Descending)).await?.data;
+    let made = storage.batches(&OWNER, &all(Order::Descending)).await?.data;
     assert_eq!(made.len(), 1);
     assert!(batches.iter().all(|batch| *batch == made[0]));
     Ok(())
@@ -121,7 +122,7 @@ async fn other_keys_and_no_keys_make_batches_of_their_own(storage: TestStorage) 
     let mut made = BTreeSet::new();
 
     for new in [with_key("a"), with_key("b"), new_batch(), new_batch()] {
-        made.insert(storage.create_batch(&new, START).await?.id);
+        made.insert(storage.create_batch(&OWNER, &new, START).await?.id);
     }
 
     assert_eq!(made.len(), 4);
@@ -222,9 +223,9 @@ async fn a_batch_is_refused_only_from_validating(storage: TestStorage) -> Result
 }
 
 async fn batches_are_admitted_by_deadline(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&with_window(3), START).await?;
-    let soon = storage.create_batch(&with_window(1), START).await?;
-    let later = storage.create_batch(&with_window(2), START).await?;
+    let late = storage.create_batch(&OWNER, &with_window(3), START).await?;
+    let soon = storage.create_batch(&OWNER, &with_window(1), START).await?;
+    let later = storage.create_batch(&OWNER, &with_window(2), START).await?;
     storage.running(&[1]).await?;
 
     let first_two = storage.to_admit(2).await?;
@@ -236,9 +237,9 @@ async fn batches_are_admitted_by_deadline(storage: TestStorage) -> Result<()> {
 }
 
 async fn batches_are_finished_by_deadline(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&with_window(3), START).await?;
-    storage.cancel_batch(late.id, after(1)).await?;
-    let soon = storage.create_batch(&with_window(1), START).await?;
+    let late = storage.create_batch(&OWNER, &with_window(3), START).await?;
+    storage.cancel_batch(&OWNER, late.id, after(1)).await?;
+    let soon = storage.create_batch(&OWNER, &with_window(1), START).await?;
     storage.admit_batch(soon.id, &lanes(&[1]), START).await?;
     storage.expire_batches(soon.expires_at, 1).await?;
     storage.running(&[1]).await?;
@@ -256,8 +257,8 @@ async fn batches_are_listed_in_both_orders(storage: TestStorage) -> Result<()> {
     let second = storage.running(&[1]).await?;
     let third = storage.validating().await?;
 
-    let oldest_first = storage.batches(&all(Order::Ascending)).await?;
-    let newest_first = storage.batches(&all(Order::Descending)).await?;
+    let oldest_first = storage.batches(&OWNER, &all(Order::Ascending)).await?;
+    let newest_first = storage.batches(&OWNER, &all(Order::Descending)).await?;
 
     assert_eq!(oldest_first.data, [first.clone(), second.clone(), third.clone()]);
     assert_eq!(newest_first.data, [third, second, first]);
@@ -273,7 +274,7 @@ async fn pages_visit_each_batch_once_in_both_orders(storage: TestStorage) -> Res
     for order in [Order::Ascending, Order::Descending] {
         let mut read = Vec::new();
         loop {
-            let page = storage.batches(&PageRequest { after: read.last().copied(), limit: 3, order }).await?;
+            let page = storage.batches(&OWNER, &PageRequest { after: read.last().copied(), limit: 3, order }).await?;
             read.extend(ids(&page.data));
             assert!(read.len() <= 7, "the pages go round in circles");
             if !page.has_more {
@@ -290,7 +291,7 @@ async fn pages_visit_each_batch_once_in_both_orders(storage: TestStorage) -> Res
 async fn a_page_of_no_batches_is_empty(storage: TestStorage) -> Result<()> {
     storage.validating().await?;
 
-    let page = storage.batches(&PageRequest { after: None, limit: 0, order: Order::Descending }).await?;
+    let page = storage.batches(&OWNER, &PageRequest { after: None, limit: 0, order: Order::Descending }).await?;
 
     assert_eq!((page.data.len(), page.has_more), (0, false));
     Ok(())
@@ -300,7 +301,7 @@ async fn a_page_after_an_unknown_batch_is_empty(storage: TestStorage) -> Result<
     storage.validating().await?;
     let unknown = PageRequest { after: Some(BatchId::new()), limit: 10, order: Order::Descending };
 
-    let page = storage.batches(&unknown).await?;
+    let page = storage.batches(&OWNER, &unknown).await?;
 
     assert_eq!((page.data.len(), page.has_more), (0, false));
     Ok(())
@@ -312,7 +313,7 @@ async fn only_overdue_batches_in_progress_expire(storage: TestStorage) -> Result
         others.push(storage.batch_in(status).await?);
     }
     let overdue = storage.running(&[3]).await?;
-    let in_time = storage.create_batch(&with_window(48), START).await?;
+    let in_time = storage.create_batch(&OWNER, &with_window(48), START).await?;
     storage.admit_batch(in_time.id, &lanes(&[3]), START).await?;
     let in_time = storage.now(in_time.id).await?;
     let now = after(25 * 3600);

@@ -19,10 +19,10 @@ on_both_databases!(
     a_daemon_that_never_was_can_leave,
     each_death_of_a_holder_is_counted,
     a_lease_that_was_given_back_counts_no_death,
-    a_lease_is_suspect_after_three_deaths,
+    a_lease_is_quarantined_after_three_deaths,
     what_is_recorded_sets_the_deaths_back,
-    a_row_that_was_recorded_alone_leaves_the_lease_suspect,
-    each_trial_alone_is_counted_whoever_makes_it,
+    a_row_that_was_recorded_in_quarantine_leaves_the_lease_there,
+    each_try_in_quarantine_is_counted_whoever_makes_it,
     what_is_recorded_sets_the_trials_back,
     a_holder_that_gives_back_has_not_died_of_the_row_it_tried,
     a_lease_that_is_lost_is_not_tried,
@@ -177,7 +177,7 @@ async fn a_lease_that_was_given_back_counts_no_death(storage: TestStorage) -> Re
     Ok(())
 }
 
-async fn a_lease_is_suspect_after_three_deaths(storage: TestStorage) -> Result<()> {
+async fn a_lease_is_quarantined_after_three_deaths(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 3).await?;
 
     let after_two = after_deaths(&storage, &lease, 2).await?;
@@ -185,7 +185,7 @@ async fn a_lease_is_suspect_after_three_deaths(storage: TestStorage) -> Result<(
     let after_four = after_deaths(&storage, &after_three, 1).await?;
 
     let leases = [lease, after_two, after_three, after_four];
-    assert_eq!(leases.map(|lease| lease.is_suspect()), [false, false, true, true]);
+    assert_eq!(leases.map(|lease| lease.is_quarantined()), [false, false, true, true]);
     Ok(())
 }
 
@@ -199,14 +199,14 @@ async fn what_is_recorded_sets_the_deaths_back(storage: TestStorage) -> Result<(
     Ok(())
 }
 
-async fn a_row_that_was_recorded_alone_leaves_the_lease_suspect(storage: TestStorage) -> Result<()> {
+async fn a_row_that_was_recorded_in_quarantine_leaves_the_lease_there(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
     let lease = after_deaths(&storage, &lease, 3).await?;
-    storage.try_alone(lease.hold()).await?;
+    storage.try_in_quarantine(lease.hold()).await?;
 
     record_row(&storage, &lease, 0).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
-    // Recorded without having been tried alone, it shows that several of its rows ran together and nobody died.
+    // Recorded without having been tried in quarantine, it shows that several of its rows ran together and nobody died.
     record_row(&storage, &next, 1).await?;
 
     assert_eq!(next.deaths, 4);
@@ -214,13 +214,13 @@ async fn a_row_that_was_recorded_alone_leaves_the_lease_suspect(storage: TestSto
     Ok(())
 }
 
-async fn each_trial_alone_is_counted_whoever_makes_it(storage: TestStorage) -> Result<()> {
+async fn each_try_in_quarantine_is_counted_whoever_makes_it(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
 
-    let first = storage.try_alone(lease.hold()).await?;
-    let second = storage.try_alone(lease.hold()).await?;
+    let first = storage.try_in_quarantine(lease.hold()).await?;
+    let second = storage.try_in_quarantine(lease.hold()).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
-    let third = storage.try_alone(next.hold()).await?;
+    let third = storage.try_in_quarantine(next.hold()).await?;
 
     assert_eq!([first, second, third], [Some(1), Some(2), Some(3)]);
     Ok(())
@@ -229,23 +229,23 @@ async fn each_trial_alone_is_counted_whoever_makes_it(storage: TestStorage) -> R
 async fn what_is_recorded_sets_the_trials_back(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
     for _ in 0..2 {
-        storage.try_alone(lease.hold()).await?;
+        storage.try_in_quarantine(lease.hold()).await?;
     }
 
     record_row(&storage, &lease, 0).await?;
 
-    assert_eq!(storage.try_alone(lease.hold()).await?, Some(1));
+    assert_eq!(storage.try_in_quarantine(lease.hold()).await?, Some(1));
     Ok(())
 }
 
 async fn a_holder_that_gives_back_has_not_died_of_the_row_it_tried(storage: TestStorage) -> Result<()> {
     let lease = dead_lease(&storage, 5).await?;
-    storage.try_alone(lease.hold()).await?;
+    storage.try_in_quarantine(lease.hold()).await?;
 
     storage.give_back(lease.hold()).await?;
     let next = after_deaths(&storage, &lease, 1).await?;
 
-    assert_eq!(storage.try_alone(next.hold()).await?, Some(1));
+    assert_eq!(storage.try_in_quarantine(next.hold()).await?, Some(1));
     Ok(())
 }
 
@@ -253,13 +253,13 @@ async fn a_lease_that_is_lost_is_not_tried(storage: TestStorage) -> Result<()> {
     let old = dead_lease(&storage, 1).await?;
     let new = after_deaths(&storage, &old, 1).await?;
 
-    let by_the_old_holder = storage.try_alone(old.hold()).await?;
-    let by_the_new = storage.try_alone(new.hold()).await?;
+    let by_the_old_holder = storage.try_in_quarantine(old.hold()).await?;
+    let by_the_new = storage.try_in_quarantine(new.hold()).await?;
     record_row(&storage, &new, 0).await?;
-    let when_it_is_done = storage.try_alone(new.hold()).await?;
+    let when_it_is_done = storage.try_in_quarantine(new.hold()).await?;
 
     // The old holder's trial was not counted.
     assert_eq!((by_the_old_holder, by_the_new, when_it_is_done), (None, Some(1), None));
-    assert_eq!(storage.try_alone(LeaseHold { id: LeaseId::new(), token: 1 }).await?, None);
+    assert_eq!(storage.try_in_quarantine(LeaseHold { id: LeaseId::new(), token: 1 }).await?, None);
     Ok(())
 }

@@ -9,7 +9,7 @@ use batchwright::domain::page::Order;
 use batchwright::storage::{BatchStore as _, Ending, FileStore as _, LeaseStore as _, Ledger as _, Recorded, Result};
 use futures::future::join_all;
 
-use crate::given::{ERROR_LINE, EVERY_STATUS, OUTPUT_LINE, TestStorage, after, all, ending, flush};
+use crate::given::{ERROR_LINE, EVERY_STATUS, OUTPUT_LINE, OWNER, TestStorage, after, all, ending, flush};
 
 on_both_databases!(
     a_fence_returns_the_counts_as_they_stay,
@@ -39,7 +39,7 @@ async fn expired(storage: &TestStorage, batch: &Batch) -> Result<Batch> {
 }
 
 async fn called_off(storage: &TestStorage, id: BatchId) -> Result<Batch> {
-    Ok(storage.cancel_batch(id, after(3)).await?.expect("it is there"))
+    Ok(storage.cancel_batch(&OWNER, id, after(3)).await?.expect("it is there"))
 }
 
 /// A batch of five rows: two completed and one failed, by a daemon that died.
@@ -189,9 +189,9 @@ async fn assert_finished(
         (expected.error_file_id, "error", error_lines, ERROR_LINE),
     ];
     for (id, kind, lines, line) in files {
-        let file = storage.file(id, after(9)).await?;
+        let file = storage.file(&OWNER, id, after(9)).await?;
         assert_eq!(file, (lines > 0).then(|| published(&expected, id, kind, lines * line)));
-        let bytes: u64 = storage.file_parts(id).await?.iter().map(|part| part.bytes).sum();
+        let bytes: u64 = storage.parts_of(id).await?.iter().map(|part| part.bytes).sum();
         assert_eq!(bytes, lines * line);
     }
     let visible = [(output_lines, expected.output_file()), (error_lines, expected.error_file())];
@@ -250,7 +250,7 @@ async fn a_batch_called_off_before_validation_is_cancelled_without_files(storage
 async fn files_without_lines_are_not_published(storage: TestStorage) -> Result<()> {
     let batch = storage.batch_in(BatchStatus::Completed).await?;
 
-    let files = storage.files(&all(Order::Ascending), None, after(9)).await?.data;
+    let files = storage.files(&OWNER, &all(Order::Ascending), None, after(9)).await?.data;
 
     assert_eq!(files.iter().map(|file| file.id).collect::<Vec<_>>(), [batch.output_file_id]);
     Ok(())
@@ -264,9 +264,9 @@ async fn published_files_vanish_when_they_expire(storage: TestStorage) -> Result
 
     storage.finish(&until, after(9)).await?;
 
-    assert!(storage.file(batch.output_file_id, after(98)).await?.is_some());
-    assert_eq!(storage.file(batch.output_file_id, after(99)).await?, None);
-    assert_eq!(storage.file(batch.error_file_id, after(99)).await?, None);
+    assert!(storage.file(&OWNER, batch.output_file_id, after(98)).await?.is_some());
+    assert_eq!(storage.file(&OWNER, batch.output_file_id, after(99)).await?, None);
+    assert_eq!(storage.file(&OWNER, batch.error_file_id, after(99)).await?, None);
     Ok(())
 }
 
@@ -281,7 +281,7 @@ async fn a_batch_is_finished_once(storage: TestStorage) -> Result<()> {
 
     assert_eq!((first, second), (true, false));
     assert_eq!(storage.now(batch.id).await?, ended);
-    assert_eq!(storage.file_parts(batch.error_file_id).await?.len(), 2);
+    assert_eq!(storage.parts_of(batch.error_file_id).await?.len(), 2);
     Ok(())
 }
 
@@ -296,7 +296,7 @@ async fn one_of_several_finishers_wins(storage: TestStorage) -> Result<()> {
 
     let won: Vec<bool> = answers.into_iter().collect::<Result<_>>()?;
     assert_eq!(won.iter().filter(|won| **won).count(), 1);
-    assert_eq!(storage.file_parts(batch.error_file_id).await?.len(), 2);
+    assert_eq!(storage.parts_of(batch.error_file_id).await?.len(), 2);
     Ok(())
 }
 
@@ -309,8 +309,8 @@ async fn a_batch_called_off_meanwhile_is_not_finished_as_it_was(storage: TestSto
     assert!(!storage.finish(&ending(&closing, 3..5), after(9)).await?);
 
     assert_eq!(storage.now(batch.id).await?, called_off);
-    assert_eq!(storage.file(batch.output_file_id, after(9)).await?, None);
-    assert_eq!(storage.file_parts(batch.error_file_id).await?.len(), 1);
+    assert_eq!(storage.file(&OWNER, batch.output_file_id, after(9)).await?, None);
+    assert_eq!(storage.parts_of(batch.error_file_id).await?.len(), 1);
     Ok(())
 }
 

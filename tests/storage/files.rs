@@ -8,7 +8,7 @@ use batchwright::domain::report::{ModelRows, Report, UrlRows};
 use batchwright::domain::time::Timestamp;
 use batchwright::storage::{FileStore as _, Indexed, NewFile, Result};
 
-use crate::given::{START, TestStorage, after, all, new_file, part};
+use crate::given::{OWNER, START, TestStorage, after, all, new_file, part};
 
 on_both_databases!(
     a_created_file_can_be_read,
@@ -33,7 +33,7 @@ on_both_databases!(
 
 async fn created(storage: &TestStorage, created_at: Timestamp) -> Result<File> {
     let new = new_file(Purpose::Batch, created_at);
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
     Ok(new.file)
 }
 
@@ -47,7 +47,7 @@ async fn read_in_pages(
     let mut ids = Vec::new();
     loop {
         let page = PageRequest { after: ids.last().copied(), limit, order };
-        let page = storage.files(&page, purpose, START).await?;
+        let page = storage.files(&OWNER, &page, purpose, START).await?;
         ids.extend(page.data.iter().map(|file| file.id));
         assert!(ids.len() <= 100, "the pages go round in circles");
         if !page.has_more {
@@ -62,9 +62,9 @@ async fn a_created_file_can_be_read(storage: TestStorage) -> Result<()> {
     new.file.bytes = 5_000_000_000;
     new.file.expires_at = Some(after(60));
 
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
 
-    assert_eq!(storage.file(new.file.id, START).await?, Some(new.file));
+    assert_eq!(storage.file(&OWNER, new.file.id, START).await?, Some(new.file));
     Ok(())
 }
 
@@ -74,9 +74,9 @@ async fn the_parts_of_a_file_are_in_order(storage: TestStorage) -> Result<()> {
     parts.reverse();
     let new = NewFile { parts: parts.clone(), ..new_file(Purpose::Batch, START) };
 
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
 
-    assert_eq!(storage.file_parts(new.file.id).await?, parts);
+    assert_eq!(storage.file_parts(&OWNER, new.file.id).await?, parts);
     Ok(())
 }
 
@@ -98,42 +98,45 @@ async fn a_report_is_read_as_it_was_written(storage: TestStorage) -> Result<()> 
     let indexed = Indexed { index: BlobId::new(), report: report.clone() };
     let new = NewFile { indexed: Some(indexed), ..new_file(Purpose::Batch, START) };
 
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
 
-    assert_eq!(storage.file_report(new.file.id).await?, Some(report));
+    assert_eq!(storage.file_report(&OWNER, new.file.id).await?, Some(report));
     Ok(())
 }
 
 async fn a_file_without_a_report_has_none(storage: TestStorage) -> Result<()> {
     let file = created(&storage, START).await?;
 
-    assert_eq!(storage.file_report(file.id).await?, None);
+    assert_eq!(storage.file_report(&OWNER, file.id).await?, None);
     Ok(())
 }
 
 async fn a_file_that_never_was_is_not_found(storage: TestStorage) -> Result<()> {
     let id = FileId::new();
 
-    assert_eq!(storage.file(id, START).await?, None);
-    assert_eq!(storage.file_parts(id).await?, []);
-    assert_eq!(storage.file_report(id).await?, None);
-    assert!(!storage.delete_file(id, START).await?);
+    assert_eq!(storage.file(&OWNER, id, START).await?, None);
+    assert_eq!(storage.file_parts(&OWNER, id).await?, []);
+    assert_eq!(storage.file_report(&OWNER, id).await?, None);
+    assert!(!storage.delete_file(&OWNER, id, START).await?);
     Ok(())
 }
 
 async fn a_file_vanishes_when_it_expires(storage: TestStorage) -> Result<()> {
     let mut new = new_file(Purpose::Batch, START);
     new.file.expires_at = Some(after(60));
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
     let last = Timestamp(after(60).0 - 1);
 
-    let before = (storage.file(new.file.id, last).await?, storage.files(&all(Order::Descending), None, last).await?);
+    let before = (
+        storage.file(&OWNER, new.file.id, last).await?,
+        storage.files(&OWNER, &all(Order::Descending), None, last).await?,
+    );
     let then = after(60);
 
     assert_eq!(before.0, Some(new.file.clone()));
     assert_eq!(before.1.data, [new.file.clone()]);
-    assert_eq!(storage.file(new.file.id, then).await?, None);
-    assert_eq!(storage.files(&all(Order::Descending), None, then).await?.data, []);
+    assert_eq!(storage.file(&OWNER, new.file.id, then).await?, None);
+    assert_eq!(storage.files(&OWNER, &all(Order::Descending), None, then).await?.data, []);
     Ok(())
 }
 
@@ -141,18 +144,18 @@ async fn a_deleted_file_vanishes(storage: TestStorage) -> Result<()> {
     let kept = created(&storage, START).await?;
     let deleted = created(&storage, START).await?;
 
-    assert!(storage.delete_file(deleted.id, after(1)).await?);
+    assert!(storage.delete_file(&OWNER, deleted.id, after(1)).await?);
 
-    assert_eq!(storage.file(deleted.id, START).await?, None);
-    assert_eq!(storage.files(&all(Order::Descending), None, START).await?.data, [kept]);
+    assert_eq!(storage.file(&OWNER, deleted.id, START).await?, None);
+    assert_eq!(storage.files(&OWNER, &all(Order::Descending), None, START).await?.data, [kept]);
     Ok(())
 }
 
 async fn a_file_is_deleted_only_once(storage: TestStorage) -> Result<()> {
     let file = created(&storage, START).await?;
 
-    let first = storage.delete_file(file.id, after(1)).await?;
-    let second = storage.delete_file(file.id, after(2)).await?;
+    let first = storage.delete_file(&OWNER, file.id, after(1)).await?;
+    let second = storage.delete_file(&OWNER, file.id, after(2)).await?;
 
     assert_eq!((first, second), (true, false));
     Ok(())
@@ -161,19 +164,19 @@ async fn a_file_is_deleted_only_once(storage: TestStorage) -> Result<()> {
 async fn an_expired_file_cannot_be_deleted(storage: TestStorage) -> Result<()> {
     let mut new = new_file(Purpose::Batch, START);
     new.file.expires_at = Some(after(60));
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
 
-    assert!(!storage.delete_file(new.file.id, after(60)).await?);
+    assert!(!storage.delete_file(&OWNER, new.file.id, after(60)).await?);
     Ok(())
 }
 
 async fn the_parts_of_a_deleted_file_stay_for_the_batches_that_run_it(storage: TestStorage) -> Result<()> {
     let new = new_file(Purpose::Batch, START);
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
 
-    storage.delete_file(new.file.id, after(1)).await?;
+    storage.delete_file(&OWNER, new.file.id, after(1)).await?;
 
-    assert_eq!(storage.file_parts(new.file.id).await?, new.parts);
+    assert_eq!(storage.file_parts(&OWNER, new.file.id).await?, new.parts);
     Ok(())
 }
 
@@ -183,8 +186,8 @@ async fn files_are_listed_by_age_in_both_orders(storage: TestStorage) -> Result<
     let first = created(&storage, after(1)).await?;
     let third = created(&storage, after(3)).await?;
 
-    let oldest_first = storage.files(&all(Order::Ascending), None, START).await?;
-    let newest_first = storage.files(&all(Order::Descending), None, START).await?;
+    let oldest_first = storage.files(&OWNER, &all(Order::Ascending), None, START).await?;
+    let newest_first = storage.files(&OWNER, &all(Order::Descending), None, START).await?;
 
     assert_eq!(oldest_first.data, [first.clone(), second.clone(), third.clone()]);
     assert_eq!(newest_first.data, [third, second, first]);
@@ -197,8 +200,8 @@ async fn files_of_the_same_age_keep_their_order(storage: TestStorage) -> Result<
         files.push(created(&storage, START).await?);
     }
 
-    let oldest_first = storage.files(&all(Order::Ascending), None, START).await?;
-    let newest_first = storage.files(&all(Order::Descending), None, START).await?;
+    let oldest_first = storage.files(&OWNER, &all(Order::Ascending), None, START).await?;
+    let newest_first = storage.files(&OWNER, &all(Order::Descending), None, START).await?;
 
     assert_eq!(oldest_first.data, files);
     files.reverse();
@@ -226,13 +229,13 @@ async fn pages_of_one_purpose_visit_each_of_its_files_once(storage: TestStorage)
     let mut ids = Vec::new();
     for _ in 0..5 {
         ids.push(created(&storage, START).await?.id);
-        storage.create_file(&new_file(Purpose::Vision, START)).await?;
+        storage.create_file(&OWNER, &new_file(Purpose::Vision, START)).await?;
     }
 
     let read = read_in_pages(&storage, Order::Ascending, 2, Some(Purpose::Batch)).await?;
 
     assert_eq!(read, ids);
-    assert_eq!(storage.files(&all(Order::Ascending), Some(Purpose::Evals), START).await?.data, []);
+    assert_eq!(storage.files(&OWNER, &all(Order::Ascending), Some(Purpose::Evals), START).await?.data, []);
     Ok(())
 }
 
@@ -242,8 +245,8 @@ async fn a_page_knows_whether_the_list_goes_on(storage: TestStorage) -> Result<(
     }
     let page = |limit| PageRequest { after: None, limit, order: Order::Descending };
 
-    let two = storage.files(&page(2), None, START).await?;
-    let three = storage.files(&page(3), None, START).await?;
+    let two = storage.files(&OWNER, &page(2), None, START).await?;
+    let three = storage.files(&OWNER, &page(3), None, START).await?;
 
     assert_eq!((two.data.len(), two.has_more), (2, true));
     assert_eq!((three.data.len(), three.has_more), (3, false));
@@ -254,7 +257,7 @@ async fn a_page_of_no_items_is_empty(storage: TestStorage) -> Result<()> {
     created(&storage, START).await?;
     let none = PageRequest { after: None, limit: 0, order: Order::Descending };
 
-    let page = storage.files(&none, None, START).await?;
+    let page = storage.files(&OWNER, &none, None, START).await?;
 
     assert_eq!((page.data.len(), page.has_more), (0, false));
     Ok(())
@@ -264,7 +267,7 @@ async fn a_page_after_an_unknown_file_is_empty(storage: TestStorage) -> Result<(
     created(&storage, START).await?;
     let unknown = PageRequest { after: Some(FileId::new()), limit: 10, order: Order::Descending };
 
-    let page = storage.files(&unknown, None, START).await?;
+    let page = storage.files(&OWNER, &unknown, None, START).await?;
 
     assert_eq!((page.data.len(), page.has_more), (0, false));
     Ok(())
@@ -274,10 +277,10 @@ async fn a_page_after_a_deleted_file_goes_on(storage: TestStorage) -> Result<()>
     created(&storage, after(1)).await?;
     let deleted = created(&storage, after(2)).await?;
     let next = created(&storage, after(3)).await?;
-    storage.delete_file(deleted.id, after(4)).await?;
+    storage.delete_file(&OWNER, deleted.id, after(4)).await?;
 
     let page = PageRequest { after: Some(deleted.id), limit: 10, order: Order::Ascending };
 
-    assert_eq!(storage.files(&page, None, START).await?.data, [next]);
+    assert_eq!(storage.files(&OWNER, &page, None, START).await?.data, [next]);
     Ok(())
 }

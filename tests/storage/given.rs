@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use batchwright::domain::batch::{Batch, BatchStatus, NewBatch, Window};
@@ -9,6 +10,7 @@ use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::{File, FilePart, Purpose};
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, FileId};
 use batchwright::domain::lease::{Lease, LeaseHold, OpenLane};
+use batchwright::domain::owner::Owner;
 use batchwright::domain::page::{Order, PageRequest};
 use batchwright::domain::report::{NewLane, Report};
 use batchwright::domain::time::Timestamp;
@@ -22,6 +24,9 @@ use roaring::RoaringBitmap;
 use tempfile::TempDir;
 
 use crate::databases::postgres_url;
+
+/// The owner of what the tests make.
+pub static OWNER: LazyLock<Owner> = LazyLock::new(Owner::default);
 
 /// When the tests begin.
 pub const START: Timestamp = Timestamp(1_750_000_000_000);
@@ -96,6 +101,7 @@ impl TestStorage {
     }
 
     /// One on SQLite whose ledger does not defend itself.
+    #[cfg(feature = "failpoints")]
     pub async fn without_guard() -> Self {
         let mut storage = Self::sqlite().await;
         storage.storage = storage.storage.without_guard();
@@ -109,7 +115,12 @@ impl TestStorage {
 
     /// A batch as it is now.
     pub async fn now(&self, id: BatchId) -> Result<Batch> {
-        Ok(self.batch(id).await?.expect("the batch is there"))
+        Ok(self.batch(&OWNER, id).await?.expect("the batch is there"))
+    }
+
+    /// The parts of a file in order, also of one that is not published yet.
+    pub async fn parts_of(&self, id: FileId) -> Result<Vec<FilePart>> {
+        Ok(self.tiered_parts(id).await?.into_iter().map(|part| part.part).collect())
     }
 
     /// Batches that wait for validation, the first `limit`.
@@ -129,7 +140,7 @@ impl TestStorage {
 
     /// A batch that waits for validation.
     pub async fn validating(&self) -> Result<Batch> {
-        self.create_batch(&new_batch(), START).await
+        self.create_batch(&OWNER, &new_batch(), START).await
     }
 
     /// A batch in progress, with a lane for each of `rows`.
@@ -146,7 +157,7 @@ impl TestStorage {
 
     /// The same of a batch that is made as `new` says.
     pub async fn made_in(&self, status: BatchStatus, new: &NewBatch) -> Result<Batch> {
-        let id = self.create_batch(new, START).await?.id;
+        let id = self.create_batch(&OWNER, new, START).await?.id;
         if !matches!(status, BatchStatus::Validating | BatchStatus::Failed) {
             assert!(self.admit_batch(id, &lanes(&[3]), START).await?);
         }
@@ -161,7 +172,7 @@ impl TestStorage {
                 assert_eq!(self.record(&flush(&[(&lease, 0..3, 0..0)]), after(1)).await?, Recorded::Applied);
             }
             BatchStatus::Cancelling | BatchStatus::Cancelled => {
-                self.cancel_batch(id, after(1)).await?;
+                self.cancel_batch(&OWNER, id, after(1)).await?;
             }
         }
         if status.is_terminal() && status != BatchStatus::Failed {

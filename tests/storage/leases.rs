@@ -13,7 +13,7 @@ use batchwright::storage::{
 };
 use futures::future::join_all;
 
-use crate::given::{START, TestStorage, after, flush, indexed_file, lanes, new_batch, new_file};
+use crate::given::{OWNER, START, TestStorage, after, flush, indexed_file, lanes, new_batch, new_file};
 
 on_both_databases!(
     a_claim_moves_the_cursor,
@@ -150,7 +150,7 @@ async fn a_claim_beyond_the_end_of_the_lane_gets_nothing(storage: TestStorage) -
 async fn a_claim_on_a_batch_that_was_called_off_gets_nothing(storage: TestStorage) -> Result<()> {
     let batch = storage.running(&[10]).await?;
     let lane = storage.open_lane(batch.id).await?;
-    storage.cancel_batch(batch.id, after(1)).await?;
+    storage.cancel_batch(&OWNER, batch.id, after(1)).await?;
 
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
     Ok(())
@@ -167,8 +167,8 @@ async fn a_claim_on_a_batch_whose_window_closed_gets_nothing(storage: TestStorag
 }
 
 async fn open_lanes_come_by_deadline(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&new_batch(), after(60)).await?;
-    let soon = storage.create_batch(&new_batch(), after(0)).await?;
+    let late = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
+    let soon = storage.create_batch(&OWNER, &new_batch(), after(0)).await?;
     storage.admit_batch(late.id, &lanes(&[1, 1]), START).await?;
     storage.admit_batch(soon.id, &lanes(&[1, 1]), START).await?;
 
@@ -184,7 +184,7 @@ async fn the_lanes_of_one_model_hide_no_other(storage: TestStorage) -> Result<()
     for _ in 0..4 {
         of_one_model.push(storage.running(&[1]).await?.id);
     }
-    let another = storage.create_batch(&new_batch(), after(60)).await?;
+    let another = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
     storage.admit_batch(another.id, &[NewLane { model: "another".to_owned(), first: 0, last: 1 }], START).await?;
 
     let open = async |of_a_model, limit| -> Result<Vec<(BatchId, String)>> {
@@ -333,7 +333,7 @@ async fn a_lease_that_owes_other_rows_than_it_counts_is_corrected_by_its_holder(
 async fn lapsed_leases_are_of_batches_in_progress_only(storage: TestStorage) -> Result<()> {
     let called_off = storage.running(&[2]).await?;
     storage.claimed(called_off.id, 2, DaemonId::new()).await?;
-    storage.cancel_batch(called_off.id, after(1)).await?;
+    storage.cancel_batch(&OWNER, called_off.id, after(1)).await?;
     let overdue = storage.running(&[2]).await?;
     storage.claimed(overdue.id, 2, DaemonId::new()).await?;
     storage.expire_batches(overdue.expires_at, 10).await?;
@@ -424,7 +424,7 @@ async fn a_heartbeat_tells_which_batches_still_run(storage: TestStorage) -> Resu
     storage.expire_batches(overdue.expires_at, 10).await?;
     let called_off = storage.running(&[2]).await?;
     let stopping = storage.claimed(called_off.id, 2, daemon).await?;
-    storage.cancel_batch(called_off.id, after(1)).await?;
+    storage.cancel_batch(&OWNER, called_off.id, after(1)).await?;
     let goes_on = storage.running(&[2]).await?;
     let running = storage.claimed(goes_on.id, 2, daemon).await?;
 
@@ -449,16 +449,16 @@ async fn a_heartbeat_leaves_out_leases_that_were_taken_over(storage: TestStorage
 /// A file that a batch can run, and a batch of it.
 async fn batch_of_a_file(storage: &TestStorage) -> Result<(NewFile, NewBatch)> {
     let file = indexed_file();
-    storage.create_file(&file).await?;
+    storage.create_file(&OWNER, &file).await?;
     let batch = NewBatch { input_file_id: file.file.id.to_string(), endpoint: Endpoint::Embeddings, ..new_batch() };
     Ok((file, batch))
 }
 
 async fn the_input_of_a_batch_is_its_file_with_the_row_index(storage: TestStorage) -> Result<()> {
     let (file, new) = batch_of_a_file(&storage).await?;
-    let batch = storage.create_batch(&new, START).await?;
+    let batch = storage.create_batch(&OWNER, &new, START).await?;
 
-    let input = storage.batch_input(batch.id).await?.expect("the file is there");
+    let input = storage.batch_input(&OWNER, batch.id).await?.expect("the file is there");
 
     assert_eq!(input.endpoint, Endpoint::Embeddings);
     assert_eq!(Some(input.index), file.indexed.map(|indexed| indexed.index));
@@ -468,21 +468,21 @@ async fn the_input_of_a_batch_is_its_file_with_the_row_index(storage: TestStorag
 
 async fn the_input_of_a_batch_outlives_its_deletion(storage: TestStorage) -> Result<()> {
     let (file, new) = batch_of_a_file(&storage).await?;
-    let batch = storage.create_batch(&new, START).await?;
+    let batch = storage.create_batch(&OWNER, &new, START).await?;
 
-    storage.delete_file(file.file.id, after(1)).await?;
+    storage.delete_file(&OWNER, file.file.id, after(1)).await?;
 
-    assert!(storage.batch_input(batch.id).await?.is_some());
+    assert!(storage.batch_input(&OWNER, batch.id).await?.is_some());
     Ok(())
 }
 
 async fn a_batch_without_an_indexed_file_has_no_input(storage: TestStorage) -> Result<()> {
     let not_indexed = new_file(Purpose::Vision, START);
-    storage.create_file(&not_indexed).await?;
+    storage.create_file(&OWNER, &not_indexed).await?;
 
     for input in [not_indexed.file.id.to_string(), FileId::new().to_string(), "no file at all".to_owned()] {
-        let batch = storage.create_batch(&NewBatch { input_file_id: input, ..new_batch() }, START).await?;
-        assert!(storage.batch_input(batch.id).await?.is_none());
+        let batch = storage.create_batch(&OWNER, &NewBatch { input_file_id: input, ..new_batch() }, START).await?;
+        assert!(storage.batch_input(&OWNER, batch.id).await?.is_none());
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use batchwright::storage::{BatchStore as _, FileStore as _, Flush, LeaseStore as
 use futures::future::join_all;
 use roaring::RoaringBitmap;
 
-use crate::given::{ERROR_LINE, OUTPUT_LINE, TestStorage, USAGE_OF_A_ROW, after, ending, flush};
+use crate::given::{ERROR_LINE, OUTPUT_LINE, OWNER, TestStorage, USAGE_OF_A_ROW, after, ending, flush};
 
 on_both_databases!(
     recorded_rows_are_in_the_ledger_and_in_the_counters,
@@ -90,8 +90,8 @@ async fn each_flush_appends_a_part_to_the_file_of_its_rows(storage: TestStorage)
 
     let output = |flush: &Flush| flush.batches[&batch.id].output.as_ref().map(|part| part.part);
     let error = |flush: &Flush| flush.batches[&batch.id].error.as_ref().map(|part| part.part);
-    let output_parts = storage.file_parts(batch.output_file_id).await?;
-    let error_parts = storage.file_parts(batch.error_file_id).await?;
+    let output_parts = storage.parts_of(batch.output_file_id).await?;
+    let error_parts = storage.parts_of(batch.error_file_id).await?;
     assert_eq!(output_parts, [output(&first), output(&only_output)].map(|part| part.expect("it has output")));
     assert_eq!(error_parts, [error(&first), error(&only_errors)].map(|part| part.expect("it has errors")));
     assert_eq!(output_parts.iter().map(|part| part.bytes).sum::<u64>(), 6 * OUTPUT_LINE);
@@ -104,8 +104,8 @@ async fn nothing_can_be_read_before_the_batch_has_ended(storage: TestStorage) ->
 
     assert_recorded(&storage, &flush(&[(&lease, 0..1, 1..2)])).await?;
 
-    assert_eq!(storage.file(batch.output_file_id, after(5)).await?, None);
-    assert_eq!(storage.file(batch.error_file_id, after(5)).await?, None);
+    assert_eq!(storage.file(&OWNER, batch.output_file_id, after(5)).await?, None);
+    assert_eq!(storage.file(&OWNER, batch.error_file_id, after(5)).await?, None);
     Ok(())
 }
 
@@ -189,8 +189,8 @@ async fn a_lease_that_was_taken_over_records_nothing(storage: TestStorage) -> Re
 
     assert_eq!(recorded, Recorded::LostLeases(vec![lease.hold()]));
     assert_eq!(state(&storage, batch.id).await?, before);
-    assert_eq!(storage.file_parts(batch.output_file_id).await?, []);
-    assert_eq!(storage.file_parts(batch.error_file_id).await?, []);
+    assert_eq!(storage.parts_of(batch.output_file_id).await?, []);
+    assert_eq!(storage.parts_of(batch.error_file_id).await?, []);
     Ok(())
 }
 
@@ -245,8 +245,8 @@ async fn a_flush_with_one_lost_lease_leaves_its_other_batches_alone(storage: Tes
 
         assert_eq!(recorded, Recorded::LostLeases(vec![lost.hold()]));
         assert_eq!((state(&storage, one.id).await?, state(&storage, other.id).await?), before);
-        assert_eq!(storage.file_parts(one.output_file_id).await?, []);
-        assert_eq!(storage.file_parts(other.output_file_id).await?, []);
+        assert_eq!(storage.parts_of(one.output_file_id).await?, []);
+        assert_eq!(storage.parts_of(other.output_file_id).await?, []);
     }
     Ok(())
 }
@@ -307,7 +307,7 @@ async fn a_batch_is_in_progress_until_its_last_row_is_recorded(storage: TestStor
 
 async fn outcomes_of_a_batch_called_off_are_kept(storage: TestStorage) -> Result<()> {
     let (batch, lease) = leased(&storage, 3, 3).await?;
-    let called_off = storage.cancel_batch(batch.id, after(1)).await?.expect("it is there");
+    let called_off = storage.cancel_batch(&OWNER, batch.id, after(1)).await?.expect("it is there");
 
     assert_recorded(&storage, &flush(&[(&lease, 0..2, 2..3)])).await?;
 
@@ -358,7 +358,7 @@ async fn flushes_of_many_daemons_at_once_are_all_counted(storage: TestStorage) -
         let (batch, recorded) = state(&storage, batch.id).await?;
         assert_eq!((batch.status, batch.counts), (BatchStatus::Finalizing, counts));
         assert_eq!(recorded, rows(0..80));
-        let parts = [batch.output_file_id, batch.error_file_id].map(|file| storage.file_parts(file));
+        let parts = [batch.output_file_id, batch.error_file_id].map(|file| storage.parts_of(file));
         assert_eq!(join_all(parts).await.into_iter().collect::<Result<Vec<_>>>()?.concat().len(), 80);
     }
     assert_eq!(storage.lapsed(10).await?, []);
@@ -375,7 +375,7 @@ async fn the_same_flush_at_the_same_time_counts_once(storage: TestStorage) -> Re
     assert!(answers.iter().any(|answer| matches!(answer, Ok(Recorded::Applied))));
     assert_recorded(&storage, &flush).await?;
     assert_eq!(storage.now(batch.id).await?.counts, Counts { total: 3, completed: 2, failed: 0 });
-    assert_eq!(storage.file_parts(batch.output_file_id).await?.len(), 1);
+    assert_eq!(storage.parts_of(batch.output_file_id).await?.len(), 1);
     Ok(())
 }
 

@@ -36,6 +36,7 @@ mod leases;
 mod ledger;
 mod merging;
 mod model;
+mod owners;
 mod plans;
 mod rows;
 mod schema;

@@ -13,7 +13,7 @@ use batchwright::storage::{
 };
 use futures::future::join_all;
 
-use crate::given::{OUTPUT_LINE, START, TestStorage, after, ending, flush, merged, new_file, part};
+use crate::given::{OUTPUT_LINE, OWNER, START, TestStorage, after, ending, flush, merged, new_file, part};
 
 on_both_databases!(
     parts_are_of_the_lowest_tier_as_they_are_recorded,
@@ -62,7 +62,7 @@ async fn merge(storage: &TestStorage, file: FileId, places: Range<usize>, now: T
 /// The parts of a file without their numbers and tiers.
 async fn bytes_of(storage: &TestStorage, file: FileId) -> Result<Vec<FilePart>> {
     let parts: Vec<FilePart> = storage.tiered_parts(file).await?.iter().map(|part| part.part).collect();
-    assert_eq!(storage.file_parts(file).await?, parts);
+    assert_eq!(storage.parts_of(file).await?, parts);
     Ok(parts)
 }
 
@@ -154,24 +154,24 @@ async fn what_is_recorded_after_a_merge_is_the_last_part(storage: TestStorage) -
 
 async fn the_parts_of_an_upload_can_be_merged(storage: TestStorage) -> Result<()> {
     let upload = new_file(Purpose::Batch, START);
-    storage.create_file(&upload).await?;
+    storage.create_file(&OWNER, &upload).await?;
 
     let merged = merge(&storage, upload.file.id, 0..2, after(1)).await?;
 
-    assert_eq!(storage.file_parts(upload.file.id).await?, [merged]);
-    assert_eq!(storage.file(upload.file.id, after(1)).await?, Some(upload.file));
+    assert_eq!(storage.file_parts(&OWNER, upload.file.id).await?, [merged]);
+    assert_eq!(storage.file(&OWNER, upload.file.id, after(1)).await?, Some(upload.file));
     Ok(())
 }
 
 async fn a_file_is_as_large_as_its_merged_parts_when_its_batch_has_ended(storage: TestStorage) -> Result<()> {
     let (batch, _) = batch_of_parts(&storage, 3).await?;
     merge(&storage, batch.output_file_id, 0..2, after(2)).await?;
-    storage.cancel_batch(batch.id, after(3)).await?;
+    storage.cancel_batch(&OWNER, batch.id, after(3)).await?;
     storage.fence(batch.id).await?.expect("no daemon lives");
 
     assert!(storage.finish(&ending(&storage.now(batch.id).await?, [6]), after(4)).await?);
 
-    let file = storage.file(batch.output_file_id, after(4)).await?.expect("it has lines");
+    let file = storage.file(&OWNER, batch.output_file_id, after(4)).await?.expect("it has lines");
     assert_eq!(file.bytes, 6 * OUTPUT_LINE);
     assert_eq!(storage.recorded_rows(batch.id).await?, (0..7).collect());
     Ok(())
@@ -270,15 +270,14 @@ async fn merging_while_flushes_are_recorded_loses_nothing(storage: TestStorage) 
             let is_last = is_recorded.get();
             let parts = storage.tiered_parts(batch.output_file_id).await?;
             let next = parts.windows(3).find(|three| three.iter().all(|part| part.tier == three[0].tier));
-            let Some(three) = next else {
-                if is_last {
-                    return Ok(sources);
+            match next {
+                None if is_last => return Ok(sources),
+                None => {}
+                Some(three) => {
+                    let to = merged(three);
+                    let is_merged = storage.merge_parts(batch.output_file_id, three, to, after(2)).await?;
+                    sources.extend(is_merged.then(|| (to.blob, three.to_vec())));
                 }
-                continue;
-            };
-            let to = merged(three);
-            if storage.merge_parts(batch.output_file_id, three, to, after(2)).await? {
-                sources.insert(to.blob, three.to_vec());
             }
         }
     };

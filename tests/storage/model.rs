@@ -6,12 +6,9 @@
 mod case;
 mod daemon;
 
-use std::panic::AssertUnwindSafe;
-
 use batchwright::storage::Result;
 use case::Case;
 use daemon::Recorder;
-use futures::FutureExt as _;
 
 use crate::given::TestStorage;
 
@@ -38,8 +35,12 @@ async fn a_recorder_that_confuses_runs_of_a_lease_loses_calls_and_no_line() -> R
     Ok(())
 }
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn without_the_guard_the_same_recorder_breaks_the_promise() {
+    use futures::FutureExt as _;
+    use std::panic::AssertUnwindSafe;
+
     for seed in seeds(200) {
         let storage = TestStorage::without_guard().await;
         let case = Case::new(&storage, seed, Recorder::ConfusesTokens).await.expect("a fresh database takes a batch");

@@ -23,7 +23,7 @@ use tracing::{Event, Instrument as _, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::given::{Place, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
+use crate::given::{OWNER, Place, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
 use crate::steps::{end, turn, write};
 
 on_both_databases!(
@@ -36,6 +36,8 @@ on_both_databases!(
     overdue_batches_are_found_by_index,
     batches_are_listed_by_index,
     files_are_listed_by_index,
+    the_batch_of_a_key_is_found_by_index,
+    what_an_owner_asks_for_by_id_is_found_by_index,
     a_flush_is_recorded_by_index,
     the_ledger_is_read_by_index,
     the_line_of_a_row_is_found_by_index,
@@ -43,7 +45,7 @@ on_both_databases!(
     a_fence_finds_its_leases_by_index,
     a_silent_daemon_is_found_by_index,
     a_daemon_that_leaves_is_found_by_index,
-    a_trial_finds_its_lease_by_index,
+    a_try_in_quarantine_finds_its_lease_by_index,
     the_parts_of_a_file_are_found_by_index,
     parts_are_merged_by_index,
     files_to_forget_are_found_by_index,
@@ -238,18 +240,56 @@ async fn overdue_batches_are_found_by_index(storage: TestStorage) -> Result<()> 
 
 async fn batches_are_listed_by_index(storage: TestStorage) -> Result<()> {
     for order in [Order::Ascending, Order::Descending] {
-        let statements = sent(storage.batches(&all(order))).await?;
+        let statements = sent(storage.batches(&OWNER, &all(order))).await?;
 
-        assert_found_by(&storage.place, &["autoindex_batches", "batches_pkey"], statements).await;
+        assert_found_by(&storage.place, &["batches_by_owner"], statements).await;
     }
     Ok(())
 }
 
 async fn files_are_listed_by_index(storage: TestStorage) -> Result<()> {
     for order in [Order::Ascending, Order::Descending] {
-        let statements = sent(storage.files(&all(order), Some(Purpose::Batch), START)).await?;
+        let statements = sent(storage.files(&OWNER, &all(order), Some(Purpose::Batch), START)).await?;
 
-        assert_found_by(&storage.place, &["files_by_age"], statements).await;
+        assert_found_by(&storage.place, &["files_by_owner"], statements).await;
+    }
+    Ok(())
+}
+
+async fn the_batch_of_a_key_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let new = NewBatch { idempotency_key: Some("once".to_owned()), ..new_batch() };
+    storage.create_batch(&OWNER, &new, START).await?;
+
+    let statements = sent(storage.create_batch(&OWNER, &new, START)).await?;
+
+    let lookup = statements.into_iter().filter(|statement| statement.starts_with("SELECT")).collect();
+    assert_found_by(&storage.place, &["batches_by_key"], lookup).await;
+    Ok(())
+}
+
+async fn what_an_owner_asks_for_by_id_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let file = indexed_file();
+    storage.create_file(&OWNER, &file).await?;
+    let batch = NewBatch { input_file_id: file.file.id.to_string(), ..new_batch() };
+    let id = storage.create_batch(&OWNER, &batch, START).await?.id;
+
+    let of_batches = [
+        sent(storage.batch(&OWNER, id)).await?,
+        sent(storage.batch_input(&OWNER, id)).await?,
+        sent(storage.cancel_batch(&OWNER, id, START)).await?,
+    ];
+    let of_files = [
+        sent(storage.file(&OWNER, file.file.id, START)).await?,
+        sent(storage.file_parts(&OWNER, file.file.id)).await?,
+        sent(storage.file_report(&OWNER, file.file.id)).await?,
+        sent(storage.delete_file(&OWNER, file.file.id, START)).await?,
+    ];
+
+    for statements in of_batches {
+        assert_found_by(&storage.place, &["autoindex_batches", "batches_pkey", "batches_by_owner"], statements).await;
+    }
+    for statements in of_files {
+        assert_found_by(&storage.place, &["autoindex_files", "files_pkey"], statements).await;
     }
     Ok(())
 }
@@ -276,7 +316,7 @@ async fn the_ledger_is_read_by_index(storage: TestStorage) -> Result<()> {
 async fn the_line_of_a_row_is_found_by_index(storage: TestStorage) -> Result<()> {
     let row = RequestId { batch: storage.running(&[3]).await?.id, row: 0 };
 
-    let statements = sent(storage.part_of_row(row, after(1))).await?;
+    let statements = sent(storage.part_of_row(&OWNER, row, after(1))).await?;
 
     assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
     Ok(())
@@ -285,7 +325,7 @@ async fn the_line_of_a_row_is_found_by_index(storage: TestStorage) -> Result<()>
 async fn whether_a_row_is_held_is_found_by_index(storage: TestStorage) -> Result<()> {
     let batch = storage.running(&[3]).await?;
 
-    let statements = sent(storage.is_held(batch.id, 0)).await?;
+    let statements = sent(storage.is_held(&OWNER, batch.id, 0)).await?;
 
     assert_found_by(&storage.place, &["leases_by_batch"], statements).await;
     Ok(())
@@ -293,7 +333,7 @@ async fn whether_a_row_is_held_is_found_by_index(storage: TestStorage) -> Result
 
 async fn a_fence_finds_its_leases_by_index(storage: TestStorage) -> Result<()> {
     let batch = storage.running(&[3]).await?;
-    storage.cancel_batch(batch.id, after(1)).await?;
+    storage.cancel_batch(&OWNER, batch.id, after(1)).await?;
 
     let statements = sent(storage.fence(batch.id)).await?;
 
@@ -317,8 +357,8 @@ async fn a_daemon_that_leaves_is_found_by_index(storage: TestStorage) -> Result<
     Ok(())
 }
 
-async fn a_trial_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
-    let statements = sent(storage.try_alone(LeaseHold { id: LeaseId::new(), token: 1 })).await?;
+async fn a_try_in_quarantine_finds_its_lease_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.try_in_quarantine(LeaseHold { id: LeaseId::new(), token: 1 })).await?;
 
     assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
     Ok(())
@@ -333,7 +373,7 @@ async fn the_parts_of_a_file_are_found_by_index(storage: TestStorage) -> Result<
 
 async fn parts_are_merged_by_index(storage: TestStorage) -> Result<()> {
     let file = indexed_file();
-    storage.create_file(&file).await?;
+    storage.create_file(&OWNER, &file).await?;
     let parts = storage.tiered_parts(file.file.id).await?;
 
     let statements = sent(storage.merge_parts(file.file.id, &parts, merged(&parts), after(1))).await?;
@@ -354,7 +394,7 @@ async fn steps_are_kept_by_index(storage: TestStorage) -> Result<()> {
 async fn the_steps_of_a_row_are_found_by_index(storage: TestStorage) -> Result<()> {
     let row = RequestId { batch: storage.running(&[3]).await?.id, row: 0 };
 
-    let statements = sent(storage.steps(row)).await?;
+    let statements = sent(storage.steps(&OWNER, row)).await?;
 
     assert_found_by(&storage.place, &["autoindex_response_steps", "response_steps_pkey"], statements).await;
     Ok(())
@@ -375,11 +415,11 @@ async fn steps_to_forget_are_found_by_index(storage: TestStorage) -> Result<()> 
 async fn files_to_forget_are_found_by_index(storage: TestStorage) -> Result<()> {
     let [forgotten, kept] = [indexed_file(), indexed_file()];
     for file in [&forgotten, &kept] {
-        storage.create_file(file).await?;
-        storage.delete_file(file.file.id, START).await?;
+        storage.create_file(&OWNER, file).await?;
+        storage.delete_file(&OWNER, file.file.id, START).await?;
     }
     let batch = NewBatch { input_file_id: kept.file.id.to_string(), ..new_batch() };
-    storage.create_batch(&batch, START).await?;
+    storage.create_batch(&OWNER, &batch, START).await?;
 
     let statements = sent(storage.retire_files(after(7200), 10)).await?;
 

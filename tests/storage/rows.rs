@@ -14,7 +14,7 @@ use batchwright::storage::{
 };
 use tempfile::TempDir;
 
-use crate::given::{START, TestStorage, after, ending, flush, merged};
+use crate::given::{OWNER, START, TestStorage, after, ending, flush, merged};
 
 on_both_databases!(
     the_line_of_a_row_is_in_the_part_it_was_recorded_with,
@@ -43,10 +43,10 @@ async fn the_line_of_a_row_is_in_the_part_it_was_recorded_with(storage: TestStor
         [(0, &first.output, true), (2, &first.error, false), (4, &second.output, true), (5, &second.error, false)];
     for (number, part, succeeded) in cases {
         let expected = RowPart { part: part.as_ref().expect("it has rows").part, succeeded };
-        assert_eq!(storage.part_of_row(row(id, number), after(2)).await?, Some(expected), "row {number}");
+        assert_eq!(storage.part_of_row(&OWNER, row(id, number), after(2)).await?, Some(expected), "row {number}");
     }
-    assert_eq!(storage.part_of_row(row(id, 6), after(2)).await?, None);
-    assert_eq!(storage.part_of_row(row(BatchId::new(), 0), after(2)).await?, None);
+    assert_eq!(storage.part_of_row(&OWNER, row(id, 6), after(2)).await?, None);
+    assert_eq!(storage.part_of_row(&OWNER, row(BatchId::new(), 0), after(2)).await?, None);
     Ok(())
 }
 
@@ -60,7 +60,7 @@ async fn the_line_of_a_row_is_found_after_its_part_was_merged(storage: TestStora
     let merged = merged(&parts);
     assert!(storage.merge_parts(batch.output_file_id, &parts, merged, after(2)).await?);
 
-    let found = storage.part_of_row(row(batch.id, 1), after(2)).await?;
+    let found = storage.part_of_row(&OWNER, row(batch.id, 1), after(2)).await?;
 
     assert_eq!(found, Some(RowPart { part: merged, succeeded: true }));
     Ok(())
@@ -74,11 +74,11 @@ async fn the_line_of_a_row_vanishes_with_its_file(storage: TestStorage) -> Resul
     let ending = Ending { files_expire_at: Some(after(10)), ..ending(&storage.now(id).await?, []) };
     assert!(storage.finish(&ending, after(2)).await?);
     let is_found = async |number, seconds| -> Result<bool> {
-        Ok(storage.part_of_row(row(id, number), after(seconds)).await?.is_some())
+        Ok(storage.part_of_row(&OWNER, row(id, number), after(seconds)).await?.is_some())
     };
     assert!(is_found(0, 9).await? && is_found(1, 9).await?);
 
-    storage.delete_file(storage.now(id).await?.output_file_id, after(5)).await?;
+    storage.delete_file(&OWNER, storage.now(id).await?.output_file_id, after(5)).await?;
 
     assert!(!is_found(0, 9).await?, "deleted");
     assert!(is_found(1, 9).await?);
@@ -88,12 +88,12 @@ async fn the_line_of_a_row_vanishes_with_its_file(storage: TestStorage) -> Resul
 
 async fn the_line_of_a_row_that_never_ran_is_in_the_error_file(storage: TestStorage) -> Result<()> {
     let id = storage.running(&[3]).await?.id;
-    storage.cancel_batch(id, after(1)).await?;
+    storage.cancel_batch(&OWNER, id, after(1)).await?;
     storage.fence(id).await?.expect("no daemon lives");
     let ending = ending(&storage.now(id).await?, 0..3);
     assert!(storage.finish(&ending, after(2)).await?);
 
-    let found = storage.part_of_row(row(id, 2), after(3)).await?;
+    let found = storage.part_of_row(&OWNER, row(id, 2), after(3)).await?;
 
     let part = ending.never_ran.expect("no row has run").part;
     assert_eq!(found, Some(RowPart { part, succeeded: false }));
@@ -108,7 +108,7 @@ async fn a_row_is_held_by_the_living_daemon_that_has_its_lease(storage: TestStor
     let held = async || -> Result<Vec<u32>> {
         let mut held = Vec::new();
         for position in 0..4 {
-            if storage.is_held(id, position).await? {
+            if storage.is_held(&OWNER, id, position).await? {
                 held.push(position);
             }
         }
@@ -116,7 +116,7 @@ async fn a_row_is_held_by_the_living_daemon_that_has_its_lease(storage: TestStor
     };
 
     assert_eq!(held().await?, [1, 2], "the first is a dead daemon's, the last is not claimed");
-    assert!(!storage.is_held(BatchId::new(), 1).await?);
+    assert!(!storage.is_held(&OWNER, BatchId::new(), 1).await?);
     storage.give_back(lease.hold()).await?;
     assert_eq!(held().await?, [0; 0]);
     Ok(())
@@ -137,13 +137,13 @@ async fn a_result_line_is_read_out_of_its_part(storage: TestStorage) -> Result<(
     let _ = storage.record(&recorded, after(1)).await?;
 
     for (number, line) in [(1, &lines[0]), (0, &lines[1])] {
-        let found = result_line(&*storage, &blobs, row(id, number), START).await.expect("it can be read");
+        let found = result_line(&*storage, &blobs, &OWNER, row(id, number), START).await.expect("it can be read");
 
         let found = found.expect("it is recorded");
         assert!(line.strip_suffix(b"\n") == Some(&found.text), "row {number}");
         assert!(!found.succeeded);
     }
-    let missing = result_line(&*storage, &blobs, row(id, 2), START).await.expect("it can be read");
+    let missing = result_line(&*storage, &blobs, &OWNER, row(id, 2), START).await.expect("it can be read");
     assert_eq!(missing, None);
     Ok(())
 }
@@ -159,6 +159,7 @@ async fn reader_of(file: &str) -> (RowReader, TempDir) {
     let part = FilePart { blob: blobs.put(file.to_owned()).await.expect("it can be kept"), bytes: file.len() as u64 };
     let index = blobs.put(index).await.expect("it can be kept");
     let input = BatchInput {
+        owner: OWNER.clone(),
         endpoint: Endpoint::ChatCompletions,
         index,
         parts: vec![part],

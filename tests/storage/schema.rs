@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use batchwright::storage::{Result, Storage as _, StorageError};
+use batchwright::domain::batch::NewBatch;
+use batchwright::domain::ids::{BatchId, FileId};
+use batchwright::storage::{BatchStore as _, FileStore as _, Result, Storage as _, StorageError};
 use futures::future::join_all;
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection as _, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use uuid::Uuid;
 
 use crate::databases::postgres_url;
-use crate::given::{Place, TestStorage};
+use crate::given::{OWNER, Place, START, TestStorage, new_batch};
 
 on_both_databases!(a_database_that_is_up_to_date_is_opened_again, a_database_of_a_newer_program_is_refused,);
 
@@ -24,23 +28,26 @@ const POSTGRES_COLUMNS: &str = "
     FROM information_schema.columns
     WHERE table_schema = 'public'";
 
+/// The migration that gave files and batches their owner.
+const OWNERS: u32 = 10;
+
 const FROM_THE_FUTURE: &str = "
     INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
     VALUES (9999, 'from the future', TRUE, '', 0)";
 
 /// Runs one statement past the storage, which has no way to do what it does.
-async fn execute(place: &Place, statement: &'static str) {
+async fn execute(place: &Place, statement: impl Into<String>) -> sqlx::Result<()> {
+    let statement = AssertSqlSafe(statement.into());
     match place {
         Place::Sqlite(path) => {
             let options = SqliteConnectOptions::new().filename(path);
-            let mut connection = SqliteConnection::connect_with(&options).await.expect("it was opened before");
-            sqlx::query(statement).execute(&mut connection).await.expect("a plain statement");
+            sqlx::query(statement).execute(&mut SqliteConnection::connect_with(&options).await?).await?;
         }
         Place::Postgres(url) => {
-            let mut connection = PgConnection::connect(url).await.expect("it was opened before");
-            sqlx::query(statement).execute(&mut connection).await.expect("a plain statement");
+            sqlx::query(statement).execute(&mut PgConnection::connect(url).await?).await?;
         }
     }
+    Ok(())
 }
 
 async fn columns(place: &Place) -> BTreeMap<String, BTreeSet<String>> {
@@ -109,7 +116,7 @@ async fn a_database_that_is_up_to_date_is_opened_again(storage: TestStorage) -> 
 }
 
 async fn a_database_of_a_newer_program_is_refused(storage: TestStorage) -> Result<()> {
-    execute(&storage.place, FROM_THE_FUTURE).await;
+    execute(&storage.place, FROM_THE_FUTURE).await.expect("a plain statement");
 
     let error = storage.place.open().await.err().expect("it is refused");
 
@@ -117,4 +124,88 @@ async fn a_database_of_a_newer_program_is_refused(storage: TestStorage) -> Resul
     assert_eq!(found, 9999);
     assert_eq!(known, i64::try_from(migrations("sqlite").len()).expect("few"));
     Ok(())
+}
+
+#[tokio::test]
+async fn what_was_there_before_owners_belongs_to_the_default_owner() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    for place in [Place::Sqlite(directory.path().join("test.db")), Place::Postgres(postgres_url().await)] {
+        let (file, batch) = (FileId::new(), BatchId::new());
+        migrated_before(&place, OWNERS).await;
+        execute(&place, insert_file_without_owner(&place, file)).await.expect("a plain statement");
+        execute(&place, insert_batch_without_owner(&place, batch, "once")).await.expect("a plain statement");
+
+        let storage = place.open().await?;
+
+        assert!(storage.file(&OWNER, file, START).await?.is_some());
+        let kept = storage.batch(&OWNER, batch).await?.expect("it is there");
+        let again = NewBatch { idempotency_key: Some("once".to_owned()), ..new_batch() };
+        assert_eq!(storage.create_batch(&OWNER, &again, START).await?, kept);
+    }
+    Ok(())
+}
+
+/// README names what replicas of the version before can do meanwhile.
+#[tokio::test]
+async fn a_replica_without_owners_creates_files_and_no_batches() -> Result<()> {
+    let storage = TestStorage::postgres().await;
+    let (file, batch) = (FileId::new(), BatchId::new());
+
+    let creates_file = execute(&storage.place, insert_file_without_owner(&storage.place, file)).await;
+    let creates_batch = execute(&storage.place, insert_batch_without_owner(&storage.place, batch, "once")).await;
+
+    creates_file.expect("the column has a default");
+    assert!(storage.file(&OWNER, file, START).await?.is_some());
+    let refusal = creates_batch.expect_err("a key alone names no batch").to_string();
+    assert!(refusal.contains("ON CONFLICT"), "{refusal}");
+    Ok(())
+}
+
+/// A database as the migrations before `version` leave it.
+async fn migrated_before(place: &Place, version: u32) {
+    let database = match place {
+        Place::Sqlite(_) => "sqlite",
+        Place::Postgres(_) => "postgres",
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
+    let earlier = tempfile::tempdir().expect("a directory can be made");
+    for name in migrations(database).into_iter().filter(|name| *name < format!("{version:04}")) {
+        fs::copy(folder.join(&name), earlier.path().join(&name)).expect("it can be copied");
+    }
+    let migrator = Migrator::new(earlier.path()).await.expect("they can be read");
+    match place {
+        Place::Sqlite(path) => {
+            let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+            migrator.run(&mut SqliteConnection::connect_with(&options).await.expect("it can be opened")).await
+        }
+        Place::Postgres(url) => migrator.run(&mut PgConnection::connect(url).await.expect("it is there")).await,
+    }
+    .expect("they run");
+}
+
+/// How the version before migration 0010 keeps a file.
+fn insert_file_without_owner(place: &Place, id: FileId) -> String {
+    format!(
+        "INSERT INTO files (id, purpose, filename, bytes, created_at, expires_at, retired_at, index_blob, report)
+         VALUES ({}, 'batch', 'rows.jsonl', 30, 1, NULL, NULL, NULL, NULL)",
+        literal(place, id.0)
+    )
+}
+
+/// How the version before migration 0010 creates a batch.
+fn insert_batch_without_owner(place: &Place, id: BatchId, key: &str) -> String {
+    let [id, output, error] = [id.0, FileId::new().0, FileId::new().0].map(|id| literal(place, id));
+    format!(
+        "INSERT INTO batches (id, input_file_id, endpoint, completion_window, status, created_at, expires_at, metadata,
+                              output_file_id, error_file_id, output_expires_after, idempotency_key)
+         VALUES ({id}, 'file', '/v1/embeddings', '24h', 'validating', 1, 2, NULL, {output}, {error}, NULL, '{key}')
+         ON CONFLICT (idempotency_key) DO NOTHING"
+    )
+}
+
+fn literal(place: &Place, id: Uuid) -> String {
+    match place {
+        Place::Sqlite(_) => format!("x'{}'", id.simple()),
+        Place::Postgres(_) => format!("'{id}'"),
+    }
 }

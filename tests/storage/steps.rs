@@ -8,7 +8,7 @@ use batchwright::storage::{
     BatchStore as _, LeaseStore as _, Ledger as _, Recorded, Result, StepStore as _, StepWrite,
 };
 
-use crate::given::{TestStorage, after, ending, flush};
+use crate::given::{OWNER, TestStorage, after, ending, flush};
 
 on_both_databases!(
     steps_come_back_as_they_were_kept_and_in_their_order,
@@ -67,7 +67,7 @@ async fn keep(storage: &TestStorage, writes: &[StepWrite]) -> Result<()> {
 
 /// The steps of a row, with all that is known of them.
 async fn kept(storage: &TestStorage, batch: BatchId, row: u32) -> Result<Vec<String>> {
-    let steps = storage.steps(RequestId { batch, row }).await?;
+    let steps = storage.steps(&OWNER, RequestId { batch, row }).await?;
     Ok(steps.iter().map(|step| format!("{step:?}")).collect())
 }
 
@@ -185,7 +185,7 @@ async fn texts_of_any_kind_are_kept(storage: TestStorage) -> Result<()> {
 
     keep(&storage, &[write(&lease, 0, step)]).await?;
 
-    let steps = storage.steps(RequestId { batch: lease.batch_id, row: 0 }).await?;
+    let steps = storage.steps(&OWNER, RequestId { batch: lease.batch_id, row: 0 }).await?;
     let StepBody::ToolCall(call, Some(output)) = &steps[0].body else { panic!("{steps:?}") };
     assert_eq!((output.output.as_str(), call.arguments.as_str()), (odd, odd));
     // A database's own text cannot have everything; these two are for people to read.
@@ -246,7 +246,7 @@ pub async fn end(storage: &TestStorage, lease: &Lease, status: BatchStatus) -> R
         assert_eq!(storage.record(&flush(&[(lease, 0..3, 0..0)]), after(3)).await?, Recorded::Applied);
         0..0
     } else {
-        storage.cancel_batch(id, after(3)).await?;
+        storage.cancel_batch(&OWNER, id, after(3)).await?;
         0..3
     };
     storage.fence(id).await?.expect("no daemon lives");

@@ -7,7 +7,7 @@ use batchwright::domain::lease::{Lease, OpenLane};
 use batchwright::storage::{BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Recorded, Result};
 use roaring::RoaringBitmap;
 
-use crate::given::{TestStorage, WINDOW, after, ending, flush, lanes};
+use crate::given::{OWNER, TestStorage, WINDOW, after, ending, flush, lanes};
 
 on_both_databases!(
     a_completed_batch_never_changes,
@@ -29,10 +29,10 @@ async fn seen(storage: &TestStorage, id: BatchId) -> Result<Seen> {
     let batch = storage.now(id).await?;
     Ok(Seen {
         files: [
-            storage.file(batch.output_file_id, after(2)).await?,
-            storage.file(batch.error_file_id, after(2)).await?,
+            storage.file(&OWNER, batch.output_file_id, after(2)).await?,
+            storage.file(&OWNER, batch.error_file_id, after(2)).await?,
         ],
-        parts: [storage.file_parts(batch.output_file_id).await?, storage.file_parts(batch.error_file_id).await?],
+        parts: [storage.parts_of(batch.output_file_id).await?, storage.parts_of(batch.error_file_id).await?],
         recorded: storage.recorded_rows(id).await?,
         batch,
     })
@@ -60,7 +60,7 @@ async fn assert_never_changes(storage: &TestStorage, id: BatchId, lane: OpenLane
 
     assert!(!storage.admit_batch(id, &lanes(&[3]), now).await?);
     assert!(!storage.refuse_batch(id, &[], now).await?);
-    assert_eq!(storage.cancel_batch(id, now).await?.as_ref(), Some(&before.batch));
+    assert_eq!(storage.cancel_batch(&OWNER, id, now).await?.as_ref(), Some(&before.batch));
     assert_eq!(storage.expire_batches(now, 10).await?, 0);
     assert_eq!(storage.open_lanes(10, 10).await?, []);
     assert_eq!(storage.claim(&lane, 1, DaemonId::new()).await?, None);
@@ -126,7 +126,7 @@ async fn an_expired_batch_never_changes(storage: TestStorage) -> Result<()> {
 
 async fn a_cancelled_batch_never_changes(storage: TestStorage) -> Result<()> {
     let (id, lane, lease) = known_to_a_daemon(&storage).await?;
-    storage.cancel_batch(id, after(1)).await?;
+    storage.cancel_batch(&OWNER, id, after(1)).await?;
     end(&storage, id, 0..3).await?;
     assert_eq!(storage.now(id).await?.status, BatchStatus::Cancelled);
 

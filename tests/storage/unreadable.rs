@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
-use crate::given::{Place, START, TestStorage, WINDOW, after, ending, new_file};
+use crate::given::{OWNER, Place, START, TestStorage, WINDOW, after, ending, new_file};
 
 on_both_databases!(
     lists_of_batches_go_on_past_rows_that_cannot_be_read,
@@ -81,16 +81,16 @@ async fn lists_of_batches_go_on_past_rows_that_cannot_be_read(storage: TestStora
         made.iter().copied().partition(|id| made[2..8].contains(id) || *id == made[11]);
     damage_batches(&storage, &damaged.iter().map(|id| id.0).collect::<Vec<_>>()).await;
 
-    let page = async |page| storage.batches(&page).await;
+    let page = async |page| storage.batches(&OWNER, &page).await;
     let oldest_first = to_the_end(Order::Ascending, |batch: &Batch| batch.id, page).await?;
     let newest_first = to_the_end(Order::Descending, |batch: &Batch| batch.id, page).await?;
 
     assert_eq!(oldest_first, good);
     assert_eq!(newest_first, good.into_iter().rev().collect::<Vec<_>>());
     let behind_a_damaged_one = PageRequest { after: Some(made[5]), limit: 1, order: Order::Ascending };
-    assert_eq!(storage.batches(&behind_a_damaged_one).await?.data[0].id, made[8]);
+    assert_eq!(storage.batches(&OWNER, &behind_a_damaged_one).await?.data[0].id, made[8]);
     for id in damaged {
-        assert!(storage.batch(id).await.is_err());
+        assert!(storage.batch(&OWNER, id).await.is_err());
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ async fn lists_of_files_go_on_past_rows_that_cannot_be_read(storage: TestStorage
     let mut made = Vec::new();
     for second in 0..8 {
         let file = new_file(Purpose::Batch, after(second / 2));
-        storage.create_file(&file).await?;
+        storage.create_file(&OWNER, &file).await?;
         made.push((file.file.created_at, file.file.id));
     }
     made.sort_unstable();
@@ -108,13 +108,13 @@ async fn lists_of_files_go_on_past_rows_that_cannot_be_read(storage: TestStorage
         damage(&storage.place, "files", "purpose = 'none'", "id", id.0).await;
     }
 
-    let page = async |page| storage.files(&page, None, after(9)).await;
+    let page = async |page| storage.files(&OWNER, &page, None, after(9)).await;
     let oldest_first = to_the_end(Order::Ascending, |file| file.id, page).await?;
     let newest_first = to_the_end(Order::Descending, |file| file.id, page).await?;
 
     assert_eq!(oldest_first, [made[0], made[6], made[7]]);
     assert_eq!(newest_first, [made[7], made[6], made[0]]);
-    assert!(matches!(storage.file(made[1], after(9)).await, Err(StorageError::Corrupt { table: "files", .. })));
+    assert!(matches!(storage.file(&OWNER, made[1], after(9)).await, Err(StorageError::Corrupt { table: "files", .. })));
     Ok(())
 }
 

@@ -12,7 +12,9 @@ use batchwright::storage::{
 use futures::future::join_all;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::given::{EVERY_STATUS, Place, START, TestStorage, after, ending, flush, indexed_file, merged, new_batch};
+use crate::given::{
+    EVERY_STATUS, OWNER, Place, START, TestStorage, after, ending, flush, indexed_file, merged, new_batch,
+};
 
 on_both_databases!(
     a_deleted_file_is_forgotten_an_hour_later,
@@ -37,14 +39,14 @@ const HOUR: u64 = 3600;
 /// An uploaded file with a row index, which can be seen.
 async fn uploaded(storage: &TestStorage) -> Result<NewFile> {
     let new = indexed_file();
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
     Ok(new)
 }
 
 /// An uploaded file that its owner deleted so many seconds after the start.
 async fn deleted(storage: &TestStorage, seconds: u64) -> Result<NewFile> {
     let new = uploaded(storage).await?;
-    assert!(storage.delete_file(new.file.id, after(seconds)).await?);
+    assert!(storage.delete_file(&OWNER, new.file.id, after(seconds)).await?);
     Ok(new)
 }
 
@@ -54,8 +56,8 @@ fn batch_of(file: &NewFile) -> NewBatch {
 
 /// Whether the database knows nothing of a file any more. A file has parts as long as it is known.
 async fn is_forgotten(storage: &TestStorage, id: FileId) -> Result<bool> {
-    let has_parts = !storage.file_parts(id).await?.is_empty();
-    let has_report = storage.file_report(id).await?.is_some();
+    let has_parts = !storage.parts_of(id).await?.is_empty();
+    let has_report = storage.file_report(&OWNER, id).await?.is_some();
     assert!(has_parts || !has_report, "it goes with its parts");
     Ok(!has_parts)
 }
@@ -76,7 +78,7 @@ async fn retired(storage: &TestStorage, now: Timestamp) -> Result<BTreeSet<BlobI
 async fn end(storage: &TestStorage, batch: &Batch) -> Result<()> {
     match batch.status {
         BatchStatus::Validating => return storage.refuse_batch(batch.id, &[], after(3)).await.map(drop),
-        BatchStatus::InProgress => storage.cancel_batch(batch.id, after(3)).await.map(drop)?,
+        BatchStatus::InProgress => storage.cancel_batch(&OWNER, batch.id, after(3)).await.map(drop)?,
         _ => {}
     }
     storage.fence(batch.id).await?.expect("no daemon lives");
@@ -109,7 +111,7 @@ async fn a_deleted_file_is_forgotten_an_hour_later(storage: TestStorage) -> Resu
 async fn an_expired_file_is_forgotten_an_hour_later(storage: TestStorage) -> Result<()> {
     let mut new = indexed_file();
     new.file.expires_at = Some(after(10));
-    storage.create_file(&new).await?;
+    storage.create_file(&OWNER, &new).await?;
     let then = after(10 + HOUR);
 
     let just_before = storage.retire_files(Timestamp(then.0 - 1), 10).await?;
@@ -142,13 +144,13 @@ async fn a_file_that_can_be_seen_is_not_forgotten(storage: TestStorage) -> Resul
     let for_ever = uploaded(&storage).await?;
     let mut for_long = indexed_file();
     for_long.file.expires_at = Some(after(1000 * HOUR));
-    storage.create_file(&for_long).await?;
+    storage.create_file(&OWNER, &for_long).await?;
     let now = after(999 * HOUR);
 
     assert_eq!(storage.retire_files(now, 10).await?, 0);
 
     for file in [for_ever, for_long] {
-        assert_eq!(storage.file(file.file.id, now).await?, Some(file.file));
+        assert_eq!(storage.file(&OWNER, file.file.id, now).await?, Some(file.file));
     }
     assert_eq!(retired(&storage, now).await?, BTreeSet::new());
     Ok(())
@@ -157,8 +159,8 @@ async fn a_file_that_can_be_seen_is_not_forgotten(storage: TestStorage) -> Resul
 async fn the_parts_and_the_row_index_of_a_forgotten_file_are_retired(storage: TestStorage) -> Result<()> {
     let with_index = deleted(&storage, 10).await?;
     let without = NewFile { indexed: None, ..indexed_file() };
-    storage.create_file(&without).await?;
-    storage.delete_file(without.file.id, after(10)).await?;
+    storage.create_file(&OWNER, &without).await?;
+    storage.delete_file(&OWNER, without.file.id, after(10)).await?;
     let now = after(10 + HOUR);
     let before = retired(&storage, now).await?;
 
@@ -176,7 +178,7 @@ async fn the_input_of_a_batch_is_kept_until_the_batch_has_ended(storage: TestSto
     for status in EVERY_STATUS.into_iter().filter(|status| !status.is_terminal()) {
         let file = uploaded(&storage).await?;
         let batch = storage.made_in(status, &batch_of(&file)).await?;
-        storage.delete_file(file.file.id, now).await?;
+        storage.delete_file(&OWNER, file.file.id, now).await?;
 
         for _ in 0..2 {
             now = now.plus(Duration::from_secs(HOUR));
@@ -198,7 +200,7 @@ async fn the_input_of_a_batch_that_has_ended_is_forgotten(storage: TestStorage) 
     for status in EVERY_STATUS.into_iter().filter(|status| status.is_terminal()) {
         let file = uploaded(&storage).await?;
         storage.made_in(status, &batch_of(&file)).await?;
-        storage.delete_file(file.file.id, after(10)).await?;
+        storage.delete_file(&OWNER, file.file.id, after(10)).await?;
 
         storage.retire_files(after(10 + HOUR), 10).await?;
 
@@ -209,7 +211,7 @@ async fn the_input_of_a_batch_that_has_ended_is_forgotten(storage: TestStorage) 
 
 async fn a_file_that_is_kept_does_not_hold_up_others(storage: TestStorage) -> Result<()> {
     let kept = deleted(&storage, 10).await?;
-    storage.create_batch(&batch_of(&kept), START).await?;
+    storage.create_batch(&OWNER, &batch_of(&kept), START).await?;
     let next = deleted(&storage, 11).await?;
     let now = after(11 + HOUR);
 
@@ -252,7 +254,7 @@ async fn several_replicas_forget_files_at_once(storage: TestStorage) -> Result<(
         for no in 0..24 {
             let file = deleted(&storage, 10).await?;
             if no % 4 == 0 {
-                storage.create_batch(&batch_of(&file), START).await?;
+                storage.create_batch(&OWNER, &batch_of(&file), START).await?;
                 kept.push(file.file.id);
             } else {
                 gone.append(&mut blobs(&file));
@@ -283,7 +285,7 @@ async fn what_is_referred_to_is_no_orphan(storage: TestStorage) -> Result<()> {
         assert_eq!(storage.record(&flush, after(2)).await?, Recorded::Applied);
     }
     for file in [batch.output_file_id, batch.error_file_id] {
-        referred_to.extend(storage.file_parts(file).await?.iter().map(|part| part.blob));
+        referred_to.extend(storage.parts_of(file).await?.iter().map(|part| part.blob));
     }
     let parts = &storage.tiered_parts(batch.output_file_id).await?[..2];
     let merged = merged(parts);

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::{BatchObject, not_found, parse_id};
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::batch::BatchStatus;
@@ -17,8 +18,13 @@ use crate::domain::batch::BatchStatus;
         (status = 409, description = "It has ended", body = crate::api::error::ErrorBody)
     )
 )]
-pub(in crate::api) async fn cancel_batch(State(app): AppState, Id(id): Id) -> Result<Json<BatchObject>, ApiError> {
-    let batch = app.storage.cancel_batch(parse_id(&id)?, app.clock.now()).await?.ok_or_else(|| not_found(&id))?;
+pub(in crate::api) async fn cancel_batch(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Id(id): Id,
+) -> Result<Json<BatchObject>, ApiError> {
+    let cancelled = app.storage.cancel_batch(&owner, parse_id(&id)?, app.clock.now()).await?;
+    let batch = cancelled.ok_or_else(|| not_found(&id))?;
     if batch.status.is_terminal() && batch.status != BatchStatus::Cancelled {
         return Err(ApiError::conflict(format!("Cannot cancel a batch with status '{}'.", batch.status)));
     }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::BatchObject;
 use crate::actions::{self, CreateBatchError};
+use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::batch::NewBatch;
@@ -32,6 +33,7 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 )]
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
+    Caller(owner): Caller,
     headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Result<Json<BatchObject>, ApiError> {
@@ -44,7 +46,7 @@ pub(in crate::api) async fn create_batch(
         )));
     };
     let new = read(&app, &body, idempotency_key(&headers)?)?;
-    let batch = actions::create_batch(&*app.storage, &app.wakeup, &new, app.clock.now()).await?;
+    let batch = actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
     Ok(Json(batch.into()))
 }
 

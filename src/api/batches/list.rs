@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::BatchObject;
+use crate::api::caller::Caller;
 use crate::api::page::{self, List, Query};
 use crate::api::{ApiError, AppState};
 use crate::domain::ids::BatchId;
@@ -22,12 +23,16 @@ const MAX_LIMIT: u32 = 100;
 )]
 pub(in crate::api) async fn list_batches(
     State(app): AppState,
+    Caller(owner): Caller,
     query: Query,
 ) -> Result<Json<List<BatchObject>>, ApiError> {
     let limit = page::limit(&query, DEFAULT_LIMIT, MAX_LIMIT)?;
     let batches = match page::param(&query, "after").map(BatchId::parse) {
         Some(None) => Page::empty(),
-        after => app.storage.batches(&PageRequest { after: after.flatten(), limit, order: Order::Descending }).await?,
+        after => {
+            let page = PageRequest { after: after.flatten(), limit, order: Order::Descending };
+            app.storage.batches(&owner, &page).await?
+        }
     };
     let objects = Page { has_more: batches.has_more, data: batches.data.into_iter().map(BatchObject::from).collect() };
     Ok(Json(List::of(objects, |batch| batch.id.clone())))

@@ -13,9 +13,11 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::find;
 use super::range::{RequestedRange, requested_range};
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::FileId;
+use crate::domain::owner::Owner;
 use crate::storage::ReadError;
 use crate::storage::blobs::{BlobError, FileBytes};
 use crate::telemetry::chain;
@@ -29,11 +31,12 @@ use crate::telemetry::chain;
 ))]
 pub(in crate::api) async fn file_content(
     State(app): AppState,
+    Caller(owner): Caller,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let file = find(&app, &id).await?;
-    let bytes = FileBytes::new(app.storage.file_parts(file.id).await?);
+    let file = find(&app, &owner, &id).await?;
+    let bytes = FileBytes::new(app.storage.file_parts(&owner, file.id).await?);
     let length = bytes.len();
     let (status, range) =
         match requested_range(headers.get(header::RANGE).and_then(|range| range.to_str().ok()), length) {
@@ -44,7 +47,7 @@ pub(in crate::api) async fn file_content(
                 return Ok((none, ApiError::no_such_range(length)).into_response());
             }
         };
-    let mut response = Response::new(Body::from_stream(stream(app.clone(), file.id, &bytes, range.clone())));
+    let mut response = Response::new(Body::from_stream(stream(app.clone(), owner, file.id, &bytes, range.clone())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -63,24 +66,26 @@ pub(in crate::api) async fn file_content(
 /// download looks up the parts again and continues at the same byte.
 fn stream(
     app: Arc<App>,
+    owner: Owner,
     id: FileId,
     bytes: &FileBytes,
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes, ReadError>> + use<> {
     let pieces = bytes.stream(&app.blobs, range.clone()).boxed();
-    let read = stream::try_unfold((pieces, range, app), move |(mut pieces, mut range, app)| async move {
+    let state = (pieces, range, app, owner);
+    let read = stream::try_unfold(state, move |(mut pieces, mut range, app, owner)| async move {
         if range.is_empty() {
             return Ok(None);
         }
         let mut next = pieces.try_next().await;
         if next.as_ref().is_err_and(BlobError::is_gone) {
-            let moved = FileBytes::new(app.storage.file_parts(id).await?);
+            let moved = FileBytes::new(app.storage.file_parts(&owner, id).await?);
             pieces = moved.stream(&app.blobs, range.clone()).boxed();
             next = pieces.try_next().await;
         }
         Ok(next?.map(|piece| {
             range.start += piece.len() as u64;
-            (piece, (pieces, range, app))
+            (piece, (pieces, range, app, owner))
         }))
     });
     read.inspect_err(move |error| {

@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use super::FileObject;
 use super::form::{Form, FormPart, malformed};
 use crate::actions::{self, CreateFileError, FileForm};
+use crate::api::caller::Caller;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
 use crate::domain::row::shown;
@@ -24,6 +25,7 @@ use crate::intake::{IntakeError, Taken, take_in};
 )]
 pub(in crate::api) async fn create_file(
     State(app): AppState,
+    Caller(owner): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FileObject>, ApiError> {
@@ -41,7 +43,7 @@ pub(in crate::api) async fn create_file(
     let checked = read.and_then(|()| upload.check());
     match (checked, taken) {
         (Ok(form), Some(taken)) => {
-            let file = actions::create_file(&*app.storage, &app.blobs, taken, form, app.clock.now()).await;
+            let file = actions::create_file(&*app.storage, &app.blobs, &owner, taken, form, app.clock.now()).await;
             Ok(Json(file.map_err(ApiError::from)?.into()))
         }
         (checked, taken) => {

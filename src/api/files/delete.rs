@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::{DeletedFile, find};
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 
@@ -12,9 +13,13 @@ use crate::api::{ApiError, AppState};
     (status = 200, body = DeletedFile),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn delete_file(State(app): AppState, Id(id): Id) -> Result<Json<DeletedFile>, ApiError> {
-    let file = find(&app, &id).await?;
+pub(in crate::api) async fn delete_file(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Id(id): Id,
+) -> Result<Json<DeletedFile>, ApiError> {
+    let file = find(&app, &owner, &id).await?;
     // Two deletions at once: both find it, one deletes it, and for both it is gone.
-    app.storage.delete_file(file.id, app.clock.now()).await?;
+    app.storage.delete_file(&owner, file.id, app.clock.now()).await?;
     Ok(Json(DeletedFile { object: "file", deleted: true, id }))
 }

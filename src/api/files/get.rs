@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::{FileObject, find};
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 
@@ -12,6 +13,10 @@ use crate::api::{ApiError, AppState};
     (status = 200, body = FileObject),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn get_file(State(app): AppState, Id(id): Id) -> Result<Json<FileObject>, ApiError> {
-    Ok(Json(find(&app, &id).await?.into()))
+pub(in crate::api) async fn get_file(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Id(id): Id,
+) -> Result<Json<FileObject>, ApiError> {
+    Ok(Json(find(&app, &owner, &id).await?.into()))
 }

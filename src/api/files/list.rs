@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::FileObject;
+use crate::api::caller::Caller;
 use crate::api::page::{self, List, Query};
 use crate::api::{ApiError, AppState};
 use crate::domain::file::Purpose;
@@ -22,7 +23,11 @@ const MAX_LIMIT: u32 = 10_000;
     ),
     responses((status = 200, body = List<FileObject>), (status = 400, body = crate::api::error::ErrorBody))
 )]
-pub(in crate::api) async fn list_files(State(app): AppState, query: Query) -> Result<Json<List<FileObject>>, ApiError> {
+pub(in crate::api) async fn list_files(
+    State(app): AppState,
+    Caller(owner): Caller,
+    query: Query,
+) -> Result<Json<List<FileObject>>, ApiError> {
     let limit = page::limit(&query, MAX_LIMIT, MAX_LIMIT)?;
     let order = page::order(&query)?;
     let purpose = page::param(&query, "purpose").map(Purpose::parse);
@@ -32,7 +37,7 @@ pub(in crate::api) async fn list_files(State(app): AppState, query: Query) -> Re
         (Some(None), _) | (_, Some(None)) => Page::empty(),
         (purpose, after) => {
             let page = PageRequest { after: after.flatten(), limit, order };
-            app.storage.files(&page, purpose.flatten(), app.clock.now()).await?
+            app.storage.files(&owner, &page, purpose.flatten(), app.clock.now()).await?
         }
     };
     let objects = Page { has_more: files.has_more, data: files.data.into_iter().map(FileObject::from).collect() };

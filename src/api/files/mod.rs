@@ -19,11 +19,12 @@ pub(super) use wire::{DeletedFile, FileObject};
 use super::{ApiError, App};
 use crate::domain::file::File;
 use crate::domain::ids::FileId;
+use crate::domain::owner::Owner;
 use crate::domain::row::shown;
 
-/// Finds the file that a path names.
-async fn find(app: &App, id: &str) -> Result<File, ApiError> {
+/// Finds the file of an owner that a path names.
+async fn find(app: &App, owner: &Owner, id: &str) -> Result<File, ApiError> {
     let not_found = || ApiError::not_found(format!("No such File object: {}", shown(id))).at("id");
     let parsed = FileId::parse(id).ok_or_else(not_found)?;
-    app.storage.file(parsed, app.clock.now()).await?.ok_or_else(not_found)
+    app.storage.file(owner, parsed, app.clock.now()).await?.ok_or_else(not_found)
 }

@@ -5,9 +5,11 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::RequestId;
+use crate::domain::owner::Owner;
 use crate::domain::result::response_made_for;
 use crate::domain::row::shown;
 use crate::storage::results::result_line;
@@ -23,17 +25,21 @@ use crate::storage::results::result_line;
         (status = 404, body = crate::api::error::ErrorBody)
     )
 )]
-pub(in crate::api) async fn get_response(State(app): AppState, Id(id): Id) -> Result<Response, ApiError> {
-    let body = body(&app, &id).await?;
+pub(in crate::api) async fn get_response(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    let body = body(&app, &owner, &id).await?;
     let body = body.ok_or_else(|| ApiError::not_found(format!("Response with id '{}' not found.", shown(&id))))?;
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
-async fn body(app: &App, id: &str) -> Result<Option<Bytes>, ApiError> {
+async fn body(app: &App, owner: &Owner, id: &str) -> Result<Option<Bytes>, ApiError> {
     let Some(row) = RequestId::parse_response(id) else { return Ok(None) };
-    let line = result_line(&*app.storage, &app.blobs, row, app.clock.now()).await?;
+    let line = result_line(&*app.storage, &app.blobs, owner, row, app.clock.now()).await?;
     let Some(line) = line.filter(|line| line.succeeded) else { return Ok(None) };
     Ok(response_made_for(row, &line.text).map(|body| line.text.slice_ref(body.get().as_bytes())))
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::ServerLimits;
 use super::connection::AnsweringGuard;
+use crate::causes::causes;
 
 /// Bytes of a body that must arrive in each [`ServerLimits::body`]: 17 bytes a second by default. Without a minimum, a
 /// client could keep an upload open for ever with one byte a minute.
@@ -32,14 +33,7 @@ pub(in crate::api) enum BodyCut {
 impl BodyCut {
     /// The cut among the causes of an error, if there is one.
     pub(in crate::api) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut at = Some(error);
-        while let Some(error) = at {
-            if let Some(cut) = error.downcast_ref() {
-                return Some(*cut);
-            }
-            at = error.source();
-        }
-        None
+        causes(error).find_map(|cause| cause.downcast_ref()).copied()
     }
 }
 

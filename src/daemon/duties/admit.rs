@@ -105,8 +105,8 @@ async fn lanes<S: Storage>(
 ) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
     let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));
     let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
-    let Some(file) = shared.storage.file(id, shared.clock.now()).await? else { return not_found() };
-    let Some(report) = shared.storage.file_report(id).await? else { return not_found() };
+    let Some(file) = shared.storage.file(&batch.owner, id, shared.clock.now()).await? else { return not_found() };
+    let Some(report) = shared.storage.file_report(&batch.owner, id).await? else { return not_found() };
     let lanes = report.lanes(batch.endpoint, file.bytes, &shared.settings.limits);
     // A batch with fewer rows than its file would end `completed` all the same.
     if lanes.as_ref().is_ok_and(|lanes| lanes.iter().map(NewLane::rows).sum::<u64>() != report.rows) {

@@ -93,7 +93,7 @@ impl<S: Storage> Duty for Compact<S> {
 }
 
 async fn merge_files<S: Storage>(shared: &DaemonCore<S>, batch: BatchId) -> TickResult {
-    let Some(batch) = shared.storage.batch(batch).await? else { return Ok(()) };
+    let Some(batch) = shared.storage.any_batch(batch).await? else { return Ok(()) };
     tokio::select! {
         // A merge that is dropped halfway leaves no trace: the daemon does not wait for it.
         () = shared.shutdown.stopping.cancelled() => Ok(()),

@@ -43,7 +43,7 @@ pub(super) enum OwedError {
 
 /// Writes the lines, each with the `custom_id` that its row has in the input.
 pub(super) async fn write<S: Storage>(shared: &DaemonCore<S>, owed: &Owed) -> Result<RecordedPart, OwedError> {
-    let input = shared.storage.batch_input(owed.batch).await.map_err(input_error)?;
+    let input = shared.storage.any_batch_input(owed.batch).await.map_err(input_error)?;
     let input = input.ok_or_else(|| input_error("the batch's input file is not in the database"))?;
     let reader = RowReader::new(shared.blobs.clone(), input);
     let mut lines = Lines::new(shared, owed).await.map_err(OwedError::Output)?;
@@ -72,7 +72,7 @@ pub(super) async fn write_without_input<S: Storage>(
 ) -> Result<RecordedPart, BlobError> {
     let mut lines = Lines::new(shared, owed).await?;
     let mut next = 0;
-    if let Ok(Some(input)) = shared.storage.batch_input(owed.batch).await {
+    if let Ok(Some(input)) = shared.storage.any_batch_input(owed.batch).await {
         let file = FileBytes::new(input.parts);
         let mut pieces = pin!(file.stream(&shared.blobs, 0..file.len()));
         let mut splitter = LineSplitter::new(LONGEST_NAMED);

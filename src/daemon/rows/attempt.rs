@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::RowRunner;
+use super::parked::Parked;
 use super::permit_share::PermitShare;
 use super::queue::{Cancellation, QueuedRow};
 use crate::domain::line;
@@ -35,7 +36,8 @@ where
     S: Storage,
     P: RequestProcessor<S, Session>,
 {
-    let QueuedRow { row, request, cancellation, mut waiting, share, open, .. } = open;
+    // Held until this attempt is judged: a row that is parked again does not end an outage.
+    let QueuedRow { row, request, cancellation, mut waiting, share, open, parked: _was_parked, .. } = open;
     if !runner.validity.is_valid() {
         tokio::select! {
             () = cancellation.cancelled() => return Attempted::Done,
@@ -65,7 +67,7 @@ where
                 "a call on loan is recalled; its request waits again"
             );
             let request = canceled.requeue();
-            let again = QueuedRow { row, request, cancellation, waiting, place: None, share, open };
+            let again = QueuedRow { row, request, cancellation, waiting, place: None, share, parked: None, open };
             return Attempted::ToBeTriedAgain(Box::new(again));
         }
         ProcessingEnd::Canceled(_) => return Attempted::Done,
@@ -79,8 +81,8 @@ where
         ProcessingEnd::GaveUp(reason) => reason,
         ProcessingEnd::Failed(failed) => match judge(runner, failed, took) {
             Err(reason) => reason,
-            Ok(request) => {
-                let again = QueuedRow { row, request, cancellation, waiting, place: None, share, open };
+            Ok((request, parked)) => {
+                let again = QueuedRow { row, request, cancellation, waiting, place: None, share, parked, open };
                 return Attempted::ToBeTriedAgain(Box::new(again));
             }
         },
@@ -91,20 +93,26 @@ where
     Attempted::Done
 }
 
-/// Judges a request that failed: its next attempt. An error is the reason of one that has none.
+/// Judges a request that failed: its next attempt, which may be parked. An error is the reason of one that has none.
 fn judge<S, P>(
     runner: &RowRunner<S, P>,
     failed: Request<Failed>,
     took: Duration,
-) -> Result<Request<Pending>, FailureReason> {
+) -> Result<(Request<Pending>, Option<Parked>), FailureReason> {
     let verdict = runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random());
     let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());
     match verdict {
         Verdict::Fail => Err(failed.state.reason),
-        Verdict::RetryAt(at) => {
+        Verdict::Retry { at } => {
             metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
             tracing::debug!(%request_id, attempt, reason, "request will be tried again");
-            Ok(failed.retry(at))
+            Ok((failed.retry(at), None))
+        }
+        Verdict::Park { until } => {
+            metrics::attempt_ended(metrics::AttemptEnd::Parked, took);
+            tracing::debug!(%request_id, attempt, reason, parks = failed.parks, "request is parked");
+            let parked = runner.parked.add(&failed.state.reason);
+            Ok((failed.park(until), Some(parked)))
         }
     }
 }
@@ -122,9 +130,7 @@ impl ProcessingEnd {
     fn shows_an_answer(&self) -> Option<bool> {
         match self {
             Self::Completed(_) => Some(true),
-            Self::Failed(failed) => {
-                Some(!matches!(failed.state.reason, FailureReason::Timeout(_) | FailureReason::Network(_)))
-            }
+            Self::Failed(failed) => failed.state.reason.shows_an_answer(),
             Self::GaveUp(_) | Self::Canceled(_) => None,
         }
     }

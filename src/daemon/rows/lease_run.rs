@@ -27,7 +27,7 @@ use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::chain;
 
-/// How often a row may run alone and have its daemon die. After that it is failed as a poison row.
+/// How often a row may run in quarantine and have its daemon die. After that it fails as a poison row.
 const MAX_QUARANTINE_TRIES: u32 = 3;
 /// A daemon tries no row of a quarantined lease before it has run for so long: what kills daemons at their start is no
 /// row's fault.
@@ -81,18 +81,19 @@ struct LeaseRun<S> {
 impl<S: Storage> LeaseRun<S> {
     async fn start_rows(&mut self) -> Result<(), DutyError> {
         let supply = self.supply.clone();
-        let input = supply.shared.storage.batch_input(self.lease.batch_id).await?;
+        let input = supply.shared.storage.any_batch_input(self.lease.batch_id).await?;
         let input = input.ok_or("the batch's input file is not in the database")?;
         let reader = RowReader::new(supply.shared.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
         // A row that killed the holder was one of those under way, which are among the first of those that are owed.
-        let alone = if self.lease.is_suspect() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
-        for entry in &entries[..alone] {
+        let quarantined =
+            if self.lease.is_quarantined() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
+        for entry in &entries[..quarantined] {
             if !self.run_in_quarantine(&reader, entry).await? {
                 return Ok(());
             }
         }
-        let entries = &entries[alone..];
+        let entries = &entries[quarantined..];
         let (runs, backlog, reader) = (stream::iter(index::runs(entries, READ_BYTES)), self.backlog.clone(), &reader);
         let mut reads = runs
             .map(|run| {
@@ -115,14 +116,14 @@ impl<S: Storage> LeaseRun<S> {
         }
     }
 
-    /// Runs one row of a suspect lease and has it recorded, while no other row of a suspect lease runs. Fails it as a
+    /// Runs one row in quarantine and has it recorded, while this daemon runs no other row in quarantine. Fails it as a
     /// poison row if its daemon died too often. False if this daemon must not run the lease any more.
     async fn run_in_quarantine(&mut self, reader: &RowReader, entry: &IndexEntry) -> Result<bool, DutyError> {
         let supply = self.supply.clone();
-        let _alone = tokio::select! {
+        let _quarantine = tokio::select! {
             biased;
             () = self.cancellation.cancelled() => return Ok(false),
-            alone = supply.quarantine.acquire() => alone,
+            permit = supply.quarantine.acquire() => permit,
         };
         tokio::select! {
             biased;
@@ -130,11 +131,11 @@ impl<S: Storage> LeaseRun<S> {
             () = tokio::time::sleep_until(supply.shared.started + MIN_UPTIME) => {}
         }
         let lines = reader.lines(std::slice::from_ref(entry)).await?;
-        let Some(tries) = supply.shared.storage.try_alone(self.lease.hold()).await? else { return Ok(false) };
+        let Some(tries) = supply.shared.storage.try_in_quarantine(self.lease.hold()).await? else { return Ok(false) };
         if tries > MAX_QUARANTINE_TRIES {
             self.fail_poison_row(lines).await;
         } else {
-            tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row of a suspect lease runs alone");
+            tracing::warn!(lease_id = %self.lease.id, row = entry.row, tries, "a row runs in quarantine");
             let place = self.backlog.room().await;
             self.open_rows(reader, lines, &place).await;
         }
@@ -154,7 +155,7 @@ impl<S: Storage> LeaseRun<S> {
         self.not_queued -= lines.len();
         for (row, line) in lines {
             let id = RequestId { batch: self.lease.batch_id, row };
-            tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran alone");
+            tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran in quarantine");
             let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
             let line =
                 line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
@@ -209,6 +210,7 @@ impl<S: Storage> LeaseRun<S> {
                     waiting,
                     place: Some(place.clone()),
                     share: None,
+                    parked: None,
                     open: self.open.token(),
                 }),
                 Err(error) => {
@@ -224,6 +226,7 @@ impl<S: Storage> LeaseRun<S> {
         let call: RowCall<'_> = serde_json::from_slice(line)?;
         Ok(Request::new(RequestData {
             id,
+            owner: reader.input().owner.clone(),
             custom_id: call.custom_id.into_owned(),
             endpoint: reader.input().endpoint,
             model: self.model.clone(),

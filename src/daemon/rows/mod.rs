@@ -10,6 +10,7 @@ mod backlog;
 mod claim;
 mod lease_run;
 mod models;
+mod parked;
 mod permit_share;
 mod queue;
 mod scheduler;
@@ -31,6 +32,7 @@ use crate::domain::lease::LeaseHold;
 use crate::processor::ShouldRetry;
 
 pub(super) use claim::claim;
+pub(super) use parked::ParkedRows;
 pub(super) use queue::Queue;
 pub(super) use share::FairShare;
 pub(super) use worker::Workers;
@@ -65,6 +67,7 @@ pub(super) struct RowRunner<S, P> {
     pub(super) validity: Arc<LeaseValidity>,
     pub(super) queue: Arc<Queue>,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) parked: Arc<ParkedRows>,
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
 }

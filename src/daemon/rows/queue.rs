@@ -18,6 +18,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::ClaimedRow;
 use super::backlog::Waiting;
 use super::models::{HeldBack, Models};
+use super::parked::Parked;
 use super::permit_share::PermitShare;
 use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
@@ -37,6 +38,8 @@ pub(super) struct QueuedRow {
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
     pub(super) share: Option<Arc<PermitShare>>,
+    /// Since it was parked, and until an attempt ends otherwise.
+    pub(super) parked: Option<Parked>,
     /// The lease ends when the last of these is gone.
     pub(super) open: TaskTrackerToken,
 }

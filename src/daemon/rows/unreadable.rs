@@ -67,7 +67,7 @@ async fn is_lost_while_running<S: Storage>(
     error: &(dyn Error + Send + Sync + 'static),
     failing_for: Duration,
 ) -> bool {
-    match shared.storage.batch(lease.batch_id).await {
+    match shared.storage.any_batch(lease.batch_id).await {
         Ok(Some(batch)) if batch.status == BatchStatus::InProgress => {
             is_lost(shared, error, failing_for, batch.expires_at).await
         }

@@ -5,6 +5,7 @@
 //!       ^                          |                               |----------------fail----> Request<Failed>
 //!       |------unclaim-------------'                               '---------------cancel---> Request<Canceled>
 //!       |------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
+//!       |------------------------------park (parks + 1, not_before)------------- Request<Failed>
 //!       '------------------------------requeue---------------------------------- Request<Canceled>
 //! ```
 //!
@@ -22,6 +23,7 @@ pub use states::{Canceled, CancellationReason, Claimed, Completed, Failed, Pendi
 
 use super::endpoint::Endpoint;
 use super::ids::RequestId;
+use super::owner::Owner;
 
 /// One row of a batch on its way to an outcome, in state `S`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Request<S: RequestState> {
     pub data: RequestData,
     /// How many attempts came before this one.
     pub attempt: u32,
+    /// How many times it was parked since the last attempt that counts.
+    pub parks: u32,
     /// Whether this daemon has run it before, so that there may be steps of it.
     pub has_run: bool,
     /// The data of this state.
@@ -41,6 +45,8 @@ pub struct Request<S: RequestState> {
 pub struct RequestData {
     /// The row's id, and its `Idempotency-Key` upstream.
     pub id: RequestId,
+    /// The owner of the row's batch.
+    pub owner: Owner,
     /// The client's name for the row.
     pub custom_id: String,
     /// The endpoint to call.
@@ -58,7 +64,7 @@ pub struct RequestData {
 pub enum RequestCompletionResult {
     /// With an answer.
     Completed(Request<Completed>),
-    /// Without an answer; the daemon decides whether to retry it.
+    /// Without an answer; the daemon decides whether to retry or to park it.
     Failed(Request<Failed>),
     /// Cancelled before it ended; the row stays owed.
     Canceled(Request<Canceled>),

@@ -11,6 +11,7 @@ use crate::domain::time::Timestamp;
 pub(in crate::domain) fn pending() -> Request<Pending> {
     Request::new(RequestData {
         id: RequestId { batch: BatchId::new(), row: 7 },
+        owner: Owner::default(),
         custom_id: "r-7".to_owned(),
         endpoint: Endpoint::ChatCompletions,
         model: "m".into(),
@@ -70,12 +71,15 @@ fn every_move_keeps_what_is_sent() {
     assert_eq!(start().claim(daemon()).unclaim(), start());
     assert_eq!(start().claim(daemon()).process(Timestamp(1)).data, data);
     assert_eq!(start().claim(daemon()).process(Timestamp(1)).cancel(CancellationReason::User).data, data);
-    assert_eq!(start().claim(daemon()).process(Timestamp(1)).fail(FailureReason::Network(String::new())).data, data);
+    assert_eq!(
+        start().claim(daemon()).process(Timestamp(1)).fail(FailureReason::UpstreamUnreachable(String::new())).data,
+        data
+    );
 }
 
 #[test]
 fn only_a_retry_counts_an_attempt() {
-    let failed = processing().fail(FailureReason::Timeout(String::new()));
+    let failed = processing().fail(FailureReason::UpstreamTimeout(String::new()));
     assert_eq!(failed.attempt, 0);
 
     let again = failed.retry(Timestamp(99));
@@ -83,4 +87,29 @@ fn only_a_retry_counts_an_attempt() {
     assert_eq!(again.attempt, 1);
     assert_eq!(again.state.not_before, Some(Timestamp(99)));
     assert_eq!(again.claim(claimed()).unclaim().attempt, 1);
+}
+
+#[test]
+fn a_request_that_is_parked_keeps_its_attempts_and_is_not_fresh_any_more() {
+    let away = || FailureReason::StorageUnavailable(String::new());
+    assert!(pending().claim(claimed()).is_fresh());
+
+    let parked = processing().fail(away()).park(Timestamp(9));
+
+    assert_eq!((parked.attempt, parked.parks, parked.state.not_before), (0, 1, Some(Timestamp(9))));
+    let again = parked.claim(claimed());
+    assert!(!again.is_fresh(), "it may have steps");
+    assert_eq!(again.process(Timestamp(10)).fail(away()).park(Timestamp(11)).parks, 2);
+}
+
+#[test]
+fn an_attempt_or_a_step_that_ends_well_ends_the_series_of_parks() {
+    let parked = || processing().fail(FailureReason::StorageUnavailable(String::new())).park(Timestamp(9));
+    let running = || parked().claim(claimed()).process(Timestamp(10));
+
+    let tried = running().fail(FailureReason::UpstreamTimeout(String::new())).retry(Timestamp(11));
+    let progressed = running().progress();
+
+    assert_eq!((tried.attempt, tried.parks), (1, 0));
+    assert_eq!((progressed.attempt, progressed.parks), (0, 0));
 }

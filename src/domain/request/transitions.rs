@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 
 impl<S: RequestState> Request<S> {
     fn into_state<T: RequestState>(self, state: T) -> Request<T> {
-        Request { data: self.data, attempt: self.attempt, has_run: self.has_run, state }
+        Request { data: self.data, attempt: self.attempt, parks: self.parks, has_run: self.has_run, state }
     }
 }
 
@@ -17,7 +17,7 @@ impl Request<Pending> {
     /// A request that has not been tried.
     #[must_use]
     pub fn new(data: RequestData) -> Self {
-        Self { data, attempt: 0, has_run: false, state: Pending { not_before: None } }
+        Self { data, attempt: 0, parks: 0, has_run: false, state: Pending { not_before: None } }
     }
 
     /// A daemon takes the request.
@@ -28,6 +28,12 @@ impl Request<Pending> {
 }
 
 impl Request<Claimed> {
+    /// Whether the request has never been run under its lease.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.state.lease.token == 1 && !self.has_run
+    }
+
     /// The call starts.
     #[must_use]
     pub fn process(self, started_at: Timestamp) -> Request<Processing> {
@@ -66,7 +72,7 @@ impl Request<Processing> {
     /// One of several calls has succeeded, so the attempts at the next call are counted from 0.
     #[must_use]
     pub fn progress(self) -> Self {
-        Self { attempt: 0, ..self }
+        Self { attempt: 0, parks: 0, ..self }
     }
 
     /// The call ended without a usable answer.
@@ -86,8 +92,17 @@ impl Request<Failed> {
     /// The request is to be retried, not before the given time.
     #[must_use]
     pub fn retry(self, not_before: Timestamp) -> Request<Pending> {
-        let attempt = self.attempt + 1;
-        Request { data: self.data, attempt, has_run: true, state: Pending { not_before: Some(not_before) } }
+        Request { attempt: self.attempt + 1, parks: 0, ..self.again(not_before) }
+    }
+
+    /// The request waits for what is away, at least until the given time. The attempt that failed does not count.
+    #[must_use]
+    pub fn park(self, not_before: Timestamp) -> Request<Pending> {
+        Request { parks: self.parks.saturating_add(1), ..self.again(not_before) }
+    }
+
+    fn again(self, not_before: Timestamp) -> Request<Pending> {
+        Request { has_run: true, ..self.into_state(Pending { not_before: Some(not_before) }) }
     }
 }
 

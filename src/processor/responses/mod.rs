@@ -9,6 +9,7 @@ mod previous;
 mod row;
 mod run;
 mod step_log;
+mod unreadable;
 
 use std::sync::Arc;
 
@@ -17,18 +18,17 @@ use tracing::Instrument as _;
 use super::answer_schemas::AnswerSchemas;
 use super::default::begin;
 use super::{CancellationFuture, ShouldRetry};
-use crate::domain::outcome::FailureReason;
 use crate::domain::request::{CancellationReason, Claimed, Request, RequestCompletionResult};
 use crate::domain::response::Limits;
 use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
-use crate::telemetry::chain;
 use crate::tools::Catalog;
 use crate::upstream::{HttpClient, Registry};
 
 use row::Ended;
 pub use step_log::StepLog;
+use unreadable::unreadable;
 
 /// Runs rows for `/v1/responses`.
 pub struct ResponsesProcessor {
@@ -67,17 +67,15 @@ impl ResponsesProcessor {
         cancellation: CancellationFuture,
     ) -> RequestCompletionResult {
         let claimed = request.state.clone();
-        let is_fresh = claimed.lease.token == 1 && !request.has_run;
+        let is_fresh = request.is_fresh();
         let (request, span) = begin(request, &self.clock);
         let attempt = async {
             // Nobody has had the row before.
-            let steps = if is_fresh { Ok(Vec::new()) } else { storage.steps(request.data.id).await };
+            let steps =
+                if is_fresh { Ok(Vec::new()) } else { storage.steps(&request.data.owner, request.data.id).await };
             match steps {
                 Ok(steps) => self.attempt((&request.data, &claimed, steps), storage, &http, &should_retry).await,
-                Err(error) => Ended::stopped(FailureReason::Network(format!(
-                    "The row's steps cannot be read: {}.",
-                    chain(&error)
-                ))),
+                Err(error) => Ended::stopped(unreadable("The row's steps", &error.into(), &self.blobs).await),
             }
         };
         let ended = tokio::select! {

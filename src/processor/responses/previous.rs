@@ -2,8 +2,10 @@
 
 use serde_json::value::RawValue;
 
+use super::unreadable::unreadable;
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::FailureReason;
+use crate::domain::owner::Owner;
 use crate::domain::response::{Fields, for_model, input_items};
 use crate::domain::result::response_made_for;
 use crate::domain::row::RowCall;
@@ -12,7 +14,6 @@ use crate::storage::blobs::Blobs;
 use crate::storage::results::result_line;
 use crate::storage::rows::RowReader;
 use crate::storage::{ReadError, Storage};
-use crate::telemetry::chain;
 
 /// Responses in a row that may go on from each other.
 const LONGEST_CHAIN: usize = 100;
@@ -27,20 +28,21 @@ pub(super) struct Conversation {
     pub(super) before: Option<String>,
 }
 
-/// The conversation that ended with the response made for `row`. It is what its model was told, and not what the client
-/// was shown: tools of MCP servers are functions.
+/// The conversation that ended with the response made for `row`; only the owner of the row's batch can go on from it.
+/// It is what its model was told, and not what the client was shown: tools of MCP servers are functions.
 pub(super) async fn conversation(
     storage: &dyn Storage,
     blobs: &Blobs,
-    row: RequestId,
+    (owner, row): (&Owner, RequestId),
     now: Timestamp,
 ) -> Result<Conversation, FailureReason> {
     let mut exchanges = Vec::new();
     let (mut next, mut bytes, mut before) = (Some(row), 0, None);
     while let Some(row) = next {
-        let exchange = exchange(storage, blobs, row, now).await.map_err(|error: ReadError| {
-            FailureReason::Network(format!("The previous response cannot be read: {}.", chain(&error)))
-        })?;
+        let exchange = match exchange(storage, blobs, (owner, row), now).await {
+            Ok(exchange) => exchange,
+            Err(error) => return Err(unreadable("The previous response", &error, blobs).await),
+        };
         let Some(exchange) = exchange else {
             let id = row.response_id();
             return Err(FailureReason::Unsupported(format!("Previous response with id '{id}' not found.")));
@@ -66,11 +68,11 @@ struct Exchange {
 async fn exchange(
     storage: &dyn Storage,
     blobs: &Blobs,
-    row: RequestId,
+    (owner, row): (&Owner, RequestId),
     now: Timestamp,
 ) -> Result<Option<Exchange>, ReadError> {
-    let Some(line) = result_line(storage, blobs, row, now).await? else { return Ok(None) };
-    let Some(input) = storage.batch_input(row.batch).await? else { return Ok(None) };
+    let Some(line) = result_line(storage, blobs, owner, row, now).await? else { return Ok(None) };
+    let Some(input) = storage.batch_input(owner, row.batch).await? else { return Ok(None) };
     let Some(asked) = RowReader::new(blobs.clone(), input).line(row.row).await? else { return Ok(None) };
     Ok(read(&asked, response_made_for(row, &line.text)))
 }

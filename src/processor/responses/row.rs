@@ -115,7 +115,10 @@ impl ResponsesProcessor {
         let previous = match previous.and_then(|id| RequestId::parse_response(&id)) {
             Some(row) => {
                 http.release_permit();
-                Some(Box::pin(previous::conversation(storage, &self.blobs, row, self.clock.now())).await?)
+                Some(
+                    Box::pin(previous::conversation(storage, &self.blobs, (&data.owner, row), self.clock.now()))
+                        .await?,
+                )
             }
             // The upstream may have it.
             None => None,

@@ -12,7 +12,7 @@ use super::ResponsesProcessor;
 use super::step_log::NotKept;
 use crate::domain::ids::RequestId;
 use crate::domain::json_error::plainly;
-use crate::domain::outcome::FailureReason;
+use crate::domain::outcome::{FailureReason, Remedy};
 use crate::domain::request::Claimed;
 use crate::domain::response::{
     Fields, ItemIds, Limit, Limits, Next, Rules, ScopeEnd, ScopeStart, Served, Step, StepBody, StepPath, StepState,
@@ -317,7 +317,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
             Ok(()) => {}
             Err(NotKept::NotToBeRun) => return Err(Stop::NotHeld),
             Err(NotKept::Refused(error)) => {
-                return Err(Stop::Failed(FailureReason::Processor(format!("A step could not be kept: {error}."))));
+                return Err(Stop::Failed(FailureReason::StorageFault(format!("A step cannot be kept: {error}."))));
             }
         }
         // Others see it only now: what is decided by it is decided by what is durable.
@@ -334,12 +334,14 @@ impl<'a, H: HttpClient> Run<'a, H> {
     }
 }
 
-/// What stops a row of what stopped its calls: what will not pass before what may, so that it is not tried again.
+/// The failure of the calls that decides about the row. A permanent one comes first, so that the row is not tried
+/// again; then one that costs an attempt, so that the series ends.
 fn first_stop(ended: Vec<Result<(), Stop>>) -> Result<(), Stop> {
-    let mut stops: Vec<Stop> = ended.into_iter().filter_map(Result::err).collect();
-    let is_final = |stop: &Stop| !matches!(stop, Stop::Failed(reason) if reason.is_retriable());
-    let first = stops.iter().position(is_final).unwrap_or(0);
-    if stops.is_empty() { Ok(()) } else { Err(stops.swap_remove(first)) }
+    let remedy = |stop: &Stop| match stop {
+        Stop::Failed(reason) => reason.remedy(),
+        Stop::Reached(_) | Stop::NotHeld => Remedy::Nothing,
+    };
+    ended.into_iter().filter_map(Result::err).min_by_key(remedy).map_or(Ok(()), Err)
 }
 
 /// An agent's failure as that of a tool, unless it may pass or is this program's own.

@@ -133,6 +133,7 @@ mod tests {
     use super::*;
     use crate::domain::ids::{BatchId, LeaseId, RequestId};
     use crate::domain::lease::LeaseHold;
+    use crate::domain::owner::Owner;
     use crate::domain::response::{Step, StepBody, StepPath, StepState};
     use crate::domain::time::Timestamp;
     use crate::storage::Result as StorageResult;
@@ -149,7 +150,7 @@ mod tests {
             Ok(writes.iter().filter(|write| write.row.row == 2).map(|write| write.lease).collect())
         }
 
-        async fn steps(&self, _row: RequestId) -> StorageResult<Vec<Step>> {
+        async fn steps(&self, _owner: &Owner, _row: RequestId) -> StorageResult<Vec<Step>> {
             Ok(Vec::new())
         }
 

@@ -15,11 +15,12 @@ use crate::telemetry::chain;
 /// How much one read of a stream asks for, and how many are under way: downloads are bound by these, not by the file.
 const READ: u64 = 128 << 10;
 const READS_AHEAD: usize = 2;
-/// Of a local store: as many bytes in half as many reads, because the read itself costs more there than the wait for it.
+/// Of a local store: as many bytes in half as many reads, because the read itself costs more there than the wait for
+/// it.
 const NEAR_READ: u64 = 256 << 10;
 const NEAR_READS_AHEAD: usize = 1;
-/// How much the reads of a stream grow to while its bytes are taken: 1 MiB is read 1.4 times as fast as 256 KiB from a local
-/// directory, and across a network a round trip costs more than the bytes.
+/// How much the reads of a stream grow to while its bytes are taken: 1 MiB is read 1.4 times as fast as 256 KiB from a
+/// local directory, and across a network a round trip costs more than the bytes.
 const LARGEST_NEAR_READ: u64 = 1 << 20;
 const LARGEST_READ: u64 = 4 << 20;
 /// What all larger reads may hold together, so that readers who stop cost no more than small reads.
@@ -82,15 +83,8 @@ impl FileBytes {
         let larger = blobs.larger_reads.clone();
         stream::iter(reads.sized(larger))
             .map(move |(piece, permit)| {
-                let blobs = blobs.clone();
-                async move {
-                    let read = blobs.read(piece.part.blob, piece.range).await;
-                    // One that is gone has its name in the error, and may only have been merged into another.
-                    if let Some(error) = read.as_ref().err().filter(|error| !error.is_gone()) {
-                        tracing::warn!(blob_id = %piece.part.blob, error = chain(error), "a blob cannot be read");
-                    }
-                    read.map(|bytes| (bytes, permit))
-                }
+                let read = piece.read(blobs.clone());
+                async move { Ok((read.await?, permit)) }
             })
             .buffered(ahead)
             // A read counts until the next one is asked for: until then its bytes wait for the client.
@@ -119,6 +113,17 @@ impl FileBytes {
     }
 }
 
+impl Piece {
+    async fn read(self, blobs: Blobs) -> Result<Bytes, BlobError> {
+        let read = blobs.read(self.part.blob, self.range).await;
+        // One that is gone has its name in the error, and may only have been merged into another.
+        if let Some(error) = read.as_ref().err().filter(|error| !error.is_gone()) {
+            tracing::warn!(blob_id = %self.part.blob, error = chain(error), "a blob cannot be read");
+        }
+        read
+    }
+}
+
 /// The pieces of a range that are still to be read.
 struct Reads {
     pieces: Vec<Piece>,
@@ -127,8 +132,8 @@ struct Reads {
 }
 
 impl Reads {
-    /// One read after the other. Each is made when an earlier one was taken, which shows that somebody reads, and is twice as
-    /// large as the one before if there is room for that.
+    /// One read after the other. Each is made when an earlier one was taken, which shows that somebody reads, and is
+    /// twice as large as the one before if there is room for that.
     fn sized(self, larger: Arc<Semaphore>) -> impl Iterator<Item = (Piece, Option<OwnedSemaphorePermit>)> {
         let Self { pieces, least, most } = self;
         let mut size = least;

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 pub use file_bytes::FileBytes;
 pub use writer::BlobWriter;
 
+use crate::causes::causes;
 use crate::domain::ids::BlobId;
 use crate::domain::time::Timestamp;
 
@@ -85,14 +86,10 @@ impl BlobError {
 
 impl From<object_store::Error> for BlobError {
     fn from(error: object_store::Error) -> Self {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(at) = cause {
-            if at.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::StorageFull) {
-                return Self::Full(error);
-            }
-            cause = at.source();
-        }
-        Self::Store(error)
+        let is_full = causes(&error)
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|io| io.kind() == io::ErrorKind::StorageFull);
+        if is_full { Self::Full(error) } else { Self::Store(error) }
     }
 }
 

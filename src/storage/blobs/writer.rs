@@ -12,7 +12,8 @@ use crate::domain::ids::BlobId;
 pub(super) const FAR_PIECE: usize = 5 << 20;
 /// A piece for a local directory, which takes any: what an upload that has stopped holds.
 pub(super) const PIECE: usize = 1 << 20;
-/// Bytes that come in fewer than this are copied together: each chunk that is kept as it is costs more than a few bytes.
+/// Bytes that come in fewer than this are copied together: each chunk that is kept as it is costs more than a few
+/// bytes.
 const SMALL: usize = 4 << 10;
 /// How many pieces are on their way at once: what bounds the memory of one upload.
 const IN_FLIGHT: usize = 2;

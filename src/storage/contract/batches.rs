@@ -10,6 +10,7 @@ use crate::domain::batch::{Batch, BatchError, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
+use crate::domain::owner::Owner;
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
@@ -17,6 +18,8 @@ use crate::domain::time::Timestamp;
 /// What is needed to run rows of a batch.
 #[derive(Debug, Clone)]
 pub struct BatchInput {
+    /// The owner of the batch, who owns the input file too.
+    pub owner: Owner,
     /// The endpoint of the rows.
     pub endpoint: Endpoint,
     /// The blob of the input file's row index.
@@ -30,17 +33,20 @@ pub struct BatchInput {
 /// Batches, from creation until nothing is left to do for them.
 #[async_trait]
 pub trait BatchStore {
-    /// Creates a batch, or returns the one that was made with the same idempotency key.
-    async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch>;
+    /// Creates a batch, or returns the one that the owner made with the same idempotency key.
+    async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch>;
 
-    /// A batch.
-    async fn batch(&self, id: BatchId) -> Result<Option<Batch>>;
+    /// A batch of the owner.
+    async fn batch(&self, owner: &Owner, id: BatchId) -> Result<Option<Batch>>;
 
-    /// Batches by creation time. Rows that cannot be read are left out, as if they were not there.
-    async fn batches(&self, page: &PageRequest<BatchId>) -> Result<Page<Batch>>;
+    /// A batch of any owner. For daemons, never for a client.
+    async fn any_batch(&self, id: BatchId) -> Result<Option<Batch>>;
 
-    /// Calls a batch off, if it has not ended and is not called off already. Returns it as it is then.
-    async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
+    /// The owner's batches by creation time. Rows that cannot be read are left out, as if they were not there.
+    async fn batches(&self, owner: &Owner, page: &PageRequest<BatchId>) -> Result<Page<Batch>>;
+
+    /// Calls a batch of the owner off, if it has not ended and is not called off already. Returns it as it is then.
+    async fn cancel_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
 
     /// Batches that wait for validation, oldest deadline first, from behind `after`.
     async fn batches_to_admit(
@@ -58,8 +64,8 @@ pub trait BatchStore {
     /// Moves batches in progress whose window has closed to `finalizing`, up to `limit` of them. Returns how many.
     async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64>;
 
-    /// Moves a batch in progress to `finalizing` although its window has not closed, because its rows cannot be read any
-    /// more. False if it was not in progress.
+    /// Moves a batch in progress to `finalizing` although its window has not closed, because its rows cannot be read
+    /// any more. False if it was not in progress.
     async fn give_up_batch(&self, id: BatchId, now: Timestamp) -> Result<bool>;
 
     /// Batches in `finalizing` or `cancelling`, oldest deadline first, from behind `after`.
@@ -69,6 +75,10 @@ pub trait BatchStore {
         limit: u32,
     ) -> Result<WorkPage<BatchId, Batch>>;
 
-    /// What is needed to run the rows of a batch; `None` if the batch or its input is not there.
-    async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
+    /// The input of a batch of the owner; `None` if the batch or its input is not there.
+    async fn batch_input(&self, owner: &Owner, id: BatchId) -> Result<Option<BatchInput>>;
+
+    /// The input of a batch of any owner; `None` if the batch is not there, or its owner does not have the input. For
+    /// daemons, never for a client.
+    async fn any_batch_input(&self, id: BatchId) -> Result<Option<BatchInput>>;
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::storage::blobs;
+use crate::storage::blobs::{self, Blobs};
 
 /// The result of asking the storage for something.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -84,4 +84,52 @@ pub enum ReadError {
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] blobs::BlobError),
+}
+
+impl ReadError {
+    /// Whether the database or the blob store is away. What was to be read is as it was, and asking again later helps.
+    pub async fn is_outage(&self, blobs: &Blobs) -> bool {
+        match self {
+            Self::Storage(error) => error.is_outage(),
+            // In a store without its mark every blob is gone: it is the store that is not there, and it may come back.
+            Self::Blob(error) => !error.is_gone() || blobs.check().await.is_err(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::BlobId;
+    use crate::storage::blobs::BlobError;
+
+    fn not_found() -> ReadError {
+        BlobError::from(object_store::Error::NotFound { path: String::new(), source: "gone".into() }).into()
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_told_from_one_that_has_lost_or_damaged_what_it_is_asked_for() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let present = Blobs::local(directory.path()).expect("a directory");
+        let absent = present.clone().belonging_to(BlobId::new());
+        let refused = Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        let failed = object_store::Error::Generic { store: "test", source: refused };
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let corrupt = StorageError::Corrupt { table: "t", column: "c", id: "i".to_owned() };
+        let cases: [(ReadError, &Blobs, bool); 10] = [
+            (StorageError::Timeout(Duration::from_secs(20)).into(), &present, true),
+            (StorageError::Unavailable(sqlx::Error::PoolTimedOut).into(), &present, true),
+            (StorageError::Full(sqlx::Error::Io(full)).into(), &present, true),
+            (StorageError::Gone { path: PathBuf::new(), source: None }.into(), &present, true),
+            (corrupt.into(), &present, false),
+            (StorageError::Internal(sqlx::Error::RowNotFound).into(), &present, false),
+            (BlobError::from(failed).into(), &present, true),
+            (BlobError::Short { id: BlobId::new() }.into(), &present, false),
+            (not_found(), &present, false),
+            (not_found(), &absent, true),
+        ];
+        for (error, blobs, is_outage) in cases {
+            assert_eq!(error.is_outage(blobs).await, is_outage, "{error:?}");
+        }
+    }
 }

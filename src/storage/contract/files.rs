@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::Result;
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
+use crate::domain::owner::Owner;
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::Report;
 use crate::domain::time::Timestamp;
@@ -32,22 +33,28 @@ pub struct Indexed {
 /// Files and their parts.
 #[async_trait]
 pub trait FileStore {
-    /// Keeps a file. It can be read as soon as this returns.
-    async fn create_file(&self, new: &NewFile) -> Result<()>;
+    /// Keeps a file of the owner. It can be read as soon as this returns.
+    async fn create_file(&self, owner: &Owner, new: &NewFile) -> Result<()>;
 
-    /// A file that is neither deleted nor expired.
-    async fn file(&self, id: FileId, now: Timestamp) -> Result<Option<File>>;
+    /// A file of the owner that is neither deleted nor expired.
+    async fn file(&self, owner: &Owner, id: FileId, now: Timestamp) -> Result<Option<File>>;
 
-    /// Files that are neither deleted nor expired, by creation time. Rows that cannot be read are left out, as if they
-    /// were not there.
-    async fn files(&self, page: &PageRequest<FileId>, purpose: Option<Purpose>, now: Timestamp) -> Result<Page<File>>;
+    /// The owner's files that are neither deleted nor expired, by creation time. Rows that cannot be read are left out,
+    /// as if they were not there.
+    async fn files(
+        &self,
+        owner: &Owner,
+        page: &PageRequest<FileId>,
+        purpose: Option<Purpose>,
+        now: Timestamp,
+    ) -> Result<Page<File>>;
 
-    /// The parts of a file in order, deleted or not.
-    async fn file_parts(&self, id: FileId) -> Result<Vec<FilePart>>;
+    /// The parts of a file of the owner in order, deleted or not.
+    async fn file_parts(&self, owner: &Owner, id: FileId) -> Result<Vec<FilePart>>;
 
-    /// What intake found in a batch input file; `None` for other files.
-    async fn file_report(&self, id: FileId) -> Result<Option<Report>>;
+    /// What intake found in a batch input file of the owner; `None` for other files.
+    async fn file_report(&self, owner: &Owner, id: FileId) -> Result<Option<Report>>;
 
-    /// Deletes a file for its owner. False if it was not there. Batches that run it go on.
-    async fn delete_file(&self, id: FileId, now: Timestamp) -> Result<bool>;
+    /// Deletes a file of the owner. False if it was not there. Batches that run it go on.
+    async fn delete_file(&self, owner: &Owner, id: FileId, now: Timestamp) -> Result<bool>;
 }

@@ -11,6 +11,7 @@ use crate::domain::batch::{BatchStatus, Counts};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::lease::LeaseHold;
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
 
@@ -53,8 +54,8 @@ pub enum Recorded {
     Applied,
     /// Nothing of it, because these leases are not held any more. Leave their rows out and try again.
     LostLeases(Vec<LeaseHold>),
-    /// Nothing of it, because it contradicts the ledger, which only a fault of this program can do. Leave the rows of the
-    /// leases out that are named, and try again; the leases are to be read again from the ledger.
+    /// Nothing of it, because it contradicts the ledger, which only a fault of this program can do. Leave the rows of
+    /// the leases out that are named, and try again; the leases are to be read again from the ledger.
     Violations(Vec<Violation>),
 }
 
@@ -172,22 +173,24 @@ pub trait Ledger {
     /// Records outcomes in one transaction: parts, row numbers, counters and leases. The transaction that records the
     /// last row of a batch moves it to `finalizing`. Recording the same flush again does nothing.
     ///
-    /// The ledger defends itself: what would give a row a second line, or a counter a value beyond the batch's total, is
-    /// refused whole.
+    /// The ledger defends itself: what would give a row a second line, or a counter a value beyond the batch's total,
+    /// is refused whole.
     async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded>;
 
     /// The rows of a batch that have their line.
     async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap>;
 
-    /// Where the line of a row is; `None` if it has none yet, or if its file was deleted or has expired.
-    async fn part_of_row(&self, row: RequestId, now: Timestamp) -> Result<Option<RowPart>>;
+    /// Where the line of a row in a batch of the owner is; `None` if it has none yet, or if its file was deleted or has
+    /// expired.
+    async fn part_of_row(&self, owner: &Owner, row: RequestId, now: Timestamp) -> Result<Option<RowPart>>;
 
     /// Sets the counters of a batch that runs to what its ledger has, which they never differ from unless something is
     /// broken. A batch whose every row is recorded moves to `finalizing`.
     async fn recount(&self, id: BatchId, now: Timestamp) -> Result<()>;
 
     /// Ends all leases of a batch in `finalizing` or `cancelling`, so that nothing more can be recorded for it, and
-    /// returns its counts, by its ledger, as they then stay. `None` while a living daemon holds one, or if the batch has ended.
+    /// returns its counts, by its ledger, as they then stay. `None` while a living daemon holds one, or if the batch
+    /// has ended.
     async fn fence(&self, id: BatchId) -> Result<Option<Counts>>;
 
     /// Ends a fenced batch: adds the lines of the rows that never ran, publishes its files and makes its status

@@ -1,7 +1,12 @@
 //! The contract that both databases keep, one noun a file: each trait with its parameters and answers.
 //!
-//! Answers that a caller must act on are values (`bool`, `Option`, [`Recorded`]); a [`StorageError`] means that it could
-//! not be found out.
+//! Answers that a caller must act on are values (`bool`, `Option`, [`Recorded`]); a [`StorageError`] means that it
+//! could not be found out.
+//!
+//! Every method that a client can cause takes the [`Owner`](crate::domain::owner::Owner) that the client acts for as
+//! its first parameter. What belongs to another owner is to that method as if it did not exist. The other methods work
+//! for all owners and are for daemons: a handler never calls them. Where both are needed, the name of the daemons'
+//! method begins with `any_`.
 
 mod batches;
 mod error;

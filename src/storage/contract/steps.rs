@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::Result;
 use crate::domain::ids::RequestId;
 use crate::domain::lease::LeaseHold;
+use crate::domain::owner::Owner;
 use crate::domain::response::Step;
 use crate::domain::time::Timestamp;
 
@@ -24,12 +25,12 @@ pub struct StepWrite {
 /// The steps of rows that take more than one call.
 #[async_trait]
 pub trait StepStore {
-    /// Keeps steps as they stand, in their order and in one transaction. A step that has ended well stays as it is. Returns
-    /// the leases that are not held with their token any more: nothing is kept in their name.
+    /// Keeps steps as they stand, in their order and in one transaction. A step that has ended well stays as it is.
+    /// Returns the leases that are not held with their token any more: nothing is kept in their name.
     async fn record_steps(&self, writes: &[StepWrite]) -> Result<BTreeSet<LeaseHold>>;
 
-    /// The steps of a row, in the order in which they were begun.
-    async fn steps(&self, row: RequestId) -> Result<Vec<Step>>;
+    /// The steps of a row in a batch of the owner, in the order in which they were begun.
+    async fn steps(&self, owner: &Owner, row: RequestId) -> Result<Vec<Step>>;
 
     /// Forgets the steps of up to `rows` rows of a batch that ended at `ended_before` or earlier. Returns how many
     /// steps there were; none if there is no such batch.

@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::files::json;
 use super::readable::Gathered;
-use super::{SqlStorage, corrupt, in_write, on_reader, to_u64};
+use super::{SqlStorage, corrupt, in_write, on_reader, owner_of, to_u64};
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, Milestones, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, FileId};
+use crate::domain::owner::Owner;
 use crate::domain::page::{Order, Page, PageRequest};
 use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
@@ -22,7 +23,7 @@ use crate::storage::{BatchInput, BatchStore, FileStore as _, Result, StorageErro
 /// The columns of [`BatchRow`].
 macro_rules! batch_columns {
     () => {
-        "id, input_file_id, endpoint, completion_window, status, created_at, expires_at, in_progress_at, \
+        "id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at, in_progress_at, \
          finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, model, total, completed, \
          failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, total_tokens, metadata, errors, \
          output_file_id, error_file_id, output_expires_after"
@@ -34,6 +35,7 @@ pub(super) use batch_columns;
 #[derive(sqlx::FromRow)]
 pub(super) struct BatchRow {
     id: Uuid,
+    owner: String,
     input_file_id: String,
     endpoint: String,
     completion_window: String,
@@ -70,6 +72,7 @@ impl TryFrom<BatchRow> for Batch {
         let errors = row.errors.as_deref().map_or(Ok(Vec::new()), serde_json::from_str);
         Ok(Self {
             id: BatchId(row.id),
+            owner: owner_of(&row.owner, "batches", BatchId(row.id))?,
             input_file_id: row.input_file_id,
             endpoint: Endpoint::parse(&row.endpoint).ok_or_else(|| corrupt("batches", "endpoint", BatchId(row.id)))?,
             completion_window: row.completion_window,
@@ -106,6 +109,7 @@ impl TryFrom<BatchRow> for Batch {
 /// What a batch's row says of its input.
 #[derive(sqlx::FromRow)]
 pub(super) struct InputRow {
+    owner: String,
     endpoint: String,
     input_file_id: String,
     metadata: Option<String>,
@@ -113,21 +117,26 @@ pub(super) struct InputRow {
 
 #[async_trait]
 impl BatchStore for SqlStorage {
-    async fn create_batch(&self, new: &NewBatch, now: Timestamp) -> Result<Batch> {
-        match in_write!(self.db, batches::create(new, now))? {
+    async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch> {
+        match in_write!(self.db, batches::create(owner, new, now))? {
             Some(created) => created.try_into(),
-            None => on_reader!(self.db, batches::by_key(new.idempotency_key.as_deref()))?.try_into(),
+            None => on_reader!(self.db, batches::by_key(owner, new.idempotency_key.as_deref()))?.try_into(),
         }
     }
 
-    async fn batch(&self, id: BatchId) -> Result<Option<Batch>> {
-        let row = on_reader!(self.db, batches::batch(id))?;
+    async fn batch(&self, owner: &Owner, id: BatchId) -> Result<Option<Batch>> {
+        let row = on_reader!(self.db, batches::batch(owner, id))?;
         row.map(Batch::try_from).transpose()
     }
 
-    async fn batches(&self, page: &PageRequest<BatchId>) -> Result<Page<Batch>> {
+    async fn any_batch(&self, id: BatchId) -> Result<Option<Batch>> {
+        let row = on_reader!(self.db, batches::any_batch(id))?;
+        row.map(Batch::try_from).transpose()
+    }
+
+    async fn batches(&self, owner: &Owner, page: &PageRequest<BatchId>) -> Result<Page<Batch>> {
         if let Some(after) = page.after
-            && !on_reader!(self.db, batches::exists(after))?
+            && !on_reader!(self.db, batches::exists(owner, after))?
         {
             return Ok(Page::empty());
         }
@@ -138,14 +147,14 @@ impl BatchStore for SqlStorage {
         let mut gathered = Gathered::with_limit(page.limit);
         let mut next = Some(page.after.map_or(start, |after| after.0));
         while let Some(after) = next {
-            let rows = on_reader!(self.db, batches::page(page.order, after, gathered.missing()))?;
+            let rows = on_reader!(self.db, batches::page(owner, page.order, after, gathered.missing()))?;
             next = gathered.take(rows);
         }
         Ok(gathered.page())
     }
 
-    async fn cancel_batch(&self, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
-        let row = in_write!(self.db, batches::cancel(id, now))?;
+    async fn cancel_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
+        let row = in_write!(self.db, batches::cancel(owner, id, now))?;
         row.map(Batch::try_from).transpose()
     }
 
@@ -182,14 +191,27 @@ impl BatchStore for SqlStorage {
         Ok(WorkPage::of(on_reader!(self.db, batches::to_finish(after, limit))?, limit))
     }
 
-    async fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {
-        let Some(batch) = on_reader!(self.db, batches::input(id))? else { return Ok(None) };
+    async fn batch_input(&self, owner: &Owner, id: BatchId) -> Result<Option<BatchInput>> {
+        let Some(row) = on_reader!(self.db, batches::input(owner, id))? else { return Ok(None) };
+        self.input_of(id, row).await
+    }
+
+    async fn any_batch_input(&self, id: BatchId) -> Result<Option<BatchInput>> {
+        let Some(row) = on_reader!(self.db, batches::any_input(id))? else { return Ok(None) };
+        self.input_of(id, row).await
+    }
+}
+
+impl SqlStorage {
+    /// What a batch's row names as its input; `None` if the batch's owner has no such file.
+    async fn input_of(&self, id: BatchId, batch: InputRow) -> Result<Option<BatchInput>> {
+        let owner = owner_of(&batch.owner, "batches", id)?;
         let Some(file) = FileId::parse(&batch.input_file_id) else { return Ok(None) };
-        let Some(index) = on_reader!(self.db, files::index(file))? else { return Ok(None) };
+        let Some(index) = on_reader!(self.db, files::index(&owner, file))? else { return Ok(None) };
         let endpoint = Endpoint::parse(&batch.endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;
-        let parts = self.file_parts(file).await?;
+        let parts = self.file_parts(&owner, file).await?;
         let metadata = batch.metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
         let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
-        Ok(Some(BatchInput { endpoint, index, parts, metadata }))
+        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata }))
     }
 }

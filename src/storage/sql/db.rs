@@ -1,8 +1,8 @@
 //! The pools, and how a function of the statements is called on a connection of one.
 //!
-//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both put
-//! a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no
-//! state in its session, so that a pooler may give every transaction another.
+//! [`on_reader!`] and [`in_write!`] choose between the function as it is compiled for SQLite and for PostgreSQL. Both
+//! put a bound on how long a caller waits. On PostgreSQL a call is one transaction and leaves no state in its session,
+//! so that a pooler may give every transaction another.
 
 use std::future::Future;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Database, PgConnection, PgPool, Pool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use super::presence::Presence;
 use crate::storage::{Result, StorageError};
@@ -85,18 +85,19 @@ impl Db {
             .acquire_timeout(CONNECT_TIMEOUT)
             .max_connections(connections)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TESTED_AFTER {
-                        return Ok(true);
-                    }
-                    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
-                })
-            })
+            .before_acquire(|connection, meta| Box::pin(answers(connection, meta.idle_for)))
             .connect_with(options)
             .await?;
         Ok(Self { pools: Pools::Postgres(pool), presence: Presence::default() })
     }
+}
+
+/// Whether a connection can be used, which is tested if it has been idle for long.
+async fn answers(connection: &mut PgConnection, idle_for: Duration) -> sqlx::Result<bool> {
+    if idle_for < TESTED_AFTER {
+        return Ok(true);
+    }
+    Ok(matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
 }
 
 /// Waits for a call, but not for ever.
@@ -105,8 +106,8 @@ pub(super) async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<T>
 }
 
 /// A connection lent to one call. It goes back to the pool when the call has ended well. After an error it is closed:
-/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end. (A
-/// COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
+/// nobody knows whether one that was given up will ever answer, nor what is left of a transaction that failed to end.
+/// (A COMMIT that finds the disk full has rolled back by itself, which sqlx does not learn.)
 pub(super) struct Lent<D: Database>(Option<PoolConnection<D>>);
 
 impl<D: Database> Lent<D> {
@@ -184,12 +185,12 @@ fn sqlite_code(code: &str) -> Option<u32> {
     code.map(|code| code & 0xff)
 }
 
-/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory, I/O, a
-/// file that cannot be opened.
-/// PostgreSQL's classes: connections, servers that only read, rollbacks by the server (deadlocks), resources, operator's doing, system.
+/// Whether what a database refuses with this code can go well later. Of SQLite's codes: busy, locked, out of memory,
+/// I/O, a file that cannot be opened. PostgreSQL's classes: connections, servers that only read, logins and databases
+/// that are refused, rollbacks by the server (deadlocks), resources, operator's doing, system.
 fn passes(code: &str) -> bool {
     matches!(sqlite_code(code), Some(5 | 6 | 7 | 10 | 14))
-        || ["08", "25006", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        || ["08", "25006", "25P03", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
 /// Calls a function of the statements on a connection that only reads: `on_reader!(self.db, files::parts(id))`.
@@ -198,6 +199,7 @@ macro_rules! on_reader {
         match &$db.pools {
             $crate::storage::sql::db::Pools::Sqlite { reader, .. } => {
                 $crate::storage::sql::db::timed(async {
+                    $crate::storage::sql::db::reading(concat!("read.", stringify!($noun), ".", stringify!($call)))?;
                     let mut conn = reader.acquire().await?;
                     $crate::storage::sql::sqlite::$noun::$call(&mut conn, $($argument),*).await
                 })
@@ -206,6 +208,7 @@ macro_rules! on_reader {
             $crate::storage::sql::db::Pools::Postgres(pool) => {
                 let mut lent = $crate::storage::sql::db::Lent::from(pool).await?;
                 let result = $crate::storage::sql::db::timed(async {
+                    $crate::storage::sql::db::reading(concat!("read.", stringify!($noun), ".", stringify!($call)))?;
                     let mut conn = lent.begin($crate::storage::sql::db::BEGIN_READ).await?;
                     $crate::storage::sql::postgres::$noun::$call(&mut conn, $($argument),*).await
                 })
@@ -249,6 +252,15 @@ macro_rules! in_write {
             }
         }
     };
+}
+
+/// Is reached before each read. Its point is that of the call alone, so that a test can fail one read among many.
+#[cfg_attr(not(feature = "failpoints"), expect(clippy::unnecessary_wraps, reason = "a fail point can refuse"))]
+pub(super) fn reading(point: &'static str) -> Result<()> {
+    // Without fail points nothing uses it.
+    let _ = point;
+    fail::fail_point!(point, |what| Err(fault(what)));
+    Ok(())
 }
 
 /// What becomes of a write transaction.

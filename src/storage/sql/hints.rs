@@ -1,7 +1,7 @@
 //! Hints from other replicas, by LISTEN and NOTIFY.
 //!
-//! Only hints: every loop looks by itself now and then. Behind a pooler nobody listens. A session that listens is handed
-//! on there, and whoever has it next gets notifications in the middle of their own answers.
+//! Only hints: every loop looks by itself now and then. Behind a pooler nobody listens. A session that listens is
+//! handed on there, and whoever has it next gets notifications in the middle of their own answers.
 
 use std::time::Duration;
 
@@ -41,9 +41,9 @@ impl SqlStorage {
     }
 }
 
-/// Whether somebody stands between this process and the server, as far as can be told: the server has another address or
-/// port than those that were connected to. Of one behind a translated address too, which costs it the hints and nothing
-/// else. False if the server cannot be asked.
+/// Whether somebody stands between this process and the server, as far as can be told: the server has another address
+/// or port than those that were connected to. Of one behind a translated address too, which costs it the hints and
+/// nothing else. False if the server cannot be asked.
 async fn is_pooled(pool: &PgPool) -> bool {
     let options = pool.connect_options();
     let asked: Result<(Option<String>, i32), _> = async {

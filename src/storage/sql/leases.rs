@@ -9,6 +9,7 @@ use super::readable::readable;
 use super::{SqlStorage, corrupt, in_write, on_reader};
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::{Beat, LeaseStore, Result, StorageError};
 
@@ -117,11 +118,11 @@ impl LeaseStore for SqlStorage {
         in_write!(self.db, leases::correct_owed(lease, owed))
     }
 
-    async fn try_alone(&self, lease: LeaseHold) -> Result<Option<u32>> {
-        in_write!(self.db, leases::try_alone(lease))
+    async fn try_in_quarantine(&self, lease: LeaseHold) -> Result<Option<u32>> {
+        in_write!(self.db, leases::try_in_quarantine(lease))
     }
 
-    async fn is_held(&self, batch: BatchId, position: u32) -> Result<bool> {
-        on_reader!(self.db, leases::is_held(batch, position))
+    async fn is_held(&self, owner: &Owner, batch: BatchId, position: u32) -> Result<bool> {
+        on_reader!(self.db, leases::is_held(owner, batch, position))
     }
 }

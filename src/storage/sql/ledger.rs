@@ -6,6 +6,7 @@ use roaring::RoaringBitmap;
 use super::{SqlStorage, corrupt, in_write, on_reader};
 use crate::domain::batch::Counts;
 use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::{Ending, Flush, Ledger, Recorded, Result, RowPart};
 
@@ -17,8 +18,8 @@ impl Ledger for SqlStorage {
         if recorded == Recorded::Applied {
             return Ok(recorded);
         }
-        // The commit may have been under way still when it was looked for. Then it is what refused this one, whose locks
-        // waited for it, and it can be seen now.
+        // The commit may have been under way still when it was looked for. Then it is what refused this one, whose
+        // locks waited for it, and it can be seen now.
         let is_known = on_reader!(self.db, ledger::is_recorded(first_blob))?;
         Ok(if is_known { Recorded::Applied } else { recorded })
     }
@@ -31,8 +32,8 @@ impl Ledger for SqlStorage {
         Ok(recorded)
     }
 
-    async fn part_of_row(&self, row: RequestId, now: Timestamp) -> Result<Option<RowPart>> {
-        on_reader!(self.db, ledger::part_of_row(row, now))
+    async fn part_of_row(&self, owner: &Owner, row: RequestId, now: Timestamp) -> Result<Option<RowPart>> {
+        on_reader!(self.db, ledger::part_of_row(owner, row, now))
     }
 
     async fn recount(&self, id: BatchId, now: Timestamp) -> Result<()> {

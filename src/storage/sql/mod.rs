@@ -1,8 +1,9 @@
 //! The storage in SQL: one text of statements for SQLite and PostgreSQL.
 //!
-//! `statements` has a file for each noun: the statements, and plain functions that send them on one connection. `sqlite`
-//! and `postgres` compile these files, each with its own connection type, and have what the two do differently. The files
-//! here implement the contract: they call the functions by `on_reader!` and `in_write!`, and read what comes back.
+//! `statements` has a file for each noun: the statements, and plain functions that send them on one connection.
+//! `sqlite` and `postgres` compile these files, each with its own connection type, and have what the two do
+//! differently. The files here implement the contract: they call the functions by `on_reader!` and `in_write!`, and
+//! read what comes back.
 
 mod batches;
 mod db;
@@ -24,6 +25,7 @@ pub use db::Db;
 use db::{End, Pools, in_write, on_reader};
 
 use crate::domain::ids::BlobId;
+use crate::domain::owner::Owner;
 use crate::storage::{Result, Storage, StorageError};
 
 /// A database with the schema this program knows.
@@ -90,6 +92,11 @@ impl Storage for SqlStorage {
 
 fn corrupt(table: &'static str, column: &'static str, id: impl std::fmt::Display) -> StorageError {
     StorageError::Corrupt { table, column, id: format!("{id}") }
+}
+
+/// The owner in a row of a table.
+fn owner_of(stored: &str, table: &'static str, id: impl std::fmt::Display) -> Result<Owner> {
+    Owner::parse(stored).ok_or_else(|| corrupt(table, "owner", id))
 }
 
 /// Counts are stored as BIGINT; none of them is negative or beyond it.

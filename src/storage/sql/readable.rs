@@ -12,8 +12,8 @@ use crate::storage::{Result, StorageError, WorkPage};
 use crate::telemetry::{chain, metrics};
 
 /// One row of a page: its place in the order of the page, if at least that can be read, and the rest of it.
-pub(super) struct Placed<DaemonRank, T> {
-    pub(super) place: Option<DaemonRank>,
+pub(super) struct Placed<Place, T> {
+    pub(super) place: Option<Place>,
     pub(super) read: Result<T>,
 }
 
@@ -36,8 +36,8 @@ pub(super) fn readable<T>(read: impl IntoIterator<Item = Result<T>>) -> Vec<T> {
     read.into_iter().filter_map(|read| read.inspect_err(left_out).ok()).collect()
 }
 
-/// The rows of a list that can be read, gathered until there is one more than its page has: whether there is a next page
-/// is decided by rows that can be read. As many as have to be left out are asked for again.
+/// The rows of a list that can be read, gathered until there is one more than its page has: whether there is a next
+/// page is decided by rows that can be read. As many as have to be left out are asked for again.
 pub(super) struct Gathered<T> {
     found: Vec<T>,
     wanted: usize,
@@ -55,7 +55,7 @@ impl<T> Gathered<T> {
     }
 
     /// Takes what was found. Returns the place to go on behind, if anything is missing and there may be more.
-    pub(super) fn take<DaemonRank>(&mut self, rows: Vec<Placed<DaemonRank, T>>) -> Option<DaemonRank> {
+    pub(super) fn take<Place>(&mut self, rows: Vec<Placed<Place, T>>) -> Option<Place> {
         let is_last = rows.len() < self.wanted - self.found.len();
         let mut last = None;
         for row in rows {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{SqlStorage, corrupt, in_write, on_reader};
 use crate::domain::ids::RequestId;
 use crate::domain::lease::LeaseHold;
+use crate::domain::owner::Owner;
 use crate::domain::response::{Step, StepBody, StepPath, StepState};
 use crate::domain::time::Timestamp;
 use crate::storage::{Result, StepStore, StepWrite};
@@ -46,8 +47,8 @@ impl StepStore for SqlStorage {
         in_write!(self.db, steps::record(writes))
     }
 
-    async fn steps(&self, row: RequestId) -> Result<Vec<Step>> {
-        let rows = on_reader!(self.db, steps::of_row(row))?;
+    async fn steps(&self, owner: &Owner, row: RequestId) -> Result<Vec<Step>> {
+        let rows = on_reader!(self.db, steps::of_row(owner, row))?;
         let unreadable = || corrupt("response_steps", "step", row);
         rows.into_iter().map(|row| row.read().ok_or_else(unreadable)).collect()
     }

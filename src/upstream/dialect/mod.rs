@@ -72,7 +72,7 @@ pub async fn call_chat(
 
 fn reason(bad: BadAnswer) -> FailureReason {
     match bad {
-        BadAnswer::MayPass(text) => FailureReason::Network(text),
+        BadAnswer::MayPass(text) => FailureReason::AnswerAborted(text),
         BadAnswer::Final(text) => FailureReason::InvalidAnswer(text),
     }
 }

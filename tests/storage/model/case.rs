@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::daemon::{Daemon, Ended, Event, Known, Recorder};
-use crate::given::{ERROR_LINE, OUTPUT_LINE, TestStorage, USAGE_OF_A_ROW, WINDOW, after, ending, merged};
+use crate::given::{ERROR_LINE, OUTPUT_LINE, OWNER, TestStorage, USAGE_OF_A_ROW, WINDOW, after, ending, merged};
 
 pub struct Case<'a> {
     storage: &'a TestStorage,
@@ -120,9 +120,9 @@ impl<'a> Case<'a> {
                 Ok(())
             }
             Event::Leave => self.leave(who).await,
-            Event::TryAlone => self.try_alone(who).await,
+            Event::TryInQuarantine => self.try_in_quarantine(who).await,
             Event::Merge => self.merge(who).await,
-            Event::Cancel => self.storage.cancel_batch(self.id, self.now).await.map(drop),
+            Event::Cancel => self.storage.cancel_batch(&OWNER, self.id, self.now).await.map(drop),
             Event::WindowCloses => self.storage.expire_batches(after(0).plus(WINDOW), 10).await.map(drop),
             Event::ClockSteps => {
                 let by = Duration::from_secs(self.random.random_range(1..=7200));
@@ -256,8 +256,8 @@ impl<'a> Case<'a> {
         self.storage.give_back(lease).await
     }
 
-    /// A row of a lease is about to run alone, if the lease is still its holder's.
-    async fn try_alone(&mut self, who: usize) -> Result<()> {
+    /// A row of a lease is about to run in quarantine, if the lease is still its holder's.
+    async fn try_in_quarantine(&mut self, who: usize) -> Result<()> {
         let held = &self.daemons[who].held;
         if held.is_empty() {
             return Ok(());
@@ -269,7 +269,7 @@ impl<'a> Case<'a> {
             known.tries += 1;
             known.tries
         });
-        assert_eq!(self.storage.try_alone(lease.hold()).await?, expected);
+        assert_eq!(self.storage.try_in_quarantine(lease.hold()).await?, expected);
         Ok(())
     }
 
@@ -296,29 +296,33 @@ impl<'a> Case<'a> {
             let flush = self.recorder.flush(self.id, &ended);
             match self.storage.record(&flush, self.now).await? {
                 Recorded::Applied => {
-                    for row in &ended {
-                        let known = self.recorded.insert(row.row, row.completed);
-                        assert_eq!(known, None, "row {} was recorded twice", row.row);
-                    }
-                    self.pay_off(&flush);
-                    let daemon = &mut self.daemons[who];
-                    match self.random.random_range(0..10) {
-                        0..3 => daemon.unanswered = Some(flush),
-                        3 => daemon.crashed = true,
-                        _ => {}
-                    }
+                    self.note_recorded(who, flush, &ended);
                     return Ok(());
                 }
                 Recorded::LostLeases(lost) => self.leave_out(who, &mut ended, &lost).await?,
                 Recorded::Violations(violations) => {
                     self.violations += 1;
-                    for violation in violations {
-                        self.leave_out(who, &mut ended, &violation.leases).await?;
-                    }
+                    let leases: Vec<_> = violations.into_iter().flat_map(|violation| violation.leases).collect();
+                    self.leave_out(who, &mut ended, &leases).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Notes outcomes that are recorded. Now and then the daemon does not learn of it, or crashes.
+    fn note_recorded(&mut self, who: usize, flush: Flush, ended: &[Ended]) {
+        for row in ended {
+            let known = self.recorded.insert(row.row, row.completed);
+            assert_eq!(known, None, "row {} was recorded twice", row.row);
+        }
+        self.pay_off(&flush);
+        let daemon = &mut self.daemons[who];
+        match self.random.random_range(0..10) {
+            0..3 => daemon.unanswered = Some(flush),
+            3 => daemon.crashed = true,
+            _ => {}
+        }
     }
 
     /// Drops outcomes that are not recorded. Their runs are over, and what is still the daemon's is given back.
@@ -414,7 +418,7 @@ impl<'a> Case<'a> {
         assert_eq!(counts.owed(), owed.len() as u64);
         match self.random.random_range(0..10) {
             0..2 => return Ok(()),
-            2 => self.storage.cancel_batch(batch.id, self.now).await.map(drop)?,
+            2 => self.storage.cancel_batch(&OWNER, batch.id, self.now).await.map(drop)?,
             _ => {}
         }
 
@@ -452,7 +456,7 @@ impl<'a> Case<'a> {
 
     /// A file has the bytes of its lines, and those that could be seen before are where they were.
     async fn check_bytes(&mut self, no: usize, id: FileId, expected: u64) -> Result<()> {
-        let parts = self.storage.file_parts(id).await?;
+        let parts = self.storage.parts_of(id).await?;
         let apart: Vec<FilePart> = parts.iter().flat_map(|part| self.taken_apart(*part)).collect();
         assert!(apart.starts_with(&self.seen[no]), "{apart:?} does not go on from {:?}", self.seen[no]);
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), expected);
@@ -477,7 +481,7 @@ impl<'a> Case<'a> {
             (batch.output_file_id, OUTPUT_LINE, batch.output_file()),
             (batch.error_file_id, ERROR_LINE, batch.error_file()),
         ] {
-            let file = self.storage.file(id, self.now).await?;
+            let file = self.storage.file(&OWNER, id, self.now).await?;
             assert_eq!(file.as_ref().map(|file| file.id), shown);
             lines += file.map_or(0, |file| file.bytes / line);
         }

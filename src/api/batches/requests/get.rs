@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::{NamedRequest, find};
 use crate::actions::request_state;
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::ids::RequestId;
@@ -49,16 +50,17 @@ pub struct BatchRequestObject {
 )]
 pub(in crate::api) async fn get_batch_request(
     State(app): AppState,
+    Caller(owner): Caller,
     Id((batch_id, custom_id)): Id<(String, String)>,
 ) -> Result<Json<BatchRequestObject>, ApiError> {
-    let NamedRequest { batch, reader, row } = find(&app, &batch_id, &custom_id).await?;
-    let stands = request_state(&*app.storage, &app.blobs, &batch, &reader, row, app.clock.now()).await?;
+    let NamedRequest { batch, reader, row } = find(&app, &owner, &batch_id, &custom_id).await?;
+    let stands = request_state(&*app.storage, &app.blobs, &owner, &batch, &reader, row, app.clock.now()).await?;
     let (state, line) = stands.ok_or_else(|| {
         let custom_id = shown(&custom_id);
         ApiError::not_found(format!("The file with the result of request '{custom_id}' was deleted or has expired."))
     })?;
     let id = RequestId { batch: batch.id, row };
-    let steps = app.storage.steps(id).await?;
+    let steps = app.storage.steps(&owner, id).await?;
     let calls = steps.iter().map(|step| step.attempts).sum();
     Ok(Json(BatchRequestObject {
         object: "batch.request",

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{NamedRequest, find};
+use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 use crate::domain::ids::RequestId;
@@ -109,9 +110,10 @@ impl From<Step> for StepObject {
 )]
 pub(in crate::api) async fn list_request_steps(
     State(app): AppState,
+    Caller(owner): Caller,
     Id((batch_id, custom_id)): Id<(String, String)>,
 ) -> Result<Json<StepList>, ApiError> {
-    let NamedRequest { batch, row, .. } = find(&app, &batch_id, &custom_id).await?;
-    let steps = app.storage.steps(RequestId { batch: batch.id, row }).await?;
+    let NamedRequest { batch, row, .. } = find(&app, &owner, &batch_id, &custom_id).await?;
+    let steps = app.storage.steps(&owner, RequestId { batch: batch.id, row }).await?;
     Ok(Json(StepList { object: "list", data: steps.into_iter().map(StepObject::from).collect() }))
 }

@@ -15,6 +15,7 @@ use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::LeaseHold;
+use crate::domain::owner::Owner;
 use crate::domain::request::{Request, RequestData};
 use crate::domain::time::{Clock, Timestamp};
 use crate::upstream::{NoUpstream, PermitObserver as _, Registry, Server};
@@ -57,6 +58,7 @@ impl Given {
         let id = RequestId { batch: self.batch, row };
         let data = RequestData {
             id,
+            owner: Owner::default(),
             custom_id: String::new(),
             endpoint: Endpoint::ChatCompletions,
             model: self.model.into(),
@@ -70,6 +72,7 @@ impl Given {
             waiting: self.backlogs.add(self.batch, self.model, 1).row(),
             place: None,
             share: None,
+            parked: None,
             open: self.open.token(),
         }
     }

@@ -7,6 +7,7 @@ use super::query::{announce, query, query_as, query_scalar};
 use super::{Conn, Row};
 use crate::domain::batch::{Batch, NewBatch};
 use crate::domain::ids::{BatchId, FileId};
+use crate::domain::owner::Owner;
 use crate::domain::page::Order;
 use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
@@ -17,27 +18,30 @@ use crate::storage::sql::{End, to_i64};
 
 // A second creation with the same key changes nothing, and finds the first by the statement after it.
 const CREATE: &str = concat!(
-    "INSERT INTO batches (id, input_file_id, endpoint, completion_window, status, created_at, expires_at, metadata,
-                          output_file_id, error_file_id, output_expires_after, idempotency_key)
-     VALUES ($1, $2, $3, $4, 'validating', $5, $6, $7, $8, $9, $10, $11)
-     ON CONFLICT (idempotency_key) DO NOTHING
+    "INSERT INTO batches (id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at,
+                          metadata, output_file_id, error_file_id, output_expires_after, idempotency_key)
+     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12)
+     ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
      RETURNING ",
     batch_columns!()
 );
 
-const BY_KEY: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE idempotency_key = $1");
-const BATCH: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id = $1");
+const BY_KEY: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE owner = $1 AND idempotency_key = $2");
+const BATCH: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE owner = $1 AND id = $2");
+const ANY_BATCH: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id = $1");
 
 // Ids are made in the order of creation, so that they are the sort key too.
-const NEWER_FIRST: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id < $1 ORDER BY id DESC LIMIT $2");
-const OLDER_FIRST: &str = concat!("SELECT ", batch_columns!(), " FROM batches WHERE id > $1 ORDER BY id LIMIT $2");
-const EXISTS: &str = "SELECT id FROM batches WHERE id = $1";
+const NEWER_FIRST: &str =
+    concat!("SELECT ", batch_columns!(), " FROM batches WHERE owner = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+const OLDER_FIRST: &str =
+    concat!("SELECT ", batch_columns!(), " FROM batches WHERE owner = $1 AND id > $2 ORDER BY id LIMIT $3");
+const EXISTS: &str = "SELECT id FROM batches WHERE owner = $1 AND id = $2";
 
 // A batch called off before validation was over has nothing to stop: it is cancelled by whoever finishes batches.
 const CANCEL: &str = "
     UPDATE batches
-    SET status = 'cancelling', cancelling_at = $2, finalizing_at = NULL
-    WHERE id = $1 AND status IN ('validating', 'in_progress', 'finalizing')";
+    SET status = 'cancelling', cancelling_at = $3, finalizing_at = NULL
+    WHERE owner = $1 AND id = $2 AND status IN ('validating', 'in_progress', 'finalizing')";
 
 const TO_ADMIT: &str = concat!(
     "SELECT ",
@@ -80,12 +84,14 @@ const TO_FINISH: &str = concat!(
      LIMIT $3"
 );
 
-const INPUT: &str = "SELECT endpoint, input_file_id, metadata FROM batches WHERE id = $1";
+const INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata FROM batches WHERE owner = $1 AND id = $2";
+const ANY_INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata FROM batches WHERE id = $1";
 
-/// The batch that was created; `None` if there is one with the same key.
-pub async fn create(tx: &mut Conn, new: &NewBatch, now: Timestamp) -> Result<End<Option<BatchRow>>> {
+/// The batch that was created; `None` if the owner has one with the same key.
+pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<End<Option<BatchRow>>> {
     let created = query_as(CREATE)
         .bind(BatchId::new().0)
+        .bind(owner.as_str())
         .bind(&new.input_file_id)
         .bind(new.endpoint.as_str())
         .bind(&new.window.text)
@@ -102,25 +108,35 @@ pub async fn create(tx: &mut Conn, new: &NewBatch, now: Timestamp) -> Result<End
     Ok(End::Commit(created))
 }
 
-pub async fn by_key(conn: &mut Conn, key: Option<&str>) -> Result<BatchRow> {
-    Ok(query_as(BY_KEY).bind(key).fetch_one(conn).await?)
+pub async fn by_key(conn: &mut Conn, owner: &Owner, key: Option<&str>) -> Result<BatchRow> {
+    Ok(query_as(BY_KEY).bind(owner.as_str()).bind(key).fetch_one(conn).await?)
 }
 
-pub async fn batch(conn: &mut Conn, id: BatchId) -> Result<Option<BatchRow>> {
-    Ok(query_as(BATCH).bind(id.0).fetch_optional(conn).await?)
+pub async fn batch(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<Option<BatchRow>> {
+    Ok(query_as(BATCH).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?)
 }
 
-pub async fn exists(conn: &mut Conn, id: BatchId) -> Result<bool> {
-    let exists: Option<Uuid> = query_scalar(EXISTS).bind(id.0).fetch_optional(conn).await?;
+pub async fn any_batch(conn: &mut Conn, id: BatchId) -> Result<Option<BatchRow>> {
+    Ok(query_as(ANY_BATCH).bind(id.0).fetch_optional(conn).await?)
+}
+
+pub async fn exists(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<bool> {
+    let exists: Option<Uuid> = query_scalar(EXISTS).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?;
     Ok(exists.is_some())
 }
 
-pub async fn page(conn: &mut Conn, order: Order, after: Uuid, limit: i64) -> Result<Vec<Placed<Uuid, Batch>>> {
+pub async fn page(
+    conn: &mut Conn,
+    owner: &Owner,
+    order: Order,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Placed<Uuid, Batch>>> {
     let statement = match order {
         Order::Descending => NEWER_FIRST,
         Order::Ascending => OLDER_FIRST,
     };
-    let rows = query(statement).bind(after).bind(limit).fetch_all(conn).await?;
+    let rows = query(statement).bind(owner.as_str()).bind(after).bind(limit).fetch_all(conn).await?;
     Ok(rows.iter().map(|row| placed(row, Some)).collect())
 }
 
@@ -131,10 +147,10 @@ fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed
     Placed { place: id.and_then(place), read: read_row::<_, BatchRow, Batch>("batches", name, row) }
 }
 
-pub async fn cancel(tx: &mut Conn, id: BatchId, now: Timestamp) -> Result<End<Option<BatchRow>>> {
-    query(CANCEL).bind(id.0).bind(now.0).execute(&mut *tx).await?;
+pub async fn cancel(tx: &mut Conn, owner: &Owner, id: BatchId, now: Timestamp) -> Result<End<Option<BatchRow>>> {
+    query(CANCEL).bind(owner.as_str()).bind(id.0).bind(now.0).execute(&mut *tx).await?;
     announce(tx).await?;
-    Ok(End::Commit(batch(tx, id).await?))
+    Ok(End::Commit(batch(tx, owner, id).await?))
 }
 
 pub async fn to_admit(
@@ -213,6 +229,10 @@ async fn expire(tx: &mut Conn, id: BatchId, now: Timestamp) -> Result<bool> {
     Ok(expired.rows_affected() == 1)
 }
 
-pub async fn input(conn: &mut Conn, id: BatchId) -> Result<Option<InputRow>> {
-    Ok(query_as(INPUT).bind(id.0).fetch_optional(conn).await?)
+pub async fn input(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<Option<InputRow>> {
+    Ok(query_as(INPUT).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?)
+}
+
+pub async fn any_input(conn: &mut Conn, id: BatchId) -> Result<Option<InputRow>> {
+    Ok(query_as(ANY_INPUT).bind(id.0).fetch_optional(conn).await?)
 }

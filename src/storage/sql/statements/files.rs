@@ -8,6 +8,7 @@ use super::query::{query, query_as, query_scalar};
 use super::{Conn, Row};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
+use crate::domain::owner::Owner;
 use crate::domain::page::Order;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::files::{FileRow, file_columns};
@@ -26,44 +27,50 @@ macro_rules! visible_at {
 pub(super) use visible_at;
 
 const INSERT_FILE: &str = "
-    INSERT INTO files (id, purpose, filename, bytes, created_at, expires_at, retired_at, index_blob, report)
-    VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8)";
+    INSERT INTO files (id, owner, purpose, filename, bytes, created_at, expires_at, retired_at, index_blob, report)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9)";
 
 const INSERT_PART: &str = "
     INSERT INTO file_parts (file_id, no, blob, bytes, rows)
     VALUES ($1, $2, $3, $4, $5)";
 
-const FILE: &str = concat!("SELECT ", file_columns!(), " FROM files WHERE id = $1 AND ", visible_at!("$2"));
+const FILE: &str =
+    concat!("SELECT ", file_columns!(), " FROM files WHERE owner = $1 AND id = $2 AND ", visible_at!("$3"));
 
 /// Deleted files too: a page can go on after one that was deleted while the list was read.
-const CREATED_AT: &str = "SELECT created_at FROM files WHERE id = $1";
+const CREATED_AT: &str = "SELECT created_at FROM files WHERE owner = $1 AND id = $2";
 
 const NEWER_FIRST: &str = concat!(
     "SELECT ",
     file_columns!(),
-    " FROM files WHERE (created_at, id) < ($1, $2) AND purpose = COALESCE($3, purpose) AND ",
-    visible_at!("$4"),
-    " ORDER BY created_at DESC, id DESC LIMIT $5"
+    " FROM files WHERE owner = $1 AND (created_at, id) < ($2, $3) AND purpose = COALESCE($4, purpose) AND ",
+    visible_at!("$5"),
+    " ORDER BY created_at DESC, id DESC LIMIT $6"
 );
 
 const OLDER_FIRST: &str = concat!(
     "SELECT ",
     file_columns!(),
-    " FROM files WHERE (created_at, id) > ($1, $2) AND purpose = COALESCE($3, purpose) AND ",
-    visible_at!("$4"),
-    " ORDER BY created_at, id LIMIT $5"
+    " FROM files WHERE owner = $1 AND (created_at, id) > ($2, $3) AND purpose = COALESCE($4, purpose) AND ",
+    visible_at!("$5"),
+    " ORDER BY created_at, id LIMIT $6"
 );
 
-const PARTS: &str = "SELECT blob, bytes FROM file_parts WHERE file_id = $1 ORDER BY no";
-const REPORT: &str = "SELECT report FROM files WHERE id = $1";
-const INDEX: &str = "SELECT index_blob FROM files WHERE id = $1 AND index_blob IS NOT NULL";
+const PARTS: &str = "
+    SELECT file_parts.blob, file_parts.bytes
+    FROM files JOIN file_parts ON file_parts.file_id = files.id
+    WHERE files.owner = $1 AND files.id = $2
+    ORDER BY file_parts.no";
+const REPORT: &str = "SELECT report FROM files WHERE owner = $1 AND id = $2";
+const INDEX: &str = "SELECT index_blob FROM files WHERE owner = $1 AND id = $2 AND index_blob IS NOT NULL";
 
-const DELETE: &str = concat!("UPDATE files SET deleted_at = $2, retired_at = $2 WHERE id = $1 AND ", visible_at!("$2"));
+const DELETE: &str =
+    concat!("UPDATE files SET deleted_at = $3, retired_at = $3 WHERE owner = $1 AND id = $2 AND ", visible_at!("$3"));
 
 /// `report`: what intake found in a batch input file, as JSON.
-pub async fn create(tx: &mut Conn, new: &NewFile, report: Option<&str>) -> Result<End<()>> {
+pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<End<()>> {
     let index = new.indexed.as_ref().map(|indexed| indexed.index);
-    insert(tx, &new.file, index, report).await?;
+    insert(tx, owner, &new.file, index, report).await?;
     for (no, part) in (0_i64..).zip(&new.parts) {
         insert_part(tx, new.file.id, no, *part, None).await?;
     }
@@ -71,9 +78,16 @@ pub async fn create(tx: &mut Conn, new: &NewFile, report: Option<&str>) -> Resul
 }
 
 /// `index` and `report` are those of a batch input file.
-pub async fn insert(tx: &mut Conn, file: &File, index: Option<BlobId>, report: Option<&str>) -> Result<()> {
+pub async fn insert(
+    tx: &mut Conn,
+    owner: &Owner,
+    file: &File,
+    index: Option<BlobId>,
+    report: Option<&str>,
+) -> Result<()> {
     query(INSERT_FILE)
         .bind(file.id.0)
+        .bind(owner.as_str())
         .bind(file.purpose.as_str())
         .bind(&file.filename)
         .bind(to_i64(file.bytes))
@@ -105,28 +119,28 @@ pub async fn insert_part(
     Ok(())
 }
 
-pub async fn file(conn: &mut Conn, id: FileId, now: Timestamp) -> Result<Option<FileRow>> {
-    Ok(query_as(FILE).bind(id.0).bind(now.0).fetch_optional(conn).await?)
+pub async fn file(conn: &mut Conn, owner: &Owner, id: FileId, now: Timestamp) -> Result<Option<FileRow>> {
+    Ok(query_as(FILE).bind(owner.as_str()).bind(id.0).bind(now.0).fetch_optional(conn).await?)
 }
 
-pub async fn created_at(conn: &mut Conn, id: FileId) -> Result<Option<i64>> {
-    Ok(query_scalar(CREATED_AT).bind(id.0).fetch_optional(conn).await?)
+pub async fn created_at(conn: &mut Conn, owner: &Owner, id: FileId) -> Result<Option<i64>> {
+    Ok(query_scalar(CREATED_AT).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?)
 }
 
-/// The files behind `after`: a creation time and an id.
+/// The first `limit` files behind `after`: a creation time and an id.
 pub async fn page(
     conn: &mut Conn,
-    order: Order,
-    after: (i64, Uuid),
+    owner: &Owner,
+    (order, after, limit): (Order, (i64, Uuid), i64),
     purpose: Option<Purpose>,
     now: Timestamp,
-    limit: i64,
 ) -> Result<Vec<Placed<(i64, Uuid), File>>> {
     let statement = match order {
         Order::Descending => NEWER_FIRST,
         Order::Ascending => OLDER_FIRST,
     };
     let rows = query(statement)
+        .bind(owner.as_str())
         .bind(after.0)
         .bind(after.1)
         .bind(purpose.map(Purpose::as_str))
@@ -144,22 +158,23 @@ fn placed(row: &Row) -> Placed<(i64, Uuid), File> {
     Placed { place, read: read_row::<_, FileRow, File>("files", name, row) }
 }
 
-pub async fn parts(conn: &mut Conn, id: FileId) -> Result<Vec<FilePart>> {
-    let rows: Vec<(Uuid, i64)> = query_as(PARTS).bind(id.0).fetch_all(conn).await?;
+pub async fn parts(conn: &mut Conn, owner: &Owner, id: FileId) -> Result<Vec<FilePart>> {
+    let rows: Vec<(Uuid, i64)> = query_as(PARTS).bind(owner.as_str()).bind(id.0).fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(blob, bytes)| FilePart { blob: BlobId(blob), bytes: to_u64(bytes) }).collect())
 }
 
-pub async fn report(conn: &mut Conn, id: FileId) -> Result<Option<String>> {
-    let report: Option<Option<String>> = query_scalar(REPORT).bind(id.0).fetch_optional(conn).await?;
+pub async fn report(conn: &mut Conn, owner: &Owner, id: FileId) -> Result<Option<String>> {
+    let report: Option<Option<String>> =
+        query_scalar(REPORT).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?;
     Ok(report.flatten())
 }
 
-pub async fn index(conn: &mut Conn, id: FileId) -> Result<Option<BlobId>> {
-    let index: Option<Uuid> = query_scalar(INDEX).bind(id.0).fetch_optional(conn).await?;
+pub async fn index(conn: &mut Conn, owner: &Owner, id: FileId) -> Result<Option<BlobId>> {
+    let index: Option<Uuid> = query_scalar(INDEX).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?;
     Ok(index.map(BlobId))
 }
 
-pub async fn delete(tx: &mut Conn, id: FileId, now: Timestamp) -> Result<End<bool>> {
-    let deleted = query(DELETE).bind(id.0).bind(now.0).execute(tx).await?;
+pub async fn delete(tx: &mut Conn, owner: &Owner, id: FileId, now: Timestamp) -> Result<End<bool>> {
+    let deleted = query(DELETE).bind(owner.as_str()).bind(id.0).bind(now.0).execute(tx).await?;
     Ok(End::Commit(deleted.rows_affected() == 1))
 }

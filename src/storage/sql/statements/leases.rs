@@ -1,8 +1,8 @@
 //! Lanes, leases and daemons.
 //!
-//! A lease is live while its daemon has a row: a heartbeat is one update of that row, however many leases there are, and
-//! never waits for a transaction that records rows. No statement here reads a clock: a daemon that is silent is declared
-//! dead by another, which has watched it on a monotonic clock.
+//! A lease is live while its daemon has a row: a heartbeat is one update of that row, however many leases there are,
+//! and never waits for a transaction that records rows. No statement here reads a clock: a daemon that is silent is
+//! declared dead by another, which has watched it on a monotonic clock.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::query::{announce, query, query_as, query_scalar};
 use super::{Conn, LOCK_LEASE};
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::leases::{LaneRow, LeaseRow};
 use crate::storage::sql::{End, to_u64};
@@ -60,8 +61,8 @@ const LEASE: &str = "
     INSERT INTO leases (id, batch_id, model, first, last, owed, daemon_id, token)
     VALUES ($1, $2, $3, $4, $5, $6, $7, 1)";
 
-/// True of a lease that another daemon may take over: it was given back, or its daemon was declared dead. A daemon's own
-/// is never lapsed for itself, even while others hold it dead: it may be running.
+/// True of a lease that another daemon may take over: it was given back, or its daemon was declared dead. A daemon's
+/// own is never lapsed for itself, even while others hold it dead: it may be running.
 macro_rules! lapsed_for {
     ($daemon:literal) => {
         concat!(
@@ -98,18 +99,20 @@ const TAKE_OVER: &str = concat!(
      RETURNING id, batch_id, model, first, last, token, owed, deaths"
 );
 
-// Whoever gives a lease back has not died of the row that was alone.
+// Whoever gives a lease back has not died of the row that was in quarantine.
 const GIVE_BACK: &str = "UPDATE leases SET daemon_id = NULL, tries = 0 WHERE id = $1 AND token = $2";
 
 const CORRECT_OWED: &str = "UPDATE leases SET owed = $3 WHERE id = $1 AND token = $2";
 const DROP_SETTLED: &str = "DELETE FROM leases WHERE id = $1 AND token = $2 AND owed = 0";
 
-const TRY_ALONE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
+const TRY_IN_QUARANTINE: &str = "UPDATE leases SET tries = tries + 1 WHERE id = $1 AND token = $2 RETURNING tries";
 
 const IS_HELD: &str = "
     SELECT 1
-    FROM leases JOIN daemons ON daemons.id = leases.daemon_id
-    WHERE leases.batch_id = $1 AND leases.first <= $2 AND leases.last > $2
+    FROM batches
+    JOIN leases ON leases.batch_id = batches.id
+    JOIN daemons ON daemons.id = leases.daemon_id
+    WHERE batches.owner = $1 AND batches.id = $2 AND leases.first <= $3 AND leases.last > $3
     LIMIT 1";
 
 pub async fn beat(tx: &mut Conn, daemon: DaemonId, lifetime: Duration) -> Result<End<Beat>> {
@@ -211,13 +214,15 @@ pub async fn correct_owed(tx: &mut Conn, lease: LeaseHold, owed: u32) -> Result<
     Ok(End::Commit(()))
 }
 
-pub async fn try_alone(tx: &mut Conn, lease: LeaseHold) -> Result<End<Option<u32>>> {
-    let tries: Option<i64> = query_scalar(TRY_ALONE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
+pub async fn try_in_quarantine(tx: &mut Conn, lease: LeaseHold) -> Result<End<Option<u32>>> {
+    let tries: Option<i64> =
+        query_scalar(TRY_IN_QUARANTINE).bind(lease.id.0).bind(lease.token).fetch_optional(tx).await?;
     Ok(End::Commit(tries.map(|tries| u32::try_from(tries).unwrap_or(u32::MAX))))
 }
 
-pub async fn is_held(conn: &mut Conn, batch: BatchId, position: u32) -> Result<bool> {
-    let held: Option<i32> = query_scalar(IS_HELD).bind(batch.0).bind(i64::from(position)).fetch_optional(conn).await?;
+pub async fn is_held(conn: &mut Conn, owner: &Owner, batch: BatchId, position: u32) -> Result<bool> {
+    let held = query_scalar(IS_HELD).bind(owner.as_str()).bind(batch.0).bind(i64::from(position));
+    let held: Option<i32> = held.fetch_optional(conn).await?;
     Ok(held.is_some())
 }
 

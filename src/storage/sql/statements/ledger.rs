@@ -8,14 +8,15 @@ use uuid::Uuid;
 
 use super::files::visible_at;
 use super::query::{query, query_as, query_scalar};
-use super::record::{Checked, Files, correct_counters, finalize_if_all_recorded, ledger_counts, record_batch};
+use super::record::{Checked, correct_counters, finalize_if_all_recorded, ledger_counts, record_batch};
 use super::{Conn, files};
 use crate::domain::batch::Counts;
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, FileId, RequestId};
+use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
-use crate::storage::sql::{End, corrupt, to_i64, to_u64};
+use crate::storage::sql::{End, corrupt, owner_of, to_i64, to_u64};
 use crate::storage::{Ending, Flush, Recorded, Result, RowPart};
 
 // A part may have been merged into another since it was recorded.
@@ -34,9 +35,9 @@ const PARTS_WITH_ROWS: &str = concat!(
     "SELECT file_parts.blob, file_parts.bytes, file_parts.rows, file_parts.file_id = batches.output_file_id
      FROM file_parts
      JOIN batches ON file_parts.file_id IN (batches.output_file_id, batches.error_file_id)
-     WHERE batches.id = $1
+     WHERE batches.owner = $1 AND batches.id = $2
        AND NOT EXISTS (SELECT 1 FROM files WHERE files.id = file_parts.file_id AND NOT (",
-    visible_at!("$2"),
+    visible_at!("$3"),
     "))"
 );
 
@@ -67,7 +68,7 @@ const END: &str = "
         expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
         cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
     WHERE id = $1 AND status = $2 AND status IN ('finalizing', 'cancelling')
-    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed";
+    RETURNING owner, output_file_id, output_parts, error_file_id, error_parts";
 
 const SIZE: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM file_parts WHERE file_id = $1";
 
@@ -79,6 +80,16 @@ struct Counted {
     total: i64,
     completed: i64,
     failed: i64,
+}
+
+/// The files of a batch that has ended, and the number of parts each has.
+#[derive(sqlx::FromRow)]
+struct EndedFiles {
+    owner: String,
+    output_file_id: Uuid,
+    output_parts: i64,
+    error_file_id: Uuid,
+    error_parts: i64,
 }
 
 pub async fn is_recorded(conn: &mut Conn, blob: BlobId) -> Result<bool> {
@@ -121,9 +132,9 @@ pub async fn recorded_rows(conn: &mut Conn, id: BatchId) -> Result<Vec<Vec<u8>>>
     Ok(parts.into_iter().flatten().collect())
 }
 
-pub async fn part_of_row(conn: &mut Conn, row: RequestId, now: Timestamp) -> Result<Option<RowPart>> {
+pub async fn part_of_row(conn: &mut Conn, owner: &Owner, row: RequestId, now: Timestamp) -> Result<Option<RowPart>> {
     // One bitmap at a time: those of a large batch are more than one row's line is worth.
-    let mut parts = query_as(PARTS_WITH_ROWS).bind(row.batch.0).bind(now.0).fetch(conn);
+    let mut parts = query_as(PARTS_WITH_ROWS).bind(owner.as_str()).bind(row.batch.0).bind(now.0).fetch(conn);
     while let Some(part) = parts.try_next().await? {
         let (blob, bytes, rows, succeeded): (Uuid, i64, Vec<u8>, bool) = part;
         let rows = decode(&rows).ok_or_else(|| corrupt("file_parts", "rows", row.batch))?;
@@ -169,21 +180,22 @@ async fn correct(tx: &mut Conn, id: BatchId, counted: &Counted) -> Result<(i64, 
 
 pub async fn finish(tx: &mut Conn, ending: &Ending, now: Timestamp) -> Result<End<bool>> {
     let Some(ended) = end(tx, ending, now).await? else { return Ok(End::Commit(false)) };
+    let owner = owner_of(&ended.owner, "batches", ending.id)?;
     if let Some(never_ran) = &ending.never_ran {
         let (file, no) = (FileId(ended.error_file_id), ended.error_parts - 1);
         files::insert_part(tx, file, no, never_ran.part, Some(&never_ran.rows)).await?;
     }
     if ended.output_parts > 0 {
-        publish(tx, ending, FileId(ended.output_file_id), "output", now).await?;
+        publish(tx, &owner, ending, (FileId(ended.output_file_id), "output"), now).await?;
     }
     if ended.error_parts > 0 {
-        publish(tx, ending, FileId(ended.error_file_id), "error", now).await?;
+        publish(tx, &owner, ending, (FileId(ended.error_file_id), "error"), now).await?;
     }
     Ok(End::Commit(true))
 }
 
 /// Makes the status terminal; `None` if the batch is not as it was fenced.
-async fn end(tx: &mut Conn, ending: &Ending, now: Timestamp) -> Result<Option<Files>> {
+async fn end(tx: &mut Conn, ending: &Ending, now: Timestamp) -> Result<Option<EndedFiles>> {
     let ended = query_as(END)
         .bind(ending.id.0)
         .bind(ending.from.as_str())
@@ -194,7 +206,14 @@ async fn end(tx: &mut Conn, ending: &Ending, now: Timestamp) -> Result<Option<Fi
     Ok(ended.fetch_optional(tx).await?)
 }
 
-async fn publish(tx: &mut Conn, ending: &Ending, id: FileId, kind: &str, now: Timestamp) -> Result<()> {
+/// Puts a file of a batch among the files of its owner.
+async fn publish(
+    tx: &mut Conn,
+    owner: &Owner,
+    ending: &Ending,
+    (id, kind): (FileId, &str),
+    now: Timestamp,
+) -> Result<()> {
     let bytes: i64 = query_scalar(SIZE).bind(id.0).fetch_one(&mut *tx).await?;
     let file = File {
         id,
@@ -204,5 +223,5 @@ async fn publish(tx: &mut Conn, ending: &Ending, id: FileId, kind: &str, now: Ti
         created_at: now,
         expires_at: ending.files_expire_at,
     };
-    files::insert(tx, &file, None, None).await
+    files::insert(tx, owner, &file, None, None).await
 }

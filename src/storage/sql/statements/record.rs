@@ -33,8 +33,8 @@ const SET_COUNTERS: &str = "UPDATE batches SET completed = $2, failed = $3 WHERE
 const ROWS_OF_FILE: &str = "SELECT rows FROM file_parts WHERE file_id = $1 AND rows IS NOT NULL";
 
 // The fence: no row without the current token, no recording without the row.
-// What is recorded shows that the lease is none that kills whoever holds it. Of one whose rows run one by one it shows
-// that of a single row, so it stays suspect.
+// What is recorded shows that the lease is none that kills whoever holds it. Of a lease in quarantine it shows that of
+// a single row, so the lease stays there.
 const PAY_OFF: &str = "
     UPDATE leases
     SET owed = owed - $3, deaths = CASE WHEN tries > 0 THEN deaths ELSE 0 END, tries = 0

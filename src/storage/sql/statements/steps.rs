@@ -9,6 +9,7 @@ use super::query::{query, query_as, query_scalar};
 use super::{Conn, leases};
 use crate::domain::ids::RequestId;
 use crate::domain::lease::LeaseHold;
+use crate::domain::owner::Owner;
 use crate::domain::response::{StepBody, StepState};
 use crate::domain::time::Timestamp;
 use crate::storage::sql::End;
@@ -32,7 +33,7 @@ const TOGETHER: usize = 64;
 const OF_ROW: &str = "
     SELECT seq, path, call_id, state, attempts, request, response, error, started_at, ended_at
     FROM response_steps
-    WHERE batch_id = $1 AND row = $2
+    WHERE EXISTS (SELECT 1 FROM batches WHERE owner = $1 AND id = $2) AND batch_id = $2 AND row = $3
     ORDER BY seq";
 
 // The batches that have steps, found one after the other by their ids: few, however many steps there are.
@@ -65,7 +66,8 @@ fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Of each step the write that stays: the one that ends it well, or else the last. A statement cannot write a row twice.
+/// Of each step the write that stays: the one that ends it well, or else the last. A statement cannot write a row
+/// twice.
 fn staying<'a>(writes: impl Iterator<Item = &'a StepWrite>) -> Vec<&'a StepWrite> {
     let mut staying = BTreeMap::new();
     for write in writes {
@@ -121,8 +123,9 @@ async fn insert(tx: &mut Conn, writes: &[&StepWrite]) -> Result<()> {
     Ok(())
 }
 
-pub async fn of_row(conn: &mut Conn, row: RequestId) -> Result<Vec<StepRow>> {
-    Ok(query_as(OF_ROW).bind(row.batch.0).bind(i64::from(row.row)).fetch_all(conn).await?)
+pub async fn of_row(conn: &mut Conn, owner: &Owner, row: RequestId) -> Result<Vec<StepRow>> {
+    let steps = query_as(OF_ROW).bind(owner.as_str()).bind(row.batch.0).bind(i64::from(row.row));
+    Ok(steps.fetch_all(conn).await?)
 }
 
 pub async fn forget(tx: &mut Conn, ended_before: Timestamp, rows: u32) -> Result<End<u64>> {

@@ -31,11 +31,11 @@ const RETIRE_BLOB: &str =
     "INSERT INTO retired_blobs (blob, delete_after) VALUES ($1, $2) ON CONFLICT (blob) DO NOTHING";
 
 // By id among those of an age: two replicas that lock the same files in different orders would wait for each other.
-const TO_RETIRE: &str = "SELECT id FROM files WHERE retired_at <= $1 ORDER BY retired_at, id LIMIT $2";
+const TO_RETIRE: &str = "SELECT id, owner FROM files WHERE retired_at <= $1 ORDER BY retired_at, id LIMIT $2";
 const IS_PINNED: &str = "
     SELECT 1
     FROM batches
-    WHERE input_file_id = $1 AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+    WHERE input_file_id = $1 AND owner = $2 AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
     LIMIT 1";
 const PUT_OFF: &str = "UPDATE files SET retired_at = $2 WHERE id = $1";
 const FORGET_FILE: &str = "DELETE FROM files WHERE id = $1 RETURNING index_blob";
@@ -115,17 +115,17 @@ async fn retire_blob(tx: &mut Conn, blob: BlobId, delete_after: Timestamp) -> Re
 
 pub async fn retire_files(tx: &mut Conn, now: Timestamp, limit: u32) -> Result<End<u32>> {
     // An hour later than it could: whoever has found a file before it vanished is through with what they do.
-    let old: Vec<Uuid> =
-        query_scalar(TO_RETIRE).bind(now.minus(KEPT).0).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let old: Vec<(Uuid, String)> =
+        query_as(TO_RETIRE).bind(now.minus(KEPT).0).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
     let looked_at = u32::try_from(old.len()).unwrap_or(u32::MAX);
-    for id in old {
-        retire_file(tx, FileId(id), now).await?;
+    for (id, owner) in old {
+        retire_file(tx, FileId(id), &owner, now).await?;
     }
     Ok(End::Commit(looked_at))
 }
 
-async fn retire_file(tx: &mut Conn, id: FileId, now: Timestamp) -> Result<()> {
-    let pinned: Option<i32> = query_scalar(IS_PINNED).bind(id.to_string()).fetch_optional(&mut *tx).await?;
+async fn retire_file(tx: &mut Conn, id: FileId, owner: &str, now: Timestamp) -> Result<()> {
+    let pinned: Option<i32> = query_scalar(IS_PINNED).bind(id.to_string()).bind(owner).fetch_optional(&mut *tx).await?;
     if pinned.is_some() {
         query(PUT_OFF).bind(id.0).bind(now.0).execute(tx).await?;
         return Ok(());
