@@ -18,6 +18,7 @@ mod operations;
 mod owners;
 mod processors;
 mod requests;
+mod resources;
 mod restarts;
 mod retries;
 mod sharing;

@@ -27,6 +27,7 @@ macro_rules! on_both_databases {
 
 mod batches;
 mod cancelling;
+mod claims;
 mod daemons;
 mod ending;
 mod files;
