@@ -10,12 +10,12 @@ use batchwright::domain::file::FilePart;
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, LeaseId};
 use batchwright::domain::lease::LeaseHold;
 use batchwright::domain::time::Timestamp;
-use batchwright::storage::{BatchStore as _, Beat, Flush, LeaseStore as _, Ledger as _, Recorded, Result, Upkeep as _};
+use batchwright::storage::{BatchStore as _, Beat, Flush, LeaseStore as _, Ledger as _, Recorded, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::daemon::{Daemon, Ended, Event, Known, Recorder};
-use crate::given::{OWNER, TestStorage, WINDOW, after, merged};
+use crate::given::{OWNER, TestStorage, WINDOW, after};
 
 pub struct Case<'a> {
     storage: &'a TestStorage,
@@ -375,35 +375,5 @@ impl<'a> Case<'a> {
             Some(lease) => self.hand_back(lease).await,
             None => Ok(()),
         }
-    }
-
-    /// Merges neighbouring parts of one of the files, maybe of those that were there when the daemon last looked.
-    async fn merge(&mut self, who: usize) -> Result<()> {
-        let batch = self.storage.now(self.id).await?;
-        let file = if self.random.random_bool(0.7) { batch.output_file_id } else { batch.error_file_id };
-        let looked_up = (file, self.storage.tiered_parts(file).await?);
-        let (file, parts) = match self.daemons[who].parts.take() {
-            Some(stale) if self.random.random_bool(0.5) => stale,
-            _ => looked_up.clone(),
-        };
-        if self.random.random_bool(0.5) {
-            self.daemons[who].parts = Some(looked_up);
-        }
-        if parts.len() < 2 {
-            return Ok(());
-        }
-        let length = self.random.random_range(2..=parts.len().min(4));
-        let first = self.random.random_range(0..=parts.len() - length);
-        let parts = &parts[first..first + length];
-
-        let now_there = self.storage.tiered_parts(file).await?;
-        let to = merged(parts);
-        let is_merged = self.storage.merge_parts(file, parts, to, self.now).await?;
-
-        assert_eq!(is_merged, parts.iter().all(|part| now_there.contains(part)));
-        if is_merged {
-            self.sources.insert(to.blob, parts.iter().map(|part| part.part).collect());
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What must hold after every step of a case, and at its end.
+//! Merging, the end of a batch, and what must hold after every step and at the end.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,39 @@ use batchwright::storage::{BatchStore as _, Ending, FileStore as _, Ledger as _,
 use rand::RngExt as _;
 
 use super::Case;
-use crate::given::{ERROR_LINE, OUTPUT_LINE, OWNER, USAGE_OF_A_ROW, ending};
+use crate::given::{ERROR_LINE, OUTPUT_LINE, OWNER, USAGE_OF_A_ROW, ending, merged};
 
 impl Case<'_> {
+    /// Merges neighbouring parts of one of the files, maybe of those that were there when the daemon last looked.
+    pub(super) async fn merge(&mut self, who: usize) -> Result<()> {
+        let batch = self.storage.now(self.id).await?;
+        let file = if self.random.random_bool(0.7) { batch.output_file_id } else { batch.error_file_id };
+        let looked_up = (file, self.storage.tiered_parts(file).await?);
+        let (file, parts) = match self.daemons[who].parts.take() {
+            Some(stale) if self.random.random_bool(0.5) => stale,
+            _ => looked_up.clone(),
+        };
+        if self.random.random_bool(0.5) {
+            self.daemons[who].parts = Some(looked_up);
+        }
+        if parts.len() < 2 {
+            return Ok(());
+        }
+        let length = self.random.random_range(2..=parts.len().min(4));
+        let first = self.random.random_range(0..=parts.len() - length);
+        let parts = &parts[first..first + length];
+
+        let now_there = self.storage.tiered_parts(file).await?;
+        let to = merged(parts);
+        let is_merged = self.storage.merge_parts(file, parts, to, self.now).await?;
+
+        assert_eq!(is_merged, parts.iter().all(|part| now_there.contains(part)));
+        if is_merged {
+            self.sources.insert(to.blob, parts.iter().map(|part| part.part).collect());
+        }
+        Ok(())
+    }
+
     /// Ends the batch if it is due, unless the finisher crashes or the batch is called off between the two steps.
     pub(super) async fn finish(&mut self) -> Result<()> {
         let Some(batch) = self.storage.to_finish(1).await?.pop() else { return Ok(()) };
