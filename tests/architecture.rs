@@ -73,7 +73,7 @@ fn no_file_is_too_long() {
     let folders = ["src", "tests", "benches", "examples"].map(|folder| below(&root().join(folder)));
     let sources = folders.into_iter().flatten().filter(|path| path.extension().is_some_and(|end| end == "rs"));
     for path in sources {
-        let lines = std::fs::read_to_string(&path).expect("a source file").lines().count();
+        let lines = fs::read_to_string(&path).expect("a source file").lines().count();
         assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
     }
 }

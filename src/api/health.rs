@@ -24,7 +24,7 @@ pub(super) async fn healthz() -> Response {
 }
 
 /// Whether the database and the blob store answer, and the daemon's loops run without failing again and again.
-/// `warnings` lists items that need attention but do not stop anything else.
+/// `warnings` lists items that need attention but do not stop anything else, and upstreams that take no calls.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "It can work; `warnings`, if present, lists items that fail"),
     (status = 503, description = "It cannot; `problems` says why")
@@ -43,7 +43,8 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
         Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
         Err(_) => problems.push("the blob store does not answer".to_owned()),
     }
-    let mut warnings = Vec::new();
+    let trouble = |why| format!("the upstream takes no calls, and rows wait for it: {why}");
+    let mut warnings: Vec<_> = app.registry.servers().filter_map(|server| server.trouble()).map(trouble).collect();
     if let Some(liveness) = &app.liveness {
         problems.extend(liveness.stuck().iter().map(|name| format!("the {name} loop does not turn")));
         let failing = |(name, since): &(_, Duration)| {

@@ -11,7 +11,7 @@ use crate::domain::retry::{RetryPolicy, ShouldRetry, may_pass};
 /// How rows are run.
 #[derive(Args, Debug, Clone)]
 pub struct WorkerConfig {
-    /// Calls to the inference server that may run at once. Lower it if the server turns requests away.
+    /// Calls to the inference server that may run at once. While the server refuses calls, fewer do.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_concurrency: u32,
 
@@ -25,8 +25,8 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
     pub lease: Duration,
 
-    /// Attempts after the first, for temporary failures: network errors, timeouts, and the statuses 408, 425, 429 and
-    /// 500 to 599.
+    /// Attempts after the first, for temporary failures of one request: broken connections, timeouts, and the statuses
+    /// 408, 409, 425 and 500 to 599. A server that takes no calls costs no attempt.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub max_retries: u32,
 
@@ -49,7 +49,9 @@ impl WorkerConfig {
     #[must_use]
     pub fn should_retry(&self) -> ShouldRetry {
         let further = self.retry_statuses.clone();
-        Arc::new(move |response: &HttpResponse| may_pass(response.status) || further.contains(&response.status))
+        Arc::new(move |response: &HttpResponse| {
+            may_pass(response.status) || response.status == 409 || further.contains(&response.status)
+        })
     }
 }
 

@@ -163,8 +163,8 @@ mod tests {
         HttpResponse {
             status,
             request_id: request_id.map(str::to_owned),
-            retry_after: None,
             body: Bytes::from_static(body.as_bytes()),
+            ..HttpResponse::default()
         }
     }
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::codes::codes;
 use super::usage::{AnswerHead, Usage};
 
-/// An HTTP response of an upstream, with any status. Of its headers only two are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An HTTP response of an upstream, with any status. Of its headers only three are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
@@ -17,6 +17,8 @@ pub struct HttpResponse {
     pub request_id: Option<String>,
     /// The pause that the upstream asks for (`Retry-After`), at most an hour.
     pub retry_after: Option<Duration>,
+    /// Whether the upstream says that another attempt is worth it (`x-should-retry`).
+    pub should_retry: Option<bool>,
     /// The body, byte for byte.
     pub body: Bytes,
 }
@@ -25,7 +27,7 @@ impl HttpResponse {
     /// A response that did not come over HTTP, for processors without an upstream.
     #[must_use]
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
-        Self { status, request_id: None, retry_after: None, body: body.to_string().into() }
+        Self { status, body: body.to_string().into(), ..Self::default() }
     }
 
     /// Whether the status is one of 200 to 299.
@@ -42,11 +44,15 @@ pub enum FailureReason {
     RetriableHttpStatus(HttpResponse),
     /// The upstream answered with an error status that a retry would not change.
     NonRetriableHttpStatus(HttpResponse),
-    /// The upstream was not reached, or the connection broke.
+    /// No connection to the upstream was made.
     UpstreamUnreachable(String),
+    /// The upstream answered that it takes no calls now, or takes none at all. The row has no part in that.
+    UpstreamUnavailable(String),
+    /// The upstream takes no calls, as other rows have found, so that none was made for this row.
+    HeldBack(String),
     /// The upstream did not answer in time.
     UpstreamTimeout(String),
-    /// The upstream gave up in the middle of its answer, as it does when it is restarted.
+    /// The connection broke, or the upstream gave up in the middle of its answer, as it does when it is restarted.
     AnswerAborted(String),
     /// The upstream answered with success and a body that is not JSON.
     InvalidAnswer(String),
@@ -83,6 +89,7 @@ impl FailureReason {
     codes! {
         Self::RetriableHttpStatus(_) | Self::NonRetriableHttpStatus(_) => "http_status",
         Self::UpstreamUnreachable(_) => "upstream_unreachable",
+        Self::UpstreamUnavailable(_) | Self::HeldBack(_) => "upstream_unavailable",
         Self::UpstreamTimeout(_) => "request_timeout",
         Self::AnswerAborted(_) => "upstream_answer_aborted",
         Self::InvalidAnswer(_) => "invalid_upstream_answer",
@@ -101,11 +108,13 @@ impl FailureReason {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::RetriableHttpStatus(_)
-            | Self::UpstreamUnreachable(_)
             | Self::UpstreamTimeout(_)
             | Self::AnswerAborted(_)
             | Self::ToolServerUnreachable(_) => Remedy::Attempt,
-            Self::StorageUnavailable(_) => Remedy::Wait,
+            Self::UpstreamUnreachable(_)
+            | Self::UpstreamUnavailable(_)
+            | Self::HeldBack(_)
+            | Self::StorageUnavailable(_) => Remedy::Wait,
             Self::NonRetriableHttpStatus(_)
             | Self::InvalidAnswer(_)
             | Self::StorageFault(_)
@@ -138,11 +147,13 @@ impl FailureReason {
         match self {
             Self::RetriableHttpStatus(_)
             | Self::NonRetriableHttpStatus(_)
+            | Self::UpstreamUnavailable(_)
             | Self::AnswerAborted(_)
             | Self::InvalidAnswer(_)
             | Self::SchemaInvalid(..) => Some(true),
             Self::UpstreamUnreachable(_) | Self::UpstreamTimeout(_) => Some(false),
-            Self::ToolServerUnreachable(_)
+            Self::HeldBack(_)
+            | Self::ToolServerUnreachable(_)
             | Self::StorageUnavailable(_)
             | Self::StorageFault(_)
             | Self::InvalidRow(_)
@@ -160,6 +171,8 @@ impl FailureReason {
                 format!("The upstream answered with status {}.", response.status).into()
             }
             Self::UpstreamUnreachable(message)
+            | Self::UpstreamUnavailable(message)
+            | Self::HeldBack(message)
             | Self::UpstreamTimeout(message)
             | Self::AnswerAborted(message)
             | Self::InvalidAnswer(message)
@@ -215,6 +228,7 @@ mod tests {
             status: 200,
             request_id: None,
             retry_after: None,
+            should_retry: None,
             body: Bytes::from_static(body.as_bytes()),
         };
         Answer::read(response).map(|answer| answer.usage)

@@ -100,7 +100,7 @@ mod tests {
     use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
 
     fn response(body: &'static str) -> HttpResponse {
-        HttpResponse { status: 200, request_id: None, retry_after: None, body: Bytes::from_static(body.as_bytes()) }
+        HttpResponse { status: 200, body: Bytes::from_static(body.as_bytes()), ..HttpResponse::default() }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outcome::{HttpResponse, Remedy};
+use super::outcome::{FailureReason, HttpResponse, Remedy};
 use super::request::{Failed, Request};
 use super::time::Timestamp;
 
@@ -21,6 +21,8 @@ pub fn may_pass(status: u16) -> bool {
 const FIRST_PARK: Duration = Duration::from_secs(1);
 /// The bound of that pause: how long after the end of an outage its last row goes on.
 const LONGEST_PARK: Duration = Duration::from_mins(1);
+/// The same for an upstream that is not reached: its end is noticed by other rows' calls.
+const LONGEST_PARK_OF_OUTAGE: Duration = Duration::from_secs(4);
 
 /// The rule for retries: exponential backoff with jitter, never earlier than the upstream's `Retry-After`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +62,16 @@ impl RetryPolicy {
         let after = |pause| now.plus(reason.retry_after().unwrap_or_default() + pause);
         let jitter = jitter.clamp(0.0, 1.0);
         match reason.remedy() {
+            // The upstream's own state says when rows may begin: the row waits in the queue.
+            Remedy::Wait if matches!(reason, FailureReason::HeldBack(_)) || is_first_of_upstream(request) => {
+                Verdict::Park { until: now }
+            }
             Remedy::Wait => {
-                let longest = doubled(FIRST_PARK, request.parks).min(LONGEST_PARK);
+                let bound = match reason {
+                    FailureReason::UpstreamUnreachable(_) => LONGEST_PARK_OF_OUTAGE,
+                    _ => LONGEST_PARK,
+                };
+                let longest = doubled(FIRST_PARK, request.parks).min(bound);
                 // At least half, so that a row whose pause is drawn short does not try again at once, and again.
                 Verdict::Park { until: after(longest.mul_f64(0.5 + jitter / 2.0)) }
             }
@@ -74,6 +84,13 @@ impl RetryPolicy {
     }
 }
 
+/// Whether a request failed by the state of its upstream for the first time in a series.
+fn is_first_of_upstream(request: &Request<Failed>) -> bool {
+    let is_upstreams =
+        matches!(request.state.reason, FailureReason::UpstreamUnreachable(_) | FailureReason::UpstreamUnavailable(_));
+    is_upstreams && request.parks == 0
+}
+
 fn doubled(delay: Duration, times: u32) -> Duration {
     delay.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
 }
@@ -83,7 +100,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::domain::outcome::FailureReason;
     use crate::domain::request::tests::{claimed, pending};
 
     const NOW: Timestamp = Timestamp(1_000_000);
@@ -97,6 +113,7 @@ mod tests {
             status: 429,
             request_id: None,
             retry_after,
+            should_retry: None,
             body: Bytes::new(),
         })
     }
@@ -121,7 +138,7 @@ mod tests {
         ];
         for (attempt, jitter, expected) in cases {
             assert_eq!(
-                judged(attempt, FailureReason::UpstreamUnreachable("gone".into()), jitter),
+                judged(attempt, FailureReason::AnswerAborted("gone".into()), jitter),
                 expected,
                 "attempt {attempt}"
             );
@@ -144,7 +161,9 @@ mod tests {
         let (retried, parked, failed) = ([Some(1), None], [Some(0), Some(0)], [None, None]);
         let cases = [
             (answer(), "http_status", retried),
-            (FailureReason::UpstreamUnreachable(text()), "upstream_unreachable", retried),
+            (FailureReason::UpstreamUnreachable(text()), "upstream_unreachable", parked),
+            (FailureReason::UpstreamUnavailable(text()), "upstream_unavailable", parked),
+            (FailureReason::HeldBack(text()), "upstream_unavailable", parked),
             (FailureReason::UpstreamTimeout(text()), "request_timeout", retried),
             (FailureReason::AnswerAborted(text()), "upstream_answer_aborted", retried),
             (FailureReason::ToolServerUnreachable(text()), "tool_server_unreachable", retried),

@@ -36,6 +36,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
     describe_counter!("batchwright_ledger_violations_total", "Recordings refused because they contradict the ledger");
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
+    describe_gauge!("batchwright_upstream_takes_calls", "1, or 0 while the upstream takes no calls and rows wait");
     describe_counter!("batchwright_loop_turns_total", "Runs of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Runs that failed");
     describe_gauge!("batchwright_loop_failed_turns", "Runs that have failed in a row, up to the last one");
@@ -57,6 +58,11 @@ pub async fn keep_up(handle: PrometheusHandle) {
 pub fn file_created(bytes: u64) {
     counter!("batchwright_files_total").increment(1);
     counter!("batchwright_file_bytes_total").increment(bytes);
+}
+
+/// The upstream takes calls again, or takes none any more.
+pub fn upstream_takes_calls(takes: bool) {
+    gauge!("batchwright_upstream_takes_calls").set(f64::from(u8::from(takes)));
 }
 
 /// A batch was created.

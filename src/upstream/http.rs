@@ -104,8 +104,9 @@ impl ReqwestHttpClient {
         let response = self.client.execute(request).await.map_err(why)?;
         let retry_after = retry_after(response.headers(), &self.clock);
         let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let should_retry = response.headers().get("x-should-retry").and_then(|value| value.to_str().ok()?.parse().ok());
         let status = response.status().as_u16();
-        let with = |body| HttpResponse { status, request_id, retry_after, body };
+        let with = |body| HttpResponse { status, request_id, retry_after, should_retry, body };
         let is_success = response.status().is_success();
         let rest = match net::read_body(response, self.budget.share()).await.map_err(why)? {
             BoundedBody::Whole(body) => return Ok(Begun::Whole(with(body))),
@@ -153,7 +154,13 @@ impl HttpClient for ReqwestHttpClient {
 #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
 fn why(error: reqwest::Error) -> UpstreamError {
     let text = net::innermost(&error);
-    if error.is_timeout() { UpstreamError::Timeout(text) } else { UpstreamError::Network(text) }
+    if error.is_connect() {
+        UpstreamError::Unreachable(text)
+    } else if error.is_timeout() {
+        UpstreamError::Timeout(text)
+    } else {
+        UpstreamError::Broken(text)
+    }
 }
 
 #[cfg(test)]

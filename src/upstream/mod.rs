@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `registry` | which server a model's calls go to |
 //! | `server` | one server: its client, its limiter, whether it has `/v1/responses` |
+//! | `admission` | whether a call may be sent to a server now: its refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |
 //! | `http` | the client over HTTP, and the one budget of bytes for all answers |
 
+mod admission;
 mod answer_budget;
 pub mod dialect;
 mod http;
@@ -24,6 +26,7 @@ pub use server::Server;
 pub use session::{PermitObserver, Session};
 
 use bytes::Bytes;
+use serde_json::json;
 
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::{FailureReason, HttpResponse};
@@ -35,9 +38,18 @@ pub enum UpstreamError {
     /// No answer in time.
     #[error("The upstream did not answer in time: {0}.")]
     Timeout(String),
-    /// The upstream was not reached, or the connection broke.
+    /// No connection was made.
     #[error("The upstream could not be reached: {0}.")]
-    Network(String),
+    Unreachable(String),
+    /// The connection broke before the answer was complete.
+    #[error("The connection to the upstream broke: {0}.")]
+    Broken(String),
+    /// The upstream answered that it takes no calls now, or takes none at all: why.
+    #[error("The upstream takes no calls: {0}.")]
+    Unavailable(String),
+    /// No call was made, because the upstream takes none: why.
+    #[error("The upstream takes no calls: {0}.")]
+    HeldBack(String),
     /// The answer is larger than this program holds.
     #[error("The upstream's answer is larger than {limit} bytes.")]
     TooLarge {
@@ -69,7 +81,10 @@ impl From<UpstreamError> for FailureReason {
         let text = error.to_string();
         match error {
             UpstreamError::Timeout(_) => Self::UpstreamTimeout(text),
-            UpstreamError::Network(_) => Self::UpstreamUnreachable(text),
+            UpstreamError::Unreachable(_) => Self::UpstreamUnreachable(text),
+            UpstreamError::Broken(_) => Self::AnswerAborted(text),
+            UpstreamError::Unavailable(_) => Self::UpstreamUnavailable(text),
+            UpstreamError::HeldBack(_) => Self::HeldBack(text),
             UpstreamError::TooLarge { .. } => Self::InvalidAnswer(text),
         }
     }
@@ -77,7 +92,8 @@ impl From<UpstreamError> for FailureReason {
 
 /// Sends requests to an upstream. Cheap to clone; dropping the future of a call aborts it.
 pub trait HttpClient: Clone + Send + Sync + 'static {
-    /// Posts a body to the upstream's path for its endpoint. Any status is an answer.
+    /// Posts a body to the upstream's path for its endpoint. Any status is an answer. The client that a row is given
+    /// answers those that are the upstream's state (such as 429 and 503) by [`UpstreamError::Unavailable`].
     fn post(&self, call: Call) -> impl Future<Output = Result<HttpResponse, UpstreamError>> + Send;
 
     /// Waits until the next call may start at once. A client without a limit has nothing to wait for.
@@ -95,7 +111,7 @@ pub struct NoUpstream;
 
 impl HttpClient for NoUpstream {
     async fn post(&self, _call: Call) -> Result<HttpResponse, UpstreamError> {
-        Err(UpstreamError::Network("none is configured".to_owned()))
+        Ok(HttpResponse::json(501, &json!({ "error": { "message": "no upstream is configured" } })))
     }
 }
 
@@ -107,7 +123,10 @@ mod tests {
     fn an_upstreams_error_is_a_failure_of_the_upstream() {
         let cases = [
             (UpstreamError::Timeout("it had 10m".to_owned()), "request_timeout"),
-            (UpstreamError::Network("connection refused".to_owned()), "upstream_unreachable"),
+            (UpstreamError::Unreachable("connection refused".to_owned()), "upstream_unreachable"),
+            (UpstreamError::Broken("connection reset".to_owned()), "upstream_answer_aborted"),
+            (UpstreamError::Unavailable("it answers 503".to_owned()), "upstream_unavailable"),
+            (UpstreamError::HeldBack("it answers 503".to_owned()), "upstream_unavailable"),
             (UpstreamError::TooLarge { limit: 7 }, "invalid_upstream_answer"),
         ];
         for (error, code) in cases {

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::admission::shows_no_endpoint;
 use crate::config::Dialect;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
@@ -108,15 +109,6 @@ impl ResponsesApi {
     }
 }
 
-/// An unknown model is answered 404 too, but with the word; and so is an unknown response or item, but with its id.
-fn shows_no_endpoint(response: &HttpResponse) -> bool {
-    if !matches!(response.status, 404 | 405 | 501) {
-        return false;
-    }
-    let body = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
-    !body.contains("model") && !body.contains("with id")
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -125,7 +117,7 @@ mod tests {
     use crate::domain::time::Timestamp;
 
     fn answer(status: u16, body: &'static str) -> HttpResponse {
-        HttpResponse { status, request_id: None, retry_after: None, body: Bytes::from_static(body.as_bytes()) }
+        HttpResponse { status, body: Bytes::from_static(body.as_bytes()), ..HttpResponse::default() }
     }
 
     fn api(dialect: Dialect) -> (ResponsesApi, Clock) {

@@ -1,6 +1,7 @@
 //! The client that a row calls its upstream with: it makes every call with the row's permit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::sync::Mutex;
 
@@ -28,15 +29,18 @@ pub struct Session {
 struct Calls {
     server: Arc<Server>,
     observer: Option<Arc<dyn PermitObserver>>,
+    /// Whether the row was let through by itself, so that its first call asks whether the server is back.
+    is_alone: AtomicBool,
     /// Locked while a call is under way.
     permit: Mutex<Option<Permit>>,
 }
 
 impl Session {
-    /// A session of `server` with a permit of its limiter.
+    /// A session of `server` with a permit of its limiter. `is_alone` is what [`Server::enter`] returned for the row.
     #[must_use]
-    pub fn new(server: Arc<Server>, permit: Permit, observer: Option<Arc<dyn PermitObserver>>) -> Self {
-        Self { calls: Arc::new(Calls { server, observer, permit: Mutex::new(Some(permit)) }) }
+    pub fn new(server: Arc<Server>, permit: Permit, observer: Option<Arc<dyn PermitObserver>>, is_alone: bool) -> Self {
+        let (permit, is_alone) = (Mutex::new(Some(permit)), AtomicBool::new(is_alone));
+        Self { calls: Arc::new(Calls { server, observer, is_alone, permit }) }
     }
 
     /// Takes the permit out at the end of the row, if it has one and no call is under way with it.
@@ -59,7 +63,8 @@ impl HttpClient for Session {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
         let mut permit = self.calls.permit.lock().await;
         self.calls.acquire(&mut permit).await;
-        self.calls.server.post(call).await
+        let is_alone = self.calls.is_alone.load(Relaxed) && self.calls.is_alone.swap(false, Relaxed);
+        self.calls.server.post(call, is_alone).await
     }
 
     async fn acquire_permit(&self) {
@@ -97,7 +102,7 @@ mod tests {
             self.0.fetch_add(1, SeqCst);
             tokio::task::yield_now().await;
             self.0.fetch_sub(1, SeqCst);
-            Ok(HttpResponse { status: 200, request_id: None, retry_after: None, body: Bytes::new() })
+            Ok(HttpResponse { status: 200, ..HttpResponse::default() })
         }
     }
 
@@ -109,9 +114,9 @@ mod tests {
     fn session(client: &Slow, permits: usize) -> (Session, Limiter) {
         let server = Arc::new(Server::embedded(client.clone(), Dialect::Native, Clock::System));
         let limiter = server.limiter().clone();
-        limiter.set_limit(permits);
+        server.set_limit(permits);
         let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
-        (Session::new(server, permit, None), limiter)
+        (Session::new(server, permit, None, false), limiter)
     }
 
     #[tokio::test]

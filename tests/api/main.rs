@@ -21,5 +21,6 @@ mod requests;
 mod resources;
 mod restarts;
 mod retries;
+mod server_state;
 mod sharing;
 mod uploads;

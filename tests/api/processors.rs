@@ -81,9 +81,11 @@ async fn rows_of_an_embedded_processor_end_as_it_says_and_its_errors_are_its_own
         ["error", "processor_error"],
         ["panic", "processor_error"],
         ["tool", "tool_server_unreachable"],
-        ["upstream", "upstream_unreachable"],
+        ["upstream", ""],
     ];
     assert_eq!(errors, expected);
+    let refused = results.errors.iter().find(|line| text(&line["custom_id"]) == "upstream").expect("it is there");
+    assert_eq!(refused["response"]["status_code"], 501);
     // Without retries it is asked three times: what is away costs no attempt.
     let [output] = &results.output[..] else { panic!("{:?}", results.output) };
     assert_eq!(output["response"]["body"], json!({ "asked": 3 }));

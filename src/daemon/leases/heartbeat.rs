@@ -15,7 +15,7 @@ use crate::domain::ids::DaemonId;
 use crate::domain::lease::{DaemonPulse, DaemonRank};
 use crate::storage::{HeldLease, Storage, StorageError};
 use crate::sync::lock;
-use crate::telemetry::{Liveness, chain, metrics};
+use crate::telemetry::{Liveness, chain};
 
 /// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
 pub(super) const EVERY: Duration = Duration::from_millis(800);
@@ -111,8 +111,7 @@ impl<S: Storage> Heartbeat<S> {
         let before = registry.limit();
         self.share.follow(registry, share, at);
         let now = registry.limit();
-        self.queue.set_permits(now);
-        metrics::concurrency_limited_to(now);
+        self.queue.servers_changed();
         if now == 0 {
             self.held.halt_all();
         } else if before == 0 {

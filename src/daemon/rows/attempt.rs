@@ -108,6 +108,10 @@ fn judge<S, P>(
             tracing::debug!(%request_id, attempt, reason, "request will be tried again");
             Ok((failed.retry(at), None))
         }
+        Verdict::Park { .. } if matches!(failed.state.reason, FailureReason::HeldBack(_)) => {
+            let parked = runner.parked.add(&failed.state.reason);
+            Ok((failed.unsent(), Some(parked)))
+        }
         Verdict::Park { until } => {
             metrics::attempt_ended(metrics::AttemptEnd::Parked, took);
             tracing::debug!(%request_id, attempt, reason, parks = failed.parks, "request is parked");

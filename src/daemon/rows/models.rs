@@ -80,6 +80,8 @@ pub(super) struct Place {
 pub(super) struct TakenRow {
     pub(super) row: QueuedRow,
     pub(super) server: Arc<Server>,
+    /// Whether the server lets it through by itself.
+    pub(super) is_alone: bool,
     pub(super) answers: Arc<Answers>,
     pub(super) loan: Option<Loan>,
 }
@@ -101,19 +103,21 @@ impl ModelQueue {
 impl Models {
     /// No models, for as many calls as the registry has.
     pub(super) fn new(registry: Registry, clock: Clock) -> Self {
-        let permits = registry.limit();
+        let permits = registry.permits();
         Self { registry, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
     }
 
-    /// Sets how many calls may run at once. Returns how many there were.
-    pub(super) fn set_permits(&mut self, permits: usize) -> usize {
-        std::mem::replace(&mut self.permits, permits)
+    /// Notes how many calls may run at once now.
+    pub(super) fn follow_permits(&mut self) -> usize {
+        self.permits = self.registry.permits();
+        self.permits
     }
 
-    /// Adds a row behind those of its batch.
+    /// Adds a row behind those of its batch, or before them if it has run before.
     pub(super) fn push(&mut self, row: QueuedRow) {
         let model = row.request.data.model.clone();
-        self.batch(&model, row.row.id.batch).rows.push_back(row);
+        let rows = &mut self.batch(&model, row.row.id.batch).rows;
+        if row.request.has_run { rows.push_front(row) } else { rows.push_back(row) }
     }
 
     /// Removes the rows that are not to be kept.
@@ -168,7 +172,8 @@ impl Models {
     }
 
     fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<Place> {
-        let models = self.queues.iter().enumerate().filter(|(_, model)| model.has_rows() && chosen(model));
+        let may_begin = |model: &ModelQueue| model.has_rows() && model.server.may_begin() && chosen(model);
+        let models = self.queues.iter().enumerate().filter(|(_, model)| may_begin(model));
         let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
         let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
         let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
@@ -210,7 +215,8 @@ impl Models {
         self.running += 1;
         model.running += 1;
         batch.running += 1;
-        Some(TakenRow { row, server: model.server.clone(), answers: model.answers.clone(), loan })
+        let is_alone = model.server.enter();
+        Some(TakenRow { row, server: model.server.clone(), is_alone, answers: model.answers.clone(), loan })
     }
 
     /// Counts a row under way more or less.

@@ -7,8 +7,11 @@ use crate::domain::outcome::FailureReason;
 use crate::sync::lock;
 use crate::telemetry::metrics;
 
-/// Counts parked rows by the code of what they wait for. The first and the last of a code are logged, and none between:
-/// an outage concerns all rows that need what is away.
+/// The code of rows that wait for the storage.
+const STORAGE: &str = "storage_unavailable";
+
+/// Counts parked rows by the code of what they wait for. The first and the last of those that wait for the storage are
+/// logged, and none between: an outage concerns all rows that need the storage.
 #[derive(Default)]
 pub(in crate::daemon) struct ParkedRows(Mutex<HashMap<&'static str, usize>>);
 
@@ -22,7 +25,8 @@ impl ParkedRows {
     /// Counts a row that is parked for a reason.
     pub(super) fn add(self: &Arc<Self>, reason: &FailureReason) -> Parked {
         let code = reason.code();
-        if self.change(code, 1) == 1 {
+        // The upstream's admission logs its own state.
+        if self.change(code, 1) == 1 && code == STORAGE {
             let error = reason.message();
             tracing::error!(reason = code, %error, "rows are parked: they wait for what is away, without attempts");
         }
@@ -41,7 +45,7 @@ impl ParkedRows {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        if self.rows.change(self.code, -1) == 0 {
+        if self.rows.change(self.code, -1) == 0 && self.code == STORAGE {
             tracing::info!(reason = self.code, "no row is parked any more");
         }
     }

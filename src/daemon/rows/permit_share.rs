@@ -18,6 +18,8 @@ pub(super) struct PermitShare {
     batch: BatchId,
     /// The server of the row's model.
     pub(super) server: Arc<Server>,
+    /// Whether the server lets the row through by itself.
+    pub(super) is_alone: bool,
     answers: Arc<Answers>,
     counts: AtomicBool,
     /// The row's call, if it is on loan. A row that has released its permit once has no loan any more.
@@ -28,12 +30,13 @@ pub(super) struct PermitShare {
 impl PermitShare {
     /// Gives a row that was taken its share.
     pub(super) fn give(queue: &Arc<Queue>, taken: TakenRow) -> QueuedRow {
-        let TakenRow { mut row, server, answers, loan } = taken;
+        let TakenRow { mut row, server, is_alone, answers, loan } = taken;
         let share = Self {
             queue: queue.clone(),
             model: row.request.data.model.clone(),
             batch: row.row.id.batch,
             server,
+            is_alone,
             answers,
             counts: AtomicBool::new(true),
             loan,
@@ -91,6 +94,9 @@ impl PermitObserver for PermitShare {
 
 impl Drop for PermitShare {
     fn drop(&mut self) {
+        if self.is_alone {
+            self.server.leave();
+        }
         self.released();
     }
 }

@@ -24,6 +24,7 @@ use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
 use crate::sync::lock;
+use crate::telemetry::metrics;
 use crate::upstream::{Registry, Server};
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
@@ -110,12 +111,12 @@ impl Queue {
         }
     }
 
-    /// Sets how many permits the limiter has.
-    pub(in crate::daemon) fn set_permits(&self, permits: usize) {
-        let before = self.models().set_permits(permits);
-        if before < permits {
-            self.tell_held_back();
-        }
+    /// Has workers look again after the servers let other rows begin, or take more or fewer calls at once.
+    pub(in crate::daemon) fn servers_changed(&self) {
+        // Under the lock, so that a worker which is about to wait sees the change, or is told.
+        let permits = self.models().follow_permits();
+        metrics::concurrency_limited_to(permits);
+        self.tell_held_back();
     }
 
     /// Adds rows of leases that have not left.

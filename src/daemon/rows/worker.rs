@@ -103,7 +103,7 @@ where
         row.place = None;
         loop {
             let share = row.share.clone().expect("a row that a worker has has a share");
-            let session = Session::new(share.server.clone(), permit, Some(share.clone()));
+            let session = Session::new(share.server.clone(), permit, Some(share.clone()), share.is_alone);
             let attempted = attempt(&self.runner, row, &session).await;
             let permit_left = session.take_permit();
             let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
@@ -123,6 +123,11 @@ where
 
     /// Has a row wait for its next attempt without a worker, and gives it back if there is no place for that.
     fn wait_elsewhere(&self, mut row: Box<QueuedRow>) -> Result<(), Box<QueuedRow>> {
+        if row.request.state.not_before.is_none_or(|at| at <= self.runner.shared.clock.now()) {
+            row.share = None;
+            self.runner.queue.push(vec![*row]);
+            return Ok(());
+        }
         let Ok(place) = self.waiting_places.clone().try_acquire_owned() else { return Err(row) };
         row.place = Some(Arc::new(place));
         row.share = None;

@@ -29,7 +29,7 @@ fn processing() -> Request<Processing> {
 }
 
 fn response(status: u16, body: &'static str) -> HttpResponse {
-    HttpResponse { status, request_id: None, retry_after: None, body: Bytes::from_static(body.as_bytes()) }
+    HttpResponse { status, body: Bytes::from_static(body.as_bytes()), ..HttpResponse::default() }
 }
 
 #[test]

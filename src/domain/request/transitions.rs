@@ -50,14 +50,15 @@ impl Request<Claimed> {
 
 impl Request<Processing> {
     /// The upstream answered. A success status with a JSON body completes the request; everything else fails it.
-    /// `should_retry` decides whether a status can be retried.
+    /// `should_retry` decides whether a status can be retried, unless the upstream says so itself (`x-should-retry`).
     #[must_use]
     pub fn complete(
         self,
         response: HttpResponse,
         should_retry: &dyn Fn(&HttpResponse) -> bool,
     ) -> RequestCompletionResult {
-        if should_retry(&response) {
+        let said = response.should_retry.filter(|_| !response.is_success());
+        if said.unwrap_or_else(|| should_retry(&response)) {
             return RequestCompletionResult::Failed(self.fail(FailureReason::RetriableHttpStatus(response)));
         }
         if !response.is_success() {
@@ -99,6 +100,12 @@ impl Request<Failed> {
     #[must_use]
     pub fn park(self, not_before: Timestamp) -> Request<Pending> {
         Request { parks: self.parks.saturating_add(1), ..self.again(not_before) }
+    }
+
+    /// The request waits again. No call was made for it, so nothing is counted.
+    #[must_use]
+    pub fn unsent(self) -> Request<Pending> {
+        Request { has_run: true, ..self.into_state(Pending { not_before: None }) }
     }
 
     fn again(self, not_before: Timestamp) -> Request<Pending> {

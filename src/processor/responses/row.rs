@@ -189,7 +189,7 @@ impl ResponsesProcessor {
             ended_at: self.clock.now(),
         };
         let body = Bytes::from(assembly.response().to_json());
-        HttpResponse { status: 200, request_id: None, retry_after: None, body }
+        HttpResponse { status: 200, body, ..HttpResponse::default() }
     }
 }
 

@@ -22,13 +22,22 @@ use crate::upstream::{NoUpstream, PermitObserver as _, Registry, Server};
 
 /// A queue for so many calls of one server.
 fn queue_of(calls: usize) -> Arc<Queue> {
-    queue_at(calls, &Clock::manual(Timestamp(0)))
+    queue_at(calls, &clock())
+}
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp(0))
 }
 
 fn queue_at(calls: usize, clock: &Clock) -> Arc<Queue> {
+    Arc::new(Queue::new(registry_of(calls, clock), clock.clone()))
+}
+
+/// One server with so many calls.
+fn registry_of(calls: usize, clock: &Clock) -> Registry {
     let registry = Registry::of(Server::embedded(NoUpstream, Dialect::Native, clock.clone()));
     registry.set_limit(calls);
-    Arc::new(Queue::new(registry, clock.clone()))
+    registry
 }
 
 /// Rows of one lease, as its run makes them.
@@ -272,7 +281,8 @@ fn a_model_that_is_silent_for_long_gets_no_more_calls_beside_another() {
 
 #[test]
 fn workers_that_are_held_back_begin_when_they_may() {
-    let queue = queue_of(4);
+    let registry = registry_of(4, &clock());
+    let queue = Arc::new(Queue::new(registry.clone(), clock()));
     let (hangs, other) = (Given::lease("hangs"), Given::lease("other"));
     queue.push(hangs.rows(0..10));
     let mut stuck = taken(&queue);
@@ -292,7 +302,8 @@ fn workers_that_are_held_back_begin_when_they_may() {
 
     let mut held_back = Box::pin(next(&queue));
     assert!(held_back.as_mut().now_or_never().is_none());
-    queue.set_permits(16);
+    registry.set_limit(16);
+    queue.servers_changed();
     assert!(held_back.now_or_never().flatten().is_some(), "there are more calls");
 }
 

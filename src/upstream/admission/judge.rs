@@ -1,0 +1,112 @@
+//! Whose doing an answer is: the row's, or the state of the server, for which no row pays.
+
+use crate::domain::outcome::HttpResponse;
+
+/// What an answer says of the server that gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::upstream) enum Judgement {
+    /// The server took the row, and this is its answer to it, good or bad.
+    Answered,
+    /// The server takes no further call now.
+    Busy,
+    /// The server is not there, for a reason: what stands before it reaches nothing.
+    Gone(&'static str),
+    /// The server takes no row at all, for a reason: it does not let this program in.
+    Unavailable(&'static str),
+    /// The server takes no row at all unless it shows its models: then it refuses this row only.
+    UnavailableUnlessItShowsModels(&'static str),
+}
+
+/// Judges an answer. `has_heard_others` says that the server has taken another row since the call was sent.
+pub(in crate::upstream) fn judge(response: &HttpResponse, has_heard_others: bool) -> Judgement {
+    if response.should_retry == Some(false) {
+        return Judgement::Answered;
+    }
+    match response.status {
+        429 | 503 | 529 if names_quota(response) => Judgement::Unavailable("the account has no quota left"),
+        429 | 503 | 529 => Judgement::Busy,
+        401 => Judgement::Unavailable("it refuses the key: check --upstream-key"),
+        402 => Judgement::Unavailable("it asks for a payment"),
+        _ if has_heard_others => Judgement::Answered,
+        502 | 504 | 520..=527 => Judgement::Gone("its gateway reaches no server"),
+        403 => Judgement::UnavailableUnlessItShowsModels("it refuses every call: check --upstream-key"),
+        404 | 405 if shows_no_endpoint(response) => {
+            Judgement::UnavailableUnlessItShowsModels("it has no such path: check the path of --upstream")
+        }
+        _ => Judgement::Answered,
+    }
+}
+
+/// Whether an answer shows that the server takes rows, even if it refuses this one.
+pub(in crate::upstream) fn shows_that_rows_are_taken(response: &HttpResponse) -> bool {
+    matches!(response.status, 200..=299 | 400 | 413 | 422)
+}
+
+/// Whether an answer says that there is no such endpoint. An unknown model is answered 404 too, but with the word; and
+/// so is an unknown response or item, but with its id.
+pub(in crate::upstream) fn shows_no_endpoint(response: &HttpResponse) -> bool {
+    if !matches!(response.status, 404 | 405 | 501) {
+        return false;
+    }
+    let body = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
+    !body.contains("model") && !body.contains("with id")
+}
+
+/// Whether a refusal is for what was paid rather than for the load. Waiting helps only once somebody pays.
+fn names_quota(response: &HttpResponse) -> bool {
+    let body = String::from_utf8_lossy(&response.body);
+    ["insufficient_quota", "billing_hard_limit_reached"].iter().any(|code| body.contains(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> HttpResponse {
+        HttpResponse { status, body: Bytes::from_static(body.as_bytes()), ..HttpResponse::default() }
+    }
+
+    #[test]
+    fn an_answer_is_the_rows_or_the_state_of_its_server() {
+        let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+        let unknown = r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
+        let (answered, busy) = ("answered", "busy");
+        let (away, unless) = ("unavailable", "unless it shows models");
+        // The judgement if nothing else was answered, and if another row was.
+        let cases = [
+            (answer(200, "{}"), answered, answered),
+            (answer(400, "{}"), answered, answered),
+            (answer(408, ""), answered, answered),
+            (answer(409, ""), answered, answered),
+            (answer(422, ""), answered, answered),
+            (answer(429, ""), busy, busy),
+            (answer(503, r#"{"error":{"message":"Loading model"}}"#), busy, busy),
+            (answer(529, ""), busy, busy),
+            (answer(429, quota), away, away),
+            (answer(500, ""), answered, answered),
+            (answer(501, ""), answered, answered),
+            (answer(502, ""), away, answered),
+            (answer(504, ""), away, answered),
+            (answer(522, ""), away, answered),
+            (answer(401, ""), away, away),
+            (answer(402, ""), away, away),
+            (answer(403, ""), unless, answered),
+            (answer(404, r#"{"detail":"Not Found"}"#), unless, answered),
+            (answer(404, unknown), answered, answered),
+            (HttpResponse { should_retry: Some(false), ..answer(429, "") }, answered, answered),
+        ];
+        for (response, alone, among_others) in cases {
+            for (has_heard_others, expected) in [(false, alone), (true, among_others)] {
+                let judged = match judge(&response, has_heard_others) {
+                    Judgement::Answered => answered,
+                    Judgement::Busy => busy,
+                    Judgement::Gone(_) | Judgement::Unavailable(_) => away,
+                    Judgement::UnavailableUnlessItShowsModels(_) => unless,
+                };
+                assert_eq!(judged, expected, "{response:?} {has_heard_others}");
+            }
+        }
+    }
+}

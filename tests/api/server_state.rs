@@ -1,0 +1,182 @@
+//! The state of a server is charged to no row: an outage, a rate limit or a refused key costs no attempt, and rows wait.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::common::builders::rows;
+use crate::common::eventually::within;
+use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
+use crate::common::test_app::{Stopped, TestApp};
+
+/// A row may fail once only.
+const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
+
+/// Waits until `/readyz` has a warning that the upstream takes no calls, and returns it.
+async fn warning(app: &TestApp) -> String {
+    within(Duration::from_secs(30), "a warning", async || {
+        let ready = app.get("/readyz").await;
+        assert_eq!(ready.status, 200, "it is ready all the same");
+        let warnings = ready.json()["warnings"].as_array().cloned().unwrap_or_default();
+        warnings.iter().filter_map(|text| text.as_str()).find(|text| text.contains("takes no calls")).map(str::to_owned)
+    })
+    .await
+}
+
+/// Rows that were called.
+fn row_calls(app: &TestApp) -> Vec<Call> {
+    app.upstream.calls().into_iter().filter(|call| !call.key().is_empty()).collect()
+}
+
+#[tokio::test]
+async fn an_outage_fails_no_row_and_repeats_no_call() {
+    let mut app = Stopped::new(FakeUpstream::down()).start(&NO_RETRIES).await;
+
+    let id = app.submit(rows(40)).await;
+    let warned = warning(&app).await;
+    app.upstream.listen();
+    let batch = app.wait_for(&id, "completed").await;
+
+    assert!(warned.contains("refused"), "{warned}");
+    assert_eq!(batch["request_counts"], json!({ "total": 40, "completed": 40, "failed": 0 }));
+    assert_eq!(app.upstream.calls().len(), 40);
+    assert!(app.get("/readyz").await.json()["warnings"].is_null());
+}
+
+#[tokio::test]
+async fn rows_of_an_upstream_that_stays_down_expire_with_their_window() {
+    let flags = ["--max-retries", "0", "--completion-windows", "24h,2s"];
+    let app = Stopped::new(FakeUpstream::down()).start(&flags).await;
+
+    let file = app.upload(rows(2)).await;
+    let id = app.create_batch_within(&file, "2s").await;
+    let batch = app.wait_for(&id, "expired").await;
+
+    assert_eq!(app.results(&batch).await.error_codes(), ["batch_expired"; 2]);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_row_loses_none_and_its_reason_is_shown() {
+    let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+    let no_path = r#"{"detail":"Not Found"}"#;
+    let cases = [
+        (401, "", "--upstream-key"),
+        (402, "", "payment"),
+        (403, "", "--upstream-key"),
+        (404, no_path, "path of --upstream"),
+        (429, quota, "quota"),
+        (502, "<html>", "gateway"),
+        (504, "", "gateway"),
+    ];
+    // An answer of the last moment of an outage can arrive after the first of the time since: that costs an attempt.
+    for (status, body, reason) in cases {
+        let app = TestApp::with(&["--max-retries", "1", "--max-concurrency", "8"]).await;
+        let is_well = Arc::new(AtomicBool::new(false));
+        let well = is_well.clone();
+        app.upstream.reply(move |_| if well.load(SeqCst) { Reply::ok() } else { Reply::new(status, body) });
+
+        let id = app.submit(rows(200)).await;
+        let warned = warning(&app).await;
+        let wasted = row_calls(&app).len();
+        is_well.store(true, SeqCst);
+        let batch = app.wait_for(&id, "completed").await;
+
+        assert!(warned.contains(reason), "{status}: {warned}");
+        assert!(wasted < 16, "{status}: {wasted} calls");
+        assert_eq!(batch["request_counts"], json!({ "total": 200, "completed": 200, "failed": 0 }), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_refused_by_a_server_that_takes_others_is_an_error_line() {
+    for status in [403, 404] {
+        let app = TestApp::start().await;
+        app.upstream.reply(move |call| match call.path.as_str() {
+            "/v1/models" => Reply::ok(),
+            _ => Reply::error(status),
+        });
+
+        let results = app.run(rows(1)).await;
+
+        assert_eq!(results.errors[0]["response"]["status_code"], status);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_answers_every_row_once_it_has_loaded() {
+    let app = TestApp::with(&NO_RETRIES).await;
+    let started = Instant::now();
+    let loading = Duration::from_millis(1500);
+    app.upstream.reply(move |_| if started.elapsed() < loading { Reply::error(503) } else { Reply::ok() });
+
+    let results = app.run(rows(50)).await;
+
+    assert_eq!((results.output.len(), results.errors.len()), (50, 0));
+    let early = app.upstream.calls().iter().filter(|call| call.arrived < started + loading).count();
+    assert!(early < 60, "{early} calls while it was loading");
+}
+
+#[tokio::test]
+async fn a_wait_that_a_server_asks_for_holds_back_every_row() {
+    let app = TestApp::with(&["--max-retries", "0", "--max-concurrency", "1"]).await;
+    let asked = AtomicUsize::new(0);
+    app.upstream.reply(move |_| match asked.fetch_add(1, SeqCst) {
+        0 => Reply::error(429).header("retry-after", "1"),
+        _ => Reply::ok(),
+    });
+
+    let results = app.run(rows(5)).await;
+
+    assert_eq!(results.output.len(), 5);
+    let calls = row_calls(&app);
+    let waited = calls[1].arrived - calls[0].arrived;
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
+    assert_eq!(calls[0].key(), calls[1].key(), "the row that was refused is the first to go on");
+}
+
+/// A server that takes so many calls a second, with a burst of as many.
+fn takes(per_second: f64, retry_after: bool) -> impl Fn(&Call) -> Reply + Send + Sync + 'static {
+    let bucket = Mutex::new((per_second, Instant::now()));
+    move |_| {
+        let mut bucket = bucket.lock().expect("nobody panics with the lock");
+        let filled = bucket.0 + bucket.1.elapsed().as_secs_f64() * per_second;
+        *bucket = (filled.min(per_second), Instant::now());
+        if bucket.0 >= 1.0 {
+            bucket.0 -= 1.0;
+            return Reply::ok().after(Duration::from_millis(20));
+        }
+        let refused = Reply::error(429);
+        if retry_after { refused.header("retry-after", "1") } else { refused }
+    }
+}
+
+/// How many calls came late, and how many of them were for rows that had been called before at that time.
+fn late_calls(calls: &[Call], late: Instant) -> (usize, usize) {
+    let of_late = calls.iter().filter(|call| call.arrived > late);
+    let refused = of_late
+        .clone()
+        .filter(|call| calls.iter().any(|other| other.key() == call.key() && other.attempt == call.attempt + 1));
+    (of_late.count(), refused.count())
+}
+
+#[tokio::test]
+async fn a_rate_limit_fails_no_row_and_is_kept() {
+    for retry_after in [true, false] {
+        let app = TestApp::with(&NO_RETRIES).await;
+        app.upstream.reply(takes(20.0, retry_after));
+
+        let started = Instant::now();
+        let results = app.run(rows(200)).await;
+
+        assert_eq!((results.output.len(), results.errors.len()), (200, 0));
+        // The first burst is refused before anything is known; then few calls are.
+        let late = started + Duration::from_secs(3);
+        let calls = row_calls(&app);
+        let (of_late, repeated) = late_calls(&calls, late);
+        assert!(repeated * 10 <= of_late, "{repeated} of {of_late} calls were refused");
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+}
