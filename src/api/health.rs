@@ -1,5 +1,7 @@
 //! Liveness, readiness and metrics.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +16,9 @@ use crate::telemetry::chain;
 
 /// How long a check may take: `/readyz` must answer soon, also when something hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// So many models are named in a warning.
+const NAMED_MODELS: usize = 3;
 
 /// Answers as long as the process does.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses(
@@ -43,8 +48,7 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
         Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
         Err(_) => problems.push("the blob store does not answer".to_owned()),
     }
-    let trouble = |why| format!("the upstream takes no calls, and rows wait for it: {why}");
-    let mut warnings: Vec<_> = app.registry.servers().filter_map(|server| server.trouble()).map(trouble).collect();
+    let mut warnings: Vec<_> = app.registry.servers().flat_map(|server| by_reason(server.troubles())).collect();
     if let Some(liveness) = &app.liveness {
         problems.extend(liveness.stuck().iter().map(|name| format!("the {name} loop does not turn")));
         let failing = |(name, since): &(_, Duration)| {
@@ -66,6 +70,22 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     }
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(answer)).into_response()
+}
+
+/// One warning for each reason why models are not called, with some of their names.
+fn by_reason(troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
+    let mut models = BTreeMap::<String, Vec<Arc<str>>>::new();
+    for (model, why) in troubles {
+        models.entry(why).or_default().push(model);
+    }
+    let warning = |(why, models): (String, Vec<Arc<str>>)| {
+        let mut names: Vec<_> = models.iter().take(NAMED_MODELS).map(|model| format!("`{model}`")).collect();
+        if models.len() > NAMED_MODELS {
+            names.push(format!("{} others", models.len() - NAMED_MODELS));
+        }
+        format!("the upstream takes no calls for {}, and rows wait for it: {why}", names.join(", "))
+    };
+    models.into_iter().map(warning).collect()
 }
 
 /// The metrics, in the text format of Prometheus.

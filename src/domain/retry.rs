@@ -49,6 +49,8 @@ pub enum Verdict {
         /// When the request is due again.
         until: Timestamp,
     },
+    /// Queue it again as it was: no call was made for it. The upstream's state says when it may begin.
+    Requeue,
     /// Write its error line.
     Fail,
 }
@@ -62,18 +64,15 @@ impl RetryPolicy {
         let after = |pause| now.plus(reason.retry_after().unwrap_or_default() + pause);
         let jitter = jitter.clamp(0.0, 1.0);
         match reason.remedy() {
+            Remedy::Wait if matches!(reason, FailureReason::HeldBack(_)) => Verdict::Requeue,
             // The upstream's own state says when rows may begin: the row waits in the queue.
-            Remedy::Wait if matches!(reason, FailureReason::HeldBack(_)) || is_first_of_upstream(request) => {
-                Verdict::Park { until: now }
-            }
+            Remedy::Wait if is_first_of_upstream(request) => Verdict::Park { until: now },
             Remedy::Wait => {
                 let bound = match reason {
                     FailureReason::UpstreamUnreachable(_) => LONGEST_PARK_OF_OUTAGE,
                     _ => LONGEST_PARK,
                 };
-                let longest = doubled(FIRST_PARK, request.parks).min(bound);
-                // At least half, so that a row whose pause is drawn short does not try again at once, and again.
-                Verdict::Park { until: after(longest.mul_f64(0.5 + jitter / 2.0)) }
+                Verdict::Park { until: after(park_pause(request.parks, bound, jitter)) }
             }
             Remedy::Attempt if request.attempt < self.max_retries => {
                 let longest = doubled(self.base_delay, request.attempt).min(self.max_delay);
@@ -89,6 +88,14 @@ fn is_first_of_upstream(request: &Request<Failed>) -> bool {
     let is_upstreams =
         matches!(request.state.reason, FailureReason::UpstreamUnreachable(_) | FailureReason::UpstreamUnavailable(_));
     is_upstreams && request.parks == 0
+}
+
+/// How long a request waits that was parked so many times before: a second, and twice as long each time, up to a bound.
+/// `jitter` is drawn evenly from 0 to 1.
+#[must_use]
+pub fn park_pause(parks: u32, bound: Duration, jitter: f64) -> Duration {
+    // At least half, so that a row whose pause is drawn short does not try again at once, and again.
+    doubled(FIRST_PARK, parks).min(bound).mul_f64(0.5 + jitter / 2.0)
 }
 
 fn doubled(delay: Duration, times: u32) -> Duration {
@@ -183,7 +190,7 @@ mod tests {
 
             let counted = verdicts.map(|verdict| match verdict {
                 Verdict::Retry { .. } => Some(1),
-                Verdict::Park { .. } => Some(0),
+                Verdict::Park { .. } | Verdict::Requeue => Some(0),
                 Verdict::Fail => None,
             });
             assert_eq!((reason.code(), counted), (code, attempts_counted), "{reason:?}");

@@ -76,6 +76,15 @@ impl ReqwestHttpClient {
         self.send(Request::new(Method::GET, self.paths.models.clone())).await
     }
 
+    /// Makes a call. The same as [`HttpClient::post`], for a caller that may need the call again.
+    pub(super) async fn call(&self, call: &Call) -> Result<HttpResponse, UpstreamError> {
+        let mut request = Request::new(Method::POST, self.paths.endpoints[call.endpoint as usize].clone());
+        let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
+        request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
+        *request.body_mut() = Some(call.body.clone().into());
+        self.send(request).await
+    }
+
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
         let deadline = Instant::now() + self.timeout;
         let (answer, rest) = match self.in_time(deadline, self.answer(request)).await? {
@@ -143,11 +152,7 @@ async fn read_large(rest: UnfinishedBody, reservation: Reservation, largest: usi
 
 impl HttpClient for ReqwestHttpClient {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
-        let mut request = Request::new(Method::POST, self.paths.endpoints[call.endpoint as usize].clone());
-        let key = HeaderValue::try_from(call.key).expect("keys are ASCII letters and digits");
-        request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
-        *request.body_mut() = Some(call.body.into());
-        self.send(request).await
+        self.call(&call).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `registry` | which server a model's calls go to |
 //! | `server` | one server: its client, its limiter, whether it has `/v1/responses` |
-//! | `admission` | whether a call may be sent to a server now: its refusals, outages and rate limits |
+//! | `admission` | whether a model's calls may be sent now, and how many: refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |
 //! | `http` | the client over HTTP, and the one budget of bytes for all answers |
@@ -19,11 +19,12 @@ mod responses_api;
 mod server;
 mod session;
 
+pub use admission::{Admission, LoneEntry, RefusalHistory};
 pub use http::{ReqwestHttpClient, UpstreamSettings};
 pub use registry::Registry;
 pub use responses_api::{BELIEVED_FOR, ResponsesApi};
 pub use server::Server;
-pub use session::{PermitObserver, Session};
+pub use session::{PermitObserver, Session, SessionStart};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -97,8 +98,11 @@ pub trait HttpClient: Clone + Send + Sync + 'static {
     fn post(&self, call: Call) -> impl Future<Output = Result<HttpResponse, UpstreamError>> + Send;
 
     /// Waits until the next call may start at once. A client without a limit has nothing to wait for.
-    fn acquire_permit(&self) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
+    ///
+    /// # Errors
+    /// [`UpstreamError::HeldBack`] if the upstream takes no calls and the row has no answer yet.
+    fn acquire_permit(&self) -> impl Future<Output = Result<(), UpstreamError>> + Send {
+        std::future::ready(Ok(()))
     }
 
     /// Lets other rows call until the next call of this one. To be said before the row waits for anything else.

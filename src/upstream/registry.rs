@@ -32,17 +32,11 @@ impl Registry {
     /// How many calls may be under way at all servers together.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.server.limit()
-    }
-
-    /// How many calls may be under way now: fewer than [`Self::limit`] while servers refuse calls.
-    #[must_use]
-    pub fn permits(&self) -> usize {
         self.server.limiter().limit()
     }
 
     /// Sets how many calls may be under way at all servers together.
     pub fn set_limit(&self, limit: usize) {
-        self.server.set_limit(limit);
+        self.server.limiter().set_limit(limit);
     }
 }

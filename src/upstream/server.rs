@@ -1,11 +1,16 @@
 //! One inference server: what calls it, how many calls it may have under way, and what its answers have shown of it.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
-use super::admission::{Admission, Judgement, judge};
+use super::admission::{Admission, AdmittedCall, Judgement, RefusalHistory, RowSigns, judge, shows_no_endpoint};
 use super::limiter::Limiter;
 use super::responses_api::ResponsesApi;
 use super::{Call, HttpClient, ReqwestHttpClient, UpstreamError};
@@ -13,12 +18,20 @@ use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
+use crate::sync::lock;
+use crate::telemetry::metrics;
+
+/// Whoever follows a server looks again after so long at the latest: time alone can make a model silent.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// An inference server.
 pub struct Server {
     client: ServerClient,
     limiter: Limiter,
-    admission: Admission,
+    /// The admission of each model that is in use.
+    admissions: Mutex<HashMap<Arc<str>, Weak<Admission>>>,
+    /// Told when an admission has changed.
+    changed: Arc<Notify>,
     responses_api: ResponsesApi,
 }
 
@@ -54,62 +67,82 @@ impl Server {
     }
 
     fn new(client: ServerClient, dialect: Dialect, clock: Clock) -> Self {
-        let limiter = Limiter::new(0);
-        let admission = Admission::new(limiter.clone());
-        Self { client, limiter, admission, responses_api: ResponsesApi::new(dialect, clock) }
+        let (admissions, changed) = (Mutex::default(), Arc::default());
+        let responses_api = ResponsesApi::new(dialect, clock);
+        Self { client, limiter: Limiter::new(0), admissions, changed, responses_api }
     }
 
-    /// Sends a call, and judges how it ended: an answer that is the server's state is no answer to the row. The caller
-    /// has a permit of [`Self::limiter`]. `is_alone` says that its row was let through by itself.
-    pub(super) async fn post(&self, call: Call, is_alone: bool) -> Result<HttpResponse, UpstreamError> {
-        let admitted = self.admission.begin(is_alone)?;
-        let asks_for_responses = call.endpoint == Endpoint::Responses && self.responses_api.may_be_tried();
-        let response = match self.answer(call.clone()).await {
-            Ok(response) => response,
+    /// Sends a call that was admitted, and judges how it ended: an answer that is the server's state is no answer to
+    /// the row. The caller has a permit of [`Self::limiter`]. `history` is what the row's calls before came to.
+    pub(super) async fn post(
+        &self,
+        call: &Call,
+        admitted: AdmittedCall<'_>,
+        history: &mut RefusalHistory,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let (response, judgement) = match self.judged(call, &admitted, *history).await {
+            Ok(judged) => judged,
             Err(error) => {
                 if let UpstreamError::Unreachable(why) | UpstreamError::Broken(why) = &error {
-                    admitted.gone(None, why.clone());
+                    admitted.gone(None, why.clone(), history);
                 }
                 return Err(error);
             }
         };
-        let why = match judge(&response, admitted.has_heard_others()) {
-            Judgement::Answered => None,
+        let said = format!("it answered with status {}", response.status);
+        let why = match judgement {
+            Judgement::Answered => {
+                admitted.answered(&response, history);
+                return Ok(response);
+            }
             Judgement::Busy => {
-                admitted.refused(&response);
-                return Err(UpstreamError::Unavailable(format!("it answered with status {}", response.status)));
+                admitted.refused(&response, said.clone(), history);
+                said
             }
             Judgement::Gone(why) => {
-                let why = format!("it answered with status {}: {why}", response.status);
-                admitted.gone(response.retry_after, why.clone());
-                return Err(UpstreamError::Unavailable(why));
+                let why = format!("{said}: {why}");
+                admitted.gone(response.retry_after, why.clone(), history);
+                why
             }
-            Judgement::Unavailable(why) => Some(why),
-            // Such an answer says which API the server has.
-            Judgement::UnavailableUnlessItShowsModels(_) if asks_for_responses => None,
-            Judgement::UnavailableUnlessItShowsModels(why) => {
-                if self.shows_models().await {
-                    // Asked again, because the server may have come back between the two answers.
-                    let again = self.answer(call).await?;
-                    admitted.answered(&again);
-                    return Ok(again);
-                }
-                Some(why)
+            Judgement::Unavailable(why) | Judgement::UnavailableUnlessItShowsModels(why) => {
+                let why = format!("{said}: {why}");
+                admitted.unavailable(response.retry_after, why.clone(), history);
+                why
             }
         };
-        let Some(why) = why else {
-            admitted.answered(&response);
-            return Ok(response);
-        };
-        let why = format!("it answered with status {}: {why}", response.status);
-        admitted.unavailable(response.retry_after, why.clone());
         Err(UpstreamError::Unavailable(why))
     }
 
-    async fn answer(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
+    /// An answer, and what it says of the server.
+    async fn judged(
+        &self,
+        call: &Call,
+        admitted: &AdmittedCall<'_>,
+        history: RefusalHistory,
+    ) -> Result<(HttpResponse, Judgement), UpstreamError> {
+        let asks_for_responses = call.endpoint == Endpoint::Responses && self.responses_api.may_be_tried();
+        let response = self.answer(call).await?;
+        let judgement = judge(&response, admitted.signs(history));
+        if !matches!(judgement, Judgement::UnavailableUnlessItShowsModels(_)) {
+            return Ok((response, judgement));
+        }
+        // Such an answer says which API the server has.
+        if asks_for_responses && shows_no_endpoint(&response) {
+            return Ok((response, Judgement::Answered));
+        }
+        if !self.shows_models().await {
+            return Ok((response, judgement));
+        }
+        // Asked again, because the server may have come back between the two answers.
+        let again = self.answer(call).await?;
+        let judgement = judge(&again, RowSigns { has_taken_others: true, ..admitted.signs(history) });
+        Ok((again, judgement))
+    }
+
+    async fn answer(&self, call: &Call) -> Result<HttpResponse, UpstreamError> {
         match &self.client {
-            ServerClient::Http(client) => client.post(call).await,
-            ServerClient::Embedded(client) => client.post_boxed(call).await,
+            ServerClient::Http(client) => client.call(call).await,
+            ServerClient::Embedded(client) => client.post_boxed(call.clone()).await,
         }
     }
 
@@ -128,42 +161,46 @@ impl Server {
         }
     }
 
-    /// Sets how many calls may be under way. While the server refuses calls, fewer are.
-    pub(super) fn set_limit(&self, limit: usize) {
-        self.admission.set_ceiling(limit);
-    }
-
-    /// How many calls may be under way, if the server refuses none.
-    pub(super) fn limit(&self) -> usize {
-        self.admission.ceiling()
-    }
-
-    /// Whether a row may begin: the server takes calls, or is to be asked whether it does.
+    /// The admission of a model's calls. It is forgotten when nobody uses it.
     #[must_use]
-    pub fn may_begin(&self) -> bool {
-        self.admission.may_begin()
+    pub fn admission(&self, model: &Arc<str>) -> Arc<Admission> {
+        let mut admissions = lock(&self.admissions);
+        if let Some(known) = admissions.get(model).and_then(Weak::upgrade) {
+            return known;
+        }
+        admissions.retain(|_, admission| admission.strong_count() > 0);
+        let admission = Arc::new(Admission::new(self.changed.clone()));
+        admissions.insert(model.clone(), Arc::downgrade(&admission));
+        admission
     }
 
-    /// A row begins. Whether it is let through by itself; then [`Self::leave`] is to be called at its end.
+    fn admissions(&self) -> Vec<(Arc<str>, Arc<Admission>)> {
+        let admissions = lock(&self.admissions);
+        admissions.iter().filter_map(|(model, admission)| Some((model.clone(), admission.upgrade()?))).collect()
+    }
+
+    /// The models of which the server takes no calls, and why, in the order of their names.
     #[must_use]
-    pub fn enter(&self) -> bool {
-        self.admission.enter()
-    }
-
-    /// A row that was let through by itself has ended.
-    pub fn leave(&self) {
-        self.admission.leave();
-    }
-
-    /// Why the server takes no calls, if it takes none.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.admission.trouble()
+    pub fn troubles(&self) -> Vec<(Arc<str>, String)> {
+        let models = self.admissions().into_iter();
+        let mut troubles: Vec<_> =
+            models.filter_map(|(model, admission)| Some((model, admission.trouble()?))).collect();
+        troubles.sort();
+        troubles
     }
 
     /// Follows the time and the server's answers, and calls `tell` whenever rows may begin that could not. Never ends.
     pub async fn follow(&self, tell: impl Fn() + Send) {
-        self.admission.follow(tell).await;
+        loop {
+            let changed = self.changed.notified();
+            let admissions = self.admissions();
+            metrics::upstream_takes_calls(admissions.iter().all(|(_, admission)| admission.takes_calls()));
+            let due = admissions.iter().filter_map(|(_, admission)| admission.follow());
+            let due = due.fold(Instant::now() + LOOK_AGAIN, Instant::min);
+            drop(admissions);
+            tell();
+            let _ = timeout_at(due, changed).await;
+        }
     }
 
     /// The bound of the calls that may be under way.
@@ -185,3 +222,6 @@ impl fmt::Debug for Server {
         shown.field("limiter", &self.limiter).field("responses_api", &self.responses_api).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

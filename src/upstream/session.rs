@@ -1,12 +1,12 @@
 //! The client that a row calls its upstream with: it makes every call with the row's permit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::sync::Mutex;
 
+use super::admission::AdmittedCall;
 use super::limiter::{Permit, Priority};
-use super::{Call, HttpClient, Server, UpstreamError};
+use super::{Admission, Call, HttpClient, LoneEntry, RefusalHistory, Server, UpstreamError};
 use crate::domain::outcome::HttpResponse;
 
 /// Is told whenever a row gives up its permit and has one again.
@@ -21,61 +21,136 @@ pub trait PermitObserver: Send + Sync {
 ///
 /// The permit stays with the row from call to call. [`HttpClient::release_permit`] gives it to another row while this
 /// one waits for something else, and its next call takes one back, before rows that begin.
+///
+/// While the server takes no calls, a row that has no answer is held back, and is to be queued again. A row that has an
+/// answer to an earlier call waits here with its next one, without a permit, so that no call is made and paid for a
+/// second time.
 #[derive(Clone)]
 pub struct Session {
     calls: Arc<Calls>,
 }
 
+/// What a session begins with.
+pub struct SessionStart {
+    /// The server that is called.
+    pub server: Arc<Server>,
+    /// The server's admission of the row's model.
+    pub admission: Arc<Admission>,
+    /// A permit of the server's limiter.
+    pub permit: Permit,
+    /// The right to call alone, if [`Admission::enter`] gave it.
+    pub entry: Option<LoneEntry>,
+    /// What the row's calls before came to.
+    pub history: RefusalHistory,
+    /// Is told of the permit.
+    pub observer: Option<Arc<dyn PermitObserver>>,
+}
+
 struct Calls {
     server: Arc<Server>,
+    admission: Arc<Admission>,
     observer: Option<Arc<dyn PermitObserver>>,
-    /// Whether the row was let through by itself, so that its first call asks whether the server is back.
-    is_alone: AtomicBool,
     /// Locked while a call is under way.
-    permit: Mutex<Option<Permit>>,
+    row: Mutex<RowCalls>,
+}
+
+struct RowCalls {
+    permit: Option<Permit>,
+    entry: Option<LoneEntry>,
+    history: RefusalHistory,
+    /// Whether the row has an answer to an earlier call of this session.
+    has_answer: bool,
 }
 
 impl Session {
-    /// A session of `server` with a permit of its limiter. `is_alone` is what [`Server::enter`] returned for the row.
+    /// A session of a row.
     #[must_use]
-    pub fn new(server: Arc<Server>, permit: Permit, observer: Option<Arc<dyn PermitObserver>>, is_alone: bool) -> Self {
-        let (permit, is_alone) = (Mutex::new(Some(permit)), AtomicBool::new(is_alone));
-        Self { calls: Arc::new(Calls { server, observer, is_alone, permit }) }
+    pub fn new(start: SessionStart) -> Self {
+        let SessionStart { server, admission, permit, entry, history, observer } = start;
+        let row = Mutex::new(RowCalls { permit: Some(permit), entry, history, has_answer: false });
+        Self { calls: Arc::new(Calls { server, admission, observer, row }) }
     }
 
-    /// Takes the permit out at the end of the row, if it has one and no call is under way with it.
+    /// Takes the permit out at the end of the row, if it has one and no call is under way with it, and what the row's
+    /// calls came to.
     #[must_use]
-    pub fn take_permit(&self) -> Option<Permit> {
-        self.calls.permit.try_lock().ok()?.take()
+    pub fn end(&self) -> (Option<Permit>, RefusalHistory) {
+        match self.calls.row.try_lock() {
+            Ok(mut row) => {
+                row.entry = None;
+                (row.permit.take(), row.history)
+            }
+            Err(_) => (None, RefusalHistory::default()),
+        }
     }
 }
 
 impl Calls {
-    async fn acquire(&self, permit: &mut Option<Permit>) {
-        if permit.is_none() {
-            *permit = Some(self.server.limiter().acquire(Priority::Continuing).await);
-            self.observer.iter().for_each(|observer| observer.acquired());
+    /// Waits for a permit and until the server takes calls, unless the row has no answer yet.
+    async fn acquire(&self, row: &mut RowCalls) -> Result<(), UpstreamError> {
+        loop {
+            if row.permit.is_none() {
+                row.permit = Some(self.server.limiter().acquire(Priority::Continuing).await);
+                self.observer.iter().for_each(|observer| observer.acquired());
+            }
+            match self.admission.check(row.entry.is_some()) {
+                Err(_) if row.has_answer => {
+                    self.release(row);
+                    self.admission.until_open().await;
+                }
+                may_begin => return may_begin,
+            }
+        }
+    }
+
+    fn release(&self, row: &mut RowCalls) {
+        row.entry = None;
+        if row.permit.take().is_some() {
+            self.observer.iter().for_each(|observer| observer.released());
+        }
+    }
+
+    async fn begin(&self, row: &mut RowCalls) -> Result<AdmittedCall<'_>, UpstreamError> {
+        loop {
+            self.acquire(row).await?;
+            match self.admission.begin(row.entry.is_some()) {
+                // Another call has begun in between.
+                Err(_) if row.has_answer => {}
+                begun => return begun,
+            }
         }
     }
 }
 
 impl HttpClient for Session {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
-        let mut permit = self.calls.permit.lock().await;
-        self.calls.acquire(&mut permit).await;
-        let is_alone = self.calls.is_alone.load(Relaxed) && self.calls.is_alone.swap(false, Relaxed);
-        self.calls.server.post(call, is_alone).await
+        let Calls { server, row, .. } = &*self.calls;
+        let mut row = row.lock().await;
+        loop {
+            let admitted = self.calls.begin(&mut row).await?;
+            row.entry.take().into_iter().for_each(LoneEntry::use_up);
+            let ended = server.post(&call, admitted, &mut row.history).await;
+            match ended {
+                Err(UpstreamError::Unavailable(_) | UpstreamError::Unreachable(_)) if row.has_answer => {
+                    self.calls.release(&mut row);
+                    tokio::time::sleep(row.history.pause(rand::random())).await;
+                }
+                ended => {
+                    row.has_answer |= ended.is_ok();
+                    return ended;
+                }
+            }
+        }
     }
 
-    async fn acquire_permit(&self) {
-        let mut permit = self.calls.permit.lock().await;
-        self.calls.acquire(&mut permit).await;
+    async fn acquire_permit(&self) -> Result<(), UpstreamError> {
+        let mut row = self.calls.row.lock().await;
+        self.calls.acquire(&mut row).await
     }
 
     fn release_permit(&self) {
-        if let Some(permit) = self.take_permit() {
-            drop(permit);
-            self.calls.observer.iter().for_each(|observer| observer.released());
+        if let Ok(mut row) = self.calls.row.try_lock() {
+            self.calls.release(&mut row);
         }
     }
 }
@@ -114,9 +189,11 @@ mod tests {
     fn session(client: &Slow, permits: usize) -> (Session, Limiter) {
         let server = Arc::new(Server::embedded(client.clone(), Dialect::Native, Clock::System));
         let limiter = server.limiter().clone();
-        server.set_limit(permits);
+        limiter.set_limit(permits);
         let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
-        (Session::new(server, permit, None, false), limiter)
+        let admission = server.admission(&"m".into());
+        let (entry, history, observer) = (None, RefusalHistory::default(), None);
+        (Session::new(SessionStart { server, admission, permit, entry, history, observer }), limiter)
     }
 
     #[tokio::test]
@@ -152,7 +229,7 @@ mod tests {
 
         drop(other);
         next.await.expect("it answers");
-        assert!(session.take_permit().is_some());
+        assert!(session.end().0.is_some());
         assert_eq!(limiter.held(), 0);
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::builders::rows;
+use crate::common::builders::{file, line, rows};
 use crate::common::eventually::within;
 use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
+use crate::sharing::rows_of;
 
 /// A row may fail once only.
 const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
@@ -179,4 +180,76 @@ async fn a_rate_limit_fails_no_row_and_is_kept() {
         assert!(repeated * 10 <= of_late, "{repeated} of {of_late} calls were refused");
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     }
+}
+
+/// The model that a call is for.
+fn model_of(call: &Call) -> String {
+    let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+    body["model"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn what_a_server_refuses_of_one_model_delays_no_other() {
+    let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+    let cases = [
+        Reply::error(401),
+        Reply::new(429, quota),
+        Reply::error(429).header("retry-after", "600"),
+        Reply::error(503),
+        Reply::error(502),
+    ];
+    for refusal in cases {
+        let app = TestApp::with(&["--max-retries", "0", "--max-concurrency", "8"]).await;
+        let refused = refusal.clone();
+        app.upstream.reply(move |call| if model_of(call) == "refused" { refused.clone() } else { Reply::ok() });
+
+        app.submit(rows_of("refused", 100)).await;
+        warning(&app).await;
+        let begun = Instant::now();
+        let results = app.run(rows_of("taken", 200)).await;
+
+        assert_eq!(results.output.len(), 200, "{refusal:?}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{refusal:?}: {:?}", begun.elapsed());
+        let wasted = row_calls(&app).iter().filter(|call| model_of(call) == "refused").count();
+        assert!(wasted < 24, "{refusal:?}: {wasted} calls");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_fails_while_others_are_taken_is_charged() {
+    let too_large = r#"{"error":{"message":"Request too large for m on tokens per min","code":"rate_limit_exceeded"}}"#;
+    for (status, body) in [(429, too_large), (502, ""), (504, "")] {
+        let app = TestApp::with(&["--max-retries", "1"]).await;
+        app.upstream.reply(move |call| if call.is_of("row-0") { Reply::new(status, body) } else { Reply::ok() });
+
+        let results = app.run(rows(2_000)).await;
+
+        assert_eq!((results.output.len(), results.errors.len()), (1_999, 1), "{status}");
+        assert_eq!(results.errors[0]["response"]["status_code"], status);
+    }
+}
+
+#[tokio::test]
+async fn a_row_of_two_calls_makes_each_once_while_calls_are_paced() {
+    let app = TestApp::with(&["--ensure-schema", "--max-retries", "0"]).await;
+    let (limited, taken) = (takes(20.0, false), Arc::new(AtomicUsize::new(0)));
+    let counted = taken.clone();
+    app.upstream.reply(move |call| {
+        let reply = limited(call);
+        if !reply.is_ok() {
+            return reply;
+        }
+        counted.fetch_add(1, SeqCst);
+        let is_correction = call.text().contains(r#""role":"assistant""#);
+        Reply::chat(if is_correction { r#"{"n":1}"# } else { "no" })
+    });
+    let format = r#"{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object","required":["n"]}}}"#;
+    let body = |row: usize| {
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{row}"}}],"response_format":{format}}}"#)
+    };
+
+    let results = app.run(file((0..60).map(|row| line(&format!("row-{row}")).body(&body(row))))).await;
+
+    assert_eq!(results.output.len(), 60, "{:?}", results.errors.first());
+    assert_eq!(taken.load(SeqCst), 120, "no call is paid for twice");
 }

@@ -14,7 +14,7 @@ use crate::common::test_app::TestApp;
 const CALLS: usize = 8;
 
 /// So many rows of a model.
-fn rows_of(model: &str, count: usize) -> String {
+pub fn rows_of(model: &str, count: usize) -> String {
     file((0..count).map(|row| line(&format!("{model}-{row}")).model(model)))
 }
 

@@ -72,6 +72,18 @@ impl Reply {
         )
     }
 
+    /// A chat answer with this text.
+    pub fn chat(text: &str) -> Self {
+        let message = serde_json::json!({ "role": "assistant", "content": text });
+        let choice = serde_json::json!({ "index": 0, "message": message, "finish_reason": "stop" });
+        Self::new(200, serde_json::json!({ "object": "chat.completion", "choices": [choice] }).to_string())
+    }
+
+    /// Whether it is a success.
+    pub fn is_ok(&self) -> bool {
+        self.status == 200
+    }
+
     pub fn error(status: u16) -> Self {
         Self::new(status, r#"{"error":{"message":"No.","type":"server_error","param":null,"code":null}}"#)
     }

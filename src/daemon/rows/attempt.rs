@@ -37,7 +37,7 @@ where
     P: RequestProcessor<S, Session>,
 {
     // Held until this attempt is judged: a row that is parked again does not end an outage.
-    let QueuedRow { row, request, cancellation, mut waiting, share, open, parked: _was_parked, .. } = open;
+    let QueuedRow { row, request, cancellation, mut waiting, share, history, open, parked: _was_parked, .. } = open;
     if !runner.validity.is_valid() {
         tokio::select! {
             () = cancellation.cancelled() => return Attempted::Done,
@@ -60,15 +60,18 @@ where
     if let (Some(share), Some(has_answered)) = (&share, ended.shows_an_answer()) {
         share.answered(has_answered, ended_at, took);
     }
+    let again = |request, parked| {
+        let (place, entry) = (None, None);
+        let row = QueuedRow { row, request, cancellation, waiting, place, share, entry, history, parked, open };
+        Attempted::ToBeTriedAgain(Box::new(row))
+    };
     let reason = match ended {
         ProcessingEnd::Canceled(canceled) if canceled.state.reason == CancellationReason::Recall => {
             tracing::debug!(
                 request_id = %row.id, attempt, ?took,
                 "a call on loan is recalled; its request waits again"
             );
-            let request = canceled.requeue();
-            let again = QueuedRow { row, request, cancellation, waiting, place: None, share, parked: None, open };
-            return Attempted::ToBeTriedAgain(Box::new(again));
+            return again(canceled.requeue(), None);
         }
         ProcessingEnd::Canceled(_) => return Attempted::Done,
         ProcessingEnd::Completed(answer) => {
@@ -81,10 +84,7 @@ where
         ProcessingEnd::GaveUp(reason) => reason,
         ProcessingEnd::Failed(failed) => match judge(runner, failed, took) {
             Err(reason) => reason,
-            Ok((request, parked)) => {
-                let again = QueuedRow { row, request, cancellation, waiting, place: None, share, parked, open };
-                return Attempted::ToBeTriedAgain(Box::new(again));
-            }
+            Ok((request, parked)) => return again(request, parked),
         },
     };
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
@@ -108,7 +108,7 @@ fn judge<S, P>(
             tracing::debug!(%request_id, attempt, reason, "request will be tried again");
             Ok((failed.retry(at), None))
         }
-        Verdict::Park { .. } if matches!(failed.state.reason, FailureReason::HeldBack(_)) => {
+        Verdict::Requeue => {
             let parked = runner.parked.add(&failed.state.reason);
             Ok((failed.unsent(), Some(parked)))
         }

@@ -15,7 +15,7 @@ use super::answers::Answers;
 use super::queue::QueuedRow;
 use crate::domain::ids::BatchId;
 use crate::domain::time::{Clock, Timestamp};
-use crate::upstream::{Registry, Server};
+use crate::upstream::{Admission, LoneEntry, Registry, Server};
 
 /// Of fewer calls none is left unused for models to come.
 const FEW: usize = 4;
@@ -41,6 +41,7 @@ pub(super) struct Models {
 struct ModelQueue {
     name: Arc<str>,
     server: Arc<Server>,
+    admission: Arc<Admission>,
     batches: Vec<BatchQueue>,
     /// Rows that workers have.
     running: usize,
@@ -80,8 +81,9 @@ pub(super) struct Place {
 pub(super) struct TakenRow {
     pub(super) row: QueuedRow,
     pub(super) server: Arc<Server>,
-    /// Whether the server lets it through by itself.
-    pub(super) is_alone: bool,
+    pub(super) admission: Arc<Admission>,
+    /// The right to begin alone, if rows may only begin so.
+    pub(super) entry: Option<LoneEntry>,
     pub(super) answers: Arc<Answers>,
     pub(super) loan: Option<Loan>,
 }
@@ -103,13 +105,13 @@ impl ModelQueue {
 impl Models {
     /// No models, for as many calls as the registry has.
     pub(super) fn new(registry: Registry, clock: Clock) -> Self {
-        let permits = registry.permits();
+        let permits = registry.limit();
         Self { registry, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
     }
 
     /// Notes how many calls may run at once now.
-    pub(super) fn follow_permits(&mut self) -> usize {
-        self.permits = self.registry.permits();
+    pub(super) fn follow_limit(&mut self) -> usize {
+        self.permits = self.registry.limit();
         self.permits
     }
 
@@ -133,9 +135,11 @@ impl Models {
             if self.queues.len() >= IDLE_MODELS {
                 self.queues.retain(|known| !known.batches.is_empty());
             }
+            let server = self.registry.route(name);
             self.queues.push(ModelQueue {
                 name: name.clone(),
-                server: self.registry.route(name),
+                admission: server.admission(name),
+                server,
                 batches: Vec::new(),
                 running: 0,
                 served: 0,
@@ -172,7 +176,8 @@ impl Models {
     }
 
     fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<Place> {
-        let may_begin = |model: &ModelQueue| model.has_rows() && model.server.may_begin() && chosen(model);
+        let may_begin =
+            |model: &ModelQueue| model.has_rows() && model.admission.may_begin(model.running) && chosen(model);
         let models = self.queues.iter().enumerate().filter(|(_, model)| may_begin(model));
         let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
         let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
@@ -215,8 +220,9 @@ impl Models {
         self.running += 1;
         model.running += 1;
         batch.running += 1;
-        let is_alone = model.server.enter();
-        Some(TakenRow { row, server: model.server.clone(), is_alone, answers: model.answers.clone(), loan })
+        let (server, admission) = (model.server.clone(), model.admission.clone());
+        let entry = admission.enter();
+        Some(TakenRow { row, server, admission, entry, answers: model.answers.clone(), loan })
     }
 
     /// Counts a row under way more or less.

@@ -9,7 +9,7 @@ use super::models::{Loan, TakenRow};
 use super::queue::{Queue, QueuedRow};
 use crate::domain::ids::BatchId;
 use crate::domain::time::Timestamp;
-use crate::upstream::{PermitObserver, Server};
+use crate::upstream::{Admission, PermitObserver, Server};
 
 /// A row counts as one of those under way unless it has released its permit.
 pub(super) struct PermitShare {
@@ -18,8 +18,7 @@ pub(super) struct PermitShare {
     batch: BatchId,
     /// The server of the row's model.
     pub(super) server: Arc<Server>,
-    /// Whether the server lets the row through by itself.
-    pub(super) is_alone: bool,
+    pub(super) admission: Arc<Admission>,
     answers: Arc<Answers>,
     counts: AtomicBool,
     /// The row's call, if it is on loan. A row that has released its permit once has no loan any more.
@@ -30,19 +29,20 @@ pub(super) struct PermitShare {
 impl PermitShare {
     /// Gives a row that was taken its share.
     pub(super) fn give(queue: &Arc<Queue>, taken: TakenRow) -> QueuedRow {
-        let TakenRow { mut row, server, is_alone, answers, loan } = taken;
+        let TakenRow { mut row, server, admission, entry, answers, loan } = taken;
         let share = Self {
             queue: queue.clone(),
             model: row.request.data.model.clone(),
             batch: row.row.id.batch,
             server,
-            is_alone,
+            admission,
             answers,
             counts: AtomicBool::new(true),
             loan,
             loan_is_over: AtomicBool::new(false),
         };
         row.share = Some(Arc::new(share));
+        row.entry = entry;
         row
     }
 
@@ -94,9 +94,6 @@ impl PermitObserver for PermitShare {
 
 impl Drop for PermitShare {
     fn drop(&mut self) {
-        if self.is_alone {
-            self.server.leave();
-        }
         self.released();
     }
 }

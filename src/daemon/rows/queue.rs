@@ -25,7 +25,7 @@ use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
 use crate::sync::lock;
 use crate::telemetry::metrics;
-use crate::upstream::{Registry, Server};
+use crate::upstream::{LoneEntry, RefusalHistory, Registry, Server};
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
 pub(super) struct QueuedRow {
@@ -39,6 +39,10 @@ pub(super) struct QueuedRow {
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
     pub(super) share: Option<Arc<PermitShare>>,
+    /// The right to begin alone, from when a worker takes it until its session begins.
+    pub(super) entry: Option<LoneEntry>,
+    /// What its calls so far came to.
+    pub(super) history: RefusalHistory,
     /// Since it was parked, and until an attempt ends otherwise.
     pub(super) parked: Option<Parked>,
     /// The lease ends when the last of these is gone.
@@ -114,8 +118,8 @@ impl Queue {
     /// Has workers look again after the servers let other rows begin, or take more or fewer calls at once.
     pub(in crate::daemon) fn servers_changed(&self) {
         // Under the lock, so that a worker which is about to wait sees the change, or is told.
-        let permits = self.models().follow_permits();
-        metrics::concurrency_limited_to(permits);
+        let limit = self.models().follow_limit();
+        metrics::concurrency_limited_to(limit);
         self.tell_held_back();
     }
 

@@ -18,7 +18,7 @@ use super::queue::QueuedRow;
 use crate::processor::RequestProcessor;
 use crate::storage::Storage;
 use crate::upstream::limiter::{Permit, Priority};
-use crate::upstream::{PermitObserver, Session};
+use crate::upstream::{PermitObserver, Session, SessionStart};
 
 /// Rows that may wait for another attempt, for each permit. It bounds the memory of such rows.
 const WAITING_FOR_ATTEMPT: usize = 3;
@@ -103,10 +103,18 @@ where
         row.place = None;
         loop {
             let share = row.share.clone().expect("a row that a worker has has a share");
-            let session = Session::new(share.server.clone(), permit, Some(share.clone()), share.is_alone);
+            let session = Session::new(SessionStart {
+                server: share.server.clone(),
+                admission: share.admission.clone(),
+                permit,
+                entry: row.entry.take(),
+                history: row.history,
+                observer: Some(share.clone()),
+            });
             let attempted = attempt(&self.runner, row, &session).await;
-            let permit_left = session.take_permit();
-            let Attempted::ToBeTriedAgain(again) = attempted else { return permit_left };
+            let (permit_left, history) = session.end();
+            let Attempted::ToBeTriedAgain(mut again) = attempted else { return permit_left };
+            again.history = history;
             let Err(again) = self.wait_elsewhere(again) else { return permit_left };
             // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can
             // hold.

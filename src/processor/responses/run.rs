@@ -164,7 +164,7 @@ impl<'a, H: HttpClient> Run<'a, H> {
         };
         let (seq, asked) = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
-            self.http.acquire_permit().await;
+            self.http.acquire_permit().await.map_err(|error| Stop::Failed(error.into()))?;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
             let ids = ItemIds::of_step(self.row, &path);

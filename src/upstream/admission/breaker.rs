@@ -145,12 +145,13 @@ impl Breaker {
     }
 
     fn open(&mut self, now: Duration, longest_pause: Duration) -> BreakerChange {
+        let was_closed = self.is_closed();
         let pause = self.pause.min(longest_pause);
         self.state = BreakerState::Open { until: now + pause };
         self.pause = pause * 2;
         // Calls that are under way belong to the time before.
         self.epoch = self.epoch.wrapping_add(1);
-        BreakerChange::Opened
+        if was_closed { BreakerChange::Opened } else { BreakerChange::Unchanged }
     }
 
     /// The epoch of the probe goes on: if it fails after all, that counts.

@@ -2,6 +2,9 @@
 
 use crate::domain::outcome::HttpResponse;
 
+/// A row that was refused so often in a row, while the server took others, is refused for what it is.
+const MOST_REFUSALS: u32 = 20;
+
 /// What an answer says of the server that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::upstream) enum Judgement {
@@ -17,9 +20,19 @@ pub(in crate::upstream) enum Judgement {
     UnavailableUnlessItShowsModels(&'static str),
 }
 
-/// Judges an answer. `has_heard_others` says that the server has taken another row since the call was sent.
-pub(in crate::upstream) fn judge(response: &HttpResponse, has_heard_others: bool) -> Judgement {
-    if response.should_retry == Some(false) {
+/// What is known of the row that an answer is for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::upstream) struct RowSigns {
+    /// The server has taken another row since this row's call was sent, or since this row was last refused.
+    pub(in crate::upstream) has_taken_others: bool,
+    /// How often in a row this row was refused before.
+    pub(in crate::upstream) refusals: u32,
+}
+
+/// Judges an answer to a row.
+pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judgement {
+    let is_refused_alone = row.has_taken_others && row.refusals >= MOST_REFUSALS;
+    if response.should_retry == Some(false) || is_refused_alone || is_too_large(response) {
         return Judgement::Answered;
     }
     match response.status {
@@ -27,7 +40,7 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, has_heard_others: bool
         429 | 503 | 529 => Judgement::Busy,
         401 => Judgement::Unavailable("it refuses the key: check --upstream-key"),
         402 => Judgement::Unavailable("it asks for a payment"),
-        _ if has_heard_others => Judgement::Answered,
+        _ if row.has_taken_others => Judgement::Answered,
         502 | 504 | 520..=527 => Judgement::Gone("its gateway reaches no server"),
         403 => Judgement::UnavailableUnlessItShowsModels("it refuses every call: check --upstream-key"),
         404 | 405 if shows_no_endpoint(response) => {
@@ -52,6 +65,12 @@ pub(in crate::upstream) fn shows_no_endpoint(response: &HttpResponse) -> bool {
     !body.contains("model") && !body.contains("with id")
 }
 
+/// Whether a refusal is for the size of the row, which no wait makes smaller. OpenAI answers so, with status 429, if a
+/// row has more tokens than a minute's limit.
+fn is_too_large(response: &HttpResponse) -> bool {
+    response.status == 429 && String::from_utf8_lossy(&response.body).contains("Request too large")
+}
+
 /// Whether a refusal is for what was paid rather than for the load. Waiting helps only once somebody pays.
 fn names_quota(response: &HttpResponse) -> bool {
     let body = String::from_utf8_lossy(&response.body);
@@ -72,6 +91,7 @@ mod tests {
     fn an_answer_is_the_rows_or_the_state_of_its_server() {
         let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
         let unknown = r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
+        let too_large = r#"{"error":{"message":"Request too large for gpt-4 on tokens per min (TPM)"}}"#;
         let (answered, busy) = ("answered", "busy");
         let (away, unless) = ("unavailable", "unless it shows models");
         // The judgement if nothing else was answered, and if another row was.
@@ -85,6 +105,7 @@ mod tests {
             (answer(503, r#"{"error":{"message":"Loading model"}}"#), busy, busy),
             (answer(529, ""), busy, busy),
             (answer(429, quota), away, away),
+            (answer(429, too_large), answered, answered),
             (answer(500, ""), answered, answered),
             (answer(501, ""), answered, answered),
             (answer(502, ""), away, answered),
@@ -98,14 +119,19 @@ mod tests {
             (HttpResponse { should_retry: Some(false), ..answer(429, "") }, answered, answered),
         ];
         for (response, alone, among_others) in cases {
-            for (has_heard_others, expected) in [(false, alone), (true, among_others)] {
-                let judged = match judge(&response, has_heard_others) {
+            for (has_taken_others, refusals, expected) in [
+                (false, 0, alone),
+                (true, 0, among_others),
+                (false, MOST_REFUSALS, alone),
+                (true, MOST_REFUSALS, answered),
+            ] {
+                let judged = match judge(&response, RowSigns { has_taken_others, refusals }) {
                     Judgement::Answered => answered,
                     Judgement::Busy => busy,
                     Judgement::Gone(_) | Judgement::Unavailable(_) => away,
                     Judgement::UnavailableUnlessItShowsModels(_) => unless,
                 };
-                assert_eq!(judged, expected, "{response:?} {has_heard_others}");
+                assert_eq!(judged, expected, "{response:?} {has_taken_others} {refusals}");
             }
         }
     }

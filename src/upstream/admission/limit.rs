@@ -1,7 +1,7 @@
 //! How many calls a server takes, as its refusals show.
 //!
 //! A refusal tells the limit exactly: the calls that were under way beside the refused one. That level is remembered,
-//! and approached again in small steps after many answers. Without refusals the limit is the ceiling.
+//! and approached again in small steps after many answers. Without refusals there is no limit.
 
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use std::time::Duration;
 const CLEAN_ANSWERS: u32 = 200;
 /// Beyond the refused level by this share, the server takes more than it did, and the limit rises fast.
 const BEYOND: f64 = 1.1;
+/// Beyond this many times the refused level there is no limit any more.
+const FORGOTTEN: f64 = 4.0;
 /// A step up near the refused level, and a step up beyond it.
 const SMALL_STEP: f64 = 1.01;
 const LARGE_STEP: f64 = 1.4;
@@ -17,14 +19,15 @@ const FIRST_CUT: f64 = 0.01;
 const DEEPEST_CUT: f64 = 0.5;
 const MOST_STRIKES: i32 = 10;
 
-/// The limit that refusals leave of a ceiling.
-#[derive(Debug)]
+/// The limit that refusals leave.
+#[derive(Debug, Default)]
 pub(super) struct RefusedLimit {
-    ceiling: usize,
     /// No more than this, if the server has refused calls.
     level: Option<RefusedLevel>,
     /// The same when the server last answered.
     proven: Option<RefusedLevel>,
+    /// How many calls were under way when the server was last found to be gone.
+    before_outage: usize,
     /// The mean time of an answered call.
     took: Duration,
 }
@@ -42,33 +45,19 @@ struct RefusedLevel {
 }
 
 impl RefusedLimit {
-    pub(super) fn new(ceiling: usize) -> Self {
-        Self { ceiling, level: None, proven: None, took: Duration::ZERO }
-    }
-
-    pub(super) fn ceiling(&self) -> usize {
-        self.ceiling
-    }
-
-    pub(super) fn set_ceiling(&mut self, ceiling: usize) {
-        self.ceiling = ceiling;
-    }
-
-    /// Whether refusals keep it below the ceiling.
+    /// Whether there is a limit.
     pub(super) fn is_lowered(&self) -> bool {
         self.level.is_some()
     }
 
-    /// The limit: at least 1 unless the ceiling is 0.
+    /// The limit: at least 1, and `usize::MAX` without refusals.
     pub(super) fn limit(&self) -> usize {
-        let level = self.level.map_or(f64::INFINITY, |level| level.limit.max(1.0));
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "it saturates, and is not negative"
         )]
-        let level = level as usize;
-        level.min(self.ceiling)
+        self.level.map_or(usize::MAX, |level| level.limit.max(1.0) as usize)
     }
 
     /// Notes a refusal of a call that was sent at `sent`, with `others` under way.
@@ -96,7 +85,6 @@ impl RefusedLimit {
     /// Notes an answer, which took so long.
     pub(super) fn answered(&mut self, took: Duration) {
         self.took = if self.took.is_zero() { took } else { (self.took * 15 + took) / 16 };
-        let ceiling = count(self.ceiling);
         self.proven = self.level;
         let Some(level) = &mut self.level else { return };
         level.clean = level.clean.saturating_add(1);
@@ -108,19 +96,21 @@ impl RefusedLimit {
         let step = if is_beyond { LARGE_STEP } else { SMALL_STEP };
         level.clean = 0;
         level.limit = (level.limit + 1.0).max(level.limit * step);
-        if level.limit >= ceiling {
+        if level.limit >= level.refused * FORGOTTEN {
             self.level = None;
         }
     }
 
     /// The server takes no calls at all: what it refused since its last answer says nothing of how many it takes.
-    pub(super) fn forget_outage(&mut self) {
+    /// `in_flight` calls were under way.
+    pub(super) fn went_down(&mut self, in_flight: usize) {
         self.level = self.proven;
+        self.before_outage = self.limit().min(in_flight);
     }
 
     /// The server is back after it took no calls: half as many as before, and up from there.
-    pub(super) fn halve(&mut self) {
-        let limit = (count(self.limit()) / 2.0).max(1.0);
+    pub(super) fn came_back(&mut self) {
+        let limit = (count(self.before_outage) / 2.0).max(1.0);
         let level = RefusedLevel { limit, refused: limit / 2.0, clean: 0, strikes: 0, struck: Duration::ZERO };
         self.level = Some(level);
     }
@@ -139,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_refusal_leaves_what_the_server_took() {
-        let mut limit = RefusedLimit::new(256);
-        assert_eq!(limit.limit(), 256);
+        let mut limit = RefusedLimit::default();
+        assert_eq!(limit.limit(), usize::MAX);
 
         limit.refused(MILLI, Duration::ZERO, 64);
 
@@ -149,7 +139,7 @@ mod tests {
 
     #[test]
     fn refusals_of_one_burst_are_one_cut_and_those_after_it_cut_deeper() {
-        let mut limit = RefusedLimit::new(256);
+        let mut limit = RefusedLimit::default();
         limit.answered(MILLI * 100);
         for others in (0..=192).rev().map(|refused| 64 + refused) {
             limit.refused(MILLI * 5, Duration::ZERO, others);
@@ -173,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_limit_rises_slowly_at_the_refused_level_and_fast_beyond_it() {
-        let mut limit = RefusedLimit::new(256);
+        let mut limit = RefusedLimit::default();
         limit.refused(MILLI, Duration::ZERO, 100);
         let answers_to = |limit: &mut RefusedLimit, wanted: usize| {
             (0..10_000)
@@ -187,28 +177,20 @@ mod tests {
         assert!(answers_to(&mut limit, 101) >= 199);
         assert!(answers_to(&mut limit, 111) > 1000);
         assert!(answers_to(&mut limit, 256) < 1000);
-        assert_eq!(limit.limit(), 256, "the refused level is forgotten");
+        answers_to(&mut limit, usize::MAX);
     }
 
     #[test]
     fn a_server_that_is_back_gets_half_and_soon_all() {
-        let mut limit = RefusedLimit::new(64);
-        limit.halve();
+        let mut limit = RefusedLimit::default();
+        limit.went_down(64);
+        limit.came_back();
         assert_eq!(limit.limit(), 32);
 
         for _ in 0..200 {
             limit.answered(MILLI);
         }
 
-        assert_eq!(limit.limit(), 64);
-    }
-
-    #[test]
-    fn a_ceiling_of_none_is_no_call_and_any_other_at_least_one() {
-        let mut limit = RefusedLimit::new(0);
-        limit.refused(MILLI, Duration::ZERO, 0);
-        assert_eq!(limit.limit(), 0);
-        limit.set_ceiling(5);
-        assert_eq!(limit.limit(), 1);
+        assert_eq!(limit.limit(), usize::MAX);
     }
 }

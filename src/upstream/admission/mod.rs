@@ -1,4 +1,4 @@
-//! Whether a call may be sent to a server now, and how many at once: as its answers show.
+//! Whether a model's calls may be sent now, and how many at once: as the answers of its server show.
 //!
 //! | an answer, or none | what follows |
 //! |---|---|
@@ -6,235 +6,210 @@
 //! | no connection, or the server takes no row at all | five in a row open the [breaker](breaker): one call at a time asks whether the server is back |
 //! | anything else | the server is well: the breaker closes, and the limit may rise |
 //!
-//! A row is charged for none of the first two: [`judge`](judge::judge) says which answers are the server's state. Times
-//! are those of the monotonic clock, so that steps of the wall clock neither open nor shut anything.
+//! A row is charged for none of the first two: [`judge`](judge::judge) says which answers are the server's state. Each
+//! model has an admission of its own, because a gateway can refuse one model and take another. Times are those of the
+//! monotonic clock, so that steps of the wall clock neither open nor shut anything.
 
 mod breaker;
 mod judge;
 mod limit;
 mod pace;
+mod state;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::breaker::{Breaker, BreakerChange, BreakerEpoch, LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
+use self::breaker::{BreakerChange, LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
 use self::judge::shows_that_rows_are_taken;
-use self::limit::RefusedLimit;
-use self::pace::CallPace;
+use self::state::{AdmissionState, CallEnd, Gate, Sent};
 use super::UpstreamError;
-use super::limiter::Limiter;
 use crate::domain::outcome::HttpResponse;
+use crate::domain::retry::park_pause;
 use crate::sync::lock;
-use crate::telemetry::metrics;
 
-pub(super) use judge::{Judgement, judge, shows_no_endpoint};
+pub(super) use judge::{Judgement, RowSigns, judge, shows_no_endpoint};
 
-/// Rows may begin.
-const OPEN: u8 = 0;
-/// One row may begin.
-const ONE: u8 = 1;
-/// No row may begin.
-const SHUT: u8 = 2;
-
-/// The admission of one server's calls.
+/// The admission of one model's calls to a server.
 #[derive(Debug)]
-pub(super) struct Admission {
-    limiter: Limiter,
+pub struct Admission {
     state: Mutex<AdmissionState>,
-    /// What `state` says of rows that want to begin, for a look without a lock.
+    /// What `state` says of rows that want to begin, for a look without a lock: a [`Gate`].
     gate: AtomicU8,
+    /// How many calls may be under way, for the same.
+    limit: AtomicUsize,
     /// Rows that the server took.
     taken: AtomicU64,
-    /// Told when the limit or the gate has changed.
-    changed: Notify,
+    /// Told when the gate or the limit has changed, for the task that follows the server.
+    changed: Arc<Notify>,
+    /// Told when the gate has opened, for rows that wait with their next call.
+    opened: Notify,
     started: Instant,
 }
 
+/// The right of a row to begin alone, while the others wait: its call asks whether the server takes calls again.
+/// Dropping it gives the right to another row.
 #[derive(Debug)]
-struct AdmissionState {
-    breaker: Breaker,
-    limit: RefusedLimit,
-    pace: CallPace,
-    /// No call begins before: the latest `Retry-After`.
-    wait_until: Duration,
-    in_flight: usize,
-    /// The limiter's limit.
-    permits: usize,
-    /// Whether a row was let through by itself whose call has not been sent.
-    is_one_on_its_way: bool,
-    /// Until when no call may begin, as it was told last.
-    shut_until: Option<Duration>,
-    /// Why the server took no call the last time.
-    reason: String,
+pub struct LoneEntry {
+    /// None once the row's call has begun.
+    admission: Option<Arc<Admission>>,
+}
+
+/// How often a row was refused in a row, for whatever the server said of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RefusalHistory {
+    refusals: u32,
+    /// How many rows the server had taken at the last refusal.
+    taken: u64,
 }
 
 /// A call under way. Dropping it says that the call was given up.
 #[derive(Debug)]
 pub(super) struct AdmittedCall<'a> {
     admission: &'a Admission,
-    sent: Duration,
-    epoch: BreakerEpoch,
+    sent: Sent,
     taken_before: u64,
     is_over: bool,
 }
 
-/// How a call ended, as far as it concerns the server.
-#[derive(Debug, Clone, PartialEq)]
-enum CallEnd {
-    /// The server took the row and said something about it.
-    Answered { is_success: bool },
-    /// The server takes no further call now.
-    Refused { retry_after: Option<Duration>, reason: String },
-    /// The server is not there, or takes no row at all.
-    Unavailable { retry_after: Option<Duration>, reason: String, longest_pause: Duration },
-    /// Nothing is known: it was given up.
-    Abandoned,
-}
-
 impl Admission {
-    /// The admission to a server whose calls `limiter` bounds.
-    pub(super) fn new(limiter: Limiter) -> Self {
-        let state = AdmissionState {
-            breaker: Breaker::default(),
-            limit: RefusedLimit::new(limiter.limit()),
-            pace: CallPace::default(),
-            wait_until: Duration::ZERO,
-            in_flight: 0,
-            permits: limiter.limit(),
-            is_one_on_its_way: false,
-            shut_until: None,
-            reason: String::new(),
-        };
+    /// An admission that lets every call begin. `changed` is told when that changes.
+    pub(super) fn new(changed: Arc<Notify>) -> Self {
         Self {
-            limiter,
-            state: Mutex::new(state),
-            gate: AtomicU8::new(OPEN),
+            state: Mutex::default(),
+            gate: AtomicU8::new(Gate::Open as u8),
+            limit: AtomicUsize::new(usize::MAX),
             taken: AtomicU64::new(0),
-            changed: Notify::new(),
+            changed,
+            opened: Notify::new(),
             started: Instant::now(),
         }
     }
 
-    /// Sets the most calls that may be under way. Refusals can keep the limit below that.
-    pub(super) fn set_ceiling(&self, ceiling: usize) {
-        let mut state = self.state();
-        state.limit.set_ceiling(ceiling);
-        self.settle(&mut state);
+    /// Whether a row may begin while so many rows of its model are under way. Two relaxed loads.
+    #[must_use]
+    pub fn may_begin(&self, under_way: usize) -> bool {
+        self.gate.load(Relaxed) != Gate::Shut as u8 && under_way < self.limit.load(Relaxed)
     }
 
-    /// The most calls that may be under way, refusals or not.
-    pub(super) fn ceiling(&self) -> usize {
-        self.state().limit.ceiling()
-    }
-
-    /// Whether a row may begin. One relaxed load.
-    pub(super) fn may_begin(&self) -> bool {
-        self.gate.load(Relaxed) != SHUT
-    }
-
-    /// A row begins. Returns whether it was let through by itself, because the server is not well: its call asks
-    /// whether the server is back, and the row's end without a call is to be said by [`Admission::leave`].
-    pub(super) fn enter(&self) -> bool {
-        if self.gate.load(Relaxed) != ONE {
-            return false;
+    /// A row begins: the right to do so alone, if the server is not well.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Option<LoneEntry> {
+        if self.gate.load(Relaxed) != Gate::One as u8 {
+            return None;
         }
-        let mut state = self.state();
-        let is_alone = self.gate.load(Relaxed) == ONE;
-        state.is_one_on_its_way |= is_alone;
-        self.settle(&mut state);
-        is_alone
+        let (now, mut state) = (self.now(), self.state());
+        if state.gate(now) != Gate::One {
+            return None;
+        }
+        state.set_one_on_its_way(true);
+        self.settle(&mut state, now);
+        Some(LoneEntry { admission: Some(self.clone()) })
     }
 
-    /// A row that was let through by itself has ended, or has made its call.
-    pub(super) fn leave(&self) {
-        let mut state = self.state();
-        state.is_one_on_its_way = false;
-        self.settle(&mut state);
+    /// Whether the server is well: its breaker is closed.
+    pub(super) fn takes_calls(&self) -> bool {
+        self.state().takes_calls()
     }
 
-    /// Begins a call; why not, if the server takes none now. `is_alone` as [`Admission::enter`] said.
-    pub(super) fn begin(&self, is_alone: bool) -> Result<AdmittedCall<'_>, UpstreamError> {
+    /// Why no call begins now, if none does for a while.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.state().trouble(self.now())
+    }
+
+    /// Why a call would be held back now.
+    ///
+    /// # Errors
+    /// [`UpstreamError::HeldBack`] with the reason.
+    pub(super) fn check(&self, is_lone: bool) -> Result<(), UpstreamError> {
+        if is_lone || self.gate.load(Relaxed) == Gate::Open as u8 {
+            return Ok(());
+        }
+        match self.state().held_back(self.now()) {
+            Some(reason) => Err(UpstreamError::HeldBack(reason.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a call. `is_lone` says that its row has a [`LoneEntry`].
+    ///
+    /// # Errors
+    /// [`UpstreamError::HeldBack`] if the server takes no call now.
+    pub(super) fn begin(&self, is_lone: bool) -> Result<AdmittedCall<'_>, UpstreamError> {
         let now = self.now();
         let mut state = self.state();
-        if !is_alone && state.shut_until(now).is_some() {
-            return Err(UpstreamError::HeldBack(state.reason.clone()));
+        if !is_lone && let Some(reason) = state.held_back(now) {
+            return Err(UpstreamError::HeldBack(reason.to_owned()));
         }
-        state.in_flight += 1;
-        state.is_one_on_its_way = false;
-        state.pace.sent(now);
-        let epoch = state.breaker.sent(now);
-        self.settle(&mut state);
+        let sent = state.sent(now);
+        self.settle(&mut state, now);
         let taken_before = self.taken.load(Relaxed);
-        Ok(AdmittedCall { admission: self, sent: now, epoch, taken_before, is_over: false })
+        Ok(AdmittedCall { admission: self, sent, taken_before, is_over: false })
     }
 
-    /// Why no call begins now, if none does.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let state = self.state();
-        (!state.breaker.is_closed()).then(|| state.reason.clone())
-    }
-
-    /// Has the limit and the gate follow the time, and calls `tell` after every change. Never ends.
-    pub(super) async fn follow(&self, tell: impl Fn()) {
+    /// Waits until a call may begin.
+    pub(super) async fn until_open(&self) {
         loop {
-            let due = {
-                let mut state = self.state();
-                self.settle(&mut state);
-                state.shut_until
-            };
-            tell();
-            let changed = self.changed.notified();
-            match due {
-                Some(due) => drop(tokio::time::timeout_at(self.started + due, changed).await),
-                None => changed.await,
+            let opened = self.opened.notified();
+            if self.check(false).is_ok() {
+                return;
             }
+            opened.await;
         }
     }
 
-    fn end(&self, call: &AdmittedCall<'_>, end: &CallEnd) {
+    /// Has the gate and the limit follow the time. When they change next by time alone.
+    pub(super) fn follow(&self) -> Option<Instant> {
+        let (now, mut state) = (self.now(), self.state());
+        self.settle(&mut state, now);
+        state.shut_until(now).map(|until| self.started + until)
+    }
+
+    fn leave(&self) {
+        let mut state = self.state();
+        state.set_one_on_its_way(false);
+        self.settle(&mut state, self.now());
+    }
+
+    fn end(&self, call: Sent, end: CallEnd) {
         let now = self.now();
         let mut state = self.state();
-        state.in_flight -= 1;
-        let (was_limited, was_paced) = (state.limit.is_lowered(), state.pace.is_paced());
+        let (was_limited, was_paced) = (state.is_limited(), state.is_paced());
         let change = state.end(now, call, end);
-        state.note(change);
-        let reason = &state.reason;
-        if !was_limited && state.limit.is_lowered() && change == BreakerChange::Unchanged {
-            tracing::info!(reason, limit = state.limit.limit(), "the upstream refuses calls: fewer are sent at once");
+        tell(&state, change);
+        let (reason, limit) = (state.reason(), state.limit());
+        if !was_limited && state.is_limited() && change == BreakerChange::Unchanged {
+            tracing::info!(reason, limit, "the upstream refuses calls: fewer are sent at once");
         }
-        if !was_paced && state.pace.is_paced() {
+        if !was_paced && state.is_paced() {
             tracing::info!(reason, "the upstream limits calls in time: they are sent evenly");
         }
-        self.settle(&mut state);
+        self.settle(&mut state, now);
     }
 
-    /// Makes the limiter and the gate what the state says, and tells of a change.
-    fn settle(&self, state: &mut AdmissionState) {
-        let now = self.now();
-        let change = state.breaker.tick(now);
-        if change == BreakerChange::Closed {
-            state.limit.halve();
+    /// Makes the gate and the limit what the state says, and tells of a change.
+    fn settle(&self, state: &mut AdmissionState, now: Duration) {
+        let change = state.tick(now);
+        tell(state, change);
+        let (gate, limit) = (state.gate(now), state.limit());
+        let was = self.gate.load(Relaxed);
+        let is_other_gate = was != gate as u8;
+        if is_other_gate {
+            self.gate.store(gate as u8, Relaxed);
         }
-        state.note(change);
-        let shut_until = state.shut_until(now);
-        let gate = match shut_until {
-            Some(_) => SHUT,
-            None if state.is_one_at_a_time() && state.is_one_on_its_way => SHUT,
-            None if state.is_one_at_a_time() => ONE,
-            None => OPEN,
-        };
-        let limit = state.limit.limit();
-        let is_other_limit = std::mem::replace(&mut state.permits, limit) != limit;
+        let is_other_limit = self.limit.load(Relaxed) != limit;
         if is_other_limit {
-            self.limiter.set_limit(limit);
+            self.limit.store(limit, Relaxed);
         }
-        let is_other_time = std::mem::replace(&mut state.shut_until, shut_until) != shut_until;
-        if self.gate.swap(gate, Relaxed) != gate || is_other_limit || is_other_time {
+        if state.is_other_time(now) | is_other_gate | is_other_limit {
             self.changed.notify_one();
+        }
+        if is_other_gate && gate != Gate::Shut {
+            self.opened.notify_waiters();
         }
     }
 
@@ -247,126 +222,97 @@ impl Admission {
     }
 }
 
-impl AdmissionState {
-    /// Until when no call may begin, unless something happens before.
-    fn shut_until(&self, now: Duration) -> Option<Duration> {
-        let wait = Some(self.wait_until).filter(|until| *until > now);
-        [wait, self.breaker.hold_until(now), self.pace.hold_until(now)].into_iter().flatten().max()
-    }
-
-    fn note(&self, change: BreakerChange) {
-        match change {
-            BreakerChange::Unchanged => return,
-            BreakerChange::Opened => {
-                tracing::warn!(reason = self.reason, "the upstream takes no calls: rows wait for it");
-            }
-            BreakerChange::Closed => tracing::info!("the upstream takes calls again"),
+fn tell(state: &AdmissionState, change: BreakerChange) {
+    match change {
+        BreakerChange::Unchanged => {}
+        BreakerChange::Opened => {
+            tracing::warn!(reason = state.reason(), "the upstream takes no calls: rows wait for it");
         }
-        metrics::upstream_takes_calls(self.breaker.is_closed());
+        BreakerChange::Closed => tracing::info!("the upstream takes calls again"),
     }
+}
 
-    fn is_one_at_a_time(&self) -> bool {
-        !self.breaker.is_closed() || self.pace.is_paced()
-    }
-
-    fn end(&mut self, now: Duration, call: &AdmittedCall<'_>, end: &CallEnd) -> BreakerChange {
-        let took = now.saturating_sub(call.sent);
-        match end {
-            CallEnd::Answered { is_success } => {
-                if *is_success {
-                    self.limit.answered(took);
-                    self.pace.answered(now);
-                }
-                self.heard(call)
-            }
-            CallEnd::Refused { retry_after, reason } => {
-                self.reason.clone_from(reason);
-                self.wait_until = self.wait_until.max(now + retry_after.unwrap_or_default());
-                // A server that refuses a lone call, and has taken none meanwhile, takes none at all.
-                if self.in_flight == 0 && !call.has_heard_others() {
-                    return self.failed(now, call, took, LONGEST_PAUSE);
-                }
-                self.limit.refused(now, call.sent, self.in_flight);
-                self.pace.refused(now, call.sent, self.in_flight);
-                self.heard(call)
-            }
-            CallEnd::Unavailable { retry_after, reason, longest_pause } => {
-                self.reason.clone_from(reason);
-                self.wait_until = self.wait_until.max(now + retry_after.unwrap_or_default());
-                self.failed(now, call, took, *longest_pause)
-            }
-            CallEnd::Abandoned => {
-                self.breaker.abandoned(now, call.epoch);
-                BreakerChange::Unchanged
-            }
+impl RefusalHistory {
+    /// How long a row waits after a refusal before its next try: the longer, the more refusals. `jitter` is drawn
+    /// evenly from 0 to 1.
+    pub(super) fn pause(self, jitter: f64) -> Duration {
+        match self.refusals {
+            0 | 1 => Duration::ZERO,
+            more => park_pause(more - 2, LONGEST_PAUSE_OF_REFUSAL, jitter),
         }
     }
+}
 
-    fn failed(
-        &mut self,
-        now: Duration,
-        call: &AdmittedCall<'_>,
-        took: Duration,
-        longest_pause: Duration,
-    ) -> BreakerChange {
-        let was_closed = self.breaker.is_closed();
-        let change = self.breaker.failed(now, call.epoch, took, longest_pause);
-        if change == BreakerChange::Opened && was_closed {
-            self.limit.forget_outage();
-            return change;
-        }
-        BreakerChange::Unchanged
+impl LoneEntry {
+    /// The row's call has begun.
+    pub(super) fn use_up(mut self) {
+        self.admission = None;
     }
+}
 
-    fn heard(&mut self, call: &AdmittedCall<'_>) -> BreakerChange {
-        let change = self.breaker.answered(call.epoch);
-        if change == BreakerChange::Closed {
-            self.limit.halve();
+impl Drop for LoneEntry {
+    fn drop(&mut self) {
+        if let Some(admission) = &self.admission {
+            admission.leave();
         }
-        change
     }
 }
 
 impl AdmittedCall<'_> {
-    /// Whether the server has taken another row since the call was sent.
-    pub(super) fn has_heard_others(&self) -> bool {
-        self.admission.taken.load(Relaxed) != self.taken_before
+    /// What is known of the row that the call is for.
+    pub(super) fn signs(&self, history: RefusalHistory) -> RowSigns {
+        let since_refusal = history.refusals > 0 && self.admission.taken.load(Relaxed) != history.taken;
+        RowSigns { has_taken_others: self.has_taken_others() || since_refusal, refusals: history.refusals }
     }
 
     /// The server's answer is the row's.
-    pub(super) fn answered(mut self, response: &HttpResponse) {
+    pub(super) fn answered(mut self, response: &HttpResponse, history: &mut RefusalHistory) {
+        *history = RefusalHistory::default();
         if shows_that_rows_are_taken(response) {
             self.admission.taken.fetch_add(1, Relaxed);
         }
-        self.over(&CallEnd::Answered { is_success: response.is_success() });
+        self.over(CallEnd::Answered { is_success: response.is_success() });
     }
 
     /// The server takes no further call now.
-    pub(super) fn refused(mut self, response: &HttpResponse) {
-        let reason = format!("it answers with status {}", response.status);
-        self.over(&CallEnd::Refused { retry_after: response.retry_after, reason });
+    pub(super) fn refused(mut self, response: &HttpResponse, reason: String, history: &mut RefusalHistory) {
+        self.count(history);
+        let has_taken_others = self.has_taken_others();
+        self.over(CallEnd::Refused { retry_after: response.retry_after, reason, has_taken_others });
     }
 
     /// The server is not there: why.
-    pub(super) fn gone(mut self, retry_after: Option<Duration>, reason: String) {
-        self.over(&CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE });
+    pub(super) fn gone(mut self, retry_after: Option<Duration>, reason: String, history: &mut RefusalHistory) {
+        self.count(history);
+        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE });
     }
 
     /// The server takes no row at all: why.
-    pub(super) fn unavailable(mut self, retry_after: Option<Duration>, reason: String) {
-        self.over(&CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE_OF_REFUSAL });
+    pub(super) fn unavailable(mut self, retry_after: Option<Duration>, reason: String, history: &mut RefusalHistory) {
+        self.count(history);
+        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE_OF_REFUSAL });
     }
 
-    fn over(&mut self, end: &CallEnd) {
+    /// Whether the server has taken another row since the call was sent.
+    fn has_taken_others(&self) -> bool {
+        self.admission.taken.load(Relaxed) != self.taken_before
+    }
+
+    fn count(&self, history: &mut RefusalHistory) {
+        let taken = self.admission.taken.load(Relaxed);
+        *history = RefusalHistory { refusals: history.refusals.saturating_add(1), taken };
+    }
+
+    fn over(&mut self, end: CallEnd) {
         self.is_over = true;
-        self.admission.end(self, end);
+        self.admission.end(self.sent, end);
     }
 }
 
 impl Drop for AdmittedCall<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.over(&CallEnd::Abandoned);
+            self.over(CallEnd::Abandoned);
         }
     }
 }

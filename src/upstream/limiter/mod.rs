@@ -22,6 +22,8 @@ pub struct Limiter {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// A copy of the state's limit, for a look without a lock.
+    limit: AtomicUsize,
     /// Permits that their holders are to give up: those above the limit, and one for each waiter of the first class.
     claimed: AtomicUsize,
 }
@@ -57,13 +59,14 @@ impl Limiter {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         let state = State { limit, held: 0, continuing: VecDeque::new(), new: VecDeque::new() };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), claimed: AtomicUsize::new(0) }) }
+        let (state, limit, claimed) = (Mutex::new(state), AtomicUsize::new(limit), AtomicUsize::new(0));
+        Self { shared: Arc::new(Shared { state, limit, claimed }) }
     }
 
     /// How many permits there are.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.shared.lock().limit
+        self.shared.limit.load(Relaxed)
     }
 
     /// How many permits are held. More than [`Limiter::limit`] for a while after it was lowered.
@@ -77,6 +80,7 @@ impl Limiter {
     pub fn set_limit(&self, limit: usize) {
         let mut state = self.shared.lock();
         state.limit = limit;
+        self.shared.limit.store(limit, Relaxed);
         while state.held < limit && self.shared.grant(&mut state) {
             state.held += 1;
         }

@@ -18,7 +18,7 @@ use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::request::{Request, RequestData};
 use crate::domain::time::{Clock, Timestamp};
-use crate::upstream::{NoUpstream, PermitObserver as _, Registry, Server};
+use crate::upstream::{NoUpstream, PermitObserver as _, RefusalHistory, Registry, Server};
 
 /// A queue for so many calls of one server.
 fn queue_of(calls: usize) -> Arc<Queue> {
@@ -81,6 +81,8 @@ impl Given {
             waiting: self.backlogs.add(self.batch, self.model, 1).row(),
             place: None,
             share: None,
+            entry: None,
+            history: RefusalHistory::default(),
             parked: None,
             open: self.open.token(),
         }
