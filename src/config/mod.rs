@@ -26,7 +26,7 @@ pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub use upstream::UpstreamConfig;
-pub use worker::WorkerConfig;
+pub use worker::{ConcurrencyControl, WorkerConfig};
 
 /// All settings of `batchwright serve`.
 #[derive(Args, Debug, Clone)]

@@ -19,7 +19,7 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub upstream_key: Option<Secret>,
 
-    /// How long one call may take, from connecting to the last byte. Raise it for very long answers.
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    /// How long one call may take, from connecting to the last byte.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::domain::outcome::HttpResponse;
 use crate::domain::retry::{RetryPolicy, ShouldRetry, may_pass};
@@ -11,9 +11,15 @@ use crate::domain::retry::{RetryPolicy, ShouldRetry, may_pass};
 /// How rows are run.
 #[derive(Args, Debug, Clone)]
 pub struct WorkerConfig {
-    /// Calls to the inference server that may run at once. While the server refuses calls, fewer do.
+    /// The most calls to the inference server that run at once. How many do is found out from its answers: see
+    /// `--concurrency`.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_concurrency: u32,
+
+    /// How many calls run at once. `auto` finds, for each model, how many keep the server busy without waiting in it,
+    /// up to `--max-concurrency`; `fixed` is always `--max-concurrency`, unless the server refuses calls.
+    #[arg(long, value_name = "CONTROL", value_enum, default_value_t = ConcurrencyControl::Auto)]
+    pub concurrency: ConcurrencyControl,
 
     /// Calls to the inference server that all workers together may run at once. Each living worker has an even share of
     /// it, but never more than its own `--max-concurrency`.
@@ -33,6 +39,15 @@ pub struct WorkerConfig {
     /// Further statuses to retry, such as 404 for a server that loads models on demand.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(400..=499))]
     pub retry_statuses: Vec<u16>,
+}
+
+/// How the number of calls at once is controlled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConcurrencyControl {
+    /// Found out from the server's answers.
+    Auto,
+    /// Always the most, unless the server refuses calls.
+    Fixed,
 }
 
 const BASE_DELAY: Duration = Duration::from_millis(500);

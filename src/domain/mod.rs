@@ -14,6 +14,7 @@ pub mod line;
 pub mod outcome;
 pub mod owner;
 pub mod page;
+pub mod rate_limits;
 pub mod report;
 pub mod request;
 pub mod response;

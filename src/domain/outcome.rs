@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::codes::codes;
+use super::rate_limits::RateLimits;
 use super::usage::{AnswerHead, Usage};
 
-/// An HTTP response of an upstream, with any status. Of its headers only three are kept.
+/// An HTTP response of an upstream, with any status. Of its headers few are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HttpResponse {
     /// The HTTP status.
@@ -19,6 +20,8 @@ pub struct HttpResponse {
     pub retry_after: Option<Duration>,
     /// Whether the upstream says that another attempt is worth it (`x-should-retry`).
     pub should_retry: Option<bool>,
+    /// How many requests and tokens the upstream takes in time (`x-ratelimit-*`), if it says so.
+    pub rate_limits: Option<Box<RateLimits>>,
     /// The body, byte for byte.
     pub body: Bytes,
 }
@@ -229,6 +232,7 @@ mod tests {
             request_id: None,
             retry_after: None,
             should_retry: None,
+            rate_limits: None,
             body: Bytes::from_static(body.as_bytes()),
         };
         Answer::read(response).map(|answer| answer.usage)

@@ -121,6 +121,7 @@ mod tests {
             request_id: None,
             retry_after,
             should_retry: None,
+            rate_limits: None,
             body: Bytes::new(),
         })
     }

@@ -6,6 +6,7 @@ mod body;
 mod client;
 mod guard;
 mod hosts;
+mod rate_limits;
 mod retry_after;
 
 use std::error::Error;
@@ -16,6 +17,7 @@ pub use body::{BoundedBody, UnfinishedBody, read_body};
 pub use client::{ClientSettings, Reach};
 pub use guard::UrlRefusal;
 pub use hosts::{AllowedHost, AllowedHosts, HostError};
+pub use rate_limits::rate_limits;
 pub use retry_after::retry_after;
 
 use crate::causes::causes;

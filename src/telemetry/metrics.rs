@@ -36,6 +36,10 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_flush_errors_total", "Attempts to record lines that failed and were repeated");
     describe_counter!("batchwright_ledger_violations_total", "Recordings refused because they contradict the ledger");
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
+    describe_gauge!(
+        "batchwright_concurrency_chosen",
+        "Calls that may be under way, as the answers of the models in use show; 0 if none is in use"
+    );
     describe_gauge!("batchwright_upstream_takes_calls", "1, or 0 while the upstream takes no calls and rows wait");
     describe_counter!("batchwright_loop_turns_total", "Runs of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Runs that failed");
@@ -129,6 +133,12 @@ pub fn flush_failed() {
 /// A commit was refused because it contradicts the ledger, which only a bug of this program can cause.
 pub fn ledger_violated() {
     counter!("batchwright_ledger_violations_total").increment(1);
+}
+
+/// So many calls may be under way, as the answers show.
+pub fn concurrency_chosen(calls: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
+    gauge!("batchwright_concurrency_chosen").set(calls as f64);
 }
 
 /// The daemon's limit of calls under way was set.

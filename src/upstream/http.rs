@@ -13,7 +13,7 @@ use super::{Call, HttpClient, UpstreamError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
-use crate::net::{self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, retry_after};
+use crate::net::{self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, rate_limits, retry_after};
 
 /// Which upstream, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -115,7 +115,8 @@ impl ReqwestHttpClient {
         let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         let should_retry = response.headers().get("x-should-retry").and_then(|value| value.to_str().ok()?.parse().ok());
         let status = response.status().as_u16();
-        let with = |body| HttpResponse { status, request_id, retry_after, should_retry, body };
+        let rate_limits = Some(rate_limits(response.headers())).filter(|limits| !limits.is_none()).map(Box::new);
+        let with = |body| HttpResponse { status, request_id, retry_after, should_retry, rate_limits, body };
         let is_success = response.status().is_success();
         let rest = match net::read_body(response, self.budget.share()).await.map_err(why)? {
             BoundedBody::Whole(body) => return Ok(Begun::Whole(with(body))),

@@ -9,7 +9,7 @@
 //! | `dialect` | the two APIs that a model can be called through for a turn |
 //! | `http` | the client over HTTP, and the one budget of bytes for all answers |
 
-mod admission;
+pub mod admission;
 mod answer_budget;
 pub mod dialect;
 mod http;

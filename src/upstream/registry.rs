@@ -37,6 +37,6 @@ impl Registry {
 
     /// Sets how many calls may be under way at all servers together.
     pub fn set_limit(&self, limit: usize) {
-        self.server.limiter().set_limit(limit);
+        self.server.set_limit(limit);
     }
 }

@@ -1,7 +1,8 @@
 //! Whether a server has `/v1/responses`: as the settings say, or as the server's answers show.
 //!
-//! What an answer shows is believed for a while only, because a server can be replaced while this program runs. A
-//! refusal is believed for [`BELIEVED_FOR`]. Then one call asks again, and until it is answered the others go to chat
+//! What an answer shows is believed for a while only, because a server can be replaced while this program runs. One
+//! refusal decides nothing but its own call: a gateway may have given it. Two without an answer between are believed
+//! for [`BELIEVED_FOR`]. Then one call asks again, and until it is answered the others go to chat
 //! completions. An API that has answered is believed to be there until nothing but refusals has come for as long.
 
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering::Relaxed};
@@ -23,6 +24,8 @@ const HAS: u8 = 1;
 const DOUBTED: u8 = 2;
 /// The API is not there.
 const LACKS: u8 = 3;
+/// One call was refused, and none has been answered.
+const SUSPECTED: u8 = 4;
 
 /// The Responses API of one server, as far as it is known.
 #[derive(Debug)]
@@ -62,7 +65,13 @@ impl ResponsesApi {
         self.dialect == Dialect::Auto
     }
 
-    /// Whether an answer to a call of `/v1/responses` shows that there is no such API. The answer is remembered.
+    /// Whether the API has answered a call.
+    pub(crate) fn has_answered(&self) -> bool {
+        matches!(self.state.load(Relaxed), HAS | DOUBTED)
+    }
+
+    /// Whether an answer to a call of `/v1/responses` shows that there is no such API, so that the call is to be made
+    /// through chat completions. The answer is remembered.
     pub(crate) fn is_lacking(&self, response: &HttpResponse) -> bool {
         if self.dialect != Dialect::Auto {
             return false;
@@ -83,6 +92,10 @@ impl ResponsesApi {
                 return false;
             }
             DOUBTED if self.is_believed() => return false,
+            UNKNOWN => {
+                self.state.store(SUSPECTED, Relaxed);
+                return true;
+            }
             _ => {}
         }
         self.believe_from_now();
@@ -147,6 +160,8 @@ mod tests {
             let (api, _) = api(Dialect::Auto);
             assert!(api.is_next());
             assert_eq!(api.is_lacking(&response), expected);
+            assert!(api.is_next(), "one refusal decides nothing");
+            assert_eq!(api.is_lacking(&response), expected);
             assert_eq!(api.is_next(), !expected, "it is remembered");
             let (told, _) = self::api(Dialect::Native);
             assert!(!told.is_lacking(&response), "who says so is believed");
@@ -163,9 +178,19 @@ mod tests {
     }
 
     #[test]
+    fn refusals_with_an_answer_between_them_show_nothing() {
+        let (api, _) = api(Dialect::Auto);
+
+        assert!(api.is_lacking(&answer(404, "")), "its own call goes to chat completions");
+        assert!(!api.is_lacking(&answer(200, "{}")));
+        assert!(!api.is_lacking(&answer(404, "")));
+        assert!(api.is_next());
+    }
+
+    #[test]
     fn a_missing_endpoint_is_asked_for_again_by_one_call_after_a_while() {
         let (api, clock) = api(Dialect::Auto);
-        assert!(api.is_lacking(&answer(404, "")));
+        assert!(api.is_lacking(&answer(404, "")) && api.is_lacking(&answer(404, "")));
 
         clock.advance(BELIEVED_FOR / 2);
         assert!(!api.is_next());

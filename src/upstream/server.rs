@@ -10,11 +10,13 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::admission::{Admission, AdmittedCall, Judgement, RefusalHistory, RowSigns, judge, shows_no_endpoint};
+use super::admission::{
+    Admission, AdmittedCall, ConcurrencyController, Judgement, RefusalHistory, RowSigns, judge, shows_no_endpoint,
+};
 use super::limiter::Limiter;
 use super::responses_api::ResponsesApi;
 use super::{Call, HttpClient, ReqwestHttpClient, UpstreamError};
-use crate::config::Dialect;
+use crate::config::{ConcurrencyControl, Dialect};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
@@ -28,6 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub struct Server {
     client: ServerClient,
     limiter: Limiter,
+    concurrency: ConcurrencyControl,
     /// The admission of each model that is in use.
     admissions: Mutex<HashMap<Arc<str>, Weak<Admission>>>,
     /// Told when an admission has changed.
@@ -60,6 +63,12 @@ impl Server {
         Self::new(ServerClient::Http(client), dialect, clock)
     }
 
+    /// The same server, whose calls at once are controlled so. Without this it is [`ConcurrencyControl::Auto`].
+    #[must_use]
+    pub fn with_concurrency(self, concurrency: ConcurrencyControl) -> Self {
+        Self { concurrency, ..self }
+    }
+
     /// The same for whatever the client of an embedding program calls.
     #[must_use]
     pub fn embedded(client: impl HttpClient, dialect: Dialect, clock: Clock) -> Self {
@@ -69,7 +78,8 @@ impl Server {
     fn new(client: ServerClient, dialect: Dialect, clock: Clock) -> Self {
         let (admissions, changed) = (Mutex::default(), Arc::default());
         let responses_api = ResponsesApi::new(dialect, clock);
-        Self { client, limiter: Limiter::new(0), admissions, changed, responses_api }
+        let concurrency = ConcurrencyControl::Auto;
+        Self { client, limiter: Limiter::new(0), concurrency, admissions, changed, responses_api }
     }
 
     /// Sends a call that was admitted, and judges how it ended: an answer that is the server's state is no answer to
@@ -120,7 +130,8 @@ impl Server {
         admitted: &AdmittedCall<'_>,
         history: RefusalHistory,
     ) -> Result<(HttpResponse, Judgement), UpstreamError> {
-        let asks_for_responses = call.endpoint == Endpoint::Responses && self.responses_api.may_be_tried();
+        let api = &self.responses_api;
+        let asks_for_responses = call.endpoint == Endpoint::Responses && api.may_be_tried() && !api.has_answered();
         let response = self.answer(call).await?;
         let judgement = judge(&response, admitted.signs(history));
         if !matches!(judgement, Judgement::UnavailableUnlessItShowsModels(_)) {
@@ -169,9 +180,17 @@ impl Server {
             return known;
         }
         admissions.retain(|_, admission| admission.strong_count() > 0);
-        let admission = Arc::new(Admission::new(self.changed.clone()));
+        let admission = Arc::new(Admission::new(self.limiter.clone(), self.controller(), self.changed.clone()));
         admissions.insert(model.clone(), Arc::downgrade(&admission));
         admission
+    }
+
+    fn controller(&self) -> ConcurrencyController {
+        let ceiling = self.limiter.limit();
+        match self.concurrency {
+            ConcurrencyControl::Auto => ConcurrencyController::new(ceiling),
+            ConcurrencyControl::Fixed => ConcurrencyController::fixed(ceiling),
+        }
     }
 
     fn admissions(&self) -> Vec<(Arc<str>, Arc<Admission>)> {
@@ -195,12 +214,19 @@ impl Server {
             let changed = self.changed.notified();
             let admissions = self.admissions();
             metrics::upstream_takes_calls(admissions.iter().all(|(_, admission)| admission.takes_calls()));
+            metrics::concurrency_chosen(admissions.iter().map(|(_, admission)| admission.limit()).sum());
             let due = admissions.iter().filter_map(|(_, admission)| admission.follow());
             let due = due.fold(Instant::now() + LOOK_AGAIN, Instant::min);
             drop(admissions);
             tell();
             let _ = timeout_at(due, changed).await;
         }
+    }
+
+    /// Sets how many calls may be under way.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limiter.set_limit(limit);
+        self.changed.notify_one();
     }
 
     /// The bound of the calls that may be under way.

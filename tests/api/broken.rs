@@ -15,6 +15,8 @@ use crate::common::fake_upstream::Reply;
 use crate::common::test_app::TestApp;
 
 const GOOD: usize = 5;
+/// Rows that the upstream holds all begin, although it has answered none.
+const ALL_AT_ONCE: [&str; 2] = ["--concurrency", "fixed"];
 
 /// The blobs of an uploaded batch input file.
 struct Stored {
@@ -64,7 +66,7 @@ async fn ended(app: &TestApp, id: &str, status: &str, input: &str) -> (Value, Ve
 }
 
 async fn cancelled_batches_without_input(count: usize) {
-    let app = TestApp::start().await;
+    let app = TestApp::with(&ALL_AT_ONCE).await;
     hold_the_held(&app);
     let input = held(1);
     let stored = upload(&app, &input).await;
@@ -254,7 +256,7 @@ async fn a_batch_whose_input_or_index_is_cut_short_ends_with_a_line_for_each_row
 #[tokio::test]
 async fn a_batch_whose_results_the_database_refuses_costs_those_beside_it_no_call() {
     const BESIDE: usize = 50;
-    let app = TestApp::start().await;
+    let app = TestApp::with(&ALL_AT_ONCE).await;
     hold_the_held(&app);
     let first = app.submit(held(BESIDE)).await;
     let refused = app.submit(held(1)).await;

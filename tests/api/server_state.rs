@@ -1,4 +1,4 @@
-//! The state of a server is charged to no row: an outage, a rate limit or a refused key costs no attempt, and rows wait.
+//! The state of a server is charged to no row: an outage, a rate limit or a refused key costs no attempt and rows wait.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -252,4 +252,31 @@ async fn a_row_of_two_calls_makes_each_once_while_calls_are_paced() {
 
     assert_eq!(results.output.len(), 60, "{:?}", results.errors.first());
     assert_eq!(taken.load(SeqCst), 120, "no call is paid for twice");
+}
+
+#[tokio::test]
+async fn a_limit_that_answers_state_is_kept_before_any_call_is_refused() {
+    let app = TestApp::with(&NO_RETRIES).await;
+    let bucket = Mutex::new((20.0_f64, Instant::now()));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counted = refused.clone();
+    app.upstream.reply(move |_| {
+        let mut bucket = bucket.lock().expect("nobody panics with the lock");
+        let filled = (bucket.0 + bucket.1.elapsed().as_secs_f64() * 20.0).min(20.0);
+        let left = filled - 1.0;
+        *bucket = (if left >= 0.0 { left } else { filled }, Instant::now());
+        let reply = if left >= 0.0 { Reply::ok() } else { Reply::error(429) };
+        counted.fetch_add(usize::from(left < 0.0), SeqCst);
+        let reset = format!("{:.0}ms", (20.0 - bucket.0) * 50.0);
+        let remaining = format!("{:.0}", bucket.0.floor());
+        let headers = [("x-ratelimit-limit-requests", "20"), ("x-ratelimit-remaining-requests", &remaining)];
+        let reply = headers.into_iter().fold(reply, |reply, (name, value)| reply.header(name, value));
+        reply.header("x-ratelimit-reset-requests", &reset).after(Duration::from_millis(20))
+    });
+
+    let results = app.run(rows(100)).await;
+
+    assert_eq!((results.output.len(), results.errors.len()), (100, 0));
+    let refused = refused.load(SeqCst);
+    assert!(refused <= 2, "{refused} calls were refused");
 }

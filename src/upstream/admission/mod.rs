@@ -2,6 +2,8 @@
 //!
 //! | an answer, or none | what follows |
 //! |---|---|
+//! | a success | the [controller](concurrency) sees whether more calls at once would be answered sooner |
+//! | `x-ratelimit-*` headers | calls are sent as the [limits in time](rate_bucket) allow |
 //! | 429, 503 or 529 | the limit falls to the calls that the server took, or its [pace](pace); with `Retry-After`, no call begins before |
 //! | no connection, or the server takes no row at all | five in a row open the [breaker](breaker): one call at a time asks whether the server is back |
 //! | anything else | the server is well: the breaker closes, and the limit may rise |
@@ -11,35 +13,46 @@
 //! monotonic clock, so that steps of the wall clock neither open nor shut anything.
 
 mod breaker;
+mod concurrency;
 mod judge;
-mod limit;
 mod pace;
+mod rate_bucket;
 mod state;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use memchr::memmem;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::breaker::{BreakerChange, LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
+use self::breaker::LONGEST_PAUSE_OF_REFUSAL;
 use self::judge::shows_that_rows_are_taken;
-use self::state::{AdmissionState, CallEnd, Gate, Sent};
 use super::UpstreamError;
+use super::limiter::Limiter;
 use crate::domain::outcome::HttpResponse;
+use crate::domain::rate_limits::RateLimits;
 use crate::domain::retry::park_pause;
 use crate::sync::lock;
 
+pub use breaker::{BreakerChange, BreakerEpoch, LONGEST_PAUSE};
+pub use concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
 pub(super) use judge::{Judgement, RowSigns, judge, shows_no_endpoint};
+pub use state::{AdmissionState, CallEnd, Gate, Sent};
+
+/// An answer states its usage in its last bytes.
+const USAGE_BYTES: usize = 1024;
 
 /// The admission of one model's calls to a server.
 #[derive(Debug)]
 pub struct Admission {
     state: Mutex<AdmissionState>,
+    /// The bound of all models together, and so the ceiling of this one.
+    limiter: Limiter,
     /// What `state` says of rows that want to begin, for a look without a lock: a [`Gate`].
     gate: AtomicU8,
-    /// How many calls may be under way, for the same.
+    /// How many calls may be under way, for the same. No bound if that is the ceiling, which the limiter keeps.
     limit: AtomicUsize,
     /// Rows that the server took.
     taken: AtomicU64,
@@ -76,17 +89,22 @@ pub(super) struct AdmittedCall<'a> {
 }
 
 impl Admission {
-    /// An admission that lets every call begin. `changed` is told when that changes.
-    pub(super) fn new(changed: Arc<Notify>) -> Self {
-        Self {
-            state: Mutex::default(),
+    /// An admission of which nothing is known, with a controller of calls below the bound of `limiter`. `changed` is
+    /// told when rows may begin that could not.
+    pub(super) fn new(limiter: Limiter, concurrency: ConcurrencyController, changed: Arc<Notify>) -> Self {
+        let state = AdmissionState::new(concurrency);
+        let admission = Self {
+            state: Mutex::new(state),
+            limiter,
             gate: AtomicU8::new(Gate::Open as u8),
             limit: AtomicUsize::new(usize::MAX),
             taken: AtomicU64::new(0),
             changed,
             opened: Notify::new(),
             started: Instant::now(),
-        }
+        };
+        admission.follow();
+        admission
     }
 
     /// Whether a row may begin while so many rows of its model are under way. Two relaxed loads.
@@ -108,6 +126,11 @@ impl Admission {
         state.set_one_on_its_way(true);
         self.settle(&mut state, now);
         Some(LoneEntry { admission: Some(self.clone()) })
+    }
+
+    /// How many calls may be under way.
+    pub(super) fn limit(&self) -> usize {
+        self.state().limit()
     }
 
     /// Whether the server is well: its breaker is closed.
@@ -175,14 +198,17 @@ impl Admission {
         self.settle(&mut state, self.now());
     }
 
-    fn end(&self, call: Sent, end: CallEnd) {
+    fn end(&self, call: Sent, end: CallEnd, rate_limits: Option<&RateLimits>) {
         let now = self.now();
         let mut state = self.state();
-        let (was_limited, was_paced) = (state.is_limited(), state.is_paced());
+        if let Some(limits) = rate_limits {
+            state.read(now, call, limits);
+        }
+        let (was_reason, was_paced) = (state.limit_reason(), state.is_paced());
         let change = state.end(now, call, end);
         tell(&state, change);
         let (reason, limit) = (state.reason(), state.limit());
-        if !was_limited && state.is_limited() && change == BreakerChange::Unchanged {
+        if was_reason != LimitReason::Refused && state.limit_reason() == LimitReason::Refused {
             tracing::info!(reason, limit, "the upstream refuses calls: fewer are sent at once");
         }
         if !was_paced && state.is_paced() {
@@ -193,9 +219,12 @@ impl Admission {
 
     /// Makes the gate and the limit what the state says, and tells of a change.
     fn settle(&self, state: &mut AdmissionState, now: Duration) {
+        let ceiling = self.limiter.limit();
+        state.set_ceiling(ceiling);
         let change = state.tick(now);
         tell(state, change);
-        let (gate, limit) = (state.gate(now), state.limit());
+        let gate = state.gate(now);
+        let limit = if state.limit() >= ceiling { usize::MAX } else { state.limit() };
         let was = self.gate.load(Relaxed);
         let is_other_gate = was != gate as u8;
         if is_other_gate {
@@ -220,6 +249,17 @@ impl Admission {
     fn state(&self) -> MutexGuard<'_, AdmissionState> {
         lock(&self.state)
     }
+}
+
+/// The output tokens that an answer states near its end, where servers write them. A guess is enough here: this reads
+/// every answer once more.
+fn output_tokens(body: &[u8]) -> Option<u64> {
+    let end = &body[body.len().saturating_sub(USAGE_BYTES)..];
+    let names: [&[u8]; 2] = [b"\"completion_tokens\"", b"\"output_tokens\""];
+    let after = names.iter().find_map(|name| Some(&end[memmem::rfind(end, name)? + name.len()..]))?;
+    let digits = after.iter().skip_while(|byte| **byte == b':' || byte.is_ascii_whitespace());
+    let digits: Vec<u8> = digits.take_while(|byte| byte.is_ascii_digit()).copied().collect();
+    str::from_utf8(&digits).ok()?.parse().ok()
 }
 
 fn tell(state: &AdmissionState, change: BreakerChange) {
@@ -271,26 +311,29 @@ impl AdmittedCall<'_> {
         if shows_that_rows_are_taken(response) {
             self.admission.taken.fetch_add(1, Relaxed);
         }
-        self.over(CallEnd::Answered { is_success: response.is_success() });
+        let (is_success, output_tokens) = (response.is_success(), output_tokens(&response.body));
+        self.over(CallEnd::Answered { is_success, output_tokens }, Some(response));
     }
 
     /// The server takes no further call now.
     pub(super) fn refused(mut self, response: &HttpResponse, reason: String, history: &mut RefusalHistory) {
         self.count(history);
         let has_taken_others = self.has_taken_others();
-        self.over(CallEnd::Refused { retry_after: response.retry_after, reason, has_taken_others });
+        let retry_after = response.retry_after;
+        self.over(CallEnd::Refused { retry_after, reason, has_taken_others }, Some(response));
     }
 
     /// The server is not there: why.
     pub(super) fn gone(mut self, retry_after: Option<Duration>, reason: String, history: &mut RefusalHistory) {
         self.count(history);
-        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE });
+        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE }, None);
     }
 
     /// The server takes no row at all: why.
     pub(super) fn unavailable(mut self, retry_after: Option<Duration>, reason: String, history: &mut RefusalHistory) {
         self.count(history);
-        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE_OF_REFUSAL });
+        let longest_pause = LONGEST_PAUSE_OF_REFUSAL;
+        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause }, None);
     }
 
     /// Whether the server has taken another row since the call was sent.
@@ -303,16 +346,17 @@ impl AdmittedCall<'_> {
         *history = RefusalHistory { refusals: history.refusals.saturating_add(1), taken };
     }
 
-    fn over(&mut self, end: CallEnd) {
+    fn over(&mut self, end: CallEnd, response: Option<&HttpResponse>) {
         self.is_over = true;
-        self.admission.end(self.sent, end);
+        let rate_limits = response.and_then(|response| response.rate_limits.as_deref());
+        self.admission.end(self.sent, end, rate_limits);
     }
 }
 
 impl Drop for AdmittedCall<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.over(CallEnd::Abandoned);
+            self.over(CallEnd::Abandoned, None);
         }
     }
 }

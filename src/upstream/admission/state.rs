@@ -3,22 +3,27 @@
 
 use std::time::Duration;
 
-use super::breaker::{Breaker, BreakerChange, BreakerEpoch, LONGEST_PAUSE, TRIP_AFTER};
-use super::limit::RefusedLimit;
+use super::breaker::{Breaker, BreakerChange, BreakerEpoch, LONGEST_PAUSE};
+use super::concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
 use super::pace::CallPace;
+use super::rate_bucket::{RateBucket, SentCall, SentCalls};
+use crate::domain::rate_limits::RateLimits;
 
 /// A wait that the server asks for is worth telling if so much of it is left.
 const WORTH_TELLING: Duration = Duration::from_secs(10);
 
 /// Whether calls of a model may begin, and how many at once.
-#[derive(Debug, Default)]
-pub(super) struct AdmissionState {
+#[derive(Debug)]
+pub struct AdmissionState {
     breaker: Breaker,
-    limit: RefusedLimit,
+    concurrency: ConcurrencyController,
     pace: CallPace,
+    requests: RateBucket,
+    tokens: RateBucket,
     /// No call begins before: the latest `Retry-After`.
     wait_until: Duration,
     in_flight: usize,
+    sent: SentCalls,
     /// Whether a row was let through alone whose call has not been sent.
     is_one_on_its_way: bool,
     /// Until when the gate is shut, as whoever follows the time was told last.
@@ -30,7 +35,7 @@ pub(super) struct AdmissionState {
 /// Whether rows may begin now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Gate {
+pub enum Gate {
     /// They may.
     Open,
     /// One may: its call asks whether the server takes calls again.
@@ -41,32 +46,78 @@ pub(super) enum Gate {
 
 /// When a call was sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
-    at: Duration,
+pub struct Sent {
+    call: SentCall,
+    /// Calls under way then, itself included.
+    in_flight: usize,
     epoch: BreakerEpoch,
 }
 
 /// How a call ended, as far as it concerns the server.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum CallEnd {
+pub enum CallEnd {
     /// The server took the row and said something about it.
-    Answered { is_success: bool },
-    /// The server takes no further call now. `has_taken_others` says that it took another row since the call was sent.
-    Refused { retry_after: Option<Duration>, reason: String, has_taken_others: bool },
+    Answered {
+        /// Whether the answer has a status of 200 to 299.
+        is_success: bool,
+        /// The tokens that the server made for it, if the answer states them.
+        output_tokens: Option<u64>,
+    },
+    /// The server takes no further call now.
+    Refused {
+        /// The pause that the server asks for.
+        retry_after: Option<Duration>,
+        /// What it said.
+        reason: String,
+        /// Whether it has taken another row since the call was sent.
+        has_taken_others: bool,
+    },
     /// The server is not there, or takes no row at all.
-    Unavailable { retry_after: Option<Duration>, reason: String, longest_pause: Duration },
+    Unavailable {
+        /// The pause that the server asks for.
+        retry_after: Option<Duration>,
+        /// Why.
+        reason: String,
+        /// The longest pause before the next call asks whether the server is back.
+        longest_pause: Duration,
+    },
     /// Nothing is known: it was given up.
     Abandoned,
 }
 
 impl AdmissionState {
+    /// A state in which nothing is known. The controller never lets more calls begin than its ceiling.
+    #[must_use]
+    pub fn new(concurrency: ConcurrencyController) -> Self {
+        Self {
+            breaker: Breaker::default(),
+            concurrency,
+            pace: CallPace::default(),
+            requests: RateBucket::default(),
+            tokens: RateBucket::default(),
+            sent: SentCalls::default(),
+            wait_until: Duration::ZERO,
+            in_flight: 0,
+            is_one_on_its_way: false,
+            told: None,
+            reason: String::new(),
+        }
+    }
+
+    /// Changes the highest number of calls that may be under way.
+    pub fn set_ceiling(&mut self, ceiling: usize) {
+        self.concurrency.set_ceiling(ceiling);
+    }
+
     /// Why a call that begins now is held back, if it is.
-    pub(super) fn held_back(&self, now: Duration) -> Option<&str> {
+    #[must_use]
+    pub fn held_back(&self, now: Duration) -> Option<&str> {
         (self.gate(now) == Gate::Shut).then_some(&*self.reason)
     }
 
     /// Whether rows may begin.
-    pub(super) fn gate(&self, now: Duration) -> Gate {
+    #[must_use]
+    pub fn gate(&self, now: Duration) -> Gate {
         let is_one_at_a_time = !self.breaker.is_closed() || self.pace.is_paced();
         match self.shut_until(now) {
             Some(_) => Gate::Shut,
@@ -77,44 +128,53 @@ impl AdmissionState {
     }
 
     /// Until when no call may begin, unless something happens before.
-    pub(super) fn shut_until(&self, now: Duration) -> Option<Duration> {
+    #[must_use]
+    pub fn shut_until(&self, now: Duration) -> Option<Duration> {
         let wait = Some(self.wait_until).filter(|until| *until > now);
-        [wait, self.breaker.hold_until(now), self.pace.hold_until(now)].into_iter().flatten().max()
+        let buckets = [self.requests, self.tokens].map(|bucket| bucket.hold_until(now));
+        let others = [wait, self.breaker.hold_until(now), self.pace.hold_until(now)];
+        others.into_iter().chain(buckets).flatten().max()
     }
 
     /// Whether the time of [`Self::shut_until`] is another one than when this was last asked.
-    pub(super) fn is_other_time(&mut self, now: Duration) -> bool {
+    pub fn is_other_time(&mut self, now: Duration) -> bool {
         let until = self.shut_until(now);
         std::mem::replace(&mut self.told, until) != until
     }
 
     /// How many calls may be under way.
-    pub(super) fn limit(&self) -> usize {
-        self.limit.limit()
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.concurrency.limit()
+    }
+
+    /// Why no more calls may be under way.
+    #[must_use]
+    pub fn limit_reason(&self) -> LimitReason {
+        self.concurrency.reason()
     }
 
     /// Whether the server is well: calls are not sent one at a time to ask whether it is back.
-    pub(super) fn takes_calls(&self) -> bool {
+    #[must_use]
+    pub fn takes_calls(&self) -> bool {
         self.breaker.is_closed()
     }
 
     /// Whether its calls are sent evenly.
-    pub(super) fn is_paced(&self) -> bool {
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
         self.pace.is_paced()
     }
 
-    /// Whether refusals bound how many calls are under way.
-    pub(super) fn is_limited(&self) -> bool {
-        self.limit.is_lowered()
-    }
-
     /// Why the server took no call the last time.
-    pub(super) fn reason(&self) -> &str {
+    #[must_use]
+    pub fn reason(&self) -> &str {
         &self.reason
     }
 
     /// Why no call begins, if none does for a while.
-    pub(super) fn trouble(&self, now: Duration) -> Option<String> {
+    #[must_use]
+    pub fn trouble(&self, now: Duration) -> Option<String> {
         let wait = self.wait_until.saturating_sub(now);
         if wait >= WORTH_TELLING {
             return Some(format!("{}; it asks to wait for {} s more", self.reason, wait.as_secs()));
@@ -123,44 +183,62 @@ impl AdmissionState {
     }
 
     /// A row is let through alone, or the one that was has ended.
-    pub(super) fn set_one_on_its_way(&mut self, is_one: bool) {
+    pub fn set_one_on_its_way(&mut self, is_one: bool) {
         self.is_one_on_its_way = is_one;
     }
 
     /// Notes that the time is `now`.
-    pub(super) fn tick(&mut self, now: Duration) -> BreakerChange {
+    pub fn tick(&mut self, now: Duration) -> BreakerChange {
+        self.concurrency.tick(now);
         let change = self.breaker.tick(now);
-        self.follow(change)
+        self.follow(now, change)
     }
 
     /// Notes that a call is sent.
-    pub(super) fn sent(&mut self, now: Duration) -> Sent {
+    pub fn sent(&mut self, now: Duration) -> Sent {
         self.in_flight += 1;
         self.is_one_on_its_way = false;
         self.pace.sent(now);
-        Sent { at: now, epoch: self.breaker.sent(now) }
+        self.requests.sent(now);
+        self.tokens.sent(now);
+        Sent { call: self.sent.add(now), in_flight: self.in_flight, epoch: self.breaker.sent(now) }
+    }
+
+    /// Notes the limits in time that the answer to a call states. To be called before [`Self::end`].
+    pub fn read(&mut self, now: Duration, call: Sent, limits: &RateLimits) {
+        let RateLimits { requests, tokens } = *limits;
+        for (bucket, stated) in [(&mut self.requests, requests), (&mut self.tokens, tokens)] {
+            if let Some(stated) = stated {
+                bucket.read(now, call.call, self.sent.count(), stated);
+            }
+        }
     }
 
     /// Notes how a call ended.
-    pub(super) fn end(&mut self, now: Duration, call: Sent, end: CallEnd) -> BreakerChange {
-        let took = now.saturating_sub(call.at);
+    pub fn end(&mut self, now: Duration, call: Sent, end: CallEnd) -> BreakerChange {
+        let (sent, took) = (call.call.at, now.saturating_sub(call.call.at));
         self.in_flight -= 1;
         let change = match end {
-            CallEnd::Answered { is_success } => {
+            CallEnd::Answered { is_success, output_tokens } => {
                 if is_success {
-                    self.limit.answered(took);
+                    let (in_flight_at_send, in_flight) = (call.in_flight, self.in_flight);
+                    let answered = AnsweredCall { sent, in_flight_at_send, in_flight, output_tokens };
+                    self.concurrency.answered(now, &answered);
                     self.pace.answered(now);
                 }
                 self.breaker.answered(call.epoch)
             }
             CallEnd::Refused { retry_after, reason, has_taken_others } => {
                 self.explain(now, retry_after, reason);
+                // The limits in time that the answer states say when it takes the next.
+                if self.requests.is_empty() || self.tokens.is_empty() {
+                    self.breaker.answered(call.epoch)
                 // A server that refuses a lone call, and has taken none meanwhile, takes none at all.
-                if self.in_flight == 0 && !has_taken_others {
+                } else if self.in_flight == 0 && !has_taken_others {
                     self.breaker.failed(now, call.epoch, took, LONGEST_PAUSE)
                 } else {
-                    self.limit.refused(now, call.at, self.in_flight);
-                    self.pace.refused(now, call.at, self.in_flight);
+                    self.concurrency.refused(now, sent, self.in_flight, retry_after);
+                    self.pace.refused(now, sent, self.in_flight);
                     self.breaker.answered(call.epoch)
                 }
             }
@@ -173,7 +251,7 @@ impl AdmissionState {
                 BreakerChange::Unchanged
             }
         };
-        self.follow(change)
+        self.follow(now, change)
     }
 
     fn explain(&mut self, now: Duration, retry_after: Option<Duration>, reason: String) {
@@ -181,11 +259,10 @@ impl AdmissionState {
         self.wait_until = self.wait_until.max(now + retry_after.unwrap_or_default());
     }
 
-    fn follow(&mut self, change: BreakerChange) -> BreakerChange {
+    fn follow(&mut self, now: Duration, change: BreakerChange) -> BreakerChange {
         match change {
-            // Those that opened it were under way too.
-            BreakerChange::Opened => self.limit.went_down(self.in_flight + TRIP_AFTER as usize),
-            BreakerChange::Closed => self.limit.came_back(),
+            BreakerChange::Opened => self.concurrency.went_down(now),
+            BreakerChange::Closed => self.concurrency.came_back(now),
             BreakerChange::Unchanged => {}
         }
         change

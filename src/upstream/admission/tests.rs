@@ -5,7 +5,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn admission() -> Arc<Admission> {
-    Arc::new(Admission::new(Arc::default()))
+    Arc::new(Admission::new(Limiter::new(64), ConcurrencyController::fixed(64), Arc::default()))
 }
 
 fn answer(status: u16) -> HttpResponse {

@@ -43,6 +43,7 @@ async fn an_answer_that_may_be_the_servers_is_asked_for_again_and_judged_again()
         (ChatCompletions, &[404, 200], Some(200), 2),
         (ChatCompletions, &[404, 429], None, 2),
         (ChatCompletions, &[403, 401], None, 2),
+        // Of an API that has not answered yet, such an answer says that it is not there.
         (Responses, &[404], Some(404), 1),
         (Responses, &[403, 200], Some(200), 2),
         (Responses, &[429], None, 1),

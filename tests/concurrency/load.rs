@@ -1,0 +1,301 @@
+//! A batch load against a simulated server, as the program sends it: as the admission allows, with rows that go back to
+//! the front of the queue.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use batchwright::domain::rate_limits::RateLimits;
+use batchwright::upstream::admission::{
+    AdmissionState, CallEnd, ConcurrencyController, Gate, LONGEST_PAUSE, LimitReason, Sent,
+};
+
+use crate::simulated_server::{Ordered, Reply, Row, ServerSettings, SimulatedServer, Status};
+
+/// As the program does it.
+const LOOK_AGAIN: f64 = 5.0;
+/// The clock of the controller does not start at zero.
+const CLOCK_START: f64 = 1000.0;
+
+/// The rows of a load: prompts and outputs have lognormal lengths, given as median, sigma and highest length.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) prompt: (f64, f64, f64),
+    pub(crate) output: (f64, f64, f64),
+    /// Rows that are ready at once. A number below the limit leaves the limit unused.
+    pub(crate) rows_at_once: usize,
+    /// Of ten answers, so many state their output tokens.
+    pub(crate) answers_with_usage: usize,
+}
+
+/// A change of the server at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change {
+    Slots(usize),
+    Down,
+    Up,
+}
+
+/// What became of a load.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Output tokens that the server made.
+    pub(crate) delivered: f64,
+    pub(crate) calls: f64,
+    pub(crate) wasted: f64,
+    /// The limit at the end, its highest, and when it was first the ceiling.
+    pub(crate) limit: usize,
+    pub(crate) highest_limit: usize,
+    pub(crate) reached_ceiling: Option<f64>,
+    /// Why the limit is what it is at the end.
+    pub(crate) reason: LimitReason,
+}
+
+/// An endless source of rows, the same for each limiter.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    load: Load,
+    random: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Answer(Reply),
+    Wake(u64),
+    Change(Change),
+    Timer,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    row: Row,
+    sent: Sent,
+    taken_before: usize,
+}
+
+struct Run {
+    now: f64,
+    events: BinaryHeap<Reverse<(Ordered, u64)>>,
+    payloads: Vec<Event>,
+    server: SimulatedServer,
+    scheduled: u64,
+    admission: AdmissionState,
+    load: Load,
+    rows: Rows,
+    front: VecDeque<Row>,
+    calls: Vec<Call>,
+    in_flight: usize,
+    taken: usize,
+    /// When the admission is to be looked at again.
+    timer: Option<Duration>,
+    wasted: f64,
+    highest_limit: usize,
+    reached_ceiling: Option<f64>,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            prompt: (400.0, 0.9, 6000.0),
+            output: (180.0, 0.9, 2000.0),
+            rows_at_once: usize::MAX,
+            answers_with_usage: 10,
+        }
+    }
+}
+
+impl Load {
+    /// The same rows; of ten answers, so many do not state their output tokens.
+    pub(crate) fn without_usage(self, answers: usize) -> Self {
+        Self { answers_with_usage: 10 - answers, ..self }
+    }
+}
+
+impl Rows {
+    pub(crate) fn new(load: Load, seed: u64) -> Self {
+        Self { load, random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) }
+    }
+
+    pub(crate) fn next(&mut self) -> Row {
+        let prompt = self.length(self.load.prompt);
+        Row { prompt, output: self.length(self.load.output), most_output: 512.0 }
+    }
+
+    fn length(&mut self, (median, sigma, most): (f64, f64, f64)) -> f64 {
+        let (first, second) = (self.uniform(), self.uniform());
+        let normal = (-2.0 * first.ln()).sqrt() * (std::f64::consts::TAU * second).cos();
+        (median.ln() + sigma * normal).exp().floor().clamp(1.0, most)
+    }
+
+    /// A number in (0, 1), by splitmix64.
+    fn uniform(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        (f64::from(u32::try_from(mixed >> 32).unwrap_or_default()) + 0.5) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+/// Sends a load for so many seconds.
+pub(crate) fn run(
+    settings: ServerSettings,
+    load: Load,
+    changes: &[(f64, Change)],
+    controller: ConcurrencyController,
+    seconds: f64,
+    seed: u64,
+) -> Report {
+    let mut run = Run {
+        now: 0.0,
+        events: BinaryHeap::new(),
+        payloads: Vec::new(),
+        server: SimulatedServer::new(settings),
+        scheduled: 0,
+        admission: AdmissionState::new(controller),
+        load,
+        rows: Rows::new(load, seed),
+        front: VecDeque::new(),
+        calls: Vec::new(),
+        in_flight: 0,
+        taken: 0,
+        timer: None,
+        wasted: 0.0,
+        highest_limit: 0,
+        reached_ceiling: None,
+    };
+    for (at, change) in changes {
+        run.at(*at, Event::Change(*change));
+    }
+    // Whoever follows a server looks at it every few seconds, also without an answer.
+    let mut look = 0.0;
+    while look < seconds {
+        run.at(look, Event::Timer);
+        look += LOOK_AGAIN;
+    }
+    run.at(seconds, Event::Timer);
+    run.pump();
+    run.collect();
+    while let Some(Reverse((at, event))) = run.events.pop().filter(|Reverse((at, _))| at.0 <= seconds) {
+        run.now = at.0;
+        run.happen(event);
+        run.pump();
+        run.collect();
+    }
+    run.report(seconds)
+}
+
+impl Run {
+    fn at(&mut self, at: f64, event: Event) {
+        let id = self.payloads.len() as u64;
+        self.payloads.push(event);
+        self.events.push(Reverse((Ordered(at), id)));
+    }
+
+    fn happen(&mut self, event: u64) {
+        let event = usize::try_from(event).ok().and_then(|event| self.payloads.get(event)).copied();
+        match event {
+            Some(Event::Answer(reply)) => self.end(reply),
+            Some(Event::Wake(version)) => self.server.wake(self.now, version),
+            Some(Event::Change(Change::Slots(slots))) => self.server.resize(self.now, slots),
+            Some(Event::Change(Change::Down)) => self.server.go_down(self.now),
+            Some(Event::Change(Change::Up)) => self.server.come_up(self.now),
+            Some(Event::Timer) | None => {}
+        }
+    }
+
+    /// Takes over what the server has said and when it has to be woken.
+    fn collect(&mut self) {
+        for reply in std::mem::take(&mut self.server.replies) {
+            self.at(reply.at, Event::Answer(reply));
+        }
+        let (wake, version) = self.server.next_wake();
+        if version != self.scheduled
+            && let Some(at) = wake
+        {
+            self.scheduled = version;
+            self.at(at.max(self.now), Event::Wake(version));
+        }
+    }
+
+    /// Sends what may be sent.
+    fn pump(&mut self) {
+        let now = clock(self.now);
+        self.admission.tick(now);
+        let limit = self.admission.limit();
+        self.highest_limit = self.highest_limit.max(limit);
+        if limit >= crate::scenarios::CEILING {
+            self.reached_ceiling.get_or_insert(self.now);
+        }
+        while self.in_flight < limit.min(self.load.rows_at_once) {
+            if self.admission.gate(now) == Gate::Shut {
+                return self.look_again_at(self.admission.shut_until(now));
+            }
+            self.send(now);
+        }
+    }
+
+    fn look_again_at(&mut self, due: Option<Duration>) {
+        let Some(due) = due.filter(|due| self.timer != Some(*due)) else { return };
+        self.timer = Some(due);
+        // Rounding must not bring it back before its time.
+        self.at(due.as_secs_f64() - CLOCK_START + 1e-6, Event::Timer);
+    }
+
+    fn send(&mut self, now: Duration) {
+        let row = self.front.pop_front().unwrap_or_else(|| self.rows.next());
+        self.in_flight += 1;
+        let sent = self.admission.sent(now);
+        self.calls.push(Call { row, sent, taken_before: self.taken });
+        self.server.send(self.now, self.calls.len() - 1, row);
+    }
+
+    fn end(&mut self, reply: Reply) {
+        let Some(call) = self.calls.get(reply.call).copied() else { return };
+        self.in_flight -= 1;
+        if reply.tokens.is_some() {
+            self.admission.read(clock(self.now), call.sent, &RateLimits { requests: None, tokens: reply.tokens });
+        }
+        let has_taken_others = self.taken != call.taken_before;
+        let (reason, retry_after) = (String::new(), reply.retry_after.map(Duration::from_secs_f64));
+        let end = match reply.status {
+            Status::Answered => {
+                self.taken += 1;
+                let has_usage = reply.call % 10 < self.load.answers_with_usage;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "lengths are small and positive"
+                )]
+                let output_tokens = has_usage.then_some(call.row.output as u64);
+                CallEnd::Answered { is_success: true, output_tokens }
+            }
+            Status::Refused | Status::Unavailable => CallEnd::Refused { retry_after, reason, has_taken_others },
+            Status::NoConnection => CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE },
+        };
+        if reply.status != Status::Answered {
+            self.wasted += 1.0;
+            self.front.push_back(call.row);
+        }
+        self.admission.end(clock(self.now), call.sent, end);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of calls are small")]
+    fn report(mut self, seconds: f64) -> Report {
+        self.server.settle(seconds);
+        Report {
+            delivered: self.server.delivered,
+            calls: self.calls.len() as f64,
+            wasted: self.wasted,
+            limit: self.admission.limit(),
+            highest_limit: self.highest_limit,
+            reached_ceiling: self.reached_ceiling,
+            reason: self.admission.limit_reason(),
+        }
+    }
+}
+
+fn clock(seconds: f64) -> Duration {
+    Duration::from_secs_f64(CLOCK_START + seconds)
+}

@@ -1,0 +1,225 @@
+//! Loads and servers, and the share of the best fixed limit's throughput that the controller reaches with them.
+
+use batchwright::upstream::admission::ConcurrencyController;
+
+use crate::load::{Change, Load, Report, Rows, run};
+use crate::simulated_server::{ServerSettings, Status};
+
+/// The ceiling of the controller in each scenario.
+pub(crate) const CEILING: usize = 256;
+pub(crate) const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// A server, a load, and what the controller has to reach.
+struct Scenario {
+    name: &'static str,
+    server: ServerSettings,
+    load: Load,
+    changes: Vec<(f64, Change)>,
+    seconds: f64,
+    best: Best,
+    /// The least share of the best throughput, and the highest share of wasted calls.
+    share: f64,
+    wasted: f64,
+}
+
+/// What the controller is compared with.
+enum Best {
+    /// The best fixed limit, found by `sweep`.
+    Limit(usize),
+    /// The best fixed limits of phases of equal length, each with its number of slots.
+    Phases(&'static [usize]),
+    /// The tokens that a minute allows.
+    TokensPerMinute(f64),
+}
+
+fn scenarios() -> Vec<Scenario> {
+    [constant_servers(), servers_that_change(), fast_and_slow_servers()].into_iter().flatten().collect()
+}
+
+#[rustfmt::skip]
+fn constant_servers() -> Vec<Scenario> {
+    use Best::{Limit, TokensPerMinute};
+    let (server, load) = (ServerSettings::default(), Load::default());
+    let retry_after = Some(1.0);
+    let refuses = ServerSettings { refuses: true, ..server };
+    let pauses = ServerSettings { retry_after, ..refuses };
+    let kv = ServerSettings { slots: 256, kv: 110_000.0, base: 0.02, per_sequence: 2e-4, prefill: 6000.0, ..server };
+    let large = ServerSettings { slots: 200, ..refuses };
+    let small = ServerSettings { slots: 8, base: 0.03, per_sequence: 5e-3, prefill: 2000.0, ..server };
+    let smallest = ServerSettings { slots: 2, ..small };
+    let remote = ServerSettings { overhead: 1.0, ..server };
+    let prefill = ServerSettings { prefill: 10_000.0, ..server };
+    let tpm = ServerSettings { tokens_per_minute: Some(600_000.0), ..hosted() };
+    let tpm_told = ServerSettings { has_headers: true, ..tpm };
+    let tpm_pauses = ServerSettings { retry_after, ..tpm };
+    let long = Load { prompt: (1500.0, 0.7, 8000.0), output: (250.0, 0.9, 2000.0), ..load };
+    let labels = Load { prompt: (3000.0, 0.7, 16_000.0), output: (10.0, 0.9, 100.0), ..load };
+    let same = Load { output: (128.0, 0.0, 2000.0), prompt: (400.0, 0.3, 6000.0), ..load };
+    vec![
+        scenario("refuses above 64", refuses, load, 300.0, Limit(64), 0.955).wasting(0.01),
+        scenario("refuses, Retry-After", pauses, load, 300.0, Limit(64), 0.95).wasting(0.01),
+        scenario("refuses above 200", large, load, 300.0, Limit(200), 0.95).wasting(0.01),
+        scenario("queues above 64", server, load, 300.0, Limit(64), 0.956),
+        scenario("queues, no usage", server, load.without_usage(10), 300.0, Limit(64), 0.95),
+        scenario("queues, some without usage", server, load.without_usage(1), 300.0, Limit(64), 0.95),
+        scenario("queues, answers of one length", server, same, 120.0, Limit(64), 0.964),
+        scenario("queues, 1 s of network", remote, load, 300.0, Limit(80), 0.95),
+        scenario("queues, mostly prompts", prefill, labels, 300.0, Limit(12), 0.9),
+        scenario("KV thrash", kv, long, 900.0, Limit(48), 0.93),
+        scenario("KV thrash, no usage", kv, long.without_usage(10), 900.0, Limit(48), 0.9),
+        scenario("8 slots", small, load, 900.0, Limit(8), 0.96),
+        scenario("2 slots", smallest, load, 900.0, Limit(2), 0.96),
+        scenario("tokens per minute", tpm, load, 900.0, TokensPerMinute(6e5), 0.93).wasting(0.015),
+        scenario("tokens per minute, headers", tpm_told, load, 900.0, TokensPerMinute(6e5), 0.93).wasting(0.01),
+        scenario("tokens per minute, Retry-After", tpm_pauses, load, 900.0, TokensPerMinute(6e5), 0.93).wasting(0.015),
+    ]
+}
+
+#[rustfmt::skip]
+fn servers_that_change() -> Vec<Scenario> {
+    use Best::{Limit, Phases};
+    let (server, load) = (ServerSettings::default(), Load::default());
+    let refuses = ServerSettings { refuses: true, ..server };
+    let near = ServerSettings { overhead: 0.2, ..server };
+    let unavailable = ServerSettings { status_when_down: Status::Unavailable, ..server };
+    let slots = [(300.0, Change::Slots(16)), (600.0, Change::Slots(128))];
+    let phases = || Phases(&[64, 16, 128]);
+    let outage = [(300.0, Change::Down), (320.0, Change::Up)];
+    vec![
+        scenario("64, 16, 128 slots, queues", server, load, 900.0, phases(), 0.91).changing(&slots),
+        scenario("the same, 0.2 s of network", near, load, 900.0, phases(), 0.85).changing(&slots),
+        scenario("64, 16, 128 slots, refuses", refuses, load, 900.0, phases(), 0.89).changing(&slots).wasting(0.01),
+        scenario("20 s without connection", server, load, 900.0, Limit(64), 0.95).changing(&outage).wasting(0.01),
+        scenario("20 s of 503", unavailable, load, 900.0, Limit(64), 0.95).changing(&outage).wasting(0.01),
+    ]
+}
+
+#[rustfmt::skip]
+fn fast_and_slow_servers() -> Vec<Scenario> {
+    use Best::Limit;
+    let load = Load::default();
+    let fast = ServerSettings { base: 0.001, prefill: 1e9, ..hosted() };
+    let queues = ServerSettings { slots: 32, ..fast };
+    let refuses = ServerSettings { refuses: true, ..queues };
+    let uneven = ServerSettings { base: 0.0005, ..fast };
+    let proxy = ServerSettings { overhead: 0.4, ..hosted() };
+    let slow = ServerSettings { slots: 256, base: 0.3, ..ServerSettings::default() };
+    let one = Load { output: (1.0, 0.0, 1.0), prompt: (20.0, 0.0, 20.0), ..load };
+    let words = Load { output: (4.0, 0.8, 30.0), ..load };
+    let pages = Load { output: (2000.0, 0.3, 4000.0), ..load };
+    vec![
+        scenario("1 ms, not limited", fast, one, 0.2, Limit(256), 0.95),
+        scenario("1 ms, queues above 32", queues, one, 0.2, Limit(32), 0.95),
+        scenario("1 ms, refuses above 32", refuses, one, 1.0, Limit(32), 0.95).wasting(0.01),
+        scenario("2 ms, uneven", uneven, words, 0.2, Limit(256), 0.93),
+        scenario("2 ms, uneven, no usage", uneven, words.without_usage(10), 0.2, Limit(256), 0.93),
+        scenario("constant latency, short answers", proxy, words, 120.0, Limit(256), 0.95),
+        scenario("constant latency, long answers", proxy, load, 300.0, Limit(256), 0.94),
+        scenario("answers of ten minutes", slow, pages, 4.0 * 3600.0, Limit(256), 0.85),
+    ]
+}
+
+/// A proxy to a provider that is never busy.
+fn hosted() -> ServerSettings {
+    let slots = 1_000_000;
+    ServerSettings { slots, base: 0.02, per_sequence: 0.0, per_context: 0.0, prefill: 1e6, ..ServerSettings::default() }
+}
+
+fn scenario(name: &'static str, server: ServerSettings, load: Load, seconds: f64, best: Best, share: f64) -> Scenario {
+    Scenario { name, server, load, changes: Vec::new(), seconds, best, share, wasted: 0.0 }
+}
+
+impl Scenario {
+    fn wasting(self, wasted: f64) -> Self {
+        Self { wasted, ..self }
+    }
+
+    fn changing(self, changes: &[(f64, Change)]) -> Self {
+        Self { changes: changes.to_vec(), ..self }
+    }
+
+    fn controlled(&self, seed: u64) -> Report {
+        run(self.server, self.load, &self.changes, ConcurrencyController::new(CEILING), self.seconds, seed)
+    }
+
+    /// The output tokens of the best that is possible.
+    fn best(&self, seed: u64) -> f64 {
+        match self.best {
+            Best::Limit(limit) => self.fixed(limit, seed),
+            Best::Phases(slots) => {
+                let seconds = self.seconds / f64::from(u32::try_from(slots.len()).unwrap_or(1));
+                let phase = |slots: &usize| {
+                    let server = ServerSettings { slots: *slots, refuses: false, ..self.server };
+                    run(server, self.load, &[], ConcurrencyController::fixed(*slots), seconds, seed).delivered
+                };
+                slots.iter().map(phase).sum()
+            }
+            Best::TokensPerMinute(tokens) => {
+                let (mut budget, mut rows, mut delivered) = (tokens * (1.0 + self.seconds / 60.0), 0, 0.0);
+                let mut source = Rows::new(self.load, seed);
+                while budget > 0.0 {
+                    let row = source.next();
+                    budget -= row.prompt + row.most_output;
+                    delivered += row.output;
+                    rows += 1;
+                }
+                assert!(rows > 0);
+                delivered
+            }
+        }
+    }
+
+    fn fixed(&self, limit: usize, seed: u64) -> f64 {
+        let controller = ConcurrencyController::fixed(limit);
+        run(self.server, self.load, &self.changes, controller, self.seconds, seed).delivered
+    }
+}
+
+/// Runs every scenario, prints what came of it, and returns the names of those that missed their share. With `sweep`,
+/// prints the throughput of fixed limits too, from which the scenarios have their best ones.
+pub(crate) fn table(with_sweep: bool) -> Vec<&'static str> {
+    let mut failures = Vec::new();
+    println!(
+        "{:31} {:^18} {:^19} {:^16} {:>8} {:>10}  reason",
+        "server", "share of the best", "wasted, %", "limit at the end", "highest", "ceiling at"
+    );
+    for scenario in scenarios() {
+        let runs = SEEDS.map(|seed| scenario.controlled(seed));
+        let best = SEEDS.map(|seed| scenario.best(seed));
+        let shares: Vec<f64> = runs.iter().zip(best).map(|(run, best)| run.delivered / best).collect();
+        let wasted: Vec<f64> = runs.iter().map(|run| run.wasted / run.calls).collect();
+        print_row(&scenario, &runs, &shares, &wasted);
+        let is_short = shares.iter().any(|share| *share < scenario.share);
+        if is_short || wasted.iter().any(|wasted| *wasted > scenario.wasted) {
+            failures.push(scenario.name);
+        }
+        if with_sweep {
+            sweep(&scenario);
+        }
+    }
+    failures
+}
+
+fn print_row(scenario: &Scenario, runs: &[Report], shares: &[f64], wasted: &[f64]) {
+    let joined = |values: Vec<String>| values.join(" ");
+    let shares = joined(shares.iter().map(|share| format!("{share:.3}")).collect());
+    let wasted = joined(wasted.iter().map(|wasted| format!("{:5.2}", wasted * 100.0)).collect());
+    let limits = joined(runs.iter().map(|run| format!("{:4}", run.limit)).collect());
+    let highest = runs.iter().map(|run| run.highest_limit).max().unwrap_or_default();
+    let ceiling = runs.first().and_then(|run| run.reached_ceiling).map_or("-".to_owned(), |at| format!("{at:.3} s"));
+    let reason = runs.first().map_or(String::new(), |run| format!("{:?}", run.reason));
+    println!("{:31} {shares:^18} {wasted:^19} {limits:^16} {highest:>8} {ceiling:>10}  {reason}", scenario.name);
+}
+
+/// Prints the throughput of fixed limits as shares of the best one's.
+fn sweep(scenario: &Scenario) {
+    let Best::Limit(best) = scenario.best else { return };
+    print!("    fixed");
+    let most = if scenario.server.refuses { scenario.server.slots } else { 1024 };
+    for limit in [4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256] {
+        if limit <= most {
+            print!(" {limit}:{:.3}", scenario.fixed(limit, 1) / scenario.fixed(best, 1));
+        }
+    }
+    println!();
+}
