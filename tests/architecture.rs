@@ -98,6 +98,17 @@ fn no_line_is_too_long() {
 }
 
 #[test]
+fn unit_tests_stand_at_the_end_of_their_file() {
+    for (path, text) in sources() {
+        let mut lines = text.lines().skip_while(|line| !line.ends_with("mod tests;") && !line.ends_with("mod tests {"));
+        if lines.next().is_some_and(|head| head.ends_with('{')) {
+            lines.find(|line| *line == "}");
+        }
+        assert_eq!(lines.next(), None, "{path} goes on after its tests");
+    }
+}
+
+#[test]
 fn imports_are_one_path_each() {
     for (path, text) in sources() {
         assert!(!text.contains("crate::{"), "{path} has a list after `crate::`, which the other tests cannot read");
