@@ -48,7 +48,7 @@ async fn an_upstream_that_has_only_chat_completions_is_found_out_once() {
     assert_eq!((&upstream["requests"], &upstream["failures"]), (&json!(21), &json!(1)), "{upstream}");
 }
 
-/// An upstream whose model calls `add` once. It knows no item but its own, and serves `/v1/responses` if `has_responses`.
+/// An upstream whose model calls `add` once. It knows only its own items, and has `/v1/responses` if `has_responses`.
 fn replaceable(call: &Call, has_responses: bool) -> Reply {
     let (text, is_native) = (call.text(), call.path == "/v1/responses");
     let has_output = text.contains("function_call_output") || text.contains(r#""role":"tool""#);
