@@ -20,9 +20,12 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Two groups of modules that do not name each other: what answers clients, and what runs rows. They meet in storage and
-/// in `wakeup`, so that each can be a process of its own.
+/// Two groups of modules that do not name each other: what answers clients, and what runs rows. They meet in storage
+/// and in `wakeup`, so that each can be a process of its own.
 const WINGS: [&[&str]; 2] = [&["intake", "actions", "api"], &["tools", "processor", "daemon"]];
+
+/// Where Rust files are.
+const FOLDERS: [&str; 4] = ["src", "tests", "benches", "examples"];
 
 const LONGEST_FILE: usize = 400;
 const LONGEST_LINE: usize = 120;
@@ -35,16 +38,21 @@ fn root() -> &'static Path {
 
 /// Every source file: its path below `src`, and its text.
 fn sources() -> Vec<(String, String)> {
-    let src = root().join("src");
-    let mut paths = below(&src);
+    let below_src = |(path, text): (String, String)| (path["src/".len()..].to_owned(), text);
+    let sources: Vec<_> = rust_files("src").into_iter().map(below_src).collect();
+    assert!(sources.len() > 50, "the sources are found");
+    sources
+}
+
+/// The Rust files of one of the [`FOLDERS`]: the path of each, and its text.
+fn rust_files(folder: &str) -> Vec<(String, String)> {
+    let mut paths = below(&root().join(folder));
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).expect("sources are text");
-        (path.strip_prefix(&src).expect("it is below").display().to_string(), text)
+        (path.strip_prefix(root()).expect("it is below").display().to_string(), text)
     };
-    let sources: Vec<_> = paths.into_iter().map(read).collect();
-    assert!(sources.len() > 50, "the sources are found");
-    sources
+    paths.into_iter().map(read).collect()
 }
 
 fn below(directory: &Path) -> Vec<PathBuf> {
@@ -70,23 +78,33 @@ fn every_file_begins_with_its_purpose() {
 
 #[test]
 fn no_file_is_too_long() {
-    let folders = ["src", "tests", "benches", "examples"].map(|folder| below(&root().join(folder)));
-    let sources = folders.into_iter().flatten().filter(|path| path.extension().is_some_and(|end| end == "rs"));
-    for path in sources {
-        let lines = fs::read_to_string(&path).expect("a source file").lines().count();
-        assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
+    for (path, text) in FOLDERS.into_iter().flat_map(rust_files) {
+        let lines = text.lines().count();
+        assert!(lines <= LONGEST_FILE, "{path} has {lines} lines");
     }
 }
 
 #[test]
 fn no_line_is_too_long() {
-    // Raw strings and rows of tables cannot be broken.
-    let can_be_broken = |line: &str| !line.contains("r#\"") && !line.trim_start().starts_with("//! |");
-    for (path, text) in sources() {
-        for (no, line) in text.lines().enumerate().filter(|(_, line)| can_be_broken(line)) {
+    // Only the program has raw strings and rows of tables that cannot be broken.
+    let is_whole = |line: &str| line.contains("r#\"") || line.trim_start().starts_with("//! |");
+    for (path, text) in FOLDERS.into_iter().flat_map(rust_files) {
+        let is_program = path.starts_with("src/");
+        for (no, line) in text.lines().enumerate().filter(|(_, line)| !is_program || !is_whole(line)) {
             let columns = line.chars().count();
             assert!(columns <= LONGEST_LINE, "line {} of {path} has {columns} columns", no + 1);
         }
+    }
+}
+
+#[test]
+fn unit_tests_stand_at_the_end_of_their_file() {
+    for (path, text) in sources() {
+        let mut lines = text.lines().skip_while(|line| !line.ends_with("mod tests;") && !line.ends_with("mod tests {"));
+        if lines.next().is_some_and(|head| head.ends_with('{')) {
+            lines.find(|line| *line == "}");
+        }
+        assert_eq!(lines.next(), None, "{path} goes on after its tests");
     }
 }
 
@@ -224,8 +242,8 @@ fn the_source_uses_the_words_of_the_glossary() {
     assert!(missing.is_empty(), "the source does not use {missing:?}");
 }
 
-/// The types that a file declares, and whether each is `pub` in any form. What its tests declare is left out, and so are
-/// aliases inside of `impl` blocks.
+/// The types that a file declares, and whether each is `pub` in any form. What its tests declare is left out, and so
+/// are aliases inside of `impl` blocks.
 fn declared_types(text: &str) -> Vec<(&str, bool)> {
     let code = text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(code, _)| code);
     let declared = code.lines().filter_map(|line| {

@@ -80,9 +80,9 @@ fn input(rows: u32) -> String {
     for number in 0..rows {
         let _ = writeln!(
             input,
-            "{{\"custom_id\":\"request-{number}\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":{{\"model\":\"m\",\
-             \"messages\":[{{\"role\":\"system\",\"content\":\"Answer briefly.\"}},{{\"role\":\"user\",\"content\":\"{filler}{number}\"}}],\
-             \"max_tokens\":16}}}}"
+            "{{\"custom_id\":\"request-{number}\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
+             \"body\":{{\"model\":\"m\",\"messages\":[{{\"role\":\"system\",\"content\":\"Answer briefly.\"}},\
+             {{\"role\":\"user\",\"content\":\"{filler}{number}\"}}],\"max_tokens\":16}}}}"
         );
     }
     input

@@ -26,8 +26,6 @@ mod batches;
 mod download;
 mod error;
 mod objects;
-#[cfg(test)]
-mod tests;
 mod upload;
 mod wait;
 
@@ -93,3 +91,6 @@ async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
     let response = request.send().await?;
     if response.status().is_success() { Ok(response) } else { Err(ErrorAnswer::read(response).await) }
 }
+
+#[cfg(test)]
+mod tests;

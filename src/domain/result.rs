@@ -7,38 +7,27 @@ use serde_json::value::RawValue;
 
 use super::ids::RequestId;
 use super::line::NeverRan;
+use super::text_enum::text_enum;
 
-/// The status of one request of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestStatus {
-    /// It waits to be run.
-    Pending,
-    /// A daemon has leased it.
-    InProgress,
-    /// It succeeded.
-    Completed,
-    /// It ran and failed.
-    Failed,
-    /// Its batch was cancelled before it ran.
-    Cancelled,
-    /// The window of its batch closed before it ran.
-    Expired,
+text_enum! {
+    /// The status of one request of a batch.
+    pub enum RequestStatus {
+        /// It waits to be run.
+        Pending = "pending",
+        /// A daemon has leased it.
+        InProgress = "in_progress",
+        /// It succeeded.
+        Completed = "completed",
+        /// It ran and failed.
+        Failed = "failed",
+        /// Its batch was cancelled before it ran.
+        Cancelled = "cancelled",
+        /// The window of its batch closed before it ran.
+        Expired = "expired",
+    }
 }
 
 impl RequestStatus {
-    /// The text on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::InProgress => "in_progress",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-
     /// The status that a line of an error file stands for.
     #[must_use]
     pub fn of_error_line(line: &[u8]) -> Self {

@@ -51,8 +51,6 @@ mod latency;
 mod script;
 mod scripted;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 use std::future::Future;
 use std::io;
@@ -193,3 +191,6 @@ pub async fn serve(
     };
     axum::serve(listener, router).with_graceful_shutdown(closed).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,6 @@
 
 mod line;
 mod report;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -227,3 +225,6 @@ fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8])) -> Result<(), Ve
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,14 @@ async fn request_ids_are_all_different() {
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
 }
 
+async fn assert_not_routed(app: &TestApp, method: Method, path: &str, status: u16, message: &str) {
+    let answer = send(app.request(method, path)).await;
+
+    assert_eq!(answer.status, status, "{path}");
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.json(), error(message, None, None));
+}
+
 #[tokio::test]
 async fn an_unknown_route_is_named() {
     let app = TestApp::start().await;
@@ -55,11 +63,8 @@ async fn an_unknown_route_is_named() {
         (Method::GET, "/v1/files/"),
         (Method::GET, "/v1/batches/batch_1/cancel/x"),
     ] {
-        let answer = send(app.request(method.clone(), path)).await;
-
-        assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.json(), error(&format!("Invalid URL ({method} {path})"), None, None));
+        let message = format!("Invalid URL ({method} {path})");
+        assert_not_routed(&app, method, path, 404, &message).await;
     }
 }
 
@@ -73,11 +78,8 @@ async fn a_wrong_method_is_named_with_the_whole_path() {
         (Method::GET, "/v1/batches/batch_1/cancel"),
         (Method::POST, "/healthz"),
     ] {
-        let answer = send(app.request(method.clone(), path)).await;
-
-        assert_eq!(answer.status, 405, "{path}");
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.json(), error(&format!("Not allowed to {method} on {path}."), None, None));
+        let message = format!("Not allowed to {method} on {path}.");
+        assert_not_routed(&app, method, path, 405, &message).await;
     }
 }
 

@@ -185,8 +185,8 @@ fn unfinished(directory: &TempDir) -> usize {
     names.filter(|entry| entry.file_name().as_encoded_bytes().contains(&b'#')).count()
 }
 
-/// Sends an upload whose body is `head` and then `times` times `more`; the status of the answer. The server may have had
-/// enough before the end.
+/// Sends an upload whose body is `head` and then `times` times `more`; the status of the answer. The server may have
+/// had enough before the end.
 async fn send_for_long(address: SocketAddr, head: &[u8], more: &[u8], times: usize) -> u16 {
     let length = head.len() + more.len() * times;
     let mut connection = open(address, upload_head(FORM, &format!("Content-Length: {length}"))).await;

@@ -67,7 +67,10 @@ async fn a_custom_id_may_be_any_text() {
 
 #[tokio::test]
 async fn members_that_mean_nothing_are_ignored() {
-    let row = r#"{"body":{"messages":[],"model":"m"},"extra":{"custom_id":"x"},"url":"/v1/chat/completions","method":"POST","custom_id":"a"}"#;
+    let row = concat!(
+        r#"{"body":{"messages":[],"model":"m"},"extra":{"custom_id":"x"},"#,
+        r#""url":"/v1/chat/completions","method":"POST","custom_id":"a"}"#,
+    );
 
     assert_eq!(answered(row).await, ["a"]);
 }

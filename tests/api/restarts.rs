@@ -29,14 +29,20 @@ fn answer_first(upstream: &FakeUpstream, count: usize) {
     });
 }
 
-#[tokio::test]
-async fn a_restart_goes_on_without_repeating_what_was_recorded() {
-    let app = TestApp::with(&["--grace", "100ms", "--max-concurrency", "2"]).await;
+/// A service and a batch of these rows, of which three are recorded, and two are under way.
+async fn in_the_middle(input: &str, flags: &[&str]) -> (TestApp, String) {
+    let app = TestApp::with(&[flags, &["--max-concurrency", "2"]].concat()).await;
     answer_first(&app.upstream, 3);
-    let input = rows(10);
-    let id = app.submit(input.clone()).await;
+    let id = app.submit(input.to_owned()).await;
     app.wait_for_completed(&id, 3).await;
     until("two calls to run", || app.upstream.running() == 2).await;
+    (app, id)
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_without_repeating_what_was_recorded() {
+    let input = rows(10);
+    let (app, id) = in_the_middle(&input, &["--grace", "100ms"]).await;
 
     let stopped = app.stop().await;
     let sent_before = times_sent(&stopped.upstream, 10);
@@ -105,13 +111,9 @@ async fn a_service_that_stops_aborts_what_outlasts_the_grace_time() {
 
 #[tokio::test]
 async fn the_lease_of_a_dead_process_is_taken_over_at_once() {
-    let app = TestApp::with(&["--max-concurrency", "2"]).await;
-    answer_first(&app.upstream, 3);
     // As many as one lease has: which of two goes on first is nobody's business.
     let input = rows(8);
-    let id = app.submit(input.clone()).await;
-    app.wait_for_completed(&id, 3).await;
-    until("two calls to run", || app.upstream.running() == 2).await;
+    let (app, id) = in_the_middle(&input, &[]).await;
 
     let crashed = app.crash().await;
     let sent_before = times_sent(&crashed.upstream, 8);

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::eventually::eventually;
 
-/// A client of one server. What tests look at as it is on the wire is sent by hand, everything else by the library's own
-/// client.
+/// A client of one server. What tests look at as it is on the wire is sent by hand, everything else by the library's
+/// own client.
 pub struct Client {
     http: reqwest::Client,
     api: client::Client,

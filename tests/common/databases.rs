@@ -63,7 +63,8 @@ async fn create_database(url: &Url) -> String {
 }
 
 const NEEDED: &str = "these tests need PostgreSQL and could not start one (the reason is on the error output): \
-                      install the `postgresql` package, or set TEST_POSTGRES_URL to a server where databases can be made";
+                      install the `postgresql` package, or set TEST_POSTGRES_URL to a server where databases \
+                      can be made";
 
 /// None if there is no server and none could be started.
 static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| given_server().or_else(start_server));

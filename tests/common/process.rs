@@ -35,6 +35,13 @@ pub fn said(output: &Output) -> String {
     format!("{out}\n{err}")
 }
 
+/// Runs a command, which has to end with this status, and returns what it says.
+pub async fn refusal(command: Command, status: i32) -> String {
+    let output = run(command).await;
+    assert_eq!(output.status.code(), Some(status), "{}", said(&output));
+    said(&output)
+}
+
 impl Process {
     /// Starts a command that listens, and returns when it does.
     pub async fn start(command: Command) -> Self {

@@ -47,7 +47,8 @@ pub fn form(boundary: &str, parts: &[Part<'_>]) -> Vec<u8> {
 /// The head of an upload. `framing` is the header that says how long the body is.
 pub fn upload_head(content_type: &str, framing: &str) -> Vec<u8> {
     format!(
-        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n"
+        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: {content_type}\r\n{framing}\r\n\r\n"
     )
     .into_bytes()
 }

@@ -6,8 +6,9 @@ use std::process::Output;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::common::builders::rows;
-use crate::common::process::{Process, batchwright, run, said};
+use crate::common::process::{batchwright, run, said};
 use crate::databases::postgres_url;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn the_demo_ends_with_a_proof() {
@@ -58,13 +59,11 @@ async fn verify(directory: &Path, input: &str, output: &str) -> Output {
 
 #[tokio::test]
 async fn verify_tells_by_its_exit_code_whether_the_proof_holds() {
-    let simulator = Process::simulate(&["--latency", "0ms"]).await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let data = directory.path().join("data").display().to_string();
-    let server = Process::serve(&["--upstream", &format!("{}/v1", simulator.base_url), "--data-dir", &data]).await;
+    let stage = Stage::new(&["--latency", "0ms"]).await;
+    let (server, directory) = (stage.serve(&[]).await, &stage.directory);
     let id = server.client().submit(rows(3)).await;
     let batch = server.client().wait_for(&id, "completed").await;
-    server.client().download(&rows(3), &batch, &directory).await;
+    server.client().download(&rows(3), &batch, directory).await;
     let results = std::fs::read_to_string(directory.path().join("output")).expect("the output");
     let without_last = results.split_inclusive('\n').take(2).collect::<String>();
     std::fs::write(directory.path().join("lost"), &without_last).expect("a file");
@@ -102,10 +101,8 @@ async fn an_unknown_command_is_a_usage_error() {
 
 #[tokio::test]
 async fn metrics_are_served_under_their_names() {
-    let simulator = Process::simulate(&["--latency", "0ms"]).await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let data = directory.path().display().to_string();
-    let server = Process::serve(&["--upstream", &format!("{}/v1", simulator.base_url), "--data-dir", &data]).await;
+    let stage = Stage::new(&["--latency", "0ms"]).await;
+    let server = stage.serve(&[]).await;
     let client = server.client();
     let id = client.submit(rows(3)).await;
     client.wait_for(&id, "completed").await;

@@ -9,5 +9,6 @@ mod commands;
 mod embedding;
 mod kills;
 mod settings;
+mod stage;
 mod stores;
 mod whole_batches;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::common::builders::rows;
 use crate::common::client::{new_batch, text};
 use crate::common::fake_upstream::FakeUpstream;
-use crate::common::process::{Process, batchwright, run, said};
+use crate::common::process::{Process, batchwright, refusal, run, said};
 
 const UPSTREAM: [&str; 2] = ["--upstream", "http://127.0.0.1:9/v1"];
 
@@ -63,10 +63,8 @@ async fn an_unknown_key_in_the_settings_file_is_named() {
     let file = directory.path().join("settings.toml");
     std::fs::write(&file, "max_concurency = 7\n").expect("a file");
 
-    let output = run(serve(directory.path(), &["--config", &file.display().to_string()])).await;
+    let said = refusal(serve(directory.path(), &["--config", &file.display().to_string()]), 2).await;
 
-    assert_eq!(output.status.code(), Some(2));
-    let said = said(&output);
     assert!(said.contains("`max_concurency`") && said.contains("settings.toml"), "{said}");
 }
 
@@ -81,10 +79,9 @@ async fn a_value_that_cannot_be_is_named_wherever_it_comes_from() {
     by_environment.env("BATCHWRIGHT_MAX_CONCURRENCY", "0");
 
     for command in [by_file, by_flag, by_environment] {
-        let output = run(command).await;
+        let said = refusal(command, 2).await;
 
-        assert_eq!(output.status.code(), Some(2));
-        assert!(said(&output).contains("--max-concurrency"), "{}", said(&output));
+        assert!(said.contains("--max-concurrency"), "{said}");
     }
 }
 
@@ -92,20 +89,18 @@ async fn a_value_that_cannot_be_is_named_wherever_it_comes_from() {
 async fn a_settings_file_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 
-    let output = run(serve(directory.path(), &["--config", "/nowhere/settings.toml"])).await;
+    let said = refusal(serve(directory.path(), &["--config", "/nowhere/settings.toml"]), 2).await;
 
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("/nowhere/settings.toml"), "{}", said(&output));
+    assert!(said.contains("/nowhere/settings.toml"), "{said}");
 }
 
 #[tokio::test]
 async fn a_file_that_is_too_long_for_settings_is_not_read_whole() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 
-    let output = run(serve(directory.path(), &["--config", "/dev/zero"])).await;
+    let said = refusal(serve(directory.path(), &["--config", "/dev/zero"]), 2).await;
 
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("it is longer than 4 MiB"), "{}", said(&output));
+    assert!(said.contains("it is longer than 4 MiB"), "{said}");
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
 //! A blob store belongs to one database.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use batchwright::domain::ids::BlobId;
 use batchwright::storage::Storage as _;
 use batchwright::storage::sql::{Db, SqlStorage};
+use tempfile::TempDir;
 
 use crate::common::builders::rows;
-use crate::common::process::{Process, batchwright, run, said};
+use crate::common::process::{Process, batchwright, refusal};
 
 fn serve(data: &Path, flags: &[&str]) -> Command {
     let data = data.display().to_string();
@@ -16,11 +17,25 @@ fn serve(data: &Path, flags: &[&str]) -> Command {
     batchwright(&[&always[..], flags].concat())
 }
 
-/// Runs `serve`, which has to refuse to start, and returns what it says.
-async fn refusal(command: Command) -> String {
-    let output = run(command).await;
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    said(&output)
+/// A data directory that has been used, and a copy of it.
+struct UsedStore {
+    data: PathBuf,
+    backup: PathBuf,
+    /// The file in both.
+    file: String,
+    _directory: TempDir,
+}
+
+impl UsedStore {
+    async fn with_backup() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (data, backup) = (directory.path().join("data"), directory.path().join("backup"));
+        let mut server = Process::start(serve(&data, &[])).await;
+        let file = server.client().upload(rows(3)).await;
+        server.terminate().await;
+        copy(&data, &backup);
+        Self { data, backup, file, _directory: directory }
+    }
 }
 
 fn remove_database(data: &Path) {
@@ -39,17 +54,12 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_new_database_takes_over_a_used_blob_store_only_when_it_is_told_to() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let (data, backup) = (directory.path().join("data"), directory.path().join("backup"));
-    let mut first = Process::start(serve(&data, &[])).await;
-    let file = first.client().upload(rows(3)).await;
-    first.terminate().await;
-    copy(&data, &backup);
+    let UsedStore { data, backup, file, _directory } = UsedStore::with_backup().await;
     remove_database(&data);
 
-    let refused = refusal(serve(&data, &[])).await;
+    let refused = refusal(serve(&data, &[]), 1).await;
     assert!(refused.contains("belongs to another database") && refused.contains("--adopt-blobs"), "{refused}");
-    let again = refusal(serve(&data, &[])).await;
+    let again = refusal(serve(&data, &[]), 1).await;
     assert!(again.contains("belongs to another database"), "a refused start changes nothing: {again}");
 
     let mut adopted = Process::start(serve(&data, &["--adopt-blobs"])).await;
@@ -63,7 +73,7 @@ async fn a_new_database_takes_over_a_used_blob_store_only_when_it_is_told_to() {
         // The log is not there if all of it has gone into the database.
         let _ = std::fs::copy(backup.join(name), data.join(name));
     }
-    let refused = refusal(serve(&data, &[])).await;
+    let refused = refusal(serve(&data, &[]), 1).await;
     assert!(refused.contains("not the one that the database was used with before"), "{refused}");
     let restored = Process::start(serve(&data, &["--adopt-blobs"])).await;
     assert_eq!(restored.client().content(&file).await.text(), rows(3));
@@ -76,7 +86,7 @@ async fn a_second_database_on_one_blob_store_is_refused_also_if_the_store_is_emp
     let first = Process::start(serve(&one, &[])).await;
     let url = format!("file://{}", one.join("blobs").display());
 
-    let refused = refusal(serve(&other, &["--blob-url", &url])).await;
+    let refused = refusal(serve(&other, &["--blob-url", &url]), 1).await;
 
     assert!(refused.contains("belongs to another database"), "{refused}");
     assert_eq!(first.client().get("/readyz").await.status, 200);
@@ -84,12 +94,7 @@ async fn a_second_database_on_one_blob_store_is_refused_also_if_the_store_is_emp
 
 #[tokio::test]
 async fn a_data_directory_that_was_restored_from_a_backup_goes_on() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let (data, backup) = (directory.path().join("data"), directory.path().join("backup"));
-    let mut first = Process::start(serve(&data, &[])).await;
-    let file = first.client().upload(rows(3)).await;
-    first.terminate().await;
-    copy(&data, &backup);
+    let UsedStore { data, backup, file, _directory } = UsedStore::with_backup().await;
     let mut later = Process::start(serve(&data, &[])).await;
     later.client().delete(&format!("/v1/files/{file}")).await.ok();
     later.terminate().await;

@@ -6,6 +6,7 @@ use crate::common::builders::rows;
 use crate::common::client::Results;
 use crate::common::process::Process;
 use crate::databases::postgres_url;
+use crate::stage::Stage;
 
 /// The counters of a simulator.
 pub async fn stats(simulator: &Process) -> Value {
@@ -33,12 +34,8 @@ fn assert_counts(batch: &Value, total: u64, failed: u64) {
 
 #[tokio::test]
 async fn ten_thousand_rows_are_each_answered_once_though_some_calls_fail() {
-    let simulator = Process::simulate(&["--latency", "0ms", "--fail-rate", "0.02"]).await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let data = directory.path().join("data").display().to_string();
-    let upstream = format!("{}/v1", simulator.base_url);
-    let server =
-        Process::serve(&["--upstream", &upstream, "--data-dir", &data, "--log", "warn,batchwright::cli=info"]).await;
+    let stage = Stage::new(&["--latency", "0ms", "--fail-rate", "0.02"]).await;
+    let server = stage.serve(&["--log", "warn,batchwright::cli=info"]).await;
     let client = server.client();
     let input = rows(10_000);
 
@@ -51,7 +48,7 @@ async fn ten_thousand_rows_are_each_answered_once_though_some_calls_fail() {
     for (name, tokens) in used(&client.results(&batch).await) {
         assert_eq!(number(&batch["usage"][name]), tokens, "{name}");
     }
-    let stats = stats(&simulator).await;
+    let stats = stats(&stage.simulator).await;
     let failures = number(&stats["failures"]);
     assert!(failures > 100, "{stats}");
     assert_eq!(number(&stats["requests"]), 10_000 + failures);

@@ -6,7 +6,7 @@ use crate::stage::{Stage, number};
 
 const ROWS: usize = 130;
 
-/// A worker whose first leases cannot be read, so that it gives them back, and learns of that a second and a half later.
+/// A worker whose first leases cannot be read, so that it gives them back, and learns of that 1.5 seconds later.
 async fn a_worker_that_hears_late_runs_each_row_once(stage: Stage) {
     let mut command = stage.command_at("127.0.0.1:0", &["--max-concurrency", "16"]);
     command.env("FAILPOINTS", "blob.read=3*return(error)->off;lease.given-back=3*return(1500)->off");

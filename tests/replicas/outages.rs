@@ -6,26 +6,44 @@ use std::time::Duration;
 use url::Url;
 
 use crate::common::builders::rows;
-use crate::common::client::send;
+use crate::common::client::{Client, send};
 use crate::common::eventually::eventually;
+use crate::common::process::Process;
 use crate::common::proxy::Proxy;
 use crate::databases::{OwnPostgres, postgres_url};
 use crate::stage::{Database, Stage, number, setting};
 
 const WORKER: [&str; 6] = ["--role", "worker", "--lease", "2s", "--max-concurrency", "32"];
 
+/// An API and two workers, which run a batch.
+struct Running {
+    /// Kept, so that the client has somebody to talk to.
+    _api: Process,
+    workers: Vec<Process>,
+    client: Client,
+    input: String,
+    id: String,
+}
+
+impl Running {
+    async fn start(stage: &Stage, row_count: u64) -> Self {
+        let api = stage.serve(&["--role", "api"]).await;
+        let workers = vec![stage.serve(&WORKER).await, stage.serve(&WORKER).await];
+        let client = api.client();
+        let input = rows(usize::try_from(row_count).expect("few"));
+        let id = client.submit(input.clone()).await;
+        Self { _api: api, workers, client, input, id }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_is_restarted_and_work_goes_on_by_itself() {
     let mut postgres = OwnPostgres::start();
     let database = Database::Postgres(postgres.database().await);
     let stage = Stage::new(&["--latency", "40ms"], database).await;
-    let api = stage.serve(&["--role", "api"]).await;
-    let workers = vec![stage.serve(&WORKER).await, stage.serve(&WORKER).await];
-    let client = api.client();
     let restarts = setting("CHAOS_RESTARTS", 2);
     let row_count = 4_000 * restarts;
-    let input = rows(usize::try_from(row_count).expect("few"));
-    let id = client.submit(input.clone()).await;
+    let Running { _api, workers, client, input, id } = Running::start(&stage, row_count).await;
 
     for restart in 1..=restarts {
         client.wait_for_completed(&id, restart * 1_000).await;
@@ -56,11 +74,7 @@ async fn a_database_that_is_cut_off_in_silence_stops_the_workers_until_it_is_bac
     let mut through_proxy: Url = direct.parse().expect("a URL");
     through_proxy.set_port(Some(proxy.address.port())).expect("it has a port");
     stage.replace_flag("--database-url", through_proxy.into());
-    let api = stage.serve(&["--role", "api"]).await;
-    let workers = vec![stage.serve(&WORKER).await, stage.serve(&WORKER).await];
-    let client = api.client();
-    let input = rows(6_000);
-    let id = client.submit(input.clone()).await;
+    let Running { _api, workers, client, input, id } = Running::start(&stage, 6_000).await;
     client.wait_for_completed(&id, 1_000).await;
 
     proxy.cut();
@@ -91,11 +105,7 @@ async fn a_slow_object_store_that_is_cut_off_for_a_while_loses_nothing() {
     let store = stage.variable("AWS_ENDPOINT_URL").trim_start_matches("http://").parse().expect("an address");
     let proxy = Proxy::start(store).await;
     stage.set("AWS_ENDPOINT_URL", format!("http://{}", proxy.address));
-    let api = stage.serve(&["--role", "api"]).await;
-    let workers = vec![stage.serve(&WORKER).await, stage.serve(&WORKER).await];
-    let client = api.client();
-    let input = rows(3_000);
-    let id = client.submit(input.clone()).await;
+    let Running { _api, workers, client, input, id } = Running::start(&stage, 3_000).await;
     client.wait_for_completed(&id, 200).await;
 
     proxy.slow_down(Duration::from_millis(100));

@@ -48,7 +48,7 @@ async fn an_upstream_that_has_only_chat_completions_is_found_out_once() {
     assert_eq!((&upstream["requests"], &upstream["failures"]), (&json!(21), &json!(1)), "{upstream}");
 }
 
-/// An upstream whose model calls `add` once. It knows no item but its own, and has `/v1/responses` as long as it is told so.
+/// An upstream whose model calls `add` once. It knows only its own items, and has `/v1/responses` if `has_responses`.
 fn replaceable(call: &Call, has_responses: bool) -> Reply {
     let (text, is_native) = (call.text(), call.path == "/v1/responses");
     let has_output = text.contains("function_call_output") || text.contains(r#""role":"tool""#);
@@ -151,7 +151,10 @@ async fn rows_may_use_tools_that_are_the_upstreams_affair_in_any_shape() {
     let stage = Stage::with_flags(&["--upstream-responses", "native"]).await;
     let tools = json!([
         { "type": "web_search" },
-        { "type": "mcp", "server_label": "x", "server_url": "https://mcp.example.com", "allowed_tools": { "read_only": true } },
+        {
+            "type": "mcp", "server_label": "x", "server_url": "https://mcp.example.com",
+            "allowed_tools": { "read_only": true },
+        },
         { "type": "function", "name": "mine", "parameters": null, "strict": null },
     ]);
 

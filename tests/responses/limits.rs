@@ -116,8 +116,8 @@ async fn what_mcp_servers_offer_to_a_row_is_bounded() {
     assert!(error["message"].as_str().expect("a text").contains("offer more than 4194304 bytes"), "{error}");
 }
 
-/// Whatever is nested a hundred thousand deep costs nobody the stack: neither what a model says and asks for, nor what a tool
-/// answers, nor the row itself.
+/// Whatever is nested a hundred thousand deep costs nobody the stack: neither what a model says and asks for, nor what
+/// a tool answers, nor the row itself.
 #[tokio::test]
 async fn json_of_any_depth_is_survived() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);

@@ -1,5 +1,5 @@
-//! The database or the blob store is away, or has lost what a row needs: the row waits without losing attempts, or fails
-//! and says whose fault it is.
+//! The database or the blob store is away, or has lost what a row needs: the row waits without losing attempts, or
+//! fails and says whose fault it is.
 
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;

@@ -188,8 +188,8 @@ async fn a_model_that_fails_for_good_fails_the_row_after_its_retries_and_not_the
 
 #[tokio::test]
 async fn a_row_goes_on_from_its_steps_when_the_settings_have_changed_meanwhile() {
-    /// The writes of steps before the crash; whether the tools are still there after it, and with which flags; the items
-    /// of the response, and the limit that it names.
+    /// The writes of steps before the crash; whether the tools are still there after it, and with which flags; the
+    /// items of the response, and the limit that it names.
     type Case = (u32, bool, &'static [&'static str], &'static [&'static str], Value);
     const ALL: [&str; 5] =
         ["function_call", "function_call_output", "function_call", "function_call_output", "message"];

@@ -141,7 +141,7 @@ async fn a_schema_that_is_none_is_said_before_anything_is_paid() {
     assert_eq!(stage.upstream().await["requests"], 0);
 }
 
-/// Rows that would kill or stop the process, each with what its error says, beside one that has nothing to do with them.
+/// Rows that would kill or stop the process, each with what its error says, beside one that has no part in that.
 #[tokio::test]
 async fn a_hostile_schema_or_answer_fails_its_own_row_only() {
     let next = |no: usize| json!({ "anyOf": [{ "$ref": format!("#/$defs/d{}", no + 1) }] });

@@ -37,7 +37,8 @@ fn method(message: &Value) -> Option<String> {
 async fn secrets_of_mcp_servers_reach_those_servers_and_nobody_else() {
     let [ours, theirs] = [mcp_server().await, mcp_server().await];
     let settings = format!(
-        "[[mcp_servers]]\nlabel = 'ours'\nurl = '{}'\nheaders = {{ Authorization = 'Bearer ${{MCP_KEY}}', x-plain = 'sesame-2' }}\n",
+        "[[mcp_servers]]\nlabel = 'ours'\nurl = '{}'\n\
+         headers = {{ Authorization = 'Bearer ${{MCP_KEY}}', x-plain = 'sesame-2' }}\n",
         ours.url
     );
     let listed = format!("127.0.0.1:{}", theirs.url.port().expect("a port"));

@@ -38,10 +38,12 @@ impl Stage {
         let tool = |name: &str, parameters: &str| {
             let url = format!("http://{}/{name}", tools.address);
             format!(
-                "[[tools]]\nname = '{name}'\ndescription = 'The tool {name}.'\nurl = '{url}'\nparameters = {parameters}\nretries = 0\n"
+                "[[tools]]\nname = '{name}'\ndescription = 'The tool {name}.'\nurl = '{url}'\n\
+                 parameters = {parameters}\nretries = 0\n"
             )
         };
-        let numbers = "{ type = 'object', properties = { a = { type = 'number' }, b = { type = 'number' } }, required = ['a', 'b'] }";
+        let numbers = "{ type = 'object', properties = { a = { type = 'number' }, b = { type = 'number' } }, \
+                       required = ['a', 'b'] }";
         let text = [tool("add", numbers), tool("mul", numbers), tool("echo", "{ type = 'object' }")].concat();
         let settings = settings.replace("TOOLS", &format!("http://{}", tools.address));
         std::fs::write(directory.path().join("settings.toml"), text + &settings).expect("a file");

@@ -204,6 +204,14 @@ impl TestStorage {
         Ok(daemon)
     }
 
+    /// A living daemon, and its lease of the two rows of a batch.
+    pub async fn held_lease(&self) -> Result<(DaemonId, Lease)> {
+        let daemon = self.living_daemon().await?;
+        let batch = self.running(&[2]).await?;
+        let lease = self.claimed(batch.id, 2, daemon).await?;
+        Ok((daemon, lease))
+    }
+
     /// A daemon is silent for so long that another declares it dead.
     pub async fn let_die(&self, daemon: DaemonId) -> Result<()> {
         let daemons = self.beat(DaemonId::new(), Duration::ZERO).await?.daemons;

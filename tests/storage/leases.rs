@@ -72,9 +72,7 @@ async fn the_lease_of_a_living_daemon_has_not_lapsed(storage: TestStorage) -> Re
 }
 
 async fn the_lease_of_a_dead_daemon_has_lapsed(storage: TestStorage) -> Result<()> {
-    let daemon = storage.living_daemon().await?;
-    let batch = storage.running(&[2]).await?;
-    let lease = storage.claimed(batch.id, 2, daemon).await?;
+    let (daemon, lease) = storage.held_lease().await?;
 
     storage.let_die(daemon).await?;
 
@@ -119,9 +117,7 @@ async fn a_lease_given_back_with_an_old_token_stays(storage: TestStorage) -> Res
 }
 
 async fn a_daemon_that_beats_again_keeps_its_leases(storage: TestStorage) -> Result<()> {
-    let daemon = storage.living_daemon().await?;
-    let batch = storage.running(&[2]).await?;
-    let lease = storage.claimed(batch.id, 2, daemon).await?;
+    let (daemon, lease) = storage.held_lease().await?;
     storage.let_die(daemon).await?;
     let lapsed = only_lapsed(&storage).await?;
 
@@ -151,9 +147,7 @@ async fn a_daemon_that_has_beaten_since_it_was_seen_is_not_declared_dead(storage
 }
 
 async fn a_daemon_takes_nothing_over_from_itself(storage: TestStorage) -> Result<()> {
-    let daemon = storage.living_daemon().await?;
-    let batch = storage.running(&[2]).await?;
-    let lease = storage.claimed(batch.id, 2, daemon).await?;
+    let (daemon, lease) = storage.held_lease().await?;
     storage.let_die(daemon).await?;
 
     let by_itself = (storage.lapsed_for(daemon, 10).await?, storage.take_over(lease.hold(), daemon).await?);
@@ -230,9 +224,7 @@ async fn a_lease_is_taken_over_from_the_token_it_lapsed_with_only(storage: TestS
 }
 
 async fn a_lease_of_a_living_daemon_is_not_taken_over(storage: TestStorage) -> Result<()> {
-    let daemon = storage.living_daemon().await?;
-    let batch = storage.running(&[2]).await?;
-    let lease = storage.claimed(batch.id, 2, daemon).await?;
+    let (daemon, lease) = storage.held_lease().await?;
 
     let taken = storage.take_over(lease.hold(), DaemonId::new()).await?;
 
@@ -287,9 +279,7 @@ async fn a_heartbeat_tells_which_batches_still_run(storage: TestStorage) -> Resu
 }
 
 async fn a_heartbeat_leaves_out_leases_that_were_taken_over(storage: TestStorage) -> Result<()> {
-    let slow = storage.living_daemon().await?;
-    let batch = storage.running(&[2]).await?;
-    storage.claimed(batch.id, 2, slow).await?;
+    let (slow, _) = storage.held_lease().await?;
     storage.let_die(slow).await?;
     storage.take_over(only_lapsed(&storage).await?, DaemonId::new()).await?.expect("nobody else takes it");
 
@@ -345,9 +335,7 @@ mod opening {
     #[tokio::test]
     async fn every_lease_has_lapsed_when_sqlite_is_opened_again() -> Result<()> {
         let storage = TestStorage::sqlite().await;
-        let daemon = storage.living_daemon().await?;
-        let batch = storage.running(&[2]).await?;
-        let lease = storage.claimed(batch.id, 2, daemon).await?;
+        let (_, lease) = storage.held_lease().await?;
 
         let reopened = storage.place.open().await?;
 
@@ -366,9 +354,7 @@ mod opening {
     #[tokio::test]
     async fn leases_stay_when_another_replica_opens_postgres() -> Result<()> {
         let storage = TestStorage::postgres().await;
-        let daemon = storage.living_daemon().await?;
-        let batch = storage.running(&[2]).await?;
-        storage.claimed(batch.id, 2, daemon).await?;
+        storage.held_lease().await?;
 
         let other = storage.place.open().await?;
 

@@ -86,7 +86,7 @@ async fn end(storage: &TestStorage, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// Lets PostgreSQL know what its tables hold, as it finds out by itself in time: small ones it then reads without index.
+/// Lets PostgreSQL know what its tables hold, as it finds out by itself in time: small ones it reads without index.
 async fn gather_statistics(storage: &TestStorage) {
     if let Place::Postgres(url) = &storage.place {
         let mut connection = PgConnection::connect(url).await.expect("it was opened before");

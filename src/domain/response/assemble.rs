@@ -204,10 +204,10 @@ const MEMBERS: [(&str, &str); 32] = [
 /// which the SDKs would refuse, but a member of their own.
 fn details(limit: Limit) -> Value {
     match limit {
-        Limit::OutputTokens => json!({ "reason": "max_output_tokens" }),
+        Limit::OutputTokens => json!({ "reason": limit.as_str() }),
         limit => json!({
             "limit": limit.as_str(),
-            "message": format!("The response was ended by the limit '{}'.", limit.as_str()),
+            "message": format!("The response was ended by the limit '{limit}'."),
         }),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::conversation::turns_of;
 use super::{Step, StepPath, ToolCall, Turn, TurnEnd};
+use crate::domain::text_enum::text_enum;
 
 /// The fewest tokens that a model is asked for; with less left, the response ends.
 const FEWEST_TOKENS: u64 = 16;
@@ -29,38 +30,23 @@ pub struct Limits {
     pub tool_output_bytes: u64,
 }
 
-/// A limit that ended a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Calls of the model.
-    Iterations,
-    /// Agents within agents.
-    Depth,
-    /// Calls of tools.
-    ToolCalls,
-    /// Time.
-    Time,
-    /// Tokens of all calls.
-    Tokens,
-    /// `max_output_tokens` of the row.
-    OutputTokens,
-    /// Bytes of the outputs of tools.
-    ToolOutput,
-}
-
-impl Limit {
-    /// The limit's name in a response.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Iterations => "max_iterations",
-            Self::Depth => "max_depth",
-            Self::ToolCalls => "max_tool_calls",
-            Self::Time => "max_time",
-            Self::Tokens => "max_tokens",
-            Self::OutputTokens => "max_output_tokens",
-            Self::ToolOutput => "max_tool_output",
-        }
+text_enum! {
+    /// A limit that ended a response, by its name there.
+    pub enum Limit {
+        /// Calls of the model.
+        Iterations = "max_iterations",
+        /// Agents within agents.
+        Depth = "max_depth",
+        /// Calls of tools.
+        ToolCalls = "max_tool_calls",
+        /// Time.
+        Time = "max_time",
+        /// Tokens of all calls.
+        Tokens = "max_tokens",
+        /// `max_output_tokens` of the row.
+        OutputTokens = "max_output_tokens",
+        /// Bytes of the outputs of tools.
+        ToolOutput = "max_tool_output",
     }
 }
 

@@ -213,8 +213,8 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// A lease is given back, its holder does not learn of it and goes on running it, and the same daemon takes the lease
-    /// again: two runs of one lease, in one process.
+    /// A lease is given back, its holder does not learn of it and goes on running it, and the same daemon takes the
+    /// lease again: two runs of one lease, in one process.
     async fn reclaim(&mut self, who: usize) -> Result<()> {
         let Some(lease) = self.current(who).pop() else { return Ok(()) };
         self.hand_back(lease).await?;
