@@ -2,8 +2,8 @@
 //! which each call takes its charge.
 //!
 //! An answer states what its server's bucket had when the call came. What the calls sent since have taken is added up:
-//! the charge of a call is learned from one answer to the next. Calls that are sent at about the same time can reach the
-//! server in any order, so that an answer says nothing of those sent shortly before its own.
+//! the charge of a call is learned from one answer to the next. Calls that are sent at about the same time can reach
+//! the server in any order, so that an answer says nothing of those sent shortly before its own.
 
 use std::time::Duration;
 
