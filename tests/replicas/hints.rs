@@ -10,7 +10,10 @@ use crate::stage::{Stage, number};
 async fn a_batch_made_on_one_replica_starts_on_another_within_a_second_and_a_cancel_reaches_it_as_fast() {
     let stage = Stage::postgres(&["--latency", "60s"]).await;
     let api = stage.serve(&["--role", "api"]).await;
-    let workers = vec![stage.serve(&["--role", "worker"]).await, stage.serve(&["--role", "worker"]).await];
+    let workers = vec![
+        stage.serve(&["--role", "worker", "--concurrency", "fixed"]).await,
+        stage.serve(&["--role", "worker", "--concurrency", "fixed"]).await,
+    ];
     let client = api.client();
     // More than one worker takes while its calls hang.
     let input = rows(8_000);

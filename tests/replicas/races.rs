@@ -83,7 +83,7 @@ async fn a_batch_with_a_thousand_calls_in_flight_is_cancelled_at_once() {
     let stage = Stage::postgres(&["--latency", "60s"]).await;
     let api = stage.serve(&["--role", "api"]).await;
     // A model that has not answered leaves an eighth of the calls to others.
-    let worker = stage.serve(&["--role", "worker", "--max-concurrency", "1142"]).await;
+    let worker = stage.serve(&["--role", "worker", "--max-concurrency", "1142", "--concurrency", "fixed"]).await;
     let client = api.client();
     let input = rows(1_500);
     let id = client.submit(input.clone()).await;

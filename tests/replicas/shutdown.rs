@@ -33,9 +33,8 @@ async fn a_small_worker_leaves_what_it_cannot_run_to_others() {
     let api = stage.serve(&["--role", "api"]).await;
     let client = api.client();
     let worker = async |concurrency: &str, grace: &str| {
-        stage
-            .serve(&[&LEASE[..], &["--role", "worker", "--max-concurrency", concurrency, "--grace", grace]].concat())
-            .await
+        let calls = ["--max-concurrency", concurrency, "--concurrency", "fixed"];
+        stage.serve(&[&LEASE[..], &calls, &["--role", "worker", "--grace", grace]].concat()).await
     };
     let in_flight = async |count: u64| {
         let seen = async || (number(&stage.upstream().await["in_flight"]) == count).then_some(());

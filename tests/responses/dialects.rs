@@ -45,7 +45,11 @@ async fn an_upstream_that_has_only_chat_completions_is_found_out_once() {
     assert_eq!(types(response), ["message"]);
     assert_eq!((&response["instructions"], &response["object"]), (&json!("Be kind."), &json!("response")));
     let upstream = stage.upstream().await;
-    assert_eq!((&upstream["requests"], &upstream["failures"]), (&json!(21), &json!(1)), "{upstream}");
+    assert_eq!(
+        (&upstream["requests"], &upstream["failures"]),
+        (&json!(22), &json!(2)),
+        "two refusals show it: {upstream}"
+    );
 }
 
 /// An upstream whose model calls `add` once. It knows only its own items, and has `/v1/responses` if `has_responses`.
