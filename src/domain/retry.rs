@@ -65,15 +65,7 @@ impl RetryPolicy {
         let jitter = jitter.clamp(0.0, 1.0);
         match reason.remedy() {
             Remedy::Wait if matches!(reason, FailureReason::HeldBack(_)) => Verdict::Requeue,
-            // The upstream's own state says when rows may begin: the row waits in the queue.
-            Remedy::Wait if is_first_of_upstream(request) => Verdict::Park { until: now },
-            Remedy::Wait => {
-                let bound = match reason {
-                    FailureReason::UpstreamUnreachable(_) => LONGEST_PARK_OF_OUTAGE,
-                    _ => LONGEST_PARK,
-                };
-                Verdict::Park { until: after(park_pause(request.parks, bound, jitter)) }
-            }
+            Remedy::Wait => Verdict::Park { until: after(park_pause(reason, request.parks, jitter)) },
             Remedy::Attempt if request.attempt < self.max_retries => {
                 let longest = doubled(self.base_delay, request.attempt).min(self.max_delay);
                 Verdict::Retry { at: after(longest.mul_f64(jitter)) }
@@ -83,17 +75,16 @@ impl RetryPolicy {
     }
 }
 
-/// Whether a request failed by the state of its upstream for the first time in a series.
-fn is_first_of_upstream(request: &Request<Failed>) -> bool {
-    let is_upstreams =
-        matches!(request.state.reason, FailureReason::UpstreamUnreachable(_) | FailureReason::UpstreamUnavailable(_));
-    is_upstreams && request.parks == 0
-}
-
-/// How long a request waits that was parked so many times before: a second, and twice as long each time, up to a bound.
-/// `jitter` is drawn evenly from 0 to 1.
+/// How long a request waits that was parked so many times in a row before: a second, and twice as long each time, up to
+/// a bound. The first time, an upstream's own state says when rows may begin, so there is no pause. `jitter` is drawn
+/// evenly from 0 to 1.
 #[must_use]
-pub fn park_pause(parks: u32, bound: Duration, jitter: f64) -> Duration {
+pub fn park_pause(reason: &FailureReason, parks: u32, jitter: f64) -> Duration {
+    use FailureReason::{HeldBack, UpstreamUnavailable, UpstreamUnreachable};
+    if parks == 0 && matches!(reason, HeldBack(_) | UpstreamUnavailable(_) | UpstreamUnreachable(_)) {
+        return Duration::ZERO;
+    }
+    let bound = if matches!(reason, UpstreamUnreachable(_)) { LONGEST_PARK_OF_OUTAGE } else { LONGEST_PARK };
     // At least half, so that a row whose pause is drawn short does not try again at once, and again.
     doubled(FIRST_PARK, parks).min(bound).mul_f64(0.5 + jitter / 2.0)
 }

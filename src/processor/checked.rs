@@ -6,9 +6,10 @@ use serde_json::value::RawValue;
 use super::answer_schemas::{AnswerSchemas, RowSchema};
 use super::{CancellationFuture, ShouldRetry};
 use crate::domain::json_error::plainly;
-use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
+use crate::domain::outcome::{Answer, FailureReason, HttpResponse, Remedy};
 use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
 use crate::domain::response::{Fields, correction, raw};
+use crate::domain::retry::park_pause;
 use crate::domain::usage::Usage;
 use crate::upstream::dialect::chat;
 use crate::upstream::{Call, HttpClient};
@@ -77,7 +78,7 @@ impl SchemaCheckedRow {
         let mut call = Call::from(&request.data);
         let mut earlier = Usage::default();
         for asked in 0.. {
-            let response = http.post(call).await?;
+            let response = if asked == 0 { http.post(call).await? } else { call_again(&http, &call).await? };
             if should_retry(&response) || !response.is_success() {
                 return Ok((response, earlier));
             }
@@ -109,5 +110,21 @@ impl SchemaCheckedRow {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes a further call of a row. The answers so far are kept nowhere else and were paid for, so it waits for an
+/// upstream that takes no calls.
+async fn call_again(http: &impl HttpClient, call: &Call) -> Result<HttpResponse, FailureReason> {
+    let mut refusals = 0;
+    loop {
+        http.acquire_permit().await?;
+        let reason = match http.post(call.clone()).await.map_err(FailureReason::from) {
+            Err(reason) if reason.remedy() == Remedy::Wait => reason,
+            ended => return ended,
+        };
+        http.release_permit();
+        tokio::time::sleep(park_pause(&reason, refusals, rand::random())).await;
+        refusals = refusals.saturating_add(1);
     }
 }

@@ -99,23 +99,23 @@ impl Server {
                 return Err(error);
             }
         };
-        let said = format!("it answered with status {}", response.status);
+        let said = || format!("it answered with status {}", response.status);
         let why = match judgement {
             Judgement::Answered => {
                 admitted.answered(&response, history);
                 return Ok(response);
             }
             Judgement::Busy => {
-                admitted.refused(&response, said.clone(), history);
-                said
+                admitted.refused(&response, said(), history);
+                said()
             }
             Judgement::Gone(why) => {
-                let why = format!("{said}: {why}");
+                let why = format!("{}: {why}", said());
                 admitted.gone(response.retry_after, why.clone(), history);
                 why
             }
             Judgement::Unavailable(why) | Judgement::UnavailableUnlessItShowsModels(why) => {
-                let why = format!("{said}: {why}");
+                let why = format!("{}: {why}", said());
                 admitted.unavailable(response.retry_after, why.clone(), history);
                 why
             }

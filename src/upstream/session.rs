@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::admission::AdmittedCall;
 use super::limiter::{Permit, Priority};
 use super::{Admission, Call, HttpClient, LoneEntry, RefusalHistory, Server, UpstreamError};
 use crate::domain::outcome::HttpResponse;
@@ -22,9 +21,9 @@ pub trait PermitObserver: Send + Sync {
 /// The permit stays with the row from call to call. [`HttpClient::release_permit`] gives it to another row while this
 /// one waits for something else, and its next call takes one back, before rows that begin.
 ///
-/// While the server takes no calls, a row that has no answer is held back, and is to be queued again. A row that has an
-/// answer to an earlier call waits here with its next one, without a permit, so that no call is made and paid for a
-/// second time.
+/// While the server takes no calls, a call is held back, and its row is to be queued again. A row that has an answer to
+/// an earlier call can wait instead: [`HttpClient::acquire_permit`] returns once the server takes calls, and holds no
+/// permit before.
 #[derive(Clone)]
 pub struct Session {
     calls: Arc<Calls>,
@@ -86,13 +85,17 @@ impl Session {
 }
 
 impl Calls {
+    async fn take_permit(&self, row: &mut RowCalls) {
+        if row.permit.is_none() {
+            row.permit = Some(self.server.limiter().acquire(Priority::Continuing).await);
+            self.observer.iter().for_each(|observer| observer.acquired());
+        }
+    }
+
     /// Waits for a permit and until the server takes calls, unless the row has no answer yet.
     async fn acquire(&self, row: &mut RowCalls) -> Result<(), UpstreamError> {
         loop {
-            if row.permit.is_none() {
-                row.permit = Some(self.server.limiter().acquire(Priority::Continuing).await);
-                self.observer.iter().for_each(|observer| observer.acquired());
-            }
+            self.take_permit(row).await;
             match self.admission.check(row.entry.is_some()) {
                 Err(_) if row.has_answer => {
                     self.release(row);
@@ -109,38 +112,18 @@ impl Calls {
             self.observer.iter().for_each(|observer| observer.released());
         }
     }
-
-    async fn begin(&self, row: &mut RowCalls) -> Result<AdmittedCall<'_>, UpstreamError> {
-        loop {
-            self.acquire(row).await?;
-            match self.admission.begin(row.entry.is_some()) {
-                // Another call has begun in between.
-                Err(_) if row.has_answer => {}
-                begun => return begun,
-            }
-        }
-    }
 }
 
 impl HttpClient for Session {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
-        let Calls { server, row, .. } = &*self.calls;
-        let mut row = row.lock().await;
-        loop {
-            let admitted = self.calls.begin(&mut row).await?;
-            row.entry.take().into_iter().for_each(LoneEntry::use_up);
-            let ended = server.post(&call, admitted, &mut row.history).await;
-            match ended {
-                Err(UpstreamError::Unavailable(_) | UpstreamError::Unreachable(_)) if row.has_answer => {
-                    self.calls.release(&mut row);
-                    tokio::time::sleep(row.history.pause(rand::random())).await;
-                }
-                ended => {
-                    row.has_answer |= ended.is_ok();
-                    return ended;
-                }
-            }
-        }
+        let calls = &*self.calls;
+        let mut row = calls.row.lock().await;
+        calls.take_permit(&mut row).await;
+        let admitted = calls.admission.begin(row.entry.is_some())?;
+        row.entry.take().into_iter().for_each(LoneEntry::use_up);
+        let ended = calls.server.post(&call, admitted, &mut row.history).await;
+        row.has_answer |= ended.is_ok();
+        ended
     }
 
     async fn acquire_permit(&self) -> Result<(), UpstreamError> {

@@ -255,6 +255,31 @@ async fn a_row_of_two_calls_makes_each_once_while_calls_are_paced() {
 }
 
 #[tokio::test]
+async fn an_outage_between_the_calls_of_a_response_costs_none_of_its_time() {
+    let flags = ["--ensure-schema", "--upstream-responses", "chat", "--max-retries", "0", "--max-response-time", "2s"];
+    let app = TestApp::with(&flags).await;
+    let (answered, outage) = (AtomicUsize::new(0), Mutex::new(None));
+    app.upstream.reply(move |_| {
+        let mut began = outage.lock().expect("nobody panics with the lock");
+        let is_second = answered.load(SeqCst) == 1;
+        if is_second && began.get_or_insert_with(Instant::now).elapsed() < Duration::from_secs(3) {
+            return Reply::error(503);
+        }
+        Reply::chat(if answered.fetch_add(1, SeqCst) < 2 { "no" } else { r#"{"n":1}"# })
+    });
+    let format = r#"{"type":"json_schema","name":"n","schema":{"type":"object","required":["n"]}}"#;
+    let body = format!(r#"{{"model":"m","input":"Hi","text":{{"format":{format}}}}}"#);
+
+    let file = app.upload(file([line("row-0").url("/v1/responses").body(&body)])).await;
+    let id = app.create_batch_for(&file, "/v1/responses").await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    let results = app.results(&batch).await;
+    assert_eq!(results.output.len(), 1, "{:?}", results.errors);
+    assert_eq!(results.output[0]["response"]["body"]["status"], "completed");
+}
+
+#[tokio::test]
 async fn a_limit_that_answers_state_is_kept_before_any_call_is_refused() {
     let app = TestApp::with(&NO_RETRIES).await;
     let bucket = Mutex::new((20.0_f64, Instant::now()));

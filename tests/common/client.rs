@@ -78,6 +78,11 @@ impl Client {
         self.create_batch_within(file_id, "24h").await
     }
 
+    pub async fn create_batch_for(&self, file_id: &str, endpoint: &str) -> String {
+        let new = BatchRequest::new(file_id, endpoint);
+        self.api.create_batch(&new).await.expect("the batch is created").id
+    }
+
     pub async fn create_batch_within(&self, file_id: &str, window: &str) -> String {
         let mut new = BatchRequest::new(file_id, "/v1/chat/completions");
         window.clone_into(&mut new.completion_window);

@@ -33,7 +33,6 @@ use super::UpstreamError;
 use super::limiter::Limiter;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::rate_limits::RateLimits;
-use crate::domain::retry::park_pause;
 use crate::sync::lock;
 
 pub use breaker::{BreakerChange, BreakerEpoch, LONGEST_PAUSE};
@@ -257,9 +256,9 @@ fn output_tokens(body: &[u8]) -> Option<u64> {
     let end = &body[body.len().saturating_sub(USAGE_BYTES)..];
     let names: [&[u8]; 2] = [b"\"completion_tokens\"", b"\"output_tokens\""];
     let after = names.iter().find_map(|name| Some(&end[memmem::rfind(end, name)? + name.len()..]))?;
-    let digits = after.iter().skip_while(|byte| **byte == b':' || byte.is_ascii_whitespace());
-    let digits: Vec<u8> = digits.take_while(|byte| byte.is_ascii_digit()).copied().collect();
-    str::from_utf8(&digits).ok()?.parse().ok()
+    let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
+    str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 fn tell(state: &AdmissionState, change: BreakerChange) {
@@ -269,17 +268,6 @@ fn tell(state: &AdmissionState, change: BreakerChange) {
             tracing::warn!(reason = state.reason(), "the upstream takes no calls: rows wait for it");
         }
         BreakerChange::Closed => tracing::info!("the upstream takes calls again"),
-    }
-}
-
-impl RefusalHistory {
-    /// How long a row waits after a refusal before its next try: the longer, the more refusals. `jitter` is drawn
-    /// evenly from 0 to 1.
-    pub(super) fn pause(self, jitter: f64) -> Duration {
-        match self.refusals {
-            0 | 1 => Duration::ZERO,
-            more => park_pause(more - 2, LONGEST_PAUSE_OF_REFUSAL, jitter),
-        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! which each call takes its charge.
 //!
 //! An answer states what its server's bucket had when the call came. What the calls sent since have taken is added up:
-//! the charge of a call is learned from one answer to the next. Calls that are sent at about the same time can reach
-//! the server in any order, so that an answer says nothing of those sent shortly before its own.
+//! one request each, or as many tokens as is learned from one answer to the next. Calls that are sent at about the
+//! same time can reach the server in any order, so that an answer says nothing of those sent shortly before its own.
 
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ pub(super) struct RateBucket {
     last: Option<Reading>,
     /// The mean charge of a call.
     charge: f64,
-    /// What is left at a time, as far as it is known.
+    /// Whether every call has the same charge, so that there is nothing to learn.
+    is_charge_known: bool,
+    /// What is left at a time, as far as it is known. Never less than nothing, so that a charge that was guessed too
+    /// high costs no more than the time in which the bucket fills.
     left: f64,
     at: Duration,
 }
@@ -75,9 +78,19 @@ impl SentCalls {
 }
 
 impl RateBucket {
+    /// The bucket of requests: each call takes one.
+    pub(super) fn of_requests() -> Self {
+        Self { charge: 1.0, is_charge_known: true, ..Self::default() }
+    }
+
+    /// The bucket of tokens.
+    pub(super) fn of_tokens() -> Self {
+        Self::default()
+    }
+
     /// Notes that a call is sent.
     pub(super) fn sent(&mut self, now: Duration) {
-        self.left = self.left_at(now) - self.charge;
+        self.left = (self.left_at(now) - self.charge).max(0.0);
         self.at = now;
     }
 
@@ -95,11 +108,12 @@ impl RateBucket {
         };
         // A bucket that was full for a while shows less than what was taken from it.
         let charge = (before - remaining) / number(between);
-        if charge > 0.0 {
+        if charge > 0.0 && !self.is_charge_known {
             self.charge = if self.charge > 0.0 { self.charge + (charge - self.charge) * SHARE } else { charge };
         }
         let reading = Reading { call, remaining, most, rate };
-        self.left = reading.filled(now) - self.charge * number(calls.saturating_sub(call.settled + 1));
+        let taken_since = self.charge * number(calls.saturating_sub(call.settled + 1));
+        self.left = (reading.filled(now) - taken_since).max(0.0);
         (self.last, self.at) = (Some(reading), now);
     }
 
@@ -116,9 +130,9 @@ impl RateBucket {
         last.most.min(self.left + now.saturating_sub(self.at).as_secs_f64() * last.rate)
     }
 
-    /// Whether the last answer stated that there was nothing left for a call.
-    pub(super) fn is_empty(&self) -> bool {
-        self.last.is_some_and(|last| last.remaining < self.charge.max(1.0))
+    /// Whether there is nothing left for a call, by what the last answer stated.
+    pub(super) fn is_empty(&self, now: Duration) -> bool {
+        self.last.is_some_and(|last| last.filled(now) < self.charge.max(1.0))
     }
 }
 
@@ -151,7 +165,7 @@ mod tests {
 
     #[test]
     fn calls_wait_for_what_the_server_has_left() {
-        let mut bucket = RateBucket::default();
+        let mut bucket = RateBucket::of_tokens();
         assert_eq!(bucket.hold_until(SECOND), None, "nothing is known");
 
         // Ten calls took 300 each, and 100 come back in a second.
@@ -166,17 +180,18 @@ mod tests {
 
     #[test]
     fn calls_go_on_after_a_while_however_large_their_charge_seems() {
-        let mut bucket = RateBucket::default();
+        let mut bucket = RateBucket::of_tokens();
         bucket.read(SECOND, SentCall { at: SECOND, no: 1, settled: 0 }, 16, stated(100, 60));
 
         let until = bucket.hold_until(SECOND).expect("there is little left");
 
-        assert!(bucket.hold_until(until + SECOND * 1000).is_none());
+        assert!(until <= SECOND * 61);
+        assert!(bucket.hold_until(until).is_none());
     }
 
     #[test]
     fn the_charge_follows_what_calls_take() {
-        let mut bucket = RateBucket::default();
+        let mut bucket = RateBucket::of_tokens();
         bucket.read(SECOND, call(SECOND, 10), 10, stated(5_000, 10));
         assert!((bucket.charge - 100.0).abs() < 1e-9);
         for no in 11..100 {
@@ -188,18 +203,19 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_late_is_no_news() {
-        let mut bucket = RateBucket::default();
+        let mut bucket = RateBucket::of_tokens();
         bucket.read(SECOND, call(SECOND, 10), 10, stated(3_000, 30));
         bucket.read(SECOND, call(SECOND / 2, 9), 10, stated(0, 60));
 
-        assert!(!bucket.is_empty());
+        assert!(!bucket.is_empty(SECOND));
         bucket.read(SECOND * 2, call(SECOND * 2, 20), 20, stated(0, 60));
-        assert!(bucket.is_empty());
+        assert!(bucket.is_empty(SECOND * 2));
+        assert!(!bucket.is_empty(SECOND * 20), "it has filled since");
     }
 
     #[test]
     fn an_answer_says_nothing_of_calls_sent_shortly_before() {
-        let (mut calls, mut bucket) = (SentCalls::default(), RateBucket::default());
+        let (mut calls, mut bucket) = (SentCalls::default(), RateBucket::of_requests());
         let burst: Vec<_> = (0..16).map(|_| calls.add(SECOND)).collect();
         assert!(burst.iter().all(|call| call.settled == 0));
         let later = [2, 3, 4].map(|seconds| calls.add(SECOND * seconds).settled);
@@ -207,7 +223,6 @@ mod tests {
 
         // The last of the burst came first.
         let twenty = RateLimit { limit: 20, remaining: 19, reset: SECOND };
-        bucket.charge = 1.0;
         bucket.read(SECOND, burst[15], 16, twenty);
         assert!(bucket.hold_until(SECOND).is_none());
         bucket.read(SECOND, SentCall { no: 17, ..burst[15] }, 22, twenty);

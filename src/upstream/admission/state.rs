@@ -93,8 +93,8 @@ impl AdmissionState {
             breaker: Breaker::default(),
             concurrency,
             pace: CallPace::default(),
-            requests: RateBucket::default(),
-            tokens: RateBucket::default(),
+            requests: RateBucket::of_requests(),
+            tokens: RateBucket::of_tokens(),
             sent: SentCalls::default(),
             wait_until: Duration::ZERO,
             in_flight: 0,
@@ -189,7 +189,8 @@ impl AdmissionState {
 
     /// Notes that the time is `now`.
     pub fn tick(&mut self, now: Duration) -> BreakerChange {
-        self.concurrency.tick(now);
+        let is_waiting = self.in_flight > 0 && self.breaker.is_closed();
+        self.concurrency.tick(now, is_waiting);
         let change = self.breaker.tick(now);
         self.follow(now, change)
     }
@@ -231,7 +232,7 @@ impl AdmissionState {
             CallEnd::Refused { retry_after, reason, has_taken_others } => {
                 self.explain(now, retry_after, reason);
                 // The limits in time that the answer states say when it takes the next.
-                if self.requests.is_empty() || self.tokens.is_empty() {
+                if self.requests.is_empty(now) || self.tokens.is_empty(now) {
                     self.breaker.answered(call.epoch)
                 // A server that refuses a lone call, and has taken none meanwhile, takes none at all.
                 } else if self.in_flight == 0 && !has_taken_others {

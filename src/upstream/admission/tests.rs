@@ -155,3 +155,20 @@ async fn whoever_waits_with_a_call_goes_on_when_the_server_takes_calls() {
 
     admission.until_open().await;
 }
+
+#[test]
+fn the_output_tokens_of_an_answer_are_read_where_servers_state_them() {
+    let far = format!(r#"{{"usage":{{"completion_tokens":5}},"choices":["{}"]}}"#, "a".repeat(USAGE_BYTES));
+    let cases: [(&str, Option<u64>); 7] = [
+        (r#"{"usage":{"prompt_tokens":3,"completion_tokens":12,"total_tokens":15}}"#, Some(12)),
+        (r#"{"usage":{"output_tokens" : 7, "output_tokens_details":{"reasoning_tokens":2}}}"#, Some(7)),
+        (r#"{"usage":{"completion_tokens_details":{"reasoning_tokens":2}}}"#, None),
+        (r#"{"usage":{"completion_tokens":null}}"#, None),
+        (r#"{"usage":{"completion_tokens":99999999999999999999999}}"#, None),
+        ("", None),
+        (&far, None),
+    ];
+    for (body, tokens) in cases {
+        assert_eq!(output_tokens(body.as_bytes()), tokens, "{body}");
+    }
+}

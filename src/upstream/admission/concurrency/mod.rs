@@ -32,8 +32,8 @@ const START: f64 = 16.0;
 const RISE_TIME: f64 = 1.0 / 3.0;
 /// The means follow about so many answers, or four times the limit.
 const LEAST_MEMORY: f64 = 100.0;
-/// While no call has been answered, the limit doubles whenever so much time has passed: long answers show nothing of
-/// the server before the first of them.
+/// While calls are under way and none has been answered, the limit doubles whenever so much time has passed: long
+/// answers show nothing of the server before the first of them.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Finds the number of calls at once that keeps a server busy and lets few calls wait in it.
@@ -50,7 +50,7 @@ pub struct ConcurrencyController {
     /// The limit and what it rests on, before the refusals since the last answer.
     proven: Option<(f64, RefusedLevel, LimitSearch)>,
     means: Means,
-    /// When the limit was last raised without an answer, or the time was first seen.
+    /// When the limit was last raised without an answer, or calls were first seen to be under way.
     waiting_since: Option<Duration>,
 }
 
@@ -129,8 +129,12 @@ impl ConcurrencyController {
         Self { limit: new.highest(), search: LimitSearch::fixed(), ..new }
     }
 
-    /// Notes that the time is `now`.
-    pub fn tick(&mut self, now: Duration) {
+    /// Notes that the time is `now`, and whether calls are under way.
+    pub fn tick(&mut self, now: Duration, is_waiting: bool) {
+        if !is_waiting {
+            self.waiting_since = None;
+            return;
+        }
         if self.means.answers > 0.0 || !self.search.is_starting() {
             return;
         }

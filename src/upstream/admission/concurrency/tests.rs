@@ -177,3 +177,20 @@ fn a_clock_without_progress_divides_nothing_by_zero() {
     server.answer(&mut controller, 10_000);
     assert!((1..=256).contains(&controller.limit()));
 }
+
+#[test]
+fn the_limit_doubles_each_minute_in_which_calls_are_under_way_and_none_is_answered() {
+    let mut controller = ConcurrencyController::new(256);
+    let minutes = |minutes: u64| Duration::from_mins(minutes);
+    controller.tick(minutes(0), false);
+    controller.tick(minutes(60), false);
+    assert_eq!(controller.limit(), 16, "nothing was under way");
+
+    for (minute, limit) in [(60, 16), (61, 32), (62, 64)] {
+        controller.tick(minutes(minute), true);
+        assert_eq!(controller.limit(), limit);
+    }
+    controller.tick(minutes(63), false);
+    controller.tick(minutes(70), true);
+    assert_eq!(controller.limit(), 64, "the wait is counted anew");
+}
