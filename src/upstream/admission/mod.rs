@@ -2,15 +2,15 @@
 //!
 //! | an answer, or none | what follows |
 //! |---|---|
-//! | a success | the [controller](concurrency) sees whether more calls at once would be answered sooner |
-//! | `x-ratelimit-*` headers | calls are sent as the [limits in time](rate_bucket) allow |
-//! | 429, 503 or 529 | the limit falls to the calls that the server took, or its [pace](pace); with `Retry-After`, no call begins before |
-//! | no connection, or the server takes no row at all | five in a row open the [breaker](breaker): one call at a time asks whether the server is back |
-//! | anything else | the server is well: the breaker closes, and the limit may rise |
+//! | a success | the controller (`concurrency`) sees whether more calls at once would be answered sooner |
+//! | `x-ratelimit-*` headers | calls are sent as the limits in time (`rate_bucket`) allow |
+//! | 429, 503 or 529 | the limit falls to the calls that the server took, or its `pace`; with `Retry-After`, no call begins before |
+//! | no connection, or the server takes no row at all | five in a row open the `breaker`: one call at a time asks whether the server is back |
+//! | anything else | the server is well: the breaker closes |
 //!
-//! A row is charged for none of the first two: [`judge`](judge::judge) says which answers are the server's state. Each
-//! model has an admission of its own, because a gateway can refuse one model and take another. Times are those of the
-//! monotonic clock, so that steps of the wall clock neither open nor shut anything.
+//! A row is charged for no refusal and no outage: `judge` says which answers are the server's state. Each model has an
+//! admission of its own, because a gateway can refuse one model and take another. Times are those of the monotonic
+//! clock, so that steps of the wall clock neither open nor shut anything.
 
 mod breaker;
 mod concurrency;
