@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, RETRY_AFTER};
 
 use crate::domain::time::{Clock, Timestamp};
+
+static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// No caller waits longer than this on a server's word.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -13,8 +15,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// section 10.2.3).
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let (millis, header) = (text("retry-after-ms"), text(RETRY_AFTER.as_str()));
+    let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
+    let (millis, header) = (text(&RETRY_AFTER_MS), text(&RETRY_AFTER));
     if millis.is_none() && header.is_none() {
         return None;
     }

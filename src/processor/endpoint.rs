@@ -48,9 +48,10 @@ where
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,
     ) -> Result<RequestCompletionResult, ProcessorError> {
+        // The long futures are boxed, so that a row with one call does not allocate the room of a loop.
         let checked = match request.data.endpoint {
             Endpoint::Responses => {
-                return Ok(self.responses.run(request, http, storage, should_retry, cancellation).await);
+                return Ok(Box::pin(self.responses.run(request, http, storage, should_retry, cancellation)).await);
             }
             Endpoint::ChatCompletions => SchemaCheckedRow::of(&request.data, &self.schemas),
             Endpoint::Embeddings
@@ -64,7 +65,8 @@ where
             Ok(None) => self.single.call(request, http, should_retry, cancellation).await,
             Ok(Some(row)) => {
                 let (request, span) = begin(request, &self.clock);
-                row.run(request, http, should_retry, cancellation, self.schemas.corrections()).instrument(span).await
+                let run = row.run(request, http, should_retry, cancellation, self.schemas.corrections());
+                Box::pin(run.instrument(span)).await
             }
             Err(reason) => RequestCompletionResult::Failed(begin(request, &self.clock).0.fail(reason)),
         })

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use futures::FutureExt as _;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
 use tokio::time::Instant;
 
@@ -14,6 +15,9 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
 use crate::net::{self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, rate_limits, retry_after};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Which upstream, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -99,21 +103,26 @@ impl ReqwestHttpClient {
         Ok(HttpResponse { body, ..answer })
     }
 
-    async fn in_time<T>(
+    /// Bounds a part of a call. Not an `async fn`, which would hold the future twice: each row allocates its room.
+    fn in_time<T>(
         &self,
         deadline: Instant,
         work: impl Future<Output = Result<T, UpstreamError>>,
-    ) -> Result<T, UpstreamError> {
-        let timed_out = || UpstreamError::Timeout(format!("it had {}", humantime::format_duration(self.timeout)));
-        tokio::time::timeout_at(deadline, work).await.map_err(|_| timed_out())?
+    ) -> impl Future<Output = Result<T, UpstreamError>> {
+        let timeout = self.timeout;
+        tokio::time::timeout_at(deadline, work).map(move |ended| {
+            let timed_out = |_| UpstreamError::Timeout(format!("it had {}", humantime::format_duration(timeout)));
+            ended.map_err(timed_out)?
+        })
     }
 
     /// The answer, as far as it may be read without a reservation.
     async fn answer(&self, request: Request) -> Result<Begun, UpstreamError> {
         let response = self.client.execute(request).await.map_err(why)?;
         let retry_after = retry_after(response.headers(), &self.clock);
-        let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-        let should_retry = response.headers().get("x-should-retry").and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = |name: &HeaderName| response.headers().get(name)?.to_str().ok();
+        let request_id = text(&REQUEST_ID).map(str::to_owned);
+        let should_retry = text(&SHOULD_RETRY).and_then(|value| value.parse().ok());
         let status = response.status().as_u16();
         let rate_limits = Some(rate_limits(response.headers())).filter(|limits| !limits.is_none()).map(Box::new);
         let with = |body| HttpResponse { status, request_id, retry_after, should_retry, rate_limits, body };
