@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::AppState;
-use crate::telemetry::chain;
+use crate::telemetry::{self, chain};
 
 /// How long a check may take: `/readyz` must answer soon, also when something hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -93,5 +93,6 @@ fn by_reason(troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
     (status = 200, description = "Metrics", content_type = "text/plain")
 ))]
 pub(super) async fn metrics(State(app): AppState) -> String {
+    telemetry::metrics::permits_held(app.registry.permits_held());
     app.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default()
 }

@@ -1,12 +1,14 @@
 //! All metrics of the program: one function for each event. No other module has a metric's name.
 //!
-//! Labels are small fixed sets, never ids.
+//! Labels are small sets, never ids: fixed ones, and the names of a bounded number of models.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::domain::time::Timestamp;
 
 const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
 const STEP_SECONDS: &str = "batchwright_step_seconds";
@@ -29,6 +31,24 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_attempts_total", "Attempts to run a request, by how they ended");
     describe_histogram!(ATTEMPT_SECONDS, "How long an attempt took, by how it ended");
     describe_gauge!("batchwright_parked_rows", "Rows that wait for something that is away, by the code of the failure");
+    describe_gauge!(
+        "batchwright_backlog_rows",
+        "Rows of the whole deployment without a result yet, by model: the same from every worker"
+    );
+    describe_gauge!(
+        "batchwright_backlog_oldest_timestamp_seconds",
+        "When the first batch with such rows was created, by model; 0 if there is none"
+    );
+    describe_gauge!(
+        "batchwright_backlog_deadline_timestamp_seconds",
+        "When the first window of such rows closes, by model; 0 if there is none"
+    );
+    describe_counter!(
+        "batchwright_upstream_refusals_total",
+        "Calls that the upstream did not take: `busy` (429, 503, 529), `gone` (not reached, broken off, 502, 504) or \
+         `unavailable` (it takes no row at all, such as 401)"
+    );
+    describe_gauge!("batchwright_permits_held", "Rows that call the upstream, or may at any moment");
     describe_counter!("batchwright_steps_total", "Calls of models and tools within requests, by how they ended");
     describe_histogram!(STEP_SECONDS, "How long a call within a request took, by how it ended");
     describe_counter!("batchwright_lines_recorded_total", "Lines recorded in output and error files");
@@ -117,6 +137,28 @@ pub fn attempt_ended(how: AttemptEnd, took: Duration) {
 pub fn rows_parked(code: &'static str, rows: usize) {
     #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
     gauge!("batchwright_parked_rows", "reason" => code).set(rows as f64);
+}
+
+/// So many rows of a model have no result yet: when the first of their batches was created, and when the first of their
+/// windows closes.
+pub fn backlog_of(model: String, rows: u64, oldest: Option<Timestamp>, deadline: Option<Timestamp>) {
+    #[expect(clippy::cast_precision_loss, reason = "a time in seconds, and no more rows than billions")]
+    let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds) as f64;
+    #[expect(clippy::cast_precision_loss, reason = "not beyond billions")]
+    gauge!("batchwright_backlog_rows", "model" => model.clone()).set(rows as f64);
+    gauge!("batchwright_backlog_oldest_timestamp_seconds", "model" => model.clone()).set(seconds(oldest));
+    gauge!("batchwright_backlog_deadline_timestamp_seconds", "model" => model).set(seconds(deadline));
+}
+
+/// The upstream did not take a call: `busy`, `gone` or `unavailable`.
+pub fn call_refused(kind: &'static str) {
+    counter!("batchwright_upstream_refusals_total", "kind" => kind).increment(1);
+}
+
+/// So many rows have a permit.
+pub fn permits_held(permits: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
+    gauge!("batchwright_permits_held").set(permits as f64);
 }
 
 /// A commit recorded lines.

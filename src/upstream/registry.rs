@@ -35,6 +35,12 @@ impl Registry {
         self.server.limiter().limit()
     }
 
+    /// How many rows have a permit of any server.
+    #[must_use]
+    pub fn permits_held(&self) -> usize {
+        self.server.limiter().held()
+    }
+
     /// Sets how many calls may be under way at all servers together.
     pub fn set_limit(&self, limit: usize) {
         self.server.set_limit(limit);

@@ -94,6 +94,7 @@ impl Server {
             Ok(judged) => judged,
             Err(error) => {
                 if let UpstreamError::Unreachable(why) | UpstreamError::Broken(why) = &error {
+                    metrics::call_refused("gone");
                     admitted.gone(None, why.clone(), history);
                 }
                 return Err(error);
@@ -106,15 +107,18 @@ impl Server {
                 return Ok(response);
             }
             Judgement::Busy => {
+                metrics::call_refused("busy");
                 admitted.refused(&response, said(), history);
                 said()
             }
             Judgement::Gone(why) => {
+                metrics::call_refused("gone");
                 let why = format!("{}: {why}", said());
                 admitted.gone(response.retry_after, why.clone(), history);
                 why
             }
             Judgement::Unavailable(why) | Judgement::UnavailableUnlessItShowsModels(why) => {
+                metrics::call_refused("unavailable");
                 let why = format!("{}: {why}", said());
                 admitted.unavailable(response.retry_after, why.clone(), history);
                 why

@@ -6,6 +6,7 @@ use std::process::Output;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::common::builders::rows;
+use crate::common::eventually::eventually;
 use crate::common::process::{batchwright, run, said};
 use crate::databases::postgres_url;
 use crate::stage::Stage;
@@ -114,4 +115,26 @@ async fn metrics_are_served_under_their_names() {
     {
         assert!(metrics.lines().any(|metric| metric == line), "{line}\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn metrics_show_what_waits_for_each_model_and_why() {
+    // The first call is answered after an hour, and every other is refused.
+    let stage = Stage::new(&["--latency", "1h", "--max-parallel", "1", "--overload", "reject"]).await;
+    let server = stage.serve(&[]).await;
+    let client = server.client();
+    client.submit(rows(3)).await;
+
+    eventually("what waits to be shown", async || {
+        let metrics = client.get("/metrics").await.text();
+        let value = |name: &str| {
+            metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok())
+        };
+        let of_model = |name: &str| value(&format!("batchwright_backlog_{name}{{model=\"m\"}}"));
+        let window = of_model("deadline_timestamp_seconds")? - of_model("oldest_timestamp_seconds")?;
+        let refusals = value("batchwright_upstream_refusals_total{kind=\"busy\"}")?;
+        let shown = [of_model("rows")?, window, value("batchwright_permits_held")?.min(1.0), refusals.min(1.0)];
+        (shown.map(|value| value.to_string()) == ["3", "86400", "1", "1"]).then_some(())
+    })
+    .await;
 }

@@ -1,9 +1,10 @@
 //! Lanes and claims: a lane is claimed once, without gap or overlap.
 
+use batchwright::domain::batch::Batch;
 use batchwright::domain::ids::{BatchId, DaemonId};
 use batchwright::domain::lease::Lease;
 use batchwright::domain::report::NewLane;
-use batchwright::storage::{BatchStore as _, LeaseStore as _, Result};
+use batchwright::storage::{BatchStore as _, LeaseStore as _, ModelBacklog, Result};
 use futures::future::join_all;
 
 use crate::given::{OWNER, START, TestStorage, after, lanes, new_batch};
@@ -20,6 +21,7 @@ on_both_databases!(
     open_lanes_come_by_deadline,
     the_lanes_of_one_model_hide_no_other,
     a_claimed_lane_is_not_open,
+    the_backlog_has_claimed_rows_too_and_those_of_no_batch_that_ended,
 );
 
 async fn a_claim_moves_the_cursor(storage: TestStorage) -> Result<()> {
@@ -157,5 +159,26 @@ async fn a_claimed_lane_is_not_open(storage: TestStorage) -> Result<()> {
 
     let open: Vec<u32> = storage.open_lanes(10, 10).await?.iter().map(|lane| lane.no).collect();
     assert_eq!(open, [1]);
+    Ok(())
+}
+
+async fn the_backlog_has_claimed_rows_too_and_those_of_no_batch_that_ended(storage: TestStorage) -> Result<()> {
+    let late = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
+    storage.admit_batch(late.id, &lanes(&[5, 1]), START).await?;
+    let soon = storage.running(&[4]).await?;
+    storage.claimed(soon.id, 3, DaemonId::new()).await?;
+    let gone = storage.running(&[100]).await?;
+    storage.cancel_batch(&OWNER, gone.id, after(1)).await?;
+
+    let backlogs = storage.backlogs(10).await?;
+
+    let of = |model: &str, rows, oldest: &Batch, first: &Batch| ModelBacklog {
+        model: model.to_owned(),
+        rows,
+        oldest_created_at: oldest.created_at,
+        first_expires_at: first.expires_at,
+    };
+    assert_eq!(backlogs, [of("model-0", 9, &soon, &soon), of("model-1", 1, &late, &late)]);
+    assert_eq!(storage.backlogs(1).await?.len(), 1);
     Ok(())
 }

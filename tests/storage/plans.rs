@@ -22,6 +22,7 @@ use statements::{assert_found_by, sent};
 
 on_both_databases!(
     open_lanes_are_found_by_index,
+    the_backlog_is_found_by_index,
     lapsed_leases_are_found_by_index,
     a_heartbeat_finds_its_leases_by_index,
     a_claim_finds_its_lane_by_index,
@@ -54,6 +55,13 @@ async fn open_lanes_are_found_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.open_lanes(10, 10)).await?;
 
     assert_found_by(&storage.place, &["lanes_with_work", "batches_to_work_on"], statements).await;
+    Ok(())
+}
+
+async fn the_backlog_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.backlogs(10)).await?;
+
+    assert_found_by(&storage.place, &["lanes_with_work"], statements).await;
     Ok(())
 }
 

@@ -8,8 +8,10 @@
 //! | compact | merges small parts of result files | 1 s |
 //! | purge | deletes files that have expired, blobs that no file has any more, and old steps | 30 s |
 //! | orphans | deletes blobs that nothing refers to | `sweep_every`, one of 256 directories |
+//! | backlog | measures how many rows wait for each model | 5 s |
 
 mod admit;
+mod backlog;
 mod compact;
 mod expire;
 mod finalize;
@@ -64,7 +66,7 @@ pub(super) fn all<S: Storage>(
     shared: &Arc<DaemonCore<S>>,
     flush_counts: Arc<FlushCounts>,
     around: &Surroundings,
-) -> [Box<dyn Duty>; 6] {
+) -> [Box<dyn Duty>; 7] {
     let shared = || shared.clone();
     [
         Box::new(admit::Admit { shared: shared(), items: Items::new("admit", LONGEST_PAUSE, around) }),
@@ -77,5 +79,6 @@ pub(super) fn all<S: Storage>(
         }),
         Box::new(purge::Purge { shared: shared(), items: Items::new("purge", LONGEST_PAUSE, around) }),
         Box::new(orphans::Orphans::new(shared(), Items::new("orphans", LONGEST_PAUSE, around))),
+        Box::new(backlog::MeasureBacklog { shared: shared(), labels: backlog::ModelLabels::default() }),
     ]
 }

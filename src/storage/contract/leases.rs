@@ -8,6 +8,7 @@ use super::Result;
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
 use crate::domain::owner::Owner;
+use crate::domain::time::Timestamp;
 
 /// A lease as the heartbeat finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,19 @@ pub struct Beat {
     pub leases: Vec<HeldLease>,
     /// Every daemon that is not known to be dead, this one included, in the order of their ids.
     pub daemons: Vec<DaemonPulse>,
+}
+
+/// The rows of one model that have no result yet, of all batches in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelBacklog {
+    /// The model's name, as the rows have it.
+    pub model: String,
+    /// How many rows there are, those under way included.
+    pub rows: u64,
+    /// When the first of their batches was created.
+    pub oldest_created_at: Timestamp,
+    /// When the first of their windows closes.
+    pub first_expires_at: Timestamp,
 }
 
 /// Lanes, leases and daemons: who runs what.
@@ -48,6 +62,10 @@ pub trait LeaseStore {
     /// Lanes of batches in progress with unclaimed rows: of each model up to `of_a_model`, those whose windows close
     /// first, and the first lane of every model before the second of any. So no model's lanes hide another's.
     async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>>;
+
+    /// The backlog of each model, the largest first, up to `limit` models. Costs as much as there are open lanes and
+    /// leases, however many rows these have.
+    async fn backlogs(&self, limit: u32) -> Result<Vec<ModelBacklog>>;
 
     /// Claims the next `rows` rows of a lane. `None` if the lane's cursor is not where `lane` has it, or the batch is
     /// not in progress any more: look again.

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 pub use batches::{BatchInput, BatchStore};
 pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
-pub use leases::{Beat, HeldLease, LeaseStore};
+pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, RowPart, Violation};
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};

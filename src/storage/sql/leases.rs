@@ -11,7 +11,7 @@ use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
-use crate::storage::{Beat, LeaseStore, Result, StorageError};
+use crate::storage::{Beat, LeaseStore, ModelBacklog, Result, StorageError};
 
 #[derive(sqlx::FromRow)]
 pub(super) struct LaneRow {
@@ -33,6 +33,25 @@ pub(super) struct LeaseRow {
     token: i64,
     owed: i64,
     deaths: i64,
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct BacklogRow {
+    model: String,
+    rows: i64,
+    oldest_created_at: i64,
+    first_expires_at: i64,
+}
+
+impl From<BacklogRow> for ModelBacklog {
+    fn from(row: BacklogRow) -> Self {
+        Self {
+            model: row.model,
+            rows: u64::try_from(row.rows).unwrap_or_default(),
+            oldest_created_at: Timestamp(row.oldest_created_at),
+            first_expires_at: Timestamp(row.first_expires_at),
+        }
+    }
 }
 
 impl TryFrom<LaneRow> for OpenLane {
@@ -89,6 +108,11 @@ impl LeaseStore for SqlStorage {
     async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>> {
         let rows = on_reader!(self.db, leases::open_lanes(of_a_model, limit))?;
         Ok(readable(rows.into_iter().map(OpenLane::try_from)))
+    }
+
+    async fn backlogs(&self, limit: u32) -> Result<Vec<ModelBacklog>> {
+        let rows = on_reader!(self.db, leases::backlogs(limit))?;
+        Ok(rows.into_iter().map(ModelBacklog::from).collect())
     }
 
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>> {

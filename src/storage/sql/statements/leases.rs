@@ -14,7 +14,7 @@ use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
-use crate::storage::sql::leases::{LaneRow, LeaseRow};
+use crate::storage::sql::leases::{BacklogRow, LaneRow, LeaseRow};
 use crate::storage::sql::{End, to_u64};
 use crate::storage::{Beat, HeldLease, Result};
 
@@ -48,6 +48,23 @@ const OPEN_LANES: &str = "
     WHERE place <= $1
     ORDER BY place, expires_at, batch_id, no
     LIMIT $2";
+
+// A row is in a lane until it is claimed, and in a lease from then until it has a result.
+const BACKLOGS: &str = "
+    SELECT model, CAST(SUM(rows) AS BIGINT) AS rows,
+           MIN(created_at) AS oldest_created_at, MIN(expires_at) AS first_expires_at
+    FROM (
+        SELECT lanes.model, lanes.last - lanes.next AS rows, batches.created_at, batches.expires_at
+        FROM lanes JOIN batches ON batches.id = lanes.batch_id
+        WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
+        UNION ALL
+        SELECT leases.model, leases.owed AS rows, batches.created_at, batches.expires_at
+        FROM leases JOIN batches ON batches.id = leases.batch_id
+        WHERE batches.status = 'in_progress'
+    ) AS without_result
+    GROUP BY model
+    ORDER BY 2 DESC, model
+    LIMIT $1";
 
 // Compare-and-set on the cursor: of several claimers that saw the same cursor, one moves it.
 const MOVE_CURSOR: &str = "
@@ -152,6 +169,10 @@ pub async fn leave(tx: &mut Conn, daemon: DaemonId) -> Result<End<()>> {
 
 pub async fn open_lanes(conn: &mut Conn, of_a_model: u32, limit: u32) -> Result<Vec<LaneRow>> {
     Ok(query_as(OPEN_LANES).bind(i64::from(of_a_model)).bind(i64::from(limit)).fetch_all(conn).await?)
+}
+
+pub async fn backlogs(conn: &mut Conn, limit: u32) -> Result<Vec<BacklogRow>> {
+    Ok(query_as(BACKLOGS).bind(i64::from(limit)).fetch_all(conn).await?)
 }
 
 pub async fn claim(tx: &mut Conn, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<End<Option<Lease>>> {
