@@ -10,7 +10,7 @@ use reqwest::{Client, Method, Request, Url};
 use tokio::time::Instant;
 
 use super::answer_budget::{AnswerBudget, Reservation};
-use super::{Call, HttpClient, UpstreamError};
+use super::{Call, HttpClient, RowHeaders, UpstreamError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
@@ -80,13 +80,19 @@ impl ReqwestHttpClient {
         self.send(Request::new(Method::GET, self.paths.models.clone())).await
     }
 
-    /// Makes a call. The same as [`HttpClient::post`], for a caller that may need the call again.
-    pub(super) async fn call(&self, call: &Call) -> Result<HttpResponse, UpstreamError> {
+    /// Makes a call for a row.
+    pub(super) async fn call(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
+        let mut request = self.request(call);
+        headers.add_to(request.headers_mut());
+        self.send(request).await
+    }
+
+    fn request(&self, call: &Call) -> Request {
         let mut request = Request::new(Method::POST, self.paths.endpoints[call.endpoint as usize].clone());
         let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
         *request.body_mut() = Some(call.body.clone().into());
-        self.send(request).await
+        request
     }
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
@@ -162,7 +168,7 @@ async fn read_large(rest: UnfinishedBody, reservation: Reservation, largest: usi
 
 impl HttpClient for ReqwestHttpClient {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
-        self.call(&call).await
+        self.send(self.request(&call)).await
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `admission` | whether a model's calls may be sent now, and how many: refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |
+//! | `row_headers` | the headers that say which row a call is for |
 //! | `http` | the client over HTTP, and the one budget of bytes for all answers |
 
 pub mod admission;
@@ -16,6 +17,7 @@ mod http;
 pub mod limiter;
 mod registry;
 mod responses_api;
+mod row_headers;
 mod server;
 mod session;
 
@@ -23,6 +25,7 @@ pub use admission::{Admission, LoneEntry, RefusalHistory};
 pub use http::{ReqwestHttpClient, UpstreamSettings};
 pub use registry::Registry;
 pub use responses_api::{BELIEVED_FOR, ResponsesApi};
+pub use row_headers::RowHeaders;
 pub use server::Server;
 pub use session::{PermitObserver, Session, SessionStart};
 

@@ -15,7 +15,7 @@ use super::admission::{
 };
 use super::limiter::Limiter;
 use super::responses_api::ResponsesApi;
-use super::{Call, HttpClient, ReqwestHttpClient, UpstreamError};
+use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
 use crate::config::{ConcurrencyControl, Dialect};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
@@ -87,10 +87,11 @@ impl Server {
     pub(super) async fn post(
         &self,
         call: &Call,
+        headers: &RowHeaders,
         admitted: AdmittedCall<'_>,
         history: &mut RefusalHistory,
     ) -> Result<HttpResponse, UpstreamError> {
-        let (response, judgement) = match self.judged(call, &admitted, *history).await {
+        let (response, judgement) = match self.judged((call, headers), &admitted, *history).await {
             Ok(judged) => judged,
             Err(error) => {
                 if let UpstreamError::Unreachable(why) | UpstreamError::Broken(why) = &error {
@@ -130,13 +131,13 @@ impl Server {
     /// An answer, and what it says of the server.
     async fn judged(
         &self,
-        call: &Call,
+        (call, headers): (&Call, &RowHeaders),
         admitted: &AdmittedCall<'_>,
         history: RefusalHistory,
     ) -> Result<(HttpResponse, Judgement), UpstreamError> {
         let api = &self.responses_api;
         let asks_for_responses = call.endpoint == Endpoint::Responses && api.may_be_tried() && !api.has_answered();
-        let response = self.answer(call).await?;
+        let response = self.answer(call, headers).await?;
         let judgement = judge(&response, admitted.signs(history));
         if !matches!(judgement, Judgement::UnavailableUnlessItShowsModels(_)) {
             return Ok((response, judgement));
@@ -149,14 +150,14 @@ impl Server {
             return Ok((response, judgement));
         }
         // Asked again, because the server may have come back between the two answers.
-        let again = self.answer(call).await?;
+        let again = self.answer(call, headers).await?;
         let judgement = judge(&again, RowSigns { has_taken_others: true, ..admitted.signs(history) });
         Ok((again, judgement))
     }
 
-    async fn answer(&self, call: &Call) -> Result<HttpResponse, UpstreamError> {
+    async fn answer(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
         match &self.client {
-            ServerClient::Http(client) => client.call(call).await,
+            ServerClient::Http(client) => client.call(call, headers).await,
             ServerClient::Embedded(client) => client.post_boxed(call.clone()).await,
         }
     }

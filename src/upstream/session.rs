@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::limiter::{Permit, Priority};
-use super::{Admission, Call, HttpClient, LoneEntry, RefusalHistory, Server, UpstreamError};
+use super::{Admission, Call, HttpClient, LoneEntry, RefusalHistory, RowHeaders, Server, UpstreamError};
 use crate::domain::outcome::HttpResponse;
 
 /// Is told whenever a row gives up its permit and has one again.
@@ -41,6 +41,8 @@ pub struct SessionStart {
     pub entry: Option<LoneEntry>,
     /// What the row's calls before came to.
     pub history: RefusalHistory,
+    /// Sent with every call, by a client over HTTP.
+    pub headers: RowHeaders,
     /// Is told of the permit.
     pub observer: Option<Arc<dyn PermitObserver>>,
 }
@@ -49,6 +51,7 @@ struct Calls {
     server: Arc<Server>,
     admission: Arc<Admission>,
     observer: Option<Arc<dyn PermitObserver>>,
+    headers: RowHeaders,
     /// Locked while a call is under way.
     row: Mutex<RowCalls>,
 }
@@ -65,9 +68,9 @@ impl Session {
     /// A session of a row.
     #[must_use]
     pub fn new(start: SessionStart) -> Self {
-        let SessionStart { server, admission, permit, entry, history, observer } = start;
+        let SessionStart { server, admission, permit, entry, history, headers, observer } = start;
         let row = Mutex::new(RowCalls { permit: Some(permit), entry, history, has_answer: false });
-        Self { calls: Arc::new(Calls { server, admission, observer, row }) }
+        Self { calls: Arc::new(Calls { server, admission, observer, headers, row }) }
     }
 
     /// Takes the permit out at the end of the row, if it has one and no call is under way with it, and what the row's
@@ -121,7 +124,7 @@ impl HttpClient for Session {
         calls.take_permit(&mut row).await;
         let admitted = calls.admission.begin(row.entry.is_some())?;
         row.entry.take().into_iter().for_each(LoneEntry::use_up);
-        let ended = calls.server.post(&call, admitted, &mut row.history).await;
+        let ended = calls.server.post(&call, &calls.headers, admitted, &mut row.history).await;
         row.has_answer |= ended.is_ok();
         ended
     }
@@ -148,6 +151,7 @@ mod tests {
     use super::*;
     use crate::config::Dialect;
     use crate::domain::endpoint::Endpoint;
+    use crate::domain::ids::BatchId;
     use crate::domain::time::Clock;
     use crate::upstream::limiter::Limiter;
 
@@ -176,7 +180,8 @@ mod tests {
         let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
         let admission = server.admission(&"m".into());
         let (entry, history, observer) = (None, RefusalHistory::default(), None);
-        (Session::new(SessionStart { server, admission, permit, entry, history, observer }), limiter)
+        let headers = RowHeaders::of(BatchId::new(), "row");
+        (Session::new(SessionStart { server, admission, permit, entry, history, headers, observer }), limiter)
     }
 
     #[tokio::test]

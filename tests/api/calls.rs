@@ -23,6 +23,18 @@ async fn a_body_arrives_byte_for_byte_as_it_was_uploaded() {
 }
 
 #[tokio::test]
+async fn a_call_says_which_row_it_is_for() {
+    let app = TestApp::start().await;
+
+    let id = app.submit(line("größe 100%").to_string()).await;
+    app.wait_for(&id, "completed").await;
+
+    let call = &app.upstream.calls()[0];
+    assert_eq!(call.header("x-batchwright-batch-id"), id);
+    assert_eq!(call.header("x-batchwright-custom-id"), "gr%C3%B6%C3%9Fe 100%25");
+}
+
+#[tokio::test]
 async fn each_endpoint_has_its_path_below_the_upstream() {
     let app = TestApp::start().await;
 

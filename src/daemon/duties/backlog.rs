@@ -101,7 +101,7 @@ mod tests {
             model: format!("m{model}"),
             rows,
             oldest_created_at: at(model),
-            first_expires_at: at(100 - model),
+            first_expires_at: at(1000 - model),
         }
     }
 

@@ -18,7 +18,7 @@ use super::queue::QueuedRow;
 use crate::processor::RequestProcessor;
 use crate::storage::Storage;
 use crate::upstream::limiter::{Permit, Priority};
-use crate::upstream::{PermitObserver, Session, SessionStart};
+use crate::upstream::{PermitObserver, RowHeaders, Session, SessionStart};
 
 /// Rows that may wait for another attempt, for each permit. It bounds the memory of such rows.
 const WAITING_FOR_ATTEMPT: usize = 3;
@@ -109,6 +109,7 @@ where
                 permit,
                 entry: row.entry.take(),
                 history: row.history,
+                headers: RowHeaders::of(row.row.id.batch, &row.request.data.custom_id),
                 observer: Some(share.clone()),
             });
             let attempted = attempt(&self.runner, row, &session).await;

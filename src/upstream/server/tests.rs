@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use bytes::Bytes;
 
 use super::*;
+use crate::domain::ids::BatchId;
 
 /// Answers with one status after the other, and the last again and again.
 #[derive(Debug, Clone)]
@@ -24,7 +25,8 @@ async fn post(server: &Server, endpoint: Endpoint) -> Result<u16, UpstreamError>
     let admission = server.admission(&"m".into());
     let call = Call { endpoint, key: String::new(), body: Bytes::new() };
     let admitted = admission.begin(false)?;
-    let answer = server.post(&call, admitted, &mut RefusalHistory::default()).await;
+    let headers = RowHeaders::of(BatchId::new(), "row");
+    let answer = server.post(&call, &headers, admitted, &mut RefusalHistory::default()).await;
     answer.map(|response| response.status)
 }
 

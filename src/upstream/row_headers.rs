@@ -1,0 +1,66 @@
+//! Headers that tell an upstream, and whatever is in between, which row a call is for.
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::domain::ids::BatchId;
+
+static BATCH_ID: HeaderName = HeaderName::from_static("x-batchwright-batch-id");
+static CUSTOM_ID: HeaderName = HeaderName::from_static("x-batchwright-custom-id");
+
+/// What stands for itself is printable ASCII without the percent sign.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+/// Bytes of a longest `custom_id` that is sent: servers refuse requests whose headers are too long.
+const LONGEST: usize = 1024;
+
+/// `x-batchwright-batch-id`, and `x-batchwright-custom-id` with all but printable ASCII percent-encoded.
+#[derive(Debug, Clone)]
+pub struct RowHeaders {
+    batch_id: HeaderValue,
+    /// None if it is longer than [`LONGEST`].
+    custom_id: Option<HeaderValue>,
+}
+
+impl RowHeaders {
+    /// The headers of a row.
+    #[must_use]
+    pub fn of(batch: BatchId, custom_id: &str) -> Self {
+        let value = |text: String| HeaderValue::try_from(text).expect("it is printable ASCII");
+        let encoded = Some(utf8_percent_encode(custom_id, ENCODED).to_string()).filter(|text| text.len() <= LONGEST);
+        Self { batch_id: value(batch.to_string()), custom_id: encoded.map(value) }
+    }
+
+    /// Adds the headers to those of a call.
+    pub(super) fn add_to(&self, headers: &mut HeaderMap) {
+        headers.insert(BATCH_ID.clone(), self.batch_id.clone());
+        if let Some(custom_id) = &self.custom_id {
+            headers.insert(CUSTOM_ID.clone(), custom_id.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_custom_id_is_sent_whatever_it_is_made_of() {
+        let cases = [
+            ("row-1", Some("row-1".to_owned())),
+            ("a b/c?d", Some("a b/c?d".to_owned())),
+            ("50%", Some("50%25".to_owned())),
+            ("zwölf\r\nx: y", Some("zw%C3%B6lf%0D%0Ax: y".to_owned())),
+            ("", Some(String::new())),
+            (&"x".repeat(LONGEST), Some("x".repeat(LONGEST))),
+            (&"é".repeat(LONGEST / 3), None),
+        ];
+        for (custom_id, expected) in cases {
+            let mut headers = HeaderMap::new();
+            RowHeaders::of(BatchId::new(), custom_id).add_to(&mut headers);
+
+            let sent = headers.get(&CUSTOM_ID).map(|value| value.to_str().expect("ASCII").to_owned());
+            assert_eq!(sent, expected, "{custom_id}");
+            assert!(headers[&BATCH_ID].to_str().expect("ASCII").starts_with("batch_"));
+        }
+    }
+}
