@@ -75,7 +75,8 @@ impl Service {
         Self::assemble(limits, settings, registry, processor, metrics).await
     }
 
-    /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls.
+    /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls. Metrics
+    /// go to the recorder that the program has installed, if any, and `GET /metrics` is empty.
     ///
     /// # Errors
     /// Why the storage cannot be used.
@@ -84,7 +85,8 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
-        let server = Server::embedded(http, settings.responses.upstream_responses, Clock::System);
+        let server = Server::embedded(http, settings.responses.upstream_responses, Clock::System)
+            .with_concurrency(settings.worker.concurrency);
         Self::assemble(ServerLimits::default(), settings, Registry::of(server), |_, _| Ok(processor), None).await
     }
 

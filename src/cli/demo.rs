@@ -31,7 +31,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub rows: u32,
 
-    /// Directory for the demo's data and results, made anew.
+    /// Directory for the demo's data and results. It is created if need be; its `data` stays, and `input.jsonl`,
+    /// `output.jsonl` and `errors.jsonl` in it are replaced.
     #[arg(long, value_name = "DIRECTORY", default_value = "./batchwright-demo")]
     pub directory: PathBuf,
 }

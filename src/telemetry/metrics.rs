@@ -58,9 +58,9 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
     describe_gauge!(
         "batchwright_concurrency_chosen",
-        "Calls that may be under way, as the answers of the models in use show; 0 if none is in use"
+        "Calls that may be under way, as the answers show: the sum over the models in use"
     );
-    describe_gauge!("batchwright_upstream_takes_calls", "1, or 0 while the upstream takes no calls and rows wait");
+    describe_gauge!("batchwright_upstream_takes_calls", "1, or 0 while the upstream takes no calls of a model in use");
     describe_counter!("batchwright_loop_turns_total", "Runs of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Runs that failed");
     describe_gauge!("batchwright_loop_failed_turns", "Runs that have failed in a row, up to the last one");

@@ -218,7 +218,7 @@ impl Server {
         loop {
             let changed = self.changed.notified();
             let admissions = self.admissions();
-            metrics::upstream_takes_calls(admissions.iter().all(|(_, admission)| admission.takes_calls()));
+            metrics::upstream_takes_calls(admissions.iter().all(|(_, admission)| admission.trouble().is_none()));
             metrics::concurrency_chosen(admissions.iter().map(|(_, admission)| admission.limit()).sum());
             let due = admissions.iter().filter_map(|(_, admission)| admission.follow());
             let due = due.fold(Instant::now() + LOOK_AGAIN, Instant::min);

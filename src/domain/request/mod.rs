@@ -6,6 +6,7 @@
 //!       |------unclaim-------------'                               '---------------cancel---> Request<Canceled>
 //!       |------------------------------retry (attempt + 1, not_before)---------- Request<Failed>
 //!       |------------------------------park (parks + 1, not_before)------------- Request<Failed>
+//!       |------------------------------unsent (no call was made)---------------- Request<Failed>
 //!       '------------------------------requeue---------------------------------- Request<Canceled>
 //! ```
 //!

@@ -132,11 +132,6 @@ impl Admission {
         self.state().limit()
     }
 
-    /// Whether the server is well: its breaker is closed.
-    pub(super) fn takes_calls(&self) -> bool {
-        self.state().takes_calls()
-    }
-
     /// Why no call begins now, if none does for a while.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {

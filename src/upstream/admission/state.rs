@@ -154,12 +154,6 @@ impl AdmissionState {
         self.concurrency.reason()
     }
 
-    /// Whether the server is well: calls are not sent one at a time to ask whether it is back.
-    #[must_use]
-    pub fn takes_calls(&self) -> bool {
-        self.breaker.is_closed()
-    }
-
     /// Whether its calls are sent evenly.
     #[must_use]
     pub fn is_paced(&self) -> bool {
