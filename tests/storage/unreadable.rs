@@ -156,6 +156,7 @@ async fn lanes_are_found_beside_one_that_cannot_be_read(storage: TestStorage) ->
     let lanes = storage.open_lanes(10, 10).await?;
 
     assert_eq!(lanes.iter().map(|lane| lane.batch_id).collect::<Vec<_>>(), [good.id]);
+    assert_eq!(storage.backlogs(10).await?.iter().map(|backlog| backlog.rows).sum::<u64>(), 3);
     Ok(())
 }
 

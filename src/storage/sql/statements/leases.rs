@@ -49,7 +49,8 @@ const OPEN_LANES: &str = "
     ORDER BY place, expires_at, batch_id, no
     LIMIT $2";
 
-// A row is in a lane until it is claimed, and in a lease from then until it has a result.
+// A row is in a lane until it is claimed, and in a lease from then until it has a result. Positions have 32 bits: what
+// has more is corrupt, and would hide how many rows wait.
 const BACKLOGS: &str = "
     SELECT model, CAST(SUM(rows) AS BIGINT) AS rows,
            MIN(created_at) AS oldest_created_at, MIN(expires_at) AS first_expires_at
@@ -57,10 +58,11 @@ const BACKLOGS: &str = "
         SELECT lanes.model, lanes.last - lanes.next AS rows, batches.created_at, batches.expires_at
         FROM lanes JOIN batches ON batches.id = lanes.batch_id
         WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
+          AND lanes.next >= 0 AND lanes.last <= 4294967295
         UNION ALL
         SELECT leases.model, leases.owed AS rows, batches.created_at, batches.expires_at
         FROM leases JOIN batches ON batches.id = leases.batch_id
-        WHERE batches.status = 'in_progress'
+        WHERE batches.status = 'in_progress' AND leases.owed BETWEEN 0 AND 4294967295
     ) AS without_result
     GROUP BY model
     ORDER BY 2 DESC, model
