@@ -48,7 +48,12 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
         Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
         Err(_) => problems.push("the blob store does not answer".to_owned()),
     }
-    let mut warnings: Vec<_> = app.registry.servers().flat_map(|server| by_reason(server.troubles())).collect();
+    let servers = app.registry.servers();
+    let mut warnings: Vec<_> = servers.iter().flat_map(|server| by_reason(server.name(), server.troubles())).collect();
+    let unserved = app.registry.unserved();
+    if !unserved.is_empty() {
+        warnings.push(format!("no upstream has {}, and the rows of its batches wait", named(&unserved)));
+    }
     if let Some(liveness) = &app.liveness {
         problems.extend(liveness.stuck().iter().map(|name| format!("the {name} loop does not turn")));
         let failing = |(name, since): &(_, Duration)| {
@@ -72,20 +77,25 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     (status, Json(answer)).into_response()
 }
 
-/// One warning for each reason why models are not called, with some of their names.
-fn by_reason(troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
+/// One warning for each reason why an upstream's models are not called.
+fn by_reason(upstream: &str, troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
     let mut models = BTreeMap::<String, Vec<Arc<str>>>::new();
     for (model, why) in troubles {
         models.entry(why).or_default().push(model);
     }
     let warning = |(why, models): (String, Vec<Arc<str>>)| {
-        let mut names: Vec<_> = models.iter().take(NAMED_MODELS).map(|model| format!("`{model}`")).collect();
-        if models.len() > NAMED_MODELS {
-            names.push(format!("{} others", models.len() - NAMED_MODELS));
-        }
-        format!("the upstream takes no calls for {}, and rows wait for it: {why}", names.join(", "))
+        format!("the upstream '{upstream}' takes no calls for {}, and rows wait for it: {why}", named(&models))
     };
     models.into_iter().map(warning).collect()
+}
+
+/// Some names of models, and how many others there are.
+fn named(models: &[Arc<str>]) -> String {
+    let mut names: Vec<_> = models.iter().take(NAMED_MODELS).map(|model| format!("`{model}`")).collect();
+    if models.len() > NAMED_MODELS {
+        names.push(format!("{} others", models.len() - NAMED_MODELS));
+    }
+    names.join(", ")
 }
 
 /// The metrics, in the text format of Prometheus.
@@ -94,5 +104,8 @@ fn by_reason(troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
 ))]
 pub(super) async fn metrics(State(app): AppState) -> String {
     telemetry::metrics::permits_held(app.registry.permits_held());
+    for server in &*app.registry.servers() {
+        telemetry::metrics::rows_at_upstream(server.name(), server.rows());
+    }
     app.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default()
 }

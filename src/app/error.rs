@@ -11,25 +11,16 @@ use crate::storage::blobs::BlobError;
 pub enum ServiceError {
     /// `--upstream` is missing.
     #[error(
-        "no inference server is given: say which with --upstream URL, such as --upstream http://127.0.0.1:8000/v1 (or \
-         try `batchwright demo`, which brings its own)"
+        "no inference server is given: say which with --upstream URL, such as --upstream http://127.0.0.1:8000/v1, or \
+         with [[upstreams]] in the settings file (or try `batchwright demo`, which brings its own)"
     )]
     NoUpstreamGiven,
-    /// `--upstream` is no URL.
-    #[error("--upstream is not a URL")]
-    UpstreamNotUrl(#[source] url::ParseError),
-    /// `--upstream` has another scheme than http and https. It holds the sentence that says so.
-    #[error("--upstream cannot be used: {0}")]
-    UpstreamNotHttp(String),
-    /// `--upstream` and `--upstream-key` both have credentials.
-    #[error(
-        "--upstream has a user name or a password in it, and --upstream-key is given too; both are sent as the header \
-         Authorization: leave one of them out"
-    )]
-    TwoUpstreamKeys,
-    /// `--upstream-key` has characters that a header cannot have.
-    #[error("--upstream-key has characters that no HTTP header can have")]
-    UpstreamKey(#[source] reqwest::header::InvalidHeaderValue),
+    /// `--upstream` is given, and the settings file has `[[upstreams]]`.
+    #[error("the settings file has [[upstreams]], and --upstream is given too: leave one of them out")]
+    TwoKindsOfUpstreams,
+    /// An upstream cannot be used. It holds the sentence that says which and why.
+    #[error("{0}")]
+    Upstream(String),
     /// The client of the upstream cannot be made.
     #[error("the HTTP client cannot be set up")]
     HttpClient(#[source] reqwest::Error),

@@ -13,3 +13,4 @@ pub use error::ServiceError;
 pub use open_files::raise_limit as raise_limit_of_open_files;
 pub use service::Service;
 pub(crate) use storage::database;
+pub use upstream::Upstreams;

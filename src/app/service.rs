@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::error::ServiceError;
 use super::open_files;
 use super::storage::{self, Opened};
-use super::upstream;
+use super::upstream::{Upstreams, only_server};
 use crate::api::{self, App, ServerLimits, ShutdownTokens};
-use crate::config::{ResponsesConfig, ServeConfig};
+use crate::config::{ResponsesConfig, ServeConfig, UnknownModels};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{AnswerSchemas, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
@@ -47,6 +47,8 @@ pub struct Service {
     /// The daemon's own threads: a status read does not queue behind thousands of rows.
     threads: Threads,
     settings: ServeConfig,
+    /// None if an embedding program brings its own client.
+    upstreams: Option<Arc<Upstreams>>,
     /// Held as long as the service is: one process uses a data directory.
     _lock: Option<File>,
 }
@@ -69,10 +71,11 @@ impl Service {
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
-        let registry = upstream::registry(&settings, &Clock::System)?;
-        let (responses, routes) = (settings.responses.clone(), registry.clone());
-        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, routes, blobs, steps);
-        Self::assemble(limits, settings, registry, processor, metrics).await
+        let upstreams = Upstreams::new(&settings, &Clock::System)?;
+        let responses = settings.responses.clone();
+        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, blobs, steps);
+        let service = Self::assemble(limits, settings, upstreams.registry().clone(), processor, metrics).await?;
+        Ok(Self { upstreams: Some(Arc::new(upstreams)), ..service })
     }
 
     /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls. Metrics
@@ -85,8 +88,7 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
-        let server = Server::embedded(http, settings.responses.upstream_responses, Clock::System)
-            .with_concurrency(settings.worker.concurrency);
+        let server = Server::embedded(http, only_server(&settings), Clock::System);
         Self::assemble(ServerLimits::default(), settings, Registry::of(server), |_, _| Ok(processor), None).await
     }
 
@@ -114,6 +116,7 @@ impl Service {
             blobs: blobs.clone(),
             threads: Threads::new()?,
             settings,
+            upstreams: None,
             _lock: lock,
         };
         let settings = &service.settings;
@@ -151,6 +154,12 @@ impl Service {
         });
         service.router = if settings.http.role.serves_api() { api::router(app) } else { api::health_router(app) };
         Ok(service)
+    }
+
+    /// The upstreams of the settings, which can be read again. None if an embedding program brings its own client.
+    #[must_use]
+    pub fn upstreams(&self) -> Option<Arc<Upstreams>> {
+        self.upstreams.clone()
     }
 
     /// Serves until `stop` resolves. Then the daemon stops in its own time, while clients still have their answers, and
@@ -217,26 +226,19 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
         retry: settings.worker.retry_policy(),
         steps_retention: settings.responses.steps_retention,
         limits: settings.limits.batch(),
+        refuses_unknown_models: settings.upstream.unknown_models == UnknownModels::Refuse,
     }
 }
 
 /// The processor that runs rows through the inference server and the tools of the settings.
 fn endpoint_processor(
     config: &ResponsesConfig,
-    registry: Registry,
     blobs: &Blobs,
     steps: StepLog,
 ) -> Result<EndpointProcessor, ServiceError> {
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(ServiceError::Tools)?;
     let schemas = Arc::new(AnswerSchemas::new(config.ensure_schema, config.schema_retries));
-    let responses = ResponsesProcessor::new(
-        config.limits(),
-        registry,
-        catalog,
-        schemas.clone(),
-        steps,
-        blobs.clone(),
-        Clock::System,
-    );
+    let responses =
+        ResponsesProcessor::new(config.limits(), catalog, schemas.clone(), steps, blobs.clone(), Clock::System);
     Ok(EndpointProcessor::new(responses, schemas, Clock::System))
 }

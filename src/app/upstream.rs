@@ -1,34 +1,166 @@
-//! The inference server that the settings name.
+//! The inference servers that the settings name.
 
-use reqwest::header::HeaderValue;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::error::ServiceError;
-use crate::config::{Secret, ServeConfig, UpstreamConfig, shown_url, without_credentials};
+use crate::config::{ServeConfig, UpstreamTable, address, shown_url};
 use crate::domain::time::Clock;
-use crate::upstream::{Registry, ReqwestHttpClient, Server, UpstreamSettings};
+use crate::sync::lock;
+use crate::upstream::{GivenModels, Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 
-pub(super) fn registry(settings: &ServeConfig, clock: &Clock) -> Result<Registry, ServiceError> {
-    let (config, concurrency) = (&settings.upstream, settings.worker.max_concurrency);
-    let given = config.upstream.as_ref().ok_or(ServiceError::NoUpstreamGiven)?;
-    let base_url = given.reveal().parse().map_err(ServiceError::UpstreamNotUrl)?;
-    let (base_url, credentials) = without_credentials(base_url).map_err(ServiceError::UpstreamNotHttp)?;
-    let key = authorization(config, credentials)?;
-    tracing::info!(upstream = shown_url(base_url.as_str()), concurrency, "upstream");
-    let called = UpstreamSettings { base_url, key, timeout: config.request_timeout, max_idle: concurrency as usize };
-    let client = ReqwestHttpClient::new(&called, clock.clone()).map_err(ServiceError::HttpClient)?;
-    let server = Server::over_http(client, settings.responses.upstream_responses, clock.clone());
-    Ok(Registry::of(server.with_concurrency(settings.worker.concurrency)))
+/// The name for every model that no other upstream has.
+const ALL_MODELS: &str = "*";
+
+/// How an upstream is called in messages.
+struct Spelling {
+    /// The upstream.
+    what: String,
+    /// The setting of its key.
+    key: &'static str,
 }
 
-/// The header `Authorization` of every call: the key, or the credentials that were in the URL.
-fn authorization(config: &UpstreamConfig, credentials: Option<Secret>) -> Result<Option<HeaderValue>, ServiceError> {
-    let text = match (&config.upstream_key, credentials) {
-        (Some(_), Some(_)) => return Err(ServiceError::TwoUpstreamKeys),
-        (Some(key), None) => format!("Bearer {}", key.reveal()),
-        (None, Some(credentials)) => credentials.reveal().to_owned(),
-        (None, None) => return Ok(None),
+/// The upstreams of a settings file, which can be read again while the service runs.
+pub struct Upstreams {
+    settings: ServeConfig,
+    registry: Registry,
+    clock: Clock,
+    /// The servers, and what each was made of.
+    servers: Mutex<Vec<(UpstreamTable, Arc<Server>)>>,
+}
+
+impl Upstreams {
+    /// The upstreams of the settings.
+    pub(super) fn new(settings: &ServeConfig, clock: &Clock) -> Result<Self, ServiceError> {
+        let config = &settings.upstream;
+        let (registry, servers) = (Registry::of_all(Vec::new()), Mutex::default());
+        let upstreams = Self { settings: settings.clone(), registry, clock: clock.clone(), servers };
+        match (&config.upstream, &*config.upstreams) {
+            (Some(_), [_, ..]) => return Err(ServiceError::TwoKindsOfUpstreams),
+            (None, []) => return Err(ServiceError::NoUpstreamGiven),
+            (None, tables) => upstreams.replace(tables)?,
+            (Some(url), []) => {
+                let table = UpstreamTable::of_flags(url, config.upstream_key.as_ref());
+                let spelling = Spelling { what: "--upstream".to_owned(), key: "--upstream-key" };
+                upstreams.registry.replace(vec![Arc::new(upstreams.server(&table, &spelling)?)]);
+            }
+        }
+        Ok(upstreams)
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Reads the settings file's `[[upstreams]]` again. An upstream whose table is as it was stays, with all that is
+    /// known of it. Calls under way at others go on.
+    ///
+    /// # Errors
+    /// What is wrong with the file. Then nothing changes.
+    pub fn read_again(&self, path: &Path) -> Result<(), ServiceError> {
+        let tables = UpstreamTable::read_all(path).map_err(|error| ServiceError::Upstream(error.to_string()))?;
+        self.replace(&tables)
+    }
+
+    fn replace(&self, tables: &[UpstreamTable]) -> Result<(), ServiceError> {
+        let names: BTreeSet<_> = tables.iter().map(|table| &table.name).collect();
+        if tables.is_empty() {
+            return Err(ServiceError::NoUpstreamGiven);
+        }
+        if names.len() < tables.len() {
+            return Err(ServiceError::Upstream("two [[upstreams]] have the same name".to_owned()));
+        }
+        let mut known = lock(&self.servers);
+        let server = |table: &UpstreamTable| {
+            if let Some((_, server)) = known.iter().find(|(was, _)| was == table) {
+                return Ok(server.clone());
+            }
+            let spelling = Spelling { what: format!("the upstream '{}'", table.name), key: "key" };
+            self.server(table, &spelling).map(Arc::new)
+        };
+        let made = tables.iter().map(|table| Ok((table.clone(), server(table)?)));
+        let made: Vec<_> = made.collect::<Result<_, ServiceError>>()?;
+        self.registry.replace(made.iter().map(|(_, server)| server.clone()).collect());
+        *known = made;
+        Ok(())
+    }
+
+    fn server(&self, table: &UpstreamTable, spelling: &Spelling) -> Result<Server, ServiceError> {
+        let wrong = |why: String| ServiceError::Upstream(format!("{} cannot be used: {why}", spelling.what));
+        let (base_url, headers) = address_of(table, spelling).map_err(wrong)?;
+        let server = server_settings(&self.settings, table).map_err(wrong)?;
+        let most = self.settings.worker.max_concurrency;
+        let url = shown_url(base_url.as_str());
+        tracing::info!(upstream = %server.name, url, models = %server.models, "upstream");
+        let called = UpstreamSettings {
+            base_url,
+            headers,
+            timeout: table.request_timeout.unwrap_or(self.settings.upstream.request_timeout),
+            max_idle: table.max_concurrency.map_or(most, |own| own.min(most)) as usize,
+        };
+        let client = ReqwestHttpClient::new(&called, self.clock.clone()).map_err(ServiceError::HttpClient)?;
+        Ok(Server::over_http(client, server, self.clock.clone()))
+    }
+}
+
+/// What the settings say of the only server, whatever calls it.
+pub(super) fn only_server(settings: &ServeConfig) -> ServerSettings {
+    ServerSettings {
+        concurrency: settings.worker.concurrency,
+        dialect: settings.responses.upstream_responses,
+        ..ServerSettings::default()
+    }
+}
+
+fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<ServerSettings, String> {
+    let models = match table.models.as_deref() {
+        None => GivenModels::Discovered,
+        Some([all]) if all == ALL_MODELS => GivenModels::All,
+        Some(models) if models.iter().any(|model| model == ALL_MODELS) => {
+            return Err(format!("its models are either \"{ALL_MODELS}\" or names, not both"));
+        }
+        Some(models) => GivenModels::Listed(models.iter().map(|model| model.as_str().into()).collect()),
     };
-    let mut value = HeaderValue::try_from(text).map_err(ServiceError::UpstreamKey)?;
+    if !(table.weight.is_finite() && table.weight > 0.0) {
+        return Err("its weight is not above 0".to_owned());
+    }
+    if table.max_concurrency == Some(0) {
+        return Err("its max_concurrency is 0; to take an upstream out, remove its table".to_owned());
+    }
+    let only = only_server(settings);
+    Ok(ServerSettings {
+        name: table.name.as_str().into(),
+        models,
+        aliases: table
+            .aliases
+            .iter()
+            .map(|(name, of)| (name.as_str().into(), of.as_str().into()))
+            .collect::<BTreeMap<_, _>>(),
+        weight: table.weight,
+        max_concurrency: table.max_concurrency.map(|most| most as usize),
+        concurrency: table.concurrency.unwrap_or(only.concurrency),
+        dialect: table.responses.unwrap_or(only.dialect),
+    })
+}
+
+/// The base URL, and the headers of every call: the key, or the credentials that were in the URL, is one of them.
+fn address_of(table: &UpstreamTable, spelling: &Spelling) -> Result<(Url, HeaderMap), String> {
+    let url: Url = table.url.reveal().parse().map_err(|error| format!("its URL is none: {error}"))?;
+    let (url, mut headers) = address(&url, &table.headers)?;
+    let Some(key) = &table.key else { return Ok((url, headers)) };
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
+        .map_err(|_| format!("{} has characters that no HTTP header can have", spelling.key))?;
     value.set_sensitive(true);
-    Ok(Some(value))
+    if headers.insert(AUTHORIZATION, value).is_some() {
+        return Err(format!(
+            "{} is given, and its URL or its headers have credentials too; both are sent as the header Authorization: \
+             leave one of them out",
+            spelling.key
+        ));
+    }
+    Ok((url, headers))
 }

@@ -3,20 +3,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::signal::unix::SignalKind;
 
 use super::shutdown;
-use crate::app::{Service, raise_limit_of_open_files};
-use crate::config::{ServeConfig, ToolsConfig};
-use crate::telemetry::{logs, metrics};
+use crate::app::{Service, Upstreams, raise_limit_of_open_files};
+use crate::config::{ServeConfig, ToolsConfig, UpstreamTable};
+use crate::telemetry::{chain, logs, metrics};
 
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
 pub struct ServeArgs {
-    /// Settings file in TOML: its keys are the names of these flags, and it has tables of tools. Flags and environment
+    /// Settings file in TOML: its keys are the names of these flags, and it has tables of upstreams and of
+    /// tools. Flags and environment
     /// variables win over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -30,7 +33,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings;
     if let Some(path) = &args.config {
         settings.responses.tools = ToolsConfig::read(path)?;
+        settings.upstream.upstreams = UpstreamTable::read_all(path)?;
     }
+    let has_tables = !settings.upstream.upstreams.is_empty();
     logs::start(&settings.log.log)?;
     raise_limit_of_open_files();
     let metrics = metrics::start()?;
@@ -44,6 +49,11 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let service = Service::start(settings, Some(metrics)).await?;
+    if let Some(path) = args.config.filter(|_| has_tables)
+        && let Some(upstreams) = service.upstreams()
+    {
+        tokio::spawn(read_upstreams_on_hangup(path, upstreams));
+    }
     let listener = listen(listen_on).await?;
     tracing::info!(address = %format!("http://{}/v1", listener.local_addr()?), "listening");
     let serving = service.serve(listener, async {
@@ -56,6 +66,17 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         () = async { shutdown::requested().await; shutdown::requested().await } => tracing::warn!("stopped at once"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the upstreams of the settings file again on each SIGHUP.
+async fn read_upstreams_on_hangup(path: PathBuf, upstreams: Arc<Upstreams>) {
+    let Some(mut hangups) = shutdown::listen(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        match upstreams.read_again(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "the upstreams of the settings file were read again"),
+            Err(error) => tracing::error!(error = chain(&error), "the upstreams stay as they are"),
+        }
+    }
 }
 
 /// Binds an address.

@@ -14,7 +14,7 @@ pub(super) async fn requested() {
     }
 }
 
-fn listen(kind: SignalKind) -> Option<Signal> {
+pub(super) fn listen(kind: SignalKind) -> Option<Signal> {
     let listening = signal(kind);
     if let Err(error) = &listening {
         tracing::warn!(%error, "signals cannot be listened for; only SIGKILL stops this process");

@@ -9,8 +9,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
+use serde::de::DeserializeOwned;
 
-use super::tools::SECTIONS;
+use super::{tools, upstreams};
 
 /// Bytes of a settings file. A longer file must be the wrong one.
 const LONGEST: u64 = 4 << 20;
@@ -43,6 +44,16 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key.
         key: String,
+    },
+    /// A table of an upstream cannot be used.
+    #[error("the settings file {path} has an upstream '{table}' that cannot be used: {why}")]
+    BadTable {
+        /// The file.
+        path: PathBuf,
+        /// The upstream's name.
+        table: String,
+        /// Why.
+        why: String,
     },
     /// A value has a type that no setting has.
     #[error(
@@ -103,7 +114,7 @@ fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 /// Reads a settings file of at most [`LONGEST`] bytes.
-pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+fn read(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
     let read = read.and_then(|_| {
@@ -114,11 +125,21 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
+/// Reads those tables of a settings file that are no flags and have one of these names.
+pub(super) fn read_tables<T: DeserializeOwned>(path: &Path, names: &[&str]) -> Result<T, ConfigError> {
+    let text = read(path)?;
+    let not_toml = |error: toml::de::Error| ConfigError::not_toml(path, &text, &error);
+    let mut table: toml::Table = text.parse().map_err(not_toml)?;
+    table.retain(|key, _| names.contains(&key));
+    table.try_into().map_err(not_toml)
+}
+
 fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
     let path = path.to_owned();
     let text = read(&path)?;
     let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
-    for (key, value) in table.into_iter().filter(|(key, _)| !SECTIONS.contains(&key.as_str())) {
+    let is_flag = |key: &str| key != upstreams::SECTION && !tools::SECTIONS.contains(&key);
+    for (key, value) in table.into_iter().filter(|(key, _)| is_flag(key)) {
         let long = key.replace('_', "-");
         let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());
         let Some(id) = id.filter(|id| id != "config") else { return Err(ConfigError::Unknown { path, key }) };

@@ -5,6 +5,7 @@
 //! default.
 
 mod file;
+mod headers;
 mod http;
 mod limits;
 mod log;
@@ -13,11 +14,13 @@ mod secret;
 mod storage;
 mod tools;
 mod upstream;
+mod upstreams;
 mod worker;
 
 use clap::{Args, Command, FromArgMatches as _};
 
 pub use file::{ConfigError, layered};
+pub use headers::{address, headers};
 pub use http::{HttpConfig, Role};
 pub use limits::LimitsConfig;
 pub use log::LogConfig;
@@ -25,7 +28,8 @@ pub use responses::{Dialect, ResponsesConfig};
 pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
-pub use upstream::UpstreamConfig;
+pub use upstream::{UnknownModels, UpstreamConfig};
+pub use upstreams::UpstreamTable;
 pub use worker::{ConcurrencyControl, WorkerConfig};
 
 /// All settings of `batchwright serve`.

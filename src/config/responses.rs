@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
 
 use super::ToolsConfig;
 use crate::domain::response::Limits;
@@ -65,7 +66,8 @@ pub struct ResponsesConfig {
 }
 
 /// The API that rows for `/v1/responses` are sent to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// `/v1/responses`, unless the upstream turns out not to have it.
     Auto,

@@ -1,7 +1,8 @@
 //! Secrets, and URLs that may contain secrets.
 
-use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use url::Url;
 
 /// A key, or a URL with a password in it. Not shown by `Debug`.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
@@ -19,6 +20,15 @@ impl Secret {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// The first line of a file, without the spaces around it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = std::fs::read_to_string(path)?;
+        Ok(Self(text.lines().next().unwrap_or_default().trim().to_owned()))
     }
 
     /// The text with each `${NAME}` replaced by the environment variable of that name.

@@ -23,7 +23,7 @@ pub struct ToolsConfig {
     pub agents: Vec<AgentConfig>,
 }
 
-/// The tables of a settings file that are not flags.
+/// The tables of a settings file that are about tools.
 pub(super) const SECTIONS: [&str; 3] = ["tools", "mcp_servers", "agents"];
 
 /// `[[tools]]`: a function that is called by posting its arguments to a URL.
@@ -114,11 +114,7 @@ impl ToolsConfig {
     /// # Errors
     /// What is wrong with them.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = file::read(path)?;
-        let not_toml = |error: toml::de::Error| ConfigError::not_toml(path, &text, &error);
-        let mut table: toml::Table = text.parse().map_err(not_toml)?;
-        table.retain(|key, _| SECTIONS.contains(&key));
-        table.try_into().map_err(not_toml)
+        file::read_tables(path, &SECTIONS)
     }
 }
 
@@ -146,7 +142,7 @@ fn default_output_bytes() -> ByteSize {
     ByteSize::kib(256)
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }

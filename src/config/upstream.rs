@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::Secret;
+use super::{Secret, UpstreamTable};
 
 /// The inference server.
 #[derive(Args, Debug, Clone)]
@@ -22,4 +22,22 @@ pub struct UpstreamConfig {
     /// How long one call may take, from connecting to the last byte.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
+
+    /// `[[upstreams]]`: several inference servers, instead of the one above.
+    #[arg(skip)]
+    pub upstreams: Vec<UpstreamTable>,
+
+    /// What becomes of a batch with a model that no upstream has: `wait` until one has it, or `refuse` the batch with
+    /// the error `model_not_found`.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = UnknownModels::Wait)]
+    pub unknown_models: UnknownModels,
+}
+
+/// What becomes of a batch with a model that no upstream has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UnknownModels {
+    /// Its rows wait until an upstream has the model, or their window closes.
+    Wait,
+    /// The batch fails.
+    Refuse,
 }

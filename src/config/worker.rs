@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
 
 use crate::domain::outcome::HttpResponse;
 use crate::domain::retry::{RetryPolicy, ShouldRetry, may_pass};
@@ -42,7 +43,8 @@ pub struct WorkerConfig {
 }
 
 /// How the number of calls at once is controlled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ConcurrencyControl {
     /// Found out from the server's answers.
     Auto,

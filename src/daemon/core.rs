@@ -31,6 +31,8 @@ pub struct DaemonSettings {
     pub retry: RetryPolicy,
     /// Bounds for the input of a batch, checked when it is admitted.
     pub limits: BatchLimits,
+    /// Whether a batch fails that has a model which no upstream has. Otherwise its rows wait.
+    pub refuses_unknown_models: bool,
 }
 
 /// The steps in which a daemon stops. Each token is cancelled once, in this order.

@@ -104,11 +104,9 @@ where
         for duty in duties::all(&shared, flush_counts, &around) {
             tasks.spawn(duties::run(duty, shared.clone(), liveness.clone()));
         }
-        for server in shared.registry.servers() {
-            let (server, queue, ended) = (server.clone(), queue.clone(), shutdown.ended.clone());
-            let following = async move { server.follow(|| queue.servers_changed()).await };
-            tasks.spawn(async move { ended.run_until_cancelled(following).await });
-        }
+        let (registry, following, ended) = (shared.registry.clone(), queue.clone(), shutdown.ended.clone());
+        let following = async move { registry.follow(|| following.servers_changed()).await };
+        tasks.spawn(async move { ended.run_until_cancelled(following).await });
         tasks.spawn(Heartbeat::new(&runner, held.clone()).run(liveness.clone()));
         let supply = Supply::new(&runner, held, &around, leases.clone());
         tasks.spawn(rows::claim(Arc::new(supply), liveness.clone()));

@@ -93,7 +93,7 @@ impl SchemaCheckedRow {
             self.messages.push(raw(&user));
             self.body.set("messages", &self.messages);
             let key = format!("{}.{}", request.data.id, asked + 1);
-            call = Call { endpoint: request.data.endpoint, key, body: self.body.to_json().into() };
+            call = Call { key, body: self.body.to_json().into(), ..Call::from(&request.data) };
         }
         unreachable!("it is asked until it is answered")
     }

@@ -15,7 +15,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::request::{Claimed, Request, RequestCompletionResult};
 use crate::domain::time::Clock;
 use crate::storage::Storage;
-use crate::upstream::HttpClient;
+use crate::upstream::Session;
 
 /// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose
 /// answers are checked as many as it takes to get them right, all others one.
@@ -35,15 +35,14 @@ impl EndpointProcessor {
 }
 
 #[async_trait]
-impl<S, H> RequestProcessor<S, H> for EndpointProcessor
+impl<S> RequestProcessor<S, Session> for EndpointProcessor
 where
     S: Storage + Sync,
-    H: HttpClient + 'static,
 {
     async fn process(
         &self,
         request: Request<Claimed>,
-        http: H,
+        http: Session,
         storage: &S,
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,

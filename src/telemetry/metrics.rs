@@ -45,7 +45,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     );
     describe_counter!(
         "batchwright_upstream_refusals_total",
-        "Calls that the upstream did not take: `busy` (429, 503, 529), `gone` (not reached, broken off, 502, 504) or \
+        "Calls that an upstream did not take: `busy` (429, 503, 529), `gone` (not reached, broken off, 502, 504) or \
          `unavailable` (it takes no row at all, such as 401)"
     );
     describe_gauge!("batchwright_permits_held", "Rows that call the upstream, or may at any moment");
@@ -58,9 +58,10 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("batchwright_concurrency_limit", "Calls that may be under way: all, or this worker's share");
     describe_gauge!(
         "batchwright_concurrency_chosen",
-        "Calls that may be under way, as the answers show: the sum over the models in use"
+        "Calls that may be under way at an upstream, as its answers show: the sum over its models in use"
     );
-    describe_gauge!("batchwright_upstream_takes_calls", "1, or 0 while the upstream takes no calls of a model in use");
+    describe_gauge!("batchwright_upstream_takes_calls", "1, or 0 while an upstream takes no calls of a model in use");
+    describe_gauge!("batchwright_upstream_rows", "Rows that call an upstream, or may at any moment");
     describe_counter!("batchwright_loop_turns_total", "Runs of each of the daemon's loops");
     describe_counter!("batchwright_loop_errors_total", "Runs that failed");
     describe_gauge!("batchwright_loop_failed_turns", "Runs that have failed in a row, up to the last one");
@@ -84,9 +85,9 @@ pub fn file_created(bytes: u64) {
     counter!("batchwright_file_bytes_total").increment(bytes);
 }
 
-/// The upstream takes calls again, or takes none any more.
-pub fn upstream_takes_calls(takes: bool) {
-    gauge!("batchwright_upstream_takes_calls").set(f64::from(u8::from(takes)));
+/// An upstream takes calls again, or takes none any more.
+pub fn upstream_takes_calls(upstream: &str, takes: bool) {
+    gauge!("batchwright_upstream_takes_calls", "upstream" => upstream.to_owned()).set(f64::from(u8::from(takes)));
 }
 
 /// A batch was created.
@@ -150,9 +151,15 @@ pub fn backlog_of(model: String, rows: u64, oldest: Option<Timestamp>, deadline:
     gauge!("batchwright_backlog_deadline_timestamp_seconds", "model" => model).set(seconds(deadline));
 }
 
-/// The upstream did not take a call: `busy`, `gone` or `unavailable`.
-pub fn call_refused(kind: &'static str) {
-    counter!("batchwright_upstream_refusals_total", "kind" => kind).increment(1);
+/// An upstream did not take a call: `busy`, `gone` or `unavailable`.
+pub fn call_refused(upstream: &str, kind: &'static str) {
+    counter!("batchwright_upstream_refusals_total", "upstream" => upstream.to_owned(), "kind" => kind).increment(1);
+}
+
+/// So many rows are under way at an upstream.
+pub fn rows_at_upstream(upstream: &str, rows: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
+    gauge!("batchwright_upstream_rows", "upstream" => upstream.to_owned()).set(rows as f64);
 }
 
 /// So many rows have a permit.
@@ -177,10 +184,10 @@ pub fn ledger_violated() {
     counter!("batchwright_ledger_violations_total").increment(1);
 }
 
-/// So many calls may be under way, as the answers show.
-pub fn concurrency_chosen(calls: usize) {
+/// So many calls may be under way at an upstream, as its answers show.
+pub fn concurrency_chosen(upstream: &str, calls: usize) {
     #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
-    gauge!("batchwright_concurrency_chosen").set(calls as f64);
+    gauge!("batchwright_concurrency_chosen", "upstream" => upstream.to_owned()).set(calls as f64);
 }
 
 /// The daemon's limit of calls under way was set.

@@ -1,20 +1,19 @@
 //! The tools of the settings file, checked and ready to be called.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::ToolError;
 use super::http::{HttpTool, HttpToolSettings};
 use super::mcp::{McpClient, McpServer};
-use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, Secret, ToolsConfig, without_credentials};
+use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig, address};
 use crate::domain::response::raw;
-use crate::domain::row::shown;
 use crate::domain::schema::Schema;
 use crate::net::{AllowedHosts, ClientSettings};
 
@@ -159,44 +158,6 @@ pub(super) struct RowServer {
     pub(super) label: String,
     pub(super) url: url::Url,
     pub(super) headers: HeaderMap,
-}
-
-/// Headers by their names. Their values are not shown in logs.
-pub(super) fn headers<'a>(texts: impl Iterator<Item = (&'a String, String)>) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in texts {
-        let known =
-            HeaderName::try_from(name).map_err(|_| format!("'{}' is no name of an HTTP header", shown(name)))?;
-        let mut value = HeaderValue::try_from(value)
-            .map_err(|_| format!("the value of '{name}' is none that an HTTP header can have"))?;
-        value.set_sensitive(true);
-        headers.insert(known, value);
-    }
-    Ok(headers)
-}
-
-fn configured_headers(config: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {
-    let texts = config.iter().map(|(name, value)| Ok((name, value.with_environment()?.reveal().to_owned())));
-    headers(texts.collect::<Result<Vec<_>, String>>()?.into_iter())
-}
-
-/// The URL of a tool or a server without user name and password, and the headers to send: user name and password become
-/// one of them.
-fn address(url: &url::Url, config: &BTreeMap<String, Secret>) -> Result<(url::Url, HeaderMap), String> {
-    let mut headers = configured_headers(config)?;
-    let (url, credentials) = without_credentials(url.clone())?;
-    if let Some(credentials) = credentials {
-        let mut value = HeaderValue::try_from(credentials.reveal()).expect("base64 is ASCII");
-        value.set_sensitive(true);
-        if headers.insert(AUTHORIZATION, value).is_some() {
-            return Err(
-                "the URL has a user name or a password in it, and headers have an Authorization too: leave one \
-                        of them out"
-                    .to_owned(),
-            );
-        }
-    }
-    Ok((url, headers))
 }
 
 fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {

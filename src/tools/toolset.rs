@@ -8,9 +8,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ToolError;
-use super::catalog::{Agent, Catalog, ConfiguredFunction, FunctionHandler, RowServer, headers};
+use super::catalog::{Agent, Catalog, ConfiguredFunction, FunctionHandler, RowServer};
 use super::http::HttpTool;
 use super::mcp::{McpClient, McpTool};
+use crate::config::headers;
 use crate::domain::json_error::plainly;
 use crate::domain::outcome::FailureReason;
 use crate::domain::response::{Fields, McpFunction, McpList, mcp_function_name, raw};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
 use tokio::time::Instant;
 
@@ -24,8 +24,8 @@ static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub struct UpstreamSettings {
     /// The base URL, such as `http://127.0.0.1:8000/v1`.
     pub base_url: Url,
-    /// The value of the header `Authorization`.
-    pub key: Option<HeaderValue>,
+    /// Sent with every call, such as `Authorization`.
+    pub headers: HeaderMap,
     /// How long a whole call may take.
     pub timeout: Duration,
     /// How many connections are kept open between calls.
@@ -53,11 +53,8 @@ impl ReqwestHttpClient {
     /// # Errors
     /// Why the system's TLS certificates cannot be used.
     pub fn new(settings: &UpstreamSettings, clock: Clock) -> Result<Self, reqwest::Error> {
-        let mut headers = HeaderMap::new();
+        let mut headers = settings.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = &settings.key {
-            headers.insert(AUTHORIZATION, key.clone());
-        }
         let client =
             ClientSettings { headers, max_idle: Some(settings.max_idle), ..ClientSettings::default() }.build()?;
         let below = |path: &str| {
@@ -215,12 +212,12 @@ mod tests {
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address")).parse().expect("a URL");
         let server = Router::new().route("/v1/chat/completions", post(answer));
         tokio::spawn(async move { axum::serve(listener, server).await });
-        let settings = UpstreamSettings { base_url, key: None, timeout, max_idle: 8 };
+        let settings = UpstreamSettings { base_url, headers: HeaderMap::new(), timeout, max_idle: 8 };
         ReqwestHttpClient { budget, ..ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings") }
     }
 
     fn call(what: String) -> Call {
-        Call { endpoint: Endpoint::ChatCompletions, key: "k".to_owned(), body: what.into() }
+        Call { endpoint: Endpoint::ChatCompletions, model: "m".into(), key: "k".to_owned(), body: what.into() }
     }
 
     #[tokio::test]

@@ -2,8 +2,12 @@
 //!
 //! | part | what is in it |
 //! |---|---|
-//! | `registry` | which server a model's calls go to |
-//! | `server` | one server: its client, its limiter, whether it has `/v1/responses` |
+//! | `registry` | the servers, and how many calls all of them together may have under way |
+//! | `route` | which server a model's next call goes to |
+//! | `served_models` | which models a server has, and by which names |
+//! | `model_list` | the list of all models, for clients |
+//! | `model_name` | the server's name for a model, written into a body |
+//! | `server` | one server: its client, its admissions, whether it has `/v1/responses` |
 //! | `admission` | whether a model's calls may be sent now, and how many: refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |
@@ -15,19 +19,28 @@ mod answer_budget;
 pub mod dialect;
 mod http;
 pub mod limiter;
+mod model_list;
+mod model_name;
 mod registry;
 mod responses_api;
+mod route;
 mod row_headers;
+mod served_models;
 mod server;
 mod session;
 
-pub use admission::{Admission, LoneEntry, RefusalHistory};
+pub use admission::{Admission, CallHistory, LoneEntry};
 pub use http::{ReqwestHttpClient, UpstreamSettings};
+pub use model_list::model_list;
 pub use registry::Registry;
 pub use responses_api::{BELIEVED_FOR, ResponsesApi};
+pub use route::{Route, RouteUse, Routes};
 pub use row_headers::RowHeaders;
-pub use server::Server;
+pub use served_models::GivenModels;
+pub use server::{Server, ServerSettings};
 pub use session::{PermitObserver, Session, SessionStart};
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -67,6 +80,8 @@ pub enum UpstreamError {
 pub struct Call {
     /// The endpoint.
     pub endpoint: Endpoint,
+    /// The model that the body names: the call goes to a server that has it. May be empty.
+    pub model: Arc<str>,
     /// What tells the upstream that two calls are one: `Idempotency-Key`.
     pub key: String,
     /// The body, sent byte for byte.
@@ -76,7 +91,8 @@ pub struct Call {
 impl From<&RequestData> for Call {
     /// The one call of a request that takes no more.
     fn from(request: &RequestData) -> Self {
-        Self { endpoint: request.endpoint, key: request.id.to_string(), body: request.body.clone() }
+        let RequestData { endpoint, id, model, body, .. } = request;
+        Self { endpoint: *endpoint, model: model.clone(), key: id.to_string(), body: body.clone() }
     }
 }
 

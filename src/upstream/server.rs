@@ -1,20 +1,22 @@
 //! One inference server: what calls it, how many calls it may have under way, and what its answers have shown of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::{
-    Admission, AdmittedCall, ConcurrencyController, Judgement, RefusalHistory, RowSigns, judge, shows_no_endpoint,
+    Admission, AdmittedCall, AdmittedModel, CallHistory, ConcurrencyController, Judgement, RowSigns, judge,
+    shows_no_endpoint,
 };
-use super::limiter::Limiter;
 use super::responses_api::ResponsesApi;
+use super::served_models::{GivenModels, ServedModels, listed_models};
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
 use crate::config::{ConcurrencyControl, Dialect};
 use crate::domain::endpoint::Endpoint;
@@ -26,16 +28,63 @@ use crate::telemetry::metrics;
 /// Whoever follows a server looks again after so long at the latest: time alone can make a model silent.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long a server may take to answer with its list of models.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Gives each server a number of its own.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
+
+/// What the settings say of a server.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Its name in logs, metrics and warnings.
+    pub name: Arc<str>,
+    /// The models that it has.
+    pub models: GivenModels,
+    /// Other names by which rows may ask for its models, and its own name for each.
+    pub aliases: BTreeMap<Arc<str>, Arc<str>>,
+    /// How much of the load it is to have, beside others with the same models: above 0, usually 1.
+    pub weight: f64,
+    /// How many calls it may have under way, of all its models together. None if the registry's limit is enough.
+    pub max_concurrency: Option<usize>,
+    /// How its calls at once are controlled.
+    pub concurrency: ConcurrencyControl,
+    /// The API by which rows for `/v1/responses` call it.
+    pub dialect: Dialect,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            name: "default".into(),
+            models: GivenModels::All,
+            aliases: BTreeMap::new(),
+            weight: 1.0,
+            max_concurrency: None,
+            concurrency: ConcurrencyControl::Auto,
+            dialect: Dialect::Auto,
+        }
+    }
+}
+
 /// An inference server.
 pub struct Server {
+    no: u32,
+    name: Arc<str>,
     client: ServerClient,
-    limiter: Limiter,
+    models: ServedModels,
+    weight: f64,
+    max_concurrency: usize,
+    /// The registry's limit, if that is lower than its own: the most calls of one model.
+    ceiling: Arc<AtomicUsize>,
+    /// Rows of all models that are under way.
+    rows: AtomicUsize,
     concurrency: ConcurrencyControl,
     /// The admission of each model that is in use.
     admissions: Mutex<HashMap<Arc<str>, Weak<Admission>>>,
     /// Told when an admission has changed.
     changed: Arc<Notify>,
-    responses_api: ResponsesApi,
+    responses_api: Arc<ResponsesApi>,
 }
 
 /// What sends the calls. The client of `serve` is named, so that its calls need no allocation of their own.
@@ -56,46 +105,86 @@ impl<H: HttpClient> AnyHttpClient for H {
 }
 
 impl Server {
-    /// A server that is called over HTTP, for rows for `/v1/responses` in `dialect`. No call may be under way until
+    /// A server that is called over HTTP. No call may be under way until
     /// [`Registry::set_limit`](super::Registry::set_limit) says how many.
     #[must_use]
-    pub fn over_http(client: ReqwestHttpClient, dialect: Dialect, clock: Clock) -> Self {
-        Self::new(ServerClient::Http(client), dialect, clock)
-    }
-
-    /// The same server, whose calls at once are controlled so. Without this it is [`ConcurrencyControl::Auto`].
-    #[must_use]
-    pub fn with_concurrency(self, concurrency: ConcurrencyControl) -> Self {
-        Self { concurrency, ..self }
+    pub fn over_http(client: ReqwestHttpClient, settings: ServerSettings, clock: Clock) -> Self {
+        Self::new(ServerClient::Http(client), settings, clock)
     }
 
     /// The same for whatever the client of an embedding program calls.
     #[must_use]
-    pub fn embedded(client: impl HttpClient, dialect: Dialect, clock: Clock) -> Self {
-        Self::new(ServerClient::Embedded(Box::new(client)), dialect, clock)
+    pub fn embedded(client: impl HttpClient, settings: ServerSettings, clock: Clock) -> Self {
+        Self::new(ServerClient::Embedded(Box::new(client)), settings, clock)
     }
 
-    fn new(client: ServerClient, dialect: Dialect, clock: Clock) -> Self {
-        let (admissions, changed) = (Mutex::default(), Arc::default());
-        let responses_api = ResponsesApi::new(dialect, clock);
-        let concurrency = ConcurrencyControl::Auto;
-        Self { client, limiter: Limiter::new(0), concurrency, admissions, changed, responses_api }
+    fn new(client: ServerClient, settings: ServerSettings, clock: Clock) -> Self {
+        Self {
+            no: NUMBERS.fetch_add(1, Relaxed),
+            name: settings.name,
+            client,
+            models: ServedModels::new(settings.models, settings.aliases),
+            weight: settings.weight,
+            max_concurrency: settings.max_concurrency.unwrap_or(usize::MAX),
+            ceiling: Arc::default(),
+            rows: AtomicUsize::new(0),
+            concurrency: settings.concurrency,
+            admissions: Mutex::default(),
+            changed: Arc::default(),
+            responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
+        }
+    }
+
+    /// Its name in logs, metrics and warnings.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Tells it from every other server of this process.
+    pub(super) fn no(&self) -> u32 {
+        self.no
+    }
+
+    pub(super) fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    pub(super) fn models_served(&self) -> &ServedModels {
+        &self.models
+    }
+
+    /// Whether it may have another row of any model under way.
+    pub(super) fn has_room(&self) -> bool {
+        self.rows() < self.max_concurrency
+    }
+
+    /// How many rows of all models are under way.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.load(Relaxed)
+    }
+
+    /// Where the rows under way are counted.
+    pub(super) fn rows_under_way(&self) -> &AtomicUsize {
+        &self.rows
     }
 
     /// Sends a call that was admitted, and judges how it ended: an answer that is the server's state is no answer to
-    /// the row. The caller has a permit of [`Self::limiter`]. `history` is what the row's calls before came to.
+    /// the row. The caller has a permit. `history` is what the row's calls before came to.
     pub(super) async fn post(
         &self,
         call: &Call,
         headers: &RowHeaders,
         admitted: AdmittedCall<'_>,
-        history: &mut RefusalHistory,
+        history: &mut CallHistory,
     ) -> Result<HttpResponse, UpstreamError> {
         let (response, judgement) = match self.judged((call, headers), &admitted, *history).await {
             Ok(judged) => judged,
             Err(error) => {
+                history.failed_at = Some(self.no);
                 if let UpstreamError::Unreachable(why) | UpstreamError::Broken(why) = &error {
-                    metrics::call_refused("gone");
+                    metrics::call_refused(&self.name, "gone");
                     admitted.gone(None, why.clone(), history);
                 }
                 return Err(error);
@@ -108,18 +197,18 @@ impl Server {
                 return Ok(response);
             }
             Judgement::Busy => {
-                metrics::call_refused("busy");
+                metrics::call_refused(&self.name, "busy");
                 admitted.refused(&response, said(), history);
                 said()
             }
             Judgement::Gone(why) => {
-                metrics::call_refused("gone");
+                metrics::call_refused(&self.name, "gone");
                 let why = format!("{}: {why}", said());
                 admitted.gone(response.retry_after, why.clone(), history);
                 why
             }
             Judgement::Unavailable(why) | Judgement::UnavailableUnlessItShowsModels(why) => {
-                metrics::call_refused("unavailable");
+                metrics::call_refused(&self.name, "unavailable");
                 let why = format!("{}: {why}", said());
                 admitted.unavailable(response.retry_after, why.clone(), history);
                 why
@@ -133,7 +222,7 @@ impl Server {
         &self,
         (call, headers): (&Call, &RowHeaders),
         admitted: &AdmittedCall<'_>,
-        history: RefusalHistory,
+        history: CallHistory,
     ) -> Result<(HttpResponse, Judgement), UpstreamError> {
         let api = &self.responses_api;
         let asks_for_responses = call.endpoint == Endpoint::Responses && api.may_be_tried() && !api.has_answered();
@@ -185,13 +274,15 @@ impl Server {
             return known;
         }
         admissions.retain(|_, admission| admission.strong_count() > 0);
-        let admission = Arc::new(Admission::new(self.limiter.clone(), self.controller(), self.changed.clone()));
+        let of = AdmittedModel { upstream: self.name.clone(), server_no: self.no, model: model.clone() };
+        let admission = Admission::new(of, self.ceiling.clone(), self.controller(), self.changed.clone());
+        let admission = Arc::new(admission);
         admissions.insert(model.clone(), Arc::downgrade(&admission));
         admission
     }
 
     fn controller(&self) -> ConcurrencyController {
-        let ceiling = self.limiter.limit();
+        let ceiling = self.ceiling.load(Relaxed);
         match self.concurrency {
             ConcurrencyControl::Auto => ConcurrencyController::new(ceiling),
             ConcurrencyControl::Fixed => ConcurrencyController::fixed(ceiling),
@@ -218,8 +309,11 @@ impl Server {
         loop {
             let changed = self.changed.notified();
             let admissions = self.admissions();
-            metrics::upstream_takes_calls(admissions.iter().all(|(_, admission)| admission.trouble().is_none()));
-            metrics::concurrency_chosen(admissions.iter().map(|(_, admission)| admission.limit()).sum());
+            metrics::upstream_takes_calls(
+                &self.name,
+                admissions.iter().all(|(_, admission)| admission.trouble().is_none()),
+            );
+            metrics::concurrency_chosen(&self.name, admissions.iter().map(|(_, admission)| admission.limit()).sum());
             let due = admissions.iter().filter_map(|(_, admission)| admission.follow());
             let due = due.fold(Instant::now() + LOOK_AGAIN, Instant::min);
             drop(admissions);
@@ -228,21 +322,28 @@ impl Server {
         }
     }
 
-    /// Sets how many calls may be under way.
-    pub(super) fn set_limit(&self, limit: usize) {
-        self.limiter.set_limit(limit);
+    /// Follows the registry's limit of calls under way.
+    pub(super) fn follow_limit(&self, limit: usize) {
+        self.ceiling.store(limit.min(self.max_concurrency), Relaxed);
         self.changed.notify_one();
     }
 
-    /// The bound of the calls that may be under way.
-    #[must_use]
-    pub fn limiter(&self) -> &Limiter {
-        &self.limiter
+    /// Asks for the server's list of models, if that says which it has. Whether it is another one than before.
+    ///
+    /// # Errors
+    /// Why there is no list. The last one remains.
+    pub(super) async fn discover(&self) -> Result<bool, String> {
+        let answer = timeout(LIST_PATIENCE, self.models()).await;
+        let answer = answer.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())?;
+        if !answer.is_success() {
+            return Err(format!("it answered with status {}", answer.status));
+        }
+        Ok(self.models.discover(listed_models(&answer.body)?))
     }
 
     /// What is known of its `/v1/responses`.
     #[must_use]
-    pub fn responses_api(&self) -> &ResponsesApi {
+    pub fn responses_api(&self) -> &Arc<ResponsesApi> {
         &self.responses_api
     }
 }
@@ -250,7 +351,7 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Server");
-        shown.field("limiter", &self.limiter).field("responses_api", &self.responses_api).finish_non_exhaustive()
+        shown.field("name", &self.name).field("responses_api", &self.responses_api).finish_non_exhaustive()
     }
 }
 

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::admission::{CallHistory, LoneEntry};
 use super::limiter::{Permit, Priority};
-use super::{Admission, Call, HttpClient, LoneEntry, RefusalHistory, RowHeaders, Server, UpstreamError};
+use super::model_name::with_model;
+use super::route::{Route, RouteUse};
+use super::{Call, HttpClient, Registry, ResponsesApi, RowHeaders, UpstreamError};
 use crate::domain::outcome::HttpResponse;
 
 /// Is told whenever a row gives up its permit and has one again.
@@ -16,14 +19,17 @@ pub trait PermitObserver: Send + Sync {
     fn released(&self);
 }
 
-/// A client that makes one call of a server at a time, with the permit of one row. Clones share the permit.
+/// A client that makes one call at a time, with the permit of one row. Clones share the permit.
 ///
 /// The permit stays with the row from call to call. [`HttpClient::release_permit`] gives it to another row while this
 /// one waits for something else, and its next call takes one back, before rows that begin.
 ///
-/// While the server takes no calls, a call is held back, and its row is to be queued again. A row that has an answer to
-/// an earlier call can wait instead: [`HttpClient::acquire_permit`] returns once the server takes calls, and holds no
-/// permit before.
+/// The row stays at one server as long as that takes its calls, because that server has the beginning of its
+/// conversation. A call of another model goes to a server that has that model.
+///
+/// While no server takes calls of the model, a call is held back, and its row is to be queued again. A row that has an
+/// answer to an earlier call can wait instead: [`HttpClient::acquire_permit`] returns once a server takes calls, and
+/// holds no permit before.
 #[derive(Clone)]
 pub struct Session {
     calls: Arc<Calls>,
@@ -31,16 +37,16 @@ pub struct Session {
 
 /// What a session begins with.
 pub struct SessionStart {
-    /// The server that is called.
-    pub server: Arc<Server>,
-    /// The server's admission of the row's model.
-    pub admission: Arc<Admission>,
-    /// A permit of the server's limiter.
+    /// The servers.
+    pub registry: Registry,
+    /// The row's model.
+    pub model: Arc<str>,
+    /// A permit of the registry's limiter.
     pub permit: Permit,
-    /// The right to call alone, if [`Admission::enter`] gave it.
-    pub entry: Option<LoneEntry>,
+    /// The row's place at a server. None if the first call is to find one.
+    pub route: Option<RouteUse>,
     /// What the row's calls before came to.
-    pub history: RefusalHistory,
+    pub history: CallHistory,
     /// Sent with every call, by a client over HTTP.
     pub headers: RowHeaders,
     /// Is told of the permit.
@@ -48,8 +54,8 @@ pub struct SessionStart {
 }
 
 struct Calls {
-    server: Arc<Server>,
-    admission: Arc<Admission>,
+    registry: Registry,
+    model: Arc<str>,
     observer: Option<Arc<dyn PermitObserver>>,
     headers: RowHeaders,
     /// Locked while a call is under way.
@@ -58,8 +64,10 @@ struct Calls {
 
 struct RowCalls {
     permit: Option<Permit>,
-    entry: Option<LoneEntry>,
-    history: RefusalHistory,
+    route: Option<RouteUse>,
+    /// Where the last call went, while the row has no place at a server.
+    last: Option<Route>,
+    history: CallHistory,
     /// Whether the row has an answer to an earlier call of this session.
     has_answer: bool,
 }
@@ -68,70 +76,133 @@ impl Session {
     /// A session of a row.
     #[must_use]
     pub fn new(start: SessionStart) -> Self {
-        let SessionStart { server, admission, permit, entry, history, headers, observer } = start;
-        let row = Mutex::new(RowCalls { permit: Some(permit), entry, history, has_answer: false });
-        Self { calls: Arc::new(Calls { server, admission, observer, headers, row }) }
+        let SessionStart { registry, model, permit, route, history, headers, observer } = start;
+        let row = RowCalls { permit: Some(permit), route, last: None, history, has_answer: false };
+        Self { calls: Arc::new(Calls { registry, model, observer, headers, row: Mutex::new(row) }) }
     }
 
     /// Takes the permit out at the end of the row, if it has one and no call is under way with it, and what the row's
     /// calls came to.
     #[must_use]
-    pub fn end(&self) -> (Option<Permit>, RefusalHistory) {
+    pub fn end(&self) -> (Option<Permit>, CallHistory) {
         match self.calls.row.try_lock() {
             Ok(mut row) => {
-                row.entry = None;
+                row.route = None;
                 (row.permit.take(), row.history)
             }
-            Err(_) => (None, RefusalHistory::default()),
+            Err(_) => (None, CallHistory::default()),
         }
+    }
+
+    /// [`HttpClient::acquire_permit`] for a call of any model.
+    ///
+    /// # Errors
+    /// [`UpstreamError::HeldBack`] if no server takes calls of the model and the row has no answer yet.
+    pub async fn acquire_permit_for(&self, model: &Arc<str>) -> Result<(), UpstreamError> {
+        let mut row = self.calls.row.lock().await;
+        self.calls.acquire(&mut row, model).await
+    }
+
+    /// What is known of `/v1/responses` of the server that the next call of a model goes to.
+    ///
+    /// # Errors
+    /// [`UpstreamError::HeldBack`] if no server takes calls of the model.
+    pub async fn responses_api(&self, model: &Arc<str>) -> Result<Arc<ResponsesApi>, UpstreamError> {
+        let mut row = self.calls.row.lock().await;
+        self.calls.take_permit(&mut row).await;
+        let route = self.calls.route(&mut row, model)?;
+        Ok(route.route.server.responses_api().clone())
     }
 }
 
 impl Calls {
     async fn take_permit(&self, row: &mut RowCalls) {
         if row.permit.is_none() {
-            row.permit = Some(self.server.limiter().acquire(Priority::Continuing).await);
+            row.permit = Some(self.registry.limiter().acquire(Priority::Continuing).await);
             self.observer.iter().for_each(|observer| observer.acquired());
         }
     }
 
-    /// Waits for a permit and until the server takes calls, unless the row has no answer yet.
-    async fn acquire(&self, row: &mut RowCalls) -> Result<(), UpstreamError> {
+    /// The row's place at a server that has the model.
+    fn route<'a>(&self, row: &'a mut RowCalls, model: &Arc<str>) -> Result<&'a mut RouteUse, UpstreamError> {
+        let has_place = row.route.as_ref().is_some_and(|route| route.model == *model);
+        if !has_place {
+            row.leave();
+            let routes = self.registry.routes(model);
+            let found = routes.go_on(row.last.as_ref(), row.history);
+            row.route = Some(found.ok_or_else(|| UpstreamError::HeldBack(routes.held_back()))?);
+        }
+        Ok(row.route.as_mut().expect("it was found"))
+    }
+
+    /// Waits for a permit and until a server takes calls of the model, unless the row has no answer yet.
+    async fn acquire(&self, row: &mut RowCalls, model: &Arc<str>) -> Result<(), UpstreamError> {
         loop {
+            let changed = self.registry.changed();
             self.take_permit(row).await;
-            match self.admission.check(row.entry.is_some()) {
+            if row.may_call(model) {
+                return Ok(());
+            }
+            row.leave();
+            match self.route(row, model).map(drop) {
                 Err(_) if row.has_answer => {
                     self.release(row);
-                    self.admission.until_open().await;
+                    let routes = self.registry.routes(model);
+                    tokio::select! {
+                        () = routes.until_open() => {}
+                        () = changed => {}
+                    }
                 }
-                may_begin => return may_begin,
+                found => return found,
             }
         }
     }
 
     fn release(&self, row: &mut RowCalls) {
-        row.entry = None;
+        row.leave();
         if row.permit.take().is_some() {
             self.observer.iter().for_each(|observer| observer.released());
         }
     }
 }
 
+impl RowCalls {
+    /// Whether the server where the row is takes a call of a model now.
+    fn may_call(&self, model: &Arc<str>) -> bool {
+        self.route
+            .as_ref()
+            .is_some_and(|at| at.model == *model && (at.entry.is_some() || at.route.admission.check().is_ok()))
+    }
+
+    /// Gives up the place at a server.
+    fn leave(&mut self) {
+        if let Some(left) = self.route.take() {
+            self.last = Some(left.route.clone());
+        }
+    }
+}
+
 impl HttpClient for Session {
-    async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
+    async fn post(&self, mut call: Call) -> Result<HttpResponse, UpstreamError> {
         let calls = &*self.calls;
         let mut row = calls.row.lock().await;
         calls.take_permit(&mut row).await;
-        let admitted = calls.admission.begin(row.entry.is_some())?;
-        row.entry.take().into_iter().for_each(LoneEntry::use_up);
-        let ended = calls.server.post(&call, &calls.headers, admitted, &mut row.history).await;
-        row.has_answer |= ended.is_ok();
+        calls.route(&mut row, &call.model)?;
+        let RowCalls { route: Some(RouteUse { route, entry, .. }), history, has_answer, .. } = &mut *row else {
+            unreachable!("it was found")
+        };
+        let admitted = route.admission.begin(entry.is_some())?;
+        entry.take().into_iter().for_each(LoneEntry::use_up);
+        if let Some(name) = &route.server_model {
+            call.body = with_model(&call.body, name);
+        }
+        let ended = route.server.post(&call, &calls.headers, admitted, history).await;
+        *has_answer |= ended.is_ok();
         ended
     }
 
     async fn acquire_permit(&self) -> Result<(), UpstreamError> {
-        let mut row = self.calls.row.lock().await;
-        self.calls.acquire(&mut row).await
+        self.acquire_permit_for(&self.calls.model).await
     }
 
     fn release_permit(&self) {
@@ -149,11 +220,11 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::config::Dialect;
     use crate::domain::endpoint::Endpoint;
     use crate::domain::ids::BatchId;
     use crate::domain::time::Clock;
     use crate::upstream::limiter::Limiter;
+    use crate::upstream::{Server, ServerSettings};
 
     /// Answers a call only when it is polled a second time.
     #[derive(Debug, Clone, Default)]
@@ -169,19 +240,19 @@ mod tests {
     }
 
     fn call() -> Call {
-        Call { endpoint: Endpoint::Responses, key: String::new(), body: Bytes::new() }
+        Call { endpoint: Endpoint::Responses, model: "m".into(), key: String::new(), body: Bytes::new() }
     }
 
     /// A session of a server with so many permits, and the server's limiter.
     fn session(client: &Slow, permits: usize) -> (Session, Limiter) {
-        let server = Arc::new(Server::embedded(client.clone(), Dialect::Native, Clock::System));
-        let limiter = server.limiter().clone();
-        limiter.set_limit(permits);
+        let server = Server::embedded(client.clone(), ServerSettings::default(), Clock::System);
+        let registry = Registry::of(server);
+        registry.set_limit(permits);
+        let limiter = registry.limiter().clone();
         let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
-        let admission = server.admission(&"m".into());
-        let (entry, history, observer) = (None, RefusalHistory::default(), None);
-        let headers = RowHeaders::of(BatchId::new(), "row");
-        (Session::new(SessionStart { server, admission, permit, entry, history, headers, observer }), limiter)
+        let (route, history, observer) = (None, CallHistory::default(), None);
+        let (model, headers) = ("m".into(), RowHeaders::of(BatchId::new(), "row"));
+        (Session::new(SessionStart { registry, model, permit, route, history, headers, observer }), limiter)
     }
 
     #[tokio::test]

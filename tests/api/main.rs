@@ -24,3 +24,4 @@ mod retries;
 mod server_state;
 mod sharing;
 mod uploads;
+mod upstreams;

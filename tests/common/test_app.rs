@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::api::ServerLimits;
-use batchwright::app::Service;
-use batchwright::config::ServeConfig;
+use batchwright::app::{Service, ServiceError, Upstreams};
+use batchwright::config::{ServeConfig, UpstreamTable};
 use clap::Parser;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ pub struct TestApp {
     client: Client,
     pub address: SocketAddr,
     pub upstream: FakeUpstream,
+    upstreams: Arc<Upstreams>,
     directory: TempDir,
     runtime: OwnRuntime,
     stop: oneshot::Sender<()>,
@@ -87,6 +89,11 @@ impl TestApp {
         Stopped { upstream: self.upstream, directory: self.directory }
     }
 
+    /// Has the service read its upstreams again, from this settings file.
+    pub fn read_upstreams(&self, file: &str) -> Result<(), ServiceError> {
+        self.upstreams.read_again(&settings_file(&self.directory, file))
+    }
+
     /// The file of the database.
     pub fn database(&self) -> PathBuf {
         self.directory.path().join("batchwright.db")
@@ -133,12 +140,26 @@ impl Stopped {
 
     /// Starts a service with these limits of its connections, and these flags of `serve`.
     pub async fn start_within(self, limits: ServerLimits, flags: &[&str]) -> TestApp {
-        let mut arguments: Vec<OsString> =
-            vec!["serve".into(), "--data-dir".into(), self.directory.path().into(), "--upstream".into()];
-        arguments.push(format!("http://{}/v1", self.upstream.address).into());
-        arguments.extend(flags.iter().map(OsString::from));
-        let settings = Serve::try_parse_from(arguments).expect("the flags are those of `serve`").settings;
+        let mut settings = self.settings(flags);
+        settings.upstream.upstream = Some(format!("http://{}/v1", self.upstream.address).parse().expect("any text"));
+        self.start_as(limits, settings).await
+    }
 
+    /// Starts a service with these flags of `serve`, and the upstreams of this settings file.
+    pub async fn start_with_upstreams(self, file: &str, flags: &[&str]) -> TestApp {
+        let mut settings = self.settings(flags);
+        let path = settings_file(&self.directory, file);
+        settings.upstream.upstreams = UpstreamTable::read_all(&path).expect("the tables are in order");
+        self.start_as(ServerLimits::default(), settings).await
+    }
+
+    fn settings(&self, flags: &[&str]) -> ServeConfig {
+        let mut arguments: Vec<OsString> = vec!["serve".into(), "--data-dir".into(), self.directory.path().into()];
+        arguments.extend(flags.iter().map(OsString::from));
+        Serve::try_parse_from(arguments).expect("the flags are those of `serve`").settings
+    }
+
+    async fn start_as(self, limits: ServerLimits, settings: ServeConfig) -> TestApp {
         let runtime = OwnRuntime::new();
         let starting = runtime.get().spawn(async move {
             let service = Service::start_within(limits, settings, None).await.expect("the service starts");
@@ -146,6 +167,7 @@ impl Stopped {
         });
         let (service, listener) = starting.await.expect("the service starts");
         let address = listener.local_addr().expect("the listener is bound");
+        let upstreams = service.upstreams().expect("the settings have them");
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = runtime.get().spawn(async move {
             let told = async {
@@ -155,7 +177,7 @@ impl Stopped {
         });
         let client = Client::new(format!("http://{address}"));
         let Self { upstream, directory } = self;
-        TestApp { client, address, upstream, directory, runtime, stop, serving }
+        TestApp { client, address, upstream, upstreams, directory, runtime, stop, serving }
     }
 }
 
@@ -186,6 +208,12 @@ impl Drop for OwnRuntime {
             runtime.shutdown_background();
         }
     }
+}
+
+fn settings_file(directory: &TempDir, text: &str) -> PathBuf {
+    let path = directory.path().join("batchwright.toml");
+    std::fs::write(&path, text).expect("the file can be written");
+    path
 }
 
 fn blobs_below(directory: &TempDir) -> Vec<PathBuf> {

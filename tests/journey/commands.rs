@@ -132,7 +132,7 @@ async fn metrics_show_what_waits_for_each_model_and_why() {
         };
         let of_model = |name: &str| value(&format!("batchwright_backlog_{name}{{model=\"m\"}}"));
         let window = of_model("deadline_timestamp_seconds")? - of_model("oldest_timestamp_seconds")?;
-        let refusals = value("batchwright_upstream_refusals_total{kind=\"busy\"}")?;
+        let refusals = value("batchwright_upstream_refusals_total{upstream=\"default\",kind=\"busy\"}")?;
         let shown = [of_model("rows")?, window, value("batchwright_permits_held")?.min(1.0), refusals.min(1.0)];
         (shown.map(|value| value.to_string()) == ["3", "86400", "1", "1"]).then_some(())
     })

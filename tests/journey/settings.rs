@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::common::builders::rows;
 use crate::common::client::{new_batch, text};
+use crate::common::eventually::eventually;
 use crate::common::fake_upstream::FakeUpstream;
 use crate::common::process::{Process, batchwright, refusal, run, said};
 
@@ -243,4 +244,30 @@ async fn a_url_that_cannot_be_used_is_not_shown() {
         let said = said(&output);
         assert!(said.contains(expected) && !said.contains("hunter2"), "{shown}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_hangup_has_the_upstreams_read_again() {
+    let (first, second) = (Process::simulate(&[]).await, Process::simulate(&[]).await);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (file, data) = (directory.path().join("settings.toml"), directory.path().join("data"));
+    let write = |server: &Process| {
+        let table = format!("[[upstreams]]\nname = 'it'\nurl = '{}/v1'\nmodels = '*'\n", server.base_url);
+        std::fs::write(&file, table).expect("a file");
+    };
+    write(&first);
+    let flags = ["--config", &file.display().to_string(), "--data-dir", &data.display().to_string()];
+    let server = Process::serve_at("127.0.0.1:0", &flags).await;
+    let id = server.client().submit(rows(3)).await;
+    server.client().wait_for_completed(&id, 3).await;
+
+    write(&second);
+    server.signal("HUP");
+    eventually("a call of the other server", async || {
+        let id = server.client().submit(rows(3)).await;
+        server.client().wait_for_completed(&id, 3).await;
+        let stats = second.client().get("/stats").await.ok();
+        (stats["requests"].as_u64() >= Some(1)).then_some(())
+    })
+    .await;
 }

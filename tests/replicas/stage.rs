@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::config::{Dialect, ServeConfig};
+use batchwright::config::ServeConfig;
 use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
 use batchwright::domain::ids::{BatchId, DaemonId};
@@ -13,9 +13,10 @@ use batchwright::processor::{DefaultRequestProcessor, StepLog};
 use batchwright::storage::blobs::Blobs;
 use batchwright::storage::sql::{Db, SqlStorage};
 use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
-use batchwright::upstream::{Registry, ReqwestHttpClient, Server, UpstreamSettings};
+use batchwright::upstream::{Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 use batchwright::verify::VerifyReport;
 use batchwright::wakeup::Wakeup;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
@@ -124,7 +125,7 @@ impl Stage {
     pub async fn daemon(&self, clock: Clock, sweep_every: Duration) -> RunningDaemon {
         let upstream = UpstreamSettings {
             base_url: format!("{}/v1", self.simulator.base_url).parse().expect("a URL"),
-            key: None,
+            headers: HeaderMap::new(),
             timeout: Duration::from_secs(60),
             max_idle: 16,
         };
@@ -133,7 +134,7 @@ impl Stage {
         Daemon {
             storage: Arc::new(self.storage().await),
             blobs: self.blobs(),
-            registry: Registry::of(Server::over_http(client, Dialect::Auto, clock.clone())),
+            registry: Registry::of(Server::over_http(client, ServerSettings::default(), clock.clone())),
             processor: Arc::new(DefaultRequestProcessor::new(clock.clone())),
             steps: StepLog::default(),
             should_retry: config.worker.should_retry(),
@@ -147,6 +148,7 @@ impl Stage {
                 steps_retention: config.responses.steps_retention,
                 retry: config.worker.retry_policy(),
                 limits: config.limits.batch(),
+                refuses_unknown_models: false,
             },
         }
         .start()

@@ -45,6 +45,23 @@ async fn an_agent_answers_with_what_its_model_says_after_tools_of_its_own() {
 }
 
 #[tokio::test]
+async fn an_agents_model_is_called_at_the_server_that_has_it() {
+    let other = Process::simulate(&["--latency", "0ms", "--no-responses"]).await;
+    let stage = Stage::beside(&other, "m-clerk", "*", AGENTS).await;
+    let adds = json!({ "turns": [[call("add", json!({ "a": 20, "b": 22 }))]] });
+
+    let response = stage.response(scripted(json!({ "turns": [[task("clerk", &adds)]] }), &["clerk"])).await;
+
+    assert_eq!(last_text(&response), "42");
+    assert_eq!(stage.upstream().await["requests"], 2, "the row's own turns");
+    let of_other = other.client().get("/stats").await.ok();
+    assert!(
+        of_other["requests"].as_u64() >= Some(2),
+        "the agent's turns, through the API that its server has: {of_other}"
+    );
+}
+
+#[tokio::test]
 async fn the_tokens_of_agents_are_counted_with_those_of_the_row() {
     let stage = stage(&[]).await;
     let answers = json!({ "answer": "yes" });

@@ -62,6 +62,21 @@ impl Stage {
         stage
     }
 
+    /// With the upstreams of the settings file: the simulator for `models`, and another server for those of `others`.
+    pub async fn beside(other: &Process, others: &str, models: &str, settings: &str) -> Self {
+        let mut stage = Self::with(&["--latency", "0ms"], settings, &[]).await;
+        let url = stage.flags.iter().position(|flag| flag == "--upstream").expect("there is an upstream");
+        stage.flags.drain(url..url + 2);
+        let table = |name: &str, server: &Process, models: &str| {
+            format!("[[upstreams]]\nname = '{name}'\nurl = '{}/v1'\nmodels = '{models}'\n", server.base_url)
+        };
+        let path = stage.directory.path().join("settings.toml");
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let tables = [table("simulator", &stage.simulator, models), table("other", other, others)].concat();
+        std::fs::write(path, text + &tables).expect("a file");
+        stage
+    }
+
     pub fn command(&self) -> Command {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         batchwright(&[&["serve", "--listen", "127.0.0.1:0"], &*flags].concat())

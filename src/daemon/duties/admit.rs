@@ -13,6 +13,7 @@ use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::report::{NewLane, file_not_found};
+use crate::domain::row::shown;
 use crate::storage::{Result, Storage, StorageError};
 use crate::telemetry::chain;
 
@@ -77,6 +78,13 @@ async fn admit<S: Storage>(
         Ok(lanes) => lanes,
         Err(errors) => return Ok(Err(errors)),
     };
+    if shared.settings.refuses_unknown_models && !shared.registry.may_learn_of_models() {
+        let unknown = lanes.iter().filter(|lane| !shared.registry.serves(&lane.model));
+        let errors: Vec<_> = unknown.map(|lane| model_not_found(&lane.model)).collect();
+        if !errors.is_empty() {
+            return Ok(Err(errors));
+        }
+    }
     let admitted = shared.storage.admit_batch(batch.id, &lanes, shared.clock.now()).await?;
     Ok(Ok(admitted.then_some(lanes.len())))
 }
@@ -86,6 +94,15 @@ async fn refuse<S: Storage>(shared: &DaemonCore<S>, batch: &Batch, errors: &[Bat
         tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
     }
     Ok(())
+}
+
+fn model_not_found(model: &str) -> BatchError {
+    BatchError {
+        code: "model_not_found".to_owned(),
+        message: format!("The model '{}' does not exist here. GET /v1/models lists those that do.", shown(model)),
+        param: Some("body.model".to_owned()),
+        line: None,
+    }
 }
 
 fn not_admitted() -> BatchError {

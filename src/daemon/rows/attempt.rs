@@ -61,8 +61,8 @@ where
         share.answered(has_answered, ended_at, took);
     }
     let again = |request, parked| {
-        let (place, entry) = (None, None);
-        let row = QueuedRow { row, request, cancellation, waiting, place, share, entry, history, parked, open };
+        let (place, route) = (None, None);
+        let row = QueuedRow { row, request, cancellation, waiting, place, share, route, history, parked, open };
         Attempted::ToBeTriedAgain(Box::new(row))
     };
     let reason = match ended {

@@ -1,6 +1,7 @@
 //! The claim loop: takes over lapsed leases and claims ranges of lanes, about as many rows of each lane as begin within
 //! a second.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use tokio::time::Instant;
 use super::{Supply, lease_run, scheduler};
 use crate::daemon::core::{DaemonCore, Shutdown};
 use crate::daemon::timer::{TickResult, Timer};
-use crate::domain::lease::Lease;
+use crate::domain::lease::{Lease, OpenLane};
 use crate::storage::{Result, Storage};
 use crate::telemetry::{Liveness, chain};
+use crate::upstream::Registry;
 
 /// How often the loop looks for work of which no wakeup tells: lanes of other replicas' batches, and leases of dead
 /// daemons.
@@ -73,7 +75,8 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
         take_over_lapsed(supply).await?;
     }
     let (storage, me) = (&supply.shared.storage, supply.shared.id);
-    let lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
+    let mut lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
+    leave_unserved(&supply.shared.registry, &mut lanes);
     let survey = supply.backlogs.survey(supply.shared.registry.limit());
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: another daemon has claimed of the lane meanwhile. The next look finds how far.
@@ -83,11 +86,25 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
     Ok(true)
 }
 
+/// Leaves the lanes of models that no server has, for another daemon or until one has them.
+fn leave_unserved(registry: &Registry, lanes: &mut Vec<OpenLane>) {
+    let mut unserved = BTreeSet::new();
+    lanes.retain(|lane| {
+        let is_served = registry.serves(&lane.model);
+        if !is_served {
+            unserved.insert(Arc::from(&*lane.model));
+        }
+        is_served
+    });
+    registry.note_unserved(unserved);
+}
+
 async fn take_over_lapsed<S: Storage>(supply: &Arc<Supply<S>>) -> Result<()> {
     let (storage, me) = (&supply.shared.storage, supply.shared.id);
     for lapsed in storage.lapsed_leases(me, LANES_OF_A_MODEL, LAPSED).await? {
         let survey = supply.backlogs.survey(supply.shared.registry.limit());
-        if !survey.takes_over(lapsed.batch_id, &lapsed.model) {
+        let is_wanted = survey.takes_over(lapsed.batch_id, &lapsed.model);
+        if !is_wanted || !supply.shared.registry.serves(&lapsed.model) {
             continue;
         }
         match storage.take_over(lapsed.lease, me).await {

@@ -26,7 +26,7 @@ use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::chain;
-use crate::upstream::RefusalHistory;
+use crate::upstream::CallHistory;
 
 /// How often a row may run in quarantine and have its daemon die. After that it fails as a poison row.
 const MAX_QUARANTINE_TRIES: u32 = 3;
@@ -211,8 +211,8 @@ impl<S: Storage> LeaseRun<S> {
                     waiting,
                     place: Some(place.clone()),
                     share: None,
-                    entry: None,
-                    history: RefusalHistory::default(),
+                    route: None,
+                    history: CallHistory::default(),
                     parked: None,
                     open: self.open.token(),
                 }),

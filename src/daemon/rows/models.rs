@@ -15,7 +15,7 @@ use super::answers::Answers;
 use super::queue::QueuedRow;
 use crate::domain::ids::BatchId;
 use crate::domain::time::{Clock, Timestamp};
-use crate::upstream::{Admission, LoneEntry, Registry, Server};
+use crate::upstream::{Registry, RouteUse, Routes};
 
 /// Of fewer calls none is left unused for models to come.
 const FEW: usize = 4;
@@ -25,6 +25,8 @@ const IDLE_MODELS: usize = 256;
 /// What the queue's lock is around.
 pub(super) struct Models {
     registry: Registry,
+    /// The registry's generation when the queues got their routes.
+    generation: u64,
     clock: Clock,
     queues: Vec<ModelQueue>,
     /// Calls that may run at once.
@@ -40,8 +42,7 @@ pub(super) struct Models {
 /// The rows of one model.
 struct ModelQueue {
     name: Arc<str>,
-    server: Arc<Server>,
-    admission: Arc<Admission>,
+    routes: Routes,
     batches: Vec<BatchQueue>,
     /// Rows that workers have.
     running: usize,
@@ -80,10 +81,8 @@ pub(super) struct Place {
 /// A row that was taken, and what its share of the calls is made of.
 pub(super) struct TakenRow {
     pub(super) row: QueuedRow,
-    pub(super) server: Arc<Server>,
-    pub(super) admission: Arc<Admission>,
-    /// The right to begin alone, if rows may only begin so.
-    pub(super) entry: Option<LoneEntry>,
+    /// Its place at a server. None if no server has its model any more.
+    pub(super) route: Option<RouteUse>,
     pub(super) answers: Arc<Answers>,
     pub(super) loan: Option<Loan>,
 }
@@ -105,12 +104,19 @@ impl ModelQueue {
 impl Models {
     /// No models, for as many calls as the registry has.
     pub(super) fn new(registry: Registry, clock: Clock) -> Self {
-        let permits = registry.limit();
-        Self { registry, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
+        let (permits, generation) = (registry.limit(), registry.generation());
+        Self { registry, generation, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
     }
 
-    /// Notes how many calls may run at once now.
-    pub(super) fn follow_limit(&mut self) -> usize {
+    /// Notes how many calls may run at once now, and which servers there are.
+    pub(super) fn follow_registry(&mut self) -> usize {
+        let generation = self.registry.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            for model in &mut self.queues {
+                model.routes = self.registry.routes(&model.name);
+            }
+        }
         self.permits = self.registry.limit();
         self.permits
     }
@@ -135,11 +141,9 @@ impl Models {
             if self.queues.len() >= IDLE_MODELS {
                 self.queues.retain(|known| !known.batches.is_empty());
             }
-            let server = self.registry.route(name);
             self.queues.push(ModelQueue {
                 name: name.clone(),
-                admission: server.admission(name),
-                server,
+                routes: self.registry.routes(name),
                 batches: Vec::new(),
                 running: 0,
                 served: 0,
@@ -170,14 +174,8 @@ impl Models {
         }
     }
 
-    /// The server of a row that is next.
-    pub(super) fn server(&self, place: Place) -> Arc<Server> {
-        self.queues[place.model].server.clone()
-    }
-
     fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<Place> {
-        let may_begin =
-            |model: &ModelQueue| model.has_rows() && model.admission.may_begin(model.running) && chosen(model);
+        let may_begin = |model: &ModelQueue| model.has_rows() && model.routes.may_begin() && chosen(model);
         let models = self.queues.iter().enumerate().filter(|(_, model)| may_begin(model));
         let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
         let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
@@ -220,9 +218,8 @@ impl Models {
         self.running += 1;
         model.running += 1;
         batch.running += 1;
-        let (server, admission) = (model.server.clone(), model.admission.clone());
-        let entry = admission.enter();
-        Some(TakenRow { row, server, admission, entry, answers: model.answers.clone(), loan })
+        let route = model.routes.begin(row.history);
+        Some(TakenRow { row, route, answers: model.answers.clone(), loan })
     }
 
     /// Counts a row under way more or less.

@@ -9,16 +9,13 @@ use super::models::{Loan, TakenRow};
 use super::queue::{Queue, QueuedRow};
 use crate::domain::ids::BatchId;
 use crate::domain::time::Timestamp;
-use crate::upstream::{Admission, PermitObserver, Server};
+use crate::upstream::PermitObserver;
 
 /// A row counts as one of those under way unless it has released its permit.
 pub(super) struct PermitShare {
     queue: Arc<Queue>,
     model: Arc<str>,
     batch: BatchId,
-    /// The server of the row's model.
-    pub(super) server: Arc<Server>,
-    pub(super) admission: Arc<Admission>,
     answers: Arc<Answers>,
     counts: AtomicBool,
     /// The row's call, if it is on loan. A row that has released its permit once has no loan any more.
@@ -29,20 +26,18 @@ pub(super) struct PermitShare {
 impl PermitShare {
     /// Gives a row that was taken its share.
     pub(super) fn give(queue: &Arc<Queue>, taken: TakenRow) -> QueuedRow {
-        let TakenRow { mut row, server, admission, entry, answers, loan } = taken;
+        let TakenRow { mut row, route, answers, loan } = taken;
         let share = Self {
             queue: queue.clone(),
             model: row.request.data.model.clone(),
             batch: row.row.id.batch,
-            server,
-            admission,
             answers,
             counts: AtomicBool::new(true),
             loan,
             loan_is_over: AtomicBool::new(false),
         };
         row.share = Some(Arc::new(share));
-        row.entry = entry;
+        row.route = route;
         row
     }
 

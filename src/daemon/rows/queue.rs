@@ -25,7 +25,7 @@ use crate::domain::request::{Pending, Request};
 use crate::domain::time::Clock;
 use crate::sync::lock;
 use crate::telemetry::metrics;
-use crate::upstream::{LoneEntry, RefusalHistory, Registry, Server};
+use crate::upstream::{CallHistory, Registry, RouteUse};
 
 /// A row on its way from its lease to a worker, and back for each further attempt.
 pub(super) struct QueuedRow {
@@ -39,10 +39,10 @@ pub(super) struct QueuedRow {
     pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
     /// Its share of the permits, while a worker has it.
     pub(super) share: Option<Arc<PermitShare>>,
-    /// The right to begin alone, from when a worker takes it until its session begins.
-    pub(super) entry: Option<LoneEntry>,
+    /// Its place at a server, from when a worker takes it until its session begins.
+    pub(super) route: Option<RouteUse>,
     /// What its calls so far came to.
-    pub(super) history: RefusalHistory,
+    pub(super) history: CallHistory,
     /// Since it was parked, and until an attempt ends otherwise.
     pub(super) parked: Option<Parked>,
     /// The lease ends when the last of these is gone.
@@ -50,6 +50,11 @@ pub(super) struct QueuedRow {
 }
 
 impl QueuedRow {
+    /// The row without what a worker gave it.
+    pub(super) fn untaken(self) -> Self {
+        Self { route: None, share: None, ..self }
+    }
+
     /// Waits until the row's next attempt is due; `None` if the row is cancelled before.
     pub(super) async fn until_due(self, clock: &Clock) -> Option<Self> {
         let wait = self.request.state.not_before.map(|at| at.since(clock.now())).unwrap_or_default();
@@ -98,11 +103,7 @@ pub(in crate::daemon) struct Queue {
 }
 
 /// The right to one row of the queue, whichever is next when it is taken.
-pub(super) struct Ticket<'a> {
-    filled: SemaphorePermit<'a>,
-    /// The server whose permit the row needs.
-    pub(super) server: Arc<Server>,
-}
+pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 
 impl Queue {
     /// A queue for the calls of these servers.
@@ -118,7 +119,7 @@ impl Queue {
     /// Has workers look again after the servers let other rows begin, or take more or fewer calls at once.
     pub(in crate::daemon) fn servers_changed(&self) {
         // Under the lock, so that a worker which is about to wait sees the change, or is told.
-        let limit = self.models().follow_limit();
+        let limit = self.models().follow_registry();
         metrics::concurrency_limited_to(limit);
         self.tell_held_back();
     }
@@ -144,12 +145,9 @@ impl Queue {
     pub(super) async fn ticket(&self) -> Option<Ticket<'_>> {
         loop {
             let filled = self.filled.acquire().await.ok()?;
-            let next = {
-                let models = self.models();
-                models.next().map(|next| next.map(|place| models.server(place)))
-            };
+            let next = self.models().next();
             match next {
-                Ok(Some(server)) => return Some(Ticket { filled, server }),
+                Ok(Some(_)) => return Some(Ticket(filled)),
                 // `leave` has taken out the row that the permit was for.
                 Ok(None) => filled.forget(),
                 Err(HeldBack) => self.until_may_begin().await,
@@ -160,7 +158,7 @@ impl Queue {
     /// The next row for a ticket; `None` if meanwhile none may begin any more.
     pub(super) fn take(self: &Arc<Self>, ticket: Ticket<'_>) -> Option<QueuedRow> {
         let taken = self.take_next().ok()?;
-        ticket.filled.forget();
+        ticket.0.forget();
         taken
     }
 

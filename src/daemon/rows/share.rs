@@ -38,13 +38,12 @@ impl FairShare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Dialect;
     use crate::domain::time::Clock;
-    use crate::upstream::{NoUpstream, Server};
+    use crate::upstream::{NoUpstream, Server, ServerSettings};
 
     #[test]
     fn a_share_shrinks_at_once_and_grows_when_it_has_settled() {
-        let server = Server::embedded(NoUpstream, Dialect::Native, Clock::System);
+        let server = Server::embedded(NoUpstream, ServerSettings::default(), Clock::System);
         let (share, registry) = (FairShare::new(10), Registry::of(server));
         let start = Instant::now();
 

@@ -79,7 +79,7 @@ where
         loop {
             let ticket = queue.ticket().await?;
             let permit = tokio::select! {
-                permit = ticket.server.limiter().acquire(Priority::New) => permit,
+                permit = shared.registry.limiter().acquire(Priority::New) => permit,
                 () = shared.shutdown.ended.cancelled() => return None,
             };
             if let Some(row) = queue.take(ticket) {
@@ -96,50 +96,45 @@ where
         }
     }
 
-    /// Runs a row until it has an outcome, is cancelled, or waits for its next attempt without a worker. Returns the
-    /// permit unless the row has released it.
-    async fn run(&self, mut row: QueuedRow, mut permit: Permit) -> Option<Permit> {
+    /// Runs a row until it has an outcome, is cancelled, or waits for its next attempt. Returns the permit unless the
+    /// row has released it.
+    async fn run(&self, mut row: QueuedRow, permit: Permit) -> Option<Permit> {
+        let RowRunner { shared, queue, .. } = &*self.runner;
         // The lease reads on when all rows of a read have given their place back.
         row.place = None;
-        loop {
-            let share = row.share.clone().expect("a row that a worker has has a share");
-            let session = Session::new(SessionStart {
-                server: share.server.clone(),
-                admission: share.admission.clone(),
-                permit,
-                entry: row.entry.take(),
-                history: row.history,
-                headers: RowHeaders::of(row.row.id.batch, &row.request.data.custom_id),
-                observer: Some(share.clone()),
-            });
-            let attempted = attempt(&self.runner, row, &session).await;
-            let (permit_left, history) = session.end();
-            let Attempted::ToBeTriedAgain(mut again) = attempted else { return permit_left };
-            again.history = history;
-            let Err(again) = self.wait_elsewhere(again) else { return permit_left };
-            // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can
-            // hold.
-            drop(permit_left);
-            share.released();
-            row = again.until_due(&self.runner.shared.clock).await?;
-            permit = tokio::select! {
-                permit = share.server.limiter().acquire(Priority::Continuing) => permit,
-                () = row.cancellation.cancelled() => return None,
-            };
-            share.acquired();
+        let share = row.share.clone().expect("a row that a worker has has a share");
+        let session = Session::new(SessionStart {
+            registry: shared.registry.clone(),
+            model: row.request.data.model.clone(),
+            permit,
+            route: row.route.take(),
+            history: row.history,
+            headers: RowHeaders::of(row.row.id.batch, &row.request.data.custom_id),
+            observer: Some(share.clone()),
+        });
+        let attempted = attempt(&self.runner, row, &session).await;
+        let (permit_left, history) = session.end();
+        let Attempted::ToBeTriedAgain(mut again) = attempted else { return permit_left };
+        again.history = history;
+        let Err(again) = self.wait_elsewhere(again) else { return permit_left };
+        // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can hold.
+        drop(permit_left);
+        share.released();
+        if let Some(row) = again.until_due(&shared.clock).await {
+            queue.push(vec![row.untaken()]);
         }
+        None
     }
 
     /// Has a row wait for its next attempt without a worker, and gives it back if there is no place for that.
     fn wait_elsewhere(&self, mut row: Box<QueuedRow>) -> Result<(), Box<QueuedRow>> {
         if row.request.state.not_before.is_none_or(|at| at <= self.runner.shared.clock.now()) {
-            row.share = None;
-            self.runner.queue.push(vec![*row]);
+            self.runner.queue.push(vec![row.untaken()]);
             return Ok(());
         }
         let Ok(place) = self.waiting_places.clone().try_acquire_owned() else { return Err(row) };
         row.place = Some(Arc::new(place));
-        row.share = None;
+        let row = Box::new(row.untaken());
         let (queue, clock) = (self.runner.queue.clone(), self.runner.shared.clock.clone());
         self.tasks.spawn(async move {
             if let Some(row) = row.until_due(&clock).await {

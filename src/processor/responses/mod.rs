@@ -24,7 +24,7 @@ use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::tools::Catalog;
-use crate::upstream::{HttpClient, Registry};
+use crate::upstream::Session;
 
 use row::Ended;
 pub use step_log::StepLog;
@@ -33,7 +33,6 @@ use unreadable::unreadable;
 /// Runs rows for `/v1/responses`.
 pub struct ResponsesProcessor {
     limits: Limits,
-    registry: Registry,
     catalog: Catalog,
     schemas: Arc<AnswerSchemas>,
     steps: StepLog,
@@ -47,21 +46,20 @@ impl ResponsesProcessor {
     #[must_use]
     pub fn new(
         limits: Limits,
-        registry: Registry,
         catalog: Catalog,
         schemas: Arc<AnswerSchemas>,
         steps: StepLog,
         blobs: Blobs,
         clock: Clock,
     ) -> Self {
-        Self { limits, registry, catalog, schemas, steps, blobs, clock }
+        Self { limits, catalog, schemas, steps, blobs, clock }
     }
 
     /// Takes a row as far as it gets.
     pub(super) async fn run(
         &self,
         request: Request<Claimed>,
-        http: impl HttpClient,
+        http: Session,
         storage: &dyn Storage,
         should_retry: ShouldRetry,
         cancellation: CancellationFuture,

@@ -23,7 +23,7 @@ use crate::processor::answer_schemas::RowSchema;
 use crate::storage::Storage;
 use crate::tools::Toolset;
 use crate::upstream::dialect::{self, ModelCall};
-use crate::upstream::{Call, HttpClient, Server};
+use crate::upstream::{Call, HttpClient as _, ResponsesApi, Session};
 
 /// What became of an attempt at a row.
 pub(super) enum Ended {
@@ -45,12 +45,11 @@ impl ResponsesProcessor {
         &self,
         (data, claimed, steps): (&RequestData, &Claimed, Vec<Step>),
         storage: &dyn Storage,
-        http: &impl HttpClient,
+        http: &Session,
         should_retry: &ShouldRetry,
     ) -> Ended {
-        let server = self.registry.route(&data.model);
-        if steps.is_empty() && server.responses_api().is_used() && is_plain(&data.body) {
-            match pass_through(&server, data, http).await {
+        if steps.is_empty() && is_plain(&data.body) {
+            match self.pass_through_if_used(data, http).await {
                 Ok(Some(answer)) => return Ended::Answered(answer),
                 Ok(None) => {}
                 Err(reason) => return Ended::stopped(reason),
@@ -61,7 +60,7 @@ impl ResponsesProcessor {
             Err(reason) => return Ended::stopped(reason),
         };
         let Some(tools) = plan.tools else {
-            return match self.one_call(&server, (data, &plan.body), http, should_retry).await {
+            return match self.one_call((data, &plan.body), http, should_retry).await {
                 Ok(answer) => Ended::Answered(answer),
                 Err(reason) => Ended::stopped(reason),
             };
@@ -70,7 +69,7 @@ impl ResponsesProcessor {
             Ok(start) => start,
             Err(reason) => return Ended::stopped(reason),
         };
-        let scope = Scope { path: StepPath::root(), server, start, tools };
+        let scope = Scope { path: StepPath::root(), model: data.model.clone(), start, tools };
         let limits = limits(&self.limits, &plan.body);
         let run = Run::new(self, (http, should_retry), (data.id, claimed), limits, plan.schema, steps);
         let end = run.to_the_end(&scope).await;
@@ -95,7 +94,7 @@ impl ResponsesProcessor {
         &self,
         data: &RequestData,
         storage: &dyn Storage,
-        http: &impl HttpClient,
+        http: &Session,
         is_begun: bool,
     ) -> Result<RowPlan, FailureReason> {
         let body = Fields::read(&data.body).map_err(|error| {
@@ -140,22 +139,32 @@ impl ResponsesProcessor {
         Ok(RowPlan { body, tools, schema, previous })
     }
 
+    /// Calls `/v1/responses` of a server of which nothing says that it has no such API.
+    async fn pass_through_if_used(
+        &self,
+        data: &RequestData,
+        http: &Session,
+    ) -> Result<Option<HttpResponse>, FailureReason> {
+        let api = http.responses_api(&data.model).await?;
+        if api.is_used() { pass_through(&api, data, http).await } else { Ok(None) }
+    }
+
     /// A row that is one call. Of an upstream with `/v1/responses` it is the row's body, and its answer is the row's.
     async fn one_call(
         &self,
-        server: &Server,
         (data, body): (&RequestData, &Fields),
-        http: &impl HttpClient,
+        http: &Session,
         should_retry: &ShouldRetry,
     ) -> Result<HttpResponse, FailureReason> {
-        if let Some(answer) = pass_through(server, data, http).await? {
+        let api = http.responses_api(&data.model).await?;
+        if let Some(answer) = pass_through(&api, data, http).await? {
             return Ok(answer);
         }
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
         let ids = ItemIds::of_step(data.id, &path);
-        let (request, key, used) = (body, data.id.to_string(), HashSet::new());
-        let call = ModelCall { request, key, ids, used, has_native_turns: false };
+        let (request, model, key, used) = (body, data.model.clone(), data.id.to_string(), HashSet::new());
+        let call = ModelCall { request, model, key, ids, used, has_native_turns: false };
         let turn = dialect::call_chat(http, &call, should_retry).await?;
         let end = ScopeEnd::of(&turn);
         let step = Step {
@@ -195,11 +204,10 @@ impl ResponsesProcessor {
 
 /// Calls `/v1/responses` with the row's body as it was uploaded. `None` if the server has no such API.
 async fn pass_through(
-    server: &Server,
+    api: &ResponsesApi,
     data: &RequestData,
-    http: &impl HttpClient,
+    http: &Session,
 ) -> Result<Option<HttpResponse>, FailureReason> {
-    let api = server.responses_api();
     if !api.is_next() {
         return Ok(None);
     }

@@ -26,7 +26,7 @@ use crate::sync::lock;
 use crate::telemetry::metrics;
 use crate::tools::{Agent, Function, ToolError, Toolset};
 use crate::upstream::dialect::{self, ModelCall};
-use crate::upstream::{HttpClient, Server};
+use crate::upstream::{HttpClient as _, Session, UpstreamError};
 
 /// Bytes of all that the models of one row may say: as many as one row may have, by default.
 const MOST_SAID: usize = 16 << 20;
@@ -42,9 +42,9 @@ pub(super) enum Stop {
 }
 
 /// A row that is run.
-pub(super) struct Run<'a, H> {
+pub(super) struct Run<'a> {
     pub(super) processor: &'a ResponsesProcessor,
-    pub(super) http: &'a H,
+    pub(super) http: &'a Session,
     pub(super) should_retry: &'a ShouldRetry,
     pub(super) row: RequestId,
     pub(super) claimed: &'a Claimed,
@@ -63,17 +63,16 @@ pub(super) struct Run<'a, H> {
 /// The row itself, or an agent within it.
 pub(super) struct Scope {
     pub(super) path: StepPath,
-    /// The server of its model.
-    pub(super) server: Arc<Server>,
+    pub(super) model: Arc<str>,
     pub(super) start: ScopeStart,
     pub(super) tools: Toolset,
 }
 
-impl<'a, H: HttpClient> Run<'a, H> {
+impl<'a> Run<'a> {
     /// A row with `steps` behind it.
     pub(super) fn new(
         processor: &'a ResponsesProcessor,
-        (http, should_retry): (&'a H, &'a ShouldRetry),
+        (http, should_retry): (&'a Session, &'a ShouldRetry),
         (row, claimed): (RequestId, &'a Claimed),
         limits: Limits,
         schema: Option<RowSchema>,
@@ -164,18 +163,21 @@ impl<'a, H: HttpClient> Run<'a, H> {
         };
         let (seq, asked) = {
             let _turn = self.model.acquire().await.expect("the semaphore is never closed");
-            self.http.acquire_permit().await.map_err(|error| Stop::Failed(error.into()))?;
+            let held_back = |error: UpstreamError| Stop::Failed(error.into());
+            self.http.acquire_permit_for(&scope.model).await.map_err(held_back)?;
+            let api = self.http.responses_api(&scope.model).await.map_err(held_back)?;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
             let ids = ItemIds::of_step(self.row, &path);
             let call = ModelCall {
                 request: &request,
+                model: scope.model.clone(),
                 key: self.key(&path),
                 used: self.used_call_ids(scope),
                 has_native_turns: turns_of(&scope.path, &self.steps()).any(|(_, turn)| turn.has_ids_of_upstream(&ids)),
                 ids,
             };
-            let asked = dialect::call_model(&scope.server, self.http, &call, self.should_retry).await;
+            let asked = dialect::call_model(&api, self.http, &call, self.should_retry).await;
             if scope.path != StepPath::root() {
                 // The row itself waits for this agent, which may wait for tools next.
                 self.http.release_permit();
@@ -249,8 +251,8 @@ impl<'a, H: HttpClient> Run<'a, H> {
             let tools = self.processor.catalog.open(&request).await.map_err(|why| Stop::Failed(why.into()))?;
             request.set("tools", &tools.definitions);
             let input = input_items(request.raw("input")).expect("it is a text");
-            let server = self.processor.registry.route(&agent.model);
-            let scope = Scope { path: path.clone(), server, start: ScopeStart { request, input }, tools };
+            let model = agent.model.as_str().into();
+            let scope = Scope { path: path.clone(), model, start: ScopeStart { request, input }, tools };
             let end = self.to_the_end(&scope).await?;
             let text = turns_of(&scope.path, &self.steps()).last().map(|(_, turn)| turn.text()).unwrap_or_default();
             match end {

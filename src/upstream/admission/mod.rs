@@ -13,6 +13,7 @@
 //! clock, so that steps of the wall clock neither open nor shut anything.
 
 mod breaker;
+mod call;
 mod concurrency;
 mod judge;
 mod pace;
@@ -23,36 +24,33 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use memchr::memmem;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::breaker::LONGEST_PAUSE_OF_REFUSAL;
-use self::judge::shows_that_rows_are_taken;
 use super::UpstreamError;
-use super::limiter::Limiter;
-use crate::domain::outcome::HttpResponse;
 use crate::domain::rate_limits::RateLimits;
 use crate::sync::lock;
 
 pub use breaker::{BreakerChange, BreakerEpoch, LONGEST_PAUSE};
+pub(super) use call::AdmittedCall;
+pub use call::CallHistory;
 pub use concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
 pub(super) use judge::{Judgement, RowSigns, judge, shows_no_endpoint};
 pub use state::{AdmissionState, CallEnd, Gate, Sent};
 
-/// An answer states its usage in its last bytes.
-const USAGE_BYTES: usize = 1024;
-
 /// The admission of one model's calls to a server.
 #[derive(Debug)]
 pub struct Admission {
+    of: AdmittedModel,
     state: Mutex<AdmissionState>,
-    /// The bound of all models together, and so the ceiling of this one.
-    limiter: Limiter,
+    /// The bound of all models of the server together, and so the ceiling of this one.
+    ceiling: Arc<AtomicUsize>,
     /// What `state` says of rows that want to begin, for a look without a lock: a [`Gate`].
     gate: AtomicU8,
-    /// How many calls may be under way, for the same. No bound if that is the ceiling, which the limiter keeps.
+    /// How many calls may be under way, for the same. No bound if that is the ceiling, which is kept elsewhere.
     limit: AtomicUsize,
+    /// Rows that have a call under way, or may make one at any time.
+    rows: AtomicUsize,
     /// Rows that the server took.
     taken: AtomicU64,
     /// Told when the gate or the limit has changed, for the task that follows the server.
@@ -60,6 +58,16 @@ pub struct Admission {
     /// Told when the gate has opened, for rows that wait with their next call.
     opened: Notify,
     started: Instant,
+}
+
+/// Which calls an admission is about.
+#[derive(Debug, Clone)]
+pub(super) struct AdmittedModel {
+    /// The server's name and number.
+    pub(super) upstream: Arc<str>,
+    pub(super) server_no: u32,
+    /// The server's name for the model.
+    pub(super) model: Arc<str>,
 }
 
 /// The right of a row to begin alone, while the others wait: its call asks whether the server takes calls again.
@@ -70,33 +78,22 @@ pub struct LoneEntry {
     admission: Option<Arc<Admission>>,
 }
 
-/// How often a row was refused in a row, for whatever the server said of itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RefusalHistory {
-    refusals: u32,
-    /// How many rows the server had taken at the last refusal.
-    taken: u64,
-}
-
-/// A call under way. Dropping it says that the call was given up.
-#[derive(Debug)]
-pub(super) struct AdmittedCall<'a> {
-    admission: &'a Admission,
-    sent: Sent,
-    taken_before: u64,
-    is_over: bool,
-}
-
 impl Admission {
-    /// An admission of which nothing is known, with a controller of calls below the bound of `limiter`. `changed` is
+    /// An admission of which nothing is known, with a controller of calls below a ceiling that may change. `changed` is
     /// told when rows may begin that could not.
-    pub(super) fn new(limiter: Limiter, concurrency: ConcurrencyController, changed: Arc<Notify>) -> Self {
-        let state = AdmissionState::new(concurrency);
+    pub(super) fn new(
+        of: AdmittedModel,
+        ceiling: Arc<AtomicUsize>,
+        concurrency: ConcurrencyController,
+        changed: Arc<Notify>,
+    ) -> Self {
         let admission = Self {
-            state: Mutex::new(state),
-            limiter,
+            of,
+            state: Mutex::new(AdmissionState::new(concurrency)),
+            ceiling,
             gate: AtomicU8::new(Gate::Open as u8),
             limit: AtomicUsize::new(usize::MAX),
+            rows: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             changed,
             opened: Notify::new(),
@@ -106,10 +103,31 @@ impl Admission {
         admission
     }
 
-    /// Whether a row may begin while so many rows of its model are under way. Two relaxed loads.
+    /// Whether a row may begin. Three relaxed loads.
     #[must_use]
-    pub fn may_begin(&self, under_way: usize) -> bool {
-        self.gate.load(Relaxed) != Gate::Shut as u8 && under_way < self.limit.load(Relaxed)
+    pub fn may_begin(&self) -> bool {
+        self.gate.load(Relaxed) != Gate::Shut as u8 && self.rows() < self.limit.load(Relaxed)
+    }
+
+    /// Where the rows under way are counted.
+    pub(super) fn rows_under_way(&self) -> &AtomicUsize {
+        &self.rows
+    }
+
+    /// How many rows are under way.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.load(Relaxed)
+    }
+
+    /// What share of the calls that may be under way would be, with one more.
+    pub(super) fn load(&self) -> f64 {
+        let most = self.limit.load(Relaxed).min(self.ceiling.load(Relaxed));
+        count(self.rows() + 1) / count(most.max(1))
+    }
+
+    /// Whether the server has taken any row.
+    pub(super) fn has_taken(&self) -> bool {
+        self.taken.load(Relaxed) > 0
     }
 
     /// A row begins: the right to do so alone, if the server is not well.
@@ -138,18 +156,15 @@ impl Admission {
         self.state().trouble(self.now())
     }
 
-    /// Why a call would be held back now.
+    /// Whether a call may begin.
     ///
     /// # Errors
-    /// [`UpstreamError::HeldBack`] with the reason.
-    pub(super) fn check(&self, is_lone: bool) -> Result<(), UpstreamError> {
-        if is_lone || self.gate.load(Relaxed) == Gate::Open as u8 {
+    /// Why it would be held back.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.gate.load(Relaxed) == Gate::Open as u8 {
             return Ok(());
         }
-        match self.state().held_back(self.now()) {
-            Some(reason) => Err(UpstreamError::HeldBack(reason.to_owned())),
-            None => Ok(()),
-        }
+        self.state().held_back(self.now()).map_or(Ok(()), |reason| Err(reason.to_owned()))
     }
 
     /// Begins a call. `is_lone` says that its row has a [`LoneEntry`].
@@ -159,20 +174,21 @@ impl Admission {
     pub(super) fn begin(&self, is_lone: bool) -> Result<AdmittedCall<'_>, UpstreamError> {
         let now = self.now();
         let mut state = self.state();
-        if !is_lone && let Some(reason) = state.held_back(now) {
+        // Time alone opens the gate, and never shuts it.
+        let is_open = is_lone || self.gate.load(Relaxed) == Gate::Open as u8;
+        if !is_open && let Some(reason) = state.held_back(now) {
             return Err(UpstreamError::HeldBack(reason.to_owned()));
         }
         let sent = state.sent(now);
         self.settle(&mut state, now);
-        let taken_before = self.taken.load(Relaxed);
-        Ok(AdmittedCall { admission: self, sent, taken_before, is_over: false })
+        Ok(AdmittedCall::new(self, sent))
     }
 
     /// Waits until a call may begin.
     pub(super) async fn until_open(&self) {
         loop {
             let opened = self.opened.notified();
-            if self.check(false).is_ok() {
+            if self.check().is_ok() {
                 return;
             }
             opened.await;
@@ -200,24 +216,25 @@ impl Admission {
         }
         let (was_reason, was_paced) = (state.limit_reason(), state.is_paced());
         let change = state.end(now, call, end);
-        tell(&state, change);
+        self.tell(&state, change);
+        let AdmittedModel { upstream, model, .. } = &self.of;
         let (reason, limit) = (state.reason(), state.limit());
         if was_reason != LimitReason::Refused && state.limit_reason() == LimitReason::Refused {
-            tracing::info!(reason, limit, "the upstream refuses calls: fewer are sent at once");
+            tracing::info!(%upstream, %model, reason, limit, "the upstream refuses calls: fewer are sent at once");
         }
         if !was_paced && state.is_paced() {
-            tracing::info!(reason, "the upstream limits calls in time: they are sent evenly");
+            tracing::info!(%upstream, %model, reason, "the upstream limits calls in time: they are sent evenly");
         }
         self.settle(&mut state, now);
     }
 
     /// Makes the gate and the limit what the state says, and tells of a change.
     fn settle(&self, state: &mut AdmissionState, now: Duration) {
-        let ceiling = self.limiter.limit();
+        let ceiling = self.ceiling.load(Relaxed);
         state.set_ceiling(ceiling);
         let change = state.tick(now);
-        tell(state, change);
-        let gate = state.gate(now);
+        self.tell(state, change);
+        let (gate, is_other_time) = state.look(now);
         let limit = if state.limit() >= ceiling { usize::MAX } else { state.limit() };
         let was = self.gate.load(Relaxed);
         let is_other_gate = was != gate as u8;
@@ -228,11 +245,23 @@ impl Admission {
         if is_other_limit {
             self.limit.store(limit, Relaxed);
         }
-        if state.is_other_time(now) | is_other_gate | is_other_limit {
+        if is_other_time | is_other_gate | is_other_limit {
             self.changed.notify_one();
         }
         if is_other_gate && gate != Gate::Shut {
             self.opened.notify_waiters();
+        }
+    }
+
+    fn tell(&self, state: &AdmissionState, change: BreakerChange) {
+        let AdmittedModel { upstream, model, .. } = &self.of;
+        match change {
+            BreakerChange::Unchanged => {}
+            BreakerChange::Opened => {
+                let reason = state.reason();
+                tracing::warn!(%upstream, %model, reason, "the upstream takes no calls: rows wait for it");
+            }
+            BreakerChange::Closed => tracing::info!(%upstream, %model, "the upstream takes calls again"),
         }
     }
 
@@ -242,27 +271,6 @@ impl Admission {
 
     fn state(&self) -> MutexGuard<'_, AdmissionState> {
         lock(&self.state)
-    }
-}
-
-/// The output tokens that an answer states near its end, where servers write them. A guess is enough here: this reads
-/// every answer once more.
-fn output_tokens(body: &[u8]) -> Option<u64> {
-    let end = &body[body.len().saturating_sub(USAGE_BYTES)..];
-    let names: [&[u8]; 2] = [b"\"completion_tokens\"", b"\"output_tokens\""];
-    let after = names.iter().find_map(|name| Some(&end[memmem::rfind(end, name)? + name.len()..]))?;
-    let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
-    str::from_utf8(&value[..digits]).ok()?.parse().ok()
-}
-
-fn tell(state: &AdmissionState, change: BreakerChange) {
-    match change {
-        BreakerChange::Unchanged => {}
-        BreakerChange::Opened => {
-            tracing::warn!(reason = state.reason(), "the upstream takes no calls: rows wait for it");
-        }
-        BreakerChange::Closed => tracing::info!("the upstream takes calls again"),
     }
 }
 
@@ -281,67 +289,9 @@ impl Drop for LoneEntry {
     }
 }
 
-impl AdmittedCall<'_> {
-    /// What is known of the row that the call is for.
-    pub(super) fn signs(&self, history: RefusalHistory) -> RowSigns {
-        let since_refusal = history.refusals > 0 && self.admission.taken.load(Relaxed) != history.taken;
-        RowSigns { has_taken_others: self.has_taken_others() || since_refusal, refusals: history.refusals }
-    }
-
-    /// The server's answer is the row's.
-    pub(super) fn answered(mut self, response: &HttpResponse, history: &mut RefusalHistory) {
-        *history = RefusalHistory::default();
-        if shows_that_rows_are_taken(response) {
-            self.admission.taken.fetch_add(1, Relaxed);
-        }
-        let (is_success, output_tokens) = (response.is_success(), output_tokens(&response.body));
-        self.over(CallEnd::Answered { is_success, output_tokens }, Some(response));
-    }
-
-    /// The server takes no further call now.
-    pub(super) fn refused(mut self, response: &HttpResponse, reason: String, history: &mut RefusalHistory) {
-        self.count(history);
-        let has_taken_others = self.has_taken_others();
-        let retry_after = response.retry_after;
-        self.over(CallEnd::Refused { retry_after, reason, has_taken_others }, Some(response));
-    }
-
-    /// The server is not there: why.
-    pub(super) fn gone(mut self, retry_after: Option<Duration>, reason: String, history: &mut RefusalHistory) {
-        self.count(history);
-        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE }, None);
-    }
-
-    /// The server takes no row at all: why.
-    pub(super) fn unavailable(mut self, retry_after: Option<Duration>, reason: String, history: &mut RefusalHistory) {
-        self.count(history);
-        let longest_pause = LONGEST_PAUSE_OF_REFUSAL;
-        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause }, None);
-    }
-
-    /// Whether the server has taken another row since the call was sent.
-    fn has_taken_others(&self) -> bool {
-        self.admission.taken.load(Relaxed) != self.taken_before
-    }
-
-    fn count(&self, history: &mut RefusalHistory) {
-        let taken = self.admission.taken.load(Relaxed);
-        *history = RefusalHistory { refusals: history.refusals.saturating_add(1), taken };
-    }
-
-    fn over(&mut self, end: CallEnd, response: Option<&HttpResponse>) {
-        self.is_over = true;
-        let rate_limits = response.and_then(|response| response.rate_limits.as_deref());
-        self.admission.end(self.sent, end, rate_limits);
-    }
-}
-
-impl Drop for AdmittedCall<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.over(CallEnd::Abandoned, None);
-        }
-    }
+#[expect(clippy::cast_precision_loss, reason = "counts of calls are small")]
+fn count(calls: usize) -> f64 {
+    calls as f64
 }
 
 #[cfg(test)]

@@ -118,8 +118,13 @@ impl AdmissionState {
     /// Whether rows may begin.
     #[must_use]
     pub fn gate(&self, now: Duration) -> Gate {
+        self.gate_until(self.shut_until(now))
+    }
+
+    /// The same, if it is known until when none may.
+    fn gate_until(&self, shut_until: Option<Duration>) -> Gate {
         let is_one_at_a_time = !self.breaker.is_closed() || self.pace.is_paced();
-        match self.shut_until(now) {
+        match shut_until {
             Some(_) => Gate::Shut,
             None if is_one_at_a_time && self.is_one_on_its_way => Gate::Shut,
             None if is_one_at_a_time => Gate::One,
@@ -131,15 +136,17 @@ impl AdmissionState {
     #[must_use]
     pub fn shut_until(&self, now: Duration) -> Option<Duration> {
         let wait = Some(self.wait_until).filter(|until| *until > now);
-        let buckets = [self.requests, self.tokens].map(|bucket| bucket.hold_until(now));
+        let buckets = [&self.requests, &self.tokens].map(|bucket| bucket.hold_until(now));
         let others = [wait, self.breaker.hold_until(now), self.pace.hold_until(now)];
         others.into_iter().chain(buckets).flatten().max()
     }
 
-    /// Whether the time of [`Self::shut_until`] is another one than when this was last asked.
-    pub fn is_other_time(&mut self, now: Duration) -> bool {
+    /// Whether rows may begin, and whether the time of [`Self::shut_until`] is another one than when this was last
+    /// asked.
+    pub(super) fn look(&mut self, now: Duration) -> (Gate, bool) {
         let until = self.shut_until(now);
-        std::mem::replace(&mut self.told, until) != until
+        let is_other_time = std::mem::replace(&mut self.told, until) != until;
+        (self.gate_until(until), is_other_time)
     }
 
     /// How many calls may be under way.

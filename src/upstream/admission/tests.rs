@@ -1,11 +1,13 @@
 //! The admission over time. Time passes by moving its start into the past.
 
 use super::*;
+use crate::domain::outcome::HttpResponse;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn admission() -> Arc<Admission> {
-    Arc::new(Admission::new(Limiter::new(64), ConcurrencyController::fixed(64), Arc::default()))
+    let of = AdmittedModel { upstream: "default".into(), server_no: 1, model: "m".into() };
+    Arc::new(Admission::new(of, Arc::new(AtomicUsize::new(64)), ConcurrencyController::fixed(64), Arc::default()))
 }
 
 fn answer(status: u16) -> HttpResponse {
@@ -18,14 +20,14 @@ fn call(admission: &Admission) -> AdmittedCall<'_> {
 }
 
 fn gone(call: AdmittedCall<'_>) {
-    call.gone(None, "it is gone".to_owned(), &mut RefusalHistory::default());
+    call.gone(None, "it is gone".to_owned(), &mut CallHistory::default());
 }
 
 fn answered(call: AdmittedCall<'_>) {
-    call.answered(&answer(200), &mut RefusalHistory::default());
+    call.answered(&answer(200), &mut CallHistory::default());
 }
 
-fn refused(call: AdmittedCall<'_>, retry_after: Option<Duration>, history: &mut RefusalHistory) {
+fn refused(call: AdmittedCall<'_>, retry_after: Option<Duration>, history: &mut CallHistory) {
     call.refused(&HttpResponse { retry_after, ..answer(429) }, "it is busy".to_owned(), history);
 }
 
@@ -45,7 +47,7 @@ fn pass(admission: &mut Arc<Admission>, time: Duration) {
 /// Begins the call of a row that is let through alone.
 fn probe(admission: &Arc<Admission>) -> AdmittedCall<'_> {
     let entry = admission.enter().expect("one row may begin");
-    assert!(!admission.may_begin(0) && admission.enter().is_none(), "and no other");
+    assert!(!admission.may_begin() && admission.enter().is_none(), "and no other");
     let call = admission.begin(true).expect("it asks");
     entry.use_up();
     call
@@ -55,22 +57,26 @@ fn probe(admission: &Arc<Admission>) -> AdmittedCall<'_> {
 fn an_outage_costs_one_call_at_a_time_and_half_of_the_calls_follow_its_end() {
     let mut admission = admission();
     fail(&admission, 64);
-    assert!(!admission.may_begin(0));
+    assert!(!admission.may_begin());
     assert_eq!(admission.trouble().as_deref(), Some("it is gone"));
     assert!(matches!(admission.begin(false), Err(UpstreamError::HeldBack(_))));
 
     for pause in [1, 2, 4, 4, 4] {
         pass(&mut admission, SECOND / 2 * (2 * pause - 1));
-        assert!(!admission.may_begin(0), "{pause} s are not over");
+        assert!(!admission.may_begin(), "{pause} s are not over");
         pass(&mut admission, SECOND / 2);
         gone(probe(&admission));
-        assert!(!admission.may_begin(0));
+        assert!(!admission.may_begin());
     }
 
     pass(&mut admission, SECOND * 4);
     answered(probe(&admission));
     assert!(admission.enter().is_none(), "rows begin as they like");
-    assert_eq!((admission.may_begin(31), admission.may_begin(32), admission.trouble()), (true, false, None));
+    let may_begin_beside = |rows| {
+        admission.rows.store(rows, Relaxed);
+        admission.may_begin()
+    };
+    assert_eq!((may_begin_beside(31), may_begin_beside(32), admission.trouble()), (true, false, None));
 }
 
 #[test]
@@ -79,13 +85,13 @@ fn a_row_that_is_let_through_and_makes_no_call_leaves_its_place_to_another() {
     fail(&admission, 5);
     pass(&mut admission, SECOND);
     let entry = admission.enter();
-    assert!(entry.is_some() && !admission.may_begin(0));
+    assert!(entry.is_some() && !admission.may_begin());
 
     drop(entry);
 
-    assert!(admission.may_begin(0));
+    assert!(admission.may_begin());
     drop(probe(&admission));
-    assert!(admission.may_begin(0), "a call that was given up asks nothing");
+    assert!(admission.may_begin(), "a call that was given up asks nothing");
 }
 
 #[test]
@@ -94,11 +100,11 @@ fn a_call_that_lasts_longer_than_failures_do_shows_that_the_server_is_back() {
     fail(&admission, 5);
     pass(&mut admission, SECOND);
     std::mem::forget(probe(&admission));
-    assert!(!admission.may_begin(0));
+    assert!(!admission.may_begin());
 
     pass(&mut admission, SECOND);
 
-    assert!(admission.may_begin(0));
+    assert!(admission.may_begin());
     assert_eq!(admission.trouble(), None);
 }
 
@@ -106,22 +112,22 @@ fn a_call_that_lasts_longer_than_failures_do_shows_that_the_server_is_back() {
 fn every_call_waits_as_long_as_the_server_asks() {
     let mut admission = admission();
     let [first, second] = [(); 2].map(|()| call(&admission));
-    refused(first, Some(SECOND * 12), &mut RefusalHistory::default());
+    refused(first, Some(SECOND * 12), &mut CallHistory::default());
 
-    assert!(!admission.may_begin(0));
+    assert!(!admission.may_begin());
     assert_eq!(admission.trouble().as_deref(), Some("it is busy; it asks to wait for 11 s more"));
     answered(second);
     pass(&mut admission, SECOND * 11);
-    assert!(!admission.may_begin(0));
+    assert!(!admission.may_begin());
     assert_eq!(admission.trouble(), None, "that is soon over");
     pass(&mut admission, SECOND);
-    assert!(admission.may_begin(0));
+    assert!(admission.may_begin());
 }
 
 #[test]
 fn what_is_known_of_a_row_is_what_happened_since_its_last_refusal() {
     let admission = admission();
-    let mut history = RefusalHistory::default();
+    let mut history = CallHistory::default();
     let signs = |call: &AdmittedCall<'_>, history| {
         let RowSigns { has_taken_others, refusals } = call.signs(history);
         (has_taken_others, refusals)
@@ -154,21 +160,4 @@ async fn whoever_waits_with_a_call_goes_on_when_the_server_takes_calls() {
     pass(&mut admission, SECOND);
 
     admission.until_open().await;
-}
-
-#[test]
-fn the_output_tokens_of_an_answer_are_read_where_servers_state_them() {
-    let far = format!(r#"{{"usage":{{"completion_tokens":5}},"choices":["{}"]}}"#, "a".repeat(USAGE_BYTES));
-    let cases: [(&str, Option<u64>); 7] = [
-        (r#"{"usage":{"prompt_tokens":3,"completion_tokens":12,"total_tokens":15}}"#, Some(12)),
-        (r#"{"usage":{"output_tokens" : 7, "output_tokens_details":{"reasoning_tokens":2}}}"#, Some(7)),
-        (r#"{"usage":{"completion_tokens_details":{"reasoning_tokens":2}}}"#, None),
-        (r#"{"usage":{"completion_tokens":null}}"#, None),
-        (r#"{"usage":{"completion_tokens":99999999999999999999999}}"#, None),
-        ("", None),
-        (&far, None),
-    ];
-    for (body, tokens) in cases {
-        assert_eq!(output_tokens(body.as_bytes()), tokens, "{body}");
-    }
 }

@@ -7,6 +7,7 @@ pub mod chat;
 pub mod native;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,12 +15,14 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::response::{BadAnswer, Fields, ItemIds, Turn};
 use crate::domain::retry::ShouldRetry;
-use crate::upstream::{Call, HttpClient, Server};
+use crate::upstream::{Call, HttpClient, ResponsesApi};
 
 /// One call of a model for a turn.
 pub struct ModelCall<'a> {
     /// A body for `/v1/responses`.
     pub request: &'a Fields,
+    /// The model that it names.
+    pub model: Arc<str>,
     /// The idempotency key.
     pub key: String,
     /// Ids for the turn's items, and for its calls if they have none of their own or one that is `used`.
@@ -31,20 +34,20 @@ pub struct ModelCall<'a> {
     pub has_native_turns: bool,
 }
 
-/// Calls a model of `server` for a turn, through the API that the server has. `http` makes the call.
+/// Calls a model for a turn, through the API that its server has, of which `api` knows. `http` makes the call.
 ///
 /// # Errors
 /// Why there is no turn.
 pub async fn call_model(
-    server: &Server,
+    api: &ResponsesApi,
     http: &impl HttpClient,
     call: &ModelCall<'_>,
     should_retry: &ShouldRetry,
 ) -> Result<Turn, FailureReason> {
-    let api = server.responses_api();
     if api.is_next() || (call.has_native_turns && api.may_be_tried()) {
         let body = native::request(call.request, &call.ids).to_json().into();
-        let sent = Call { endpoint: Endpoint::Responses, key: call.key.clone(), body };
+        let (model, key) = (call.model.clone(), call.key.clone());
+        let sent = Call { endpoint: Endpoint::Responses, model, key, body };
         let response = http.post(sent).await?;
         if !api.is_lacking(&response) {
             let body = success(response, should_retry)?;
@@ -64,8 +67,8 @@ pub async fn call_chat(
     should_retry: &ShouldRetry,
 ) -> Result<Turn, FailureReason> {
     let request = chat::request(call.request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
-    let body = request.to_json().into();
-    let sent = Call { endpoint: Endpoint::ChatCompletions, key: call.key.clone(), body };
+    let (model, key, body) = (call.model.clone(), call.key.clone(), request.to_json().into());
+    let sent = Call { endpoint: Endpoint::ChatCompletions, model, key, body };
     let body = success(http.post(sent).await?, should_retry)?;
     chat::turn(&body, &call.ids, &call.used).map_err(reason)
 }

@@ -23,17 +23,20 @@ impl HttpClient for Scripted {
 
 async fn post(server: &Server, endpoint: Endpoint) -> Result<u16, UpstreamError> {
     let admission = server.admission(&"m".into());
-    let call = Call { endpoint, key: String::new(), body: Bytes::new() };
+    let call = Call { endpoint, model: "m".into(), key: String::new(), body: Bytes::new() };
     let admitted = admission.begin(false)?;
     let headers = RowHeaders::of(BatchId::new(), "row");
-    let answer = server.post(&call, &headers, admitted, &mut RefusalHistory::default()).await;
+    let answer = server.post(&call, &headers, admitted, &mut CallHistory::default()).await;
     answer.map(|response| response.status)
 }
 
 fn server(statuses: &'static [u16], dialect: Dialect) -> (Server, Arc<AtomicUsize>) {
     let calls = Arc::<AtomicUsize>::default();
     let client = Scripted { statuses, calls: calls.clone() };
-    (Server::embedded(client, dialect, Clock::System), calls)
+    let settings = ServerSettings { dialect, ..ServerSettings::default() };
+    let server = Server::embedded(client, settings, Clock::System);
+    server.follow_limit(64);
+    (server, calls)
 }
 
 #[tokio::test]
@@ -74,13 +77,13 @@ async fn each_model_has_an_admission_of_its_own_as_long_as_it_is_used() {
     }
 
     assert!(post(&server, Endpoint::Embeddings).await.is_err_and(|error| matches!(error, UpstreamError::HeldBack(_))));
-    assert!(!kept[0].may_begin(0) && kept[1].may_begin(0));
+    assert!(!kept[0].may_begin() && kept[1].may_begin());
     let [(model, why)] = &server.troubles()[..] else { panic!("{:?}", server.troubles()) };
     assert_eq!(&**model, "m");
     assert!(why.contains("401"), "{why}");
     drop(kept);
     assert!(server.troubles().is_empty());
-    assert!(server.admission(&refused).may_begin(0), "it was forgotten");
+    assert!(server.admission(&refused).may_begin(), "it was forgotten");
 }
 
 #[tokio::test]
@@ -94,7 +97,7 @@ async fn whoever_follows_is_told_when_rows_may_begin() {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (followed, seen) = (server.clone(), admission.clone());
     let following = tokio::spawn(async move {
-        followed.follow(|| tell.send(seen.may_begin(0)).expect("it is heard")).await;
+        followed.follow(|| tell.send(seen.may_begin()).expect("it is heard")).await;
     });
 
     assert_eq!(told.recv().await, Some(false));

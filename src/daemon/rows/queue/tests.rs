@@ -11,14 +11,13 @@ use tokio_util::task::TaskTracker;
 use super::super::ClaimedRow;
 use super::super::backlog::Backlogs;
 use super::{Cancellation, Queue, QueuedRow};
-use crate::config::Dialect;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::request::{Request, RequestData};
 use crate::domain::time::{Clock, Timestamp};
-use crate::upstream::{NoUpstream, PermitObserver as _, RefusalHistory, Registry, Server};
+use crate::upstream::{CallHistory, NoUpstream, PermitObserver as _, Registry, Server, ServerSettings};
 
 /// A queue for so many calls of one server.
 fn queue_of(calls: usize) -> Arc<Queue> {
@@ -35,7 +34,7 @@ fn queue_at(calls: usize, clock: &Clock) -> Arc<Queue> {
 
 /// One server with so many calls.
 fn registry_of(calls: usize, clock: &Clock) -> Registry {
-    let registry = Registry::of(Server::embedded(NoUpstream, Dialect::Native, clock.clone()));
+    let registry = Registry::of(Server::embedded(NoUpstream, ServerSettings::default(), clock.clone()));
     registry.set_limit(calls);
     registry
 }
@@ -81,8 +80,8 @@ impl Given {
             waiting: self.backlogs.add(self.batch, self.model, 1).row(),
             place: None,
             share: None,
-            entry: None,
-            history: RefusalHistory::default(),
+            route: None,
+            history: CallHistory::default(),
             parked: None,
             open: self.open.token(),
         }

@@ -1,0 +1,130 @@
+//! Several inference servers: the tables `[[upstreams]]` of the settings file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::tools::duration;
+use super::{ConcurrencyControl, ConfigError, Dialect, Secret, file};
+
+/// The tables of a settings file that say which inference servers there are.
+pub(super) const SECTION: &str = "upstreams";
+
+/// `[[upstreams]]`: an inference server.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTable {
+    /// Its name in logs, metrics and warnings.
+    pub name: String,
+    /// Its base URL, as that of `--upstream`. `${NAME}` stands for the environment variable of that name.
+    pub url: Secret,
+    /// Its key, sent as a bearer token. `${NAME}` stands for the environment variable of that name.
+    #[serde(default)]
+    pub key: Option<Secret>,
+    /// A file with the key instead.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// Further headers. `${NAME}` stands for the environment variable of that name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// The models that it has: their names, or `"*"` for every model that no other upstream has. If absent, those of
+    /// its own list, which is asked for each minute.
+    #[serde(default, deserialize_with = "models")]
+    pub models: Option<Vec<String>>,
+    /// Other names for its models: a row that asks for the first is sent with the second.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, String>,
+    /// How much of the load it has beside others with the same models.
+    #[serde(default = "default_weight")]
+    pub weight: f64,
+    /// Calls that it may have under way, of all its models together.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// `--concurrency` for this server.
+    #[serde(default)]
+    pub concurrency: Option<ConcurrencyControl>,
+    /// `--upstream-responses` for this server.
+    #[serde(default)]
+    pub responses: Option<Dialect>,
+    /// `--request-timeout` for this server.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub request_timeout: Option<Duration>,
+}
+
+impl UpstreamTable {
+    /// Reads the tables of a settings file, with the environment variables and the files that they name.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, ConfigError> {
+        #[derive(Deserialize)]
+        struct Tables {
+            #[serde(default)]
+            upstreams: Vec<UpstreamTable>,
+        }
+        let tables = file::read_tables::<Tables>(path, &[SECTION])?.upstreams;
+        let resolved = tables.into_iter().map(|table| {
+            let name = table.name.clone();
+            table.resolved().map_err(|why| ConfigError::BadTable { path: path.to_owned(), table: name, why })
+        });
+        resolved.collect()
+    }
+
+    /// The only server, which has all models.
+    #[must_use]
+    pub fn of_flags(url: &Secret, key: Option<&Secret>) -> Self {
+        Self {
+            name: "default".to_owned(),
+            url: url.clone(),
+            key: key.cloned(),
+            key_file: None,
+            headers: BTreeMap::new(),
+            models: Some(vec!["*".to_owned()]),
+            aliases: BTreeMap::new(),
+            weight: default_weight(),
+            max_concurrency: None,
+            concurrency: None,
+            responses: None,
+            request_timeout: None,
+        }
+    }
+
+    /// The table with the key of its file, so that another key makes another table.
+    fn resolved(mut self) -> Result<Self, String> {
+        self.url = self.url.with_environment()?;
+        self.key = match (&self.key, &self.key_file) {
+            (Some(_), Some(_)) => return Err("it has both key and key_file: leave one of them out".to_owned()),
+            (Some(key), None) => Some(key.with_environment()?),
+            (None, Some(file)) => {
+                let read = Secret::read(file);
+                Some(read.map_err(|error| format!("its key_file {} cannot be read: {error}", file.display()))?)
+            }
+            (None, None) => None,
+        };
+        Ok(self)
+    }
+}
+
+fn default_weight() -> f64 {
+    1.0
+}
+
+/// One name or a list of names.
+fn models<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected the name of a model, \"*\", or a list of names")]
+    enum NameOrNames {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(Some(match NameOrNames::deserialize(deserializer)? {
+        NameOrNames::One(model) => vec![model],
+        NameOrNames::Several(models) => models,
+    }))
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}

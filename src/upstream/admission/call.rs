@@ -1,0 +1,152 @@
+//! One call under way: how it ends is told to the admission, and remembered with its row.
+
+use std::sync::LazyLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use memchr::memmem::FinderRev;
+
+use super::Admission;
+use super::breaker::{LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
+use super::judge::{RowSigns, shows_that_rows_are_taken};
+use super::state::{CallEnd, Sent};
+use crate::domain::outcome::HttpResponse;
+
+/// An answer states its usage in its last bytes.
+const USAGE_BYTES: usize = 1024;
+/// The members that state it.
+static USAGE_NAMES: LazyLock<[FinderRev<'_>; 2]> =
+    LazyLock::new(|| ["\"completion_tokens\"", "\"output_tokens\""].map(FinderRev::new));
+
+/// What a row's calls so far came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallHistory {
+    /// How often in a row it was refused, for whatever the server said of itself.
+    refusals: u32,
+    /// How many rows the server had taken at the last refusal.
+    taken: u64,
+    /// The number of the server whose call was the last, unless that was a success.
+    pub(in crate::upstream) failed_at: Option<u32>,
+}
+
+/// A call under way. Dropping it says that the call was given up.
+#[derive(Debug)]
+pub(in crate::upstream) struct AdmittedCall<'a> {
+    admission: &'a Admission,
+    sent: Sent,
+    taken_before: u64,
+    is_over: bool,
+}
+
+impl<'a> AdmittedCall<'a> {
+    pub(super) fn new(admission: &'a Admission, sent: Sent) -> Self {
+        Self { admission, sent, taken_before: admission.taken.load(Relaxed), is_over: false }
+    }
+
+    /// What is known of the row that the call is for.
+    pub(in crate::upstream) fn signs(&self, history: CallHistory) -> RowSigns {
+        // Another server's count says nothing of this one.
+        let is_here = history.failed_at == Some(self.admission.of.server_no);
+        let since_refusal = is_here && history.refusals > 0 && self.admission.taken.load(Relaxed) != history.taken;
+        RowSigns { has_taken_others: self.has_taken_others() || since_refusal, refusals: history.refusals }
+    }
+
+    /// The server's answer is the row's.
+    pub(in crate::upstream) fn answered(mut self, response: &HttpResponse, history: &mut CallHistory) {
+        if shows_that_rows_are_taken(response) {
+            self.admission.taken.fetch_add(1, Relaxed);
+        }
+        let failed_at = (!response.is_success()).then_some(self.admission.of.server_no);
+        *history = CallHistory { failed_at, ..CallHistory::default() };
+        let (is_success, output_tokens) = (response.is_success(), output_tokens(&response.body));
+        self.over(CallEnd::Answered { is_success, output_tokens }, Some(response));
+    }
+
+    /// The server takes no further call now.
+    pub(in crate::upstream) fn refused(mut self, response: &HttpResponse, reason: String, history: &mut CallHistory) {
+        self.count(history);
+        let has_taken_others = self.has_taken_others();
+        let retry_after = response.retry_after;
+        self.over(CallEnd::Refused { retry_after, reason, has_taken_others }, Some(response));
+    }
+
+    /// The server is not there: why.
+    pub(in crate::upstream) fn gone(
+        mut self,
+        retry_after: Option<Duration>,
+        reason: String,
+        history: &mut CallHistory,
+    ) {
+        self.count(history);
+        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE }, None);
+    }
+
+    /// The server takes no row at all: why.
+    pub(in crate::upstream) fn unavailable(
+        mut self,
+        retry_after: Option<Duration>,
+        reason: String,
+        history: &mut CallHistory,
+    ) {
+        self.count(history);
+        let longest_pause = LONGEST_PAUSE_OF_REFUSAL;
+        self.over(CallEnd::Unavailable { retry_after, reason, longest_pause }, None);
+    }
+
+    /// Whether the server has taken another row since the call was sent.
+    fn has_taken_others(&self) -> bool {
+        self.admission.taken.load(Relaxed) != self.taken_before
+    }
+
+    fn count(&self, history: &mut CallHistory) {
+        let taken = self.admission.taken.load(Relaxed);
+        let failed_at = Some(self.admission.of.server_no);
+        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, failed_at };
+    }
+
+    fn over(&mut self, end: CallEnd, response: Option<&HttpResponse>) {
+        self.is_over = true;
+        let rate_limits = response.and_then(|response| response.rate_limits.as_deref());
+        self.admission.end(self.sent, end, rate_limits);
+    }
+}
+
+impl Drop for AdmittedCall<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.over(CallEnd::Abandoned, None);
+        }
+    }
+}
+
+/// The output tokens that an answer states near its end, where servers write them. A guess is enough here: this reads
+/// every answer once more.
+fn output_tokens(body: &[u8]) -> Option<u64> {
+    let end = &body[body.len().saturating_sub(USAGE_BYTES)..];
+    let after = USAGE_NAMES.iter().find_map(|name| Some(&end[name.rfind(end)? + name.needle().len()..]))?;
+    let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
+    str::from_utf8(&value[..digits]).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_tokens_of_an_answer_are_read_where_servers_state_them() {
+        let far = format!(r#"{{"usage":{{"completion_tokens":5}},"choices":["{}"]}}"#, "a".repeat(USAGE_BYTES));
+        let cases: [(&str, Option<u64>); 7] = [
+            (r#"{"usage":{"prompt_tokens":3,"completion_tokens":12,"total_tokens":15}}"#, Some(12)),
+            (r#"{"usage":{"output_tokens" : 7, "output_tokens_details":{"reasoning_tokens":2}}}"#, Some(7)),
+            (r#"{"usage":{"completion_tokens_details":{"reasoning_tokens":2}}}"#, None),
+            (r#"{"usage":{"completion_tokens":null}}"#, None),
+            (r#"{"usage":{"completion_tokens":99999999999999999999999}}"#, None),
+            ("", None),
+            (&far, None),
+        ];
+        for (body, tokens) in cases {
+            assert_eq!(output_tokens(body.as_bytes()), tokens, "{body}");
+        }
+    }
+}

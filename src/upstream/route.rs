@@ -1,0 +1,154 @@
+//! The ways of a model's calls: the servers that have it, and which of them the next call goes to.
+//!
+//! Of the servers that take a call now, it is the one with the least relative load: rows under way, by what its
+//! admission allows and by its weight. A row whose last call failed goes to another server, if one takes it.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures::future::{FutureExt as _, select_all};
+
+use super::admission::{Admission, CallHistory, LoneEntry};
+use super::server::Server;
+
+/// Rows that a server may have under way which has answered none, beside one that answers. Whether it hangs is not
+/// known, and its rows would wait for their time-outs.
+const UNPROVEN: usize = 16;
+
+/// One way of a model's calls.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub(super) server: Arc<Server>,
+    pub(super) admission: Arc<Admission>,
+    /// The server's name for the model, if rows have another.
+    pub(super) server_model: Option<Arc<str>>,
+}
+
+/// The ways of a model's calls. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    pub(super) model: Arc<str>,
+    routes: Arc<[Route]>,
+}
+
+/// A row's place at a server: it counts among the rows that the server has under way. Dropping it ends that.
+#[derive(Debug)]
+pub struct RouteUse {
+    pub(super) model: Arc<str>,
+    pub(super) route: Route,
+    /// The right to call alone, if rows may only begin so.
+    pub(super) entry: Option<LoneEntry>,
+}
+
+impl Route {
+    pub(super) fn new(server: &Arc<Server>, model: &Arc<str>) -> Self {
+        let server_model = server.models_served().aliased(model).cloned();
+        let admission = server.admission(server_model.as_ref().unwrap_or(model));
+        Self { server: server.clone(), admission, server_model }
+    }
+
+    fn may_begin(&self) -> bool {
+        self.admission.may_begin() && self.server.has_room()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.admission, &other.admission)
+    }
+
+    /// Which of two a row with a history goes to: the lesser.
+    fn order(&self, other: &Self, history: CallHistory) -> Ordering {
+        let has_failed = |route: &Self| history.failed_at == Some(route.server.no());
+        let load = |route: &Self| route.admission.load() / route.server.weight();
+        has_failed(self).cmp(&has_failed(other)).then_with(|| load(self).total_cmp(&load(other)))
+    }
+}
+
+impl Routes {
+    pub(super) fn new(model: &Arc<str>, routes: Vec<Route>) -> Self {
+        Self { model: model.clone(), routes: routes.into() }
+    }
+
+    /// Whether a row may begin. A few relaxed loads.
+    #[must_use]
+    pub fn may_begin(&self) -> bool {
+        self.routes.iter().any(|route| self.lets_begin(route))
+    }
+
+    fn lets_begin(&self, route: &Route) -> bool {
+        let is_proven = self.routes.len() == 1
+            || route.admission.has_taken()
+            || route.admission.rows() < UNPROVEN
+            || !self.routes.iter().any(|other| other.admission.has_taken());
+        is_proven && route.may_begin()
+    }
+
+    /// Has a row begin at the best server that lets one begin, or else at the best. None if no server has the model.
+    #[must_use]
+    pub fn begin(&self, history: CallHistory) -> Option<RouteUse> {
+        let route = self.best(history, |route| self.lets_begin(route)).or_else(|| self.best(history, |_| true))?;
+        Some(RouteUse::new(self.model.clone(), route.clone(), route.admission.enter()))
+    }
+
+    /// Has a row go on, at the server where it was, if that takes a call now. None if no server does. A row that has
+    /// begun waits for no other row, so that only what the servers take bounds it.
+    pub(super) fn go_on(&self, last: Option<&Route>, history: CallHistory) -> Option<RouteUse> {
+        let is_open = |route: &Route| route.admission.check().is_ok();
+        let was = |route: &&Route| last.is_some_and(|last| last.is(route) && is_open(route));
+        let same = self.routes.iter().find(was).filter(|route| history.failed_at != Some(route.server.no()));
+        let route = same.or_else(|| self.best(history, is_open))?;
+        Some(RouteUse::new(self.model.clone(), route.clone(), None))
+    }
+
+    fn best(&self, history: CallHistory, fits: impl Fn(&Route) -> bool) -> Option<&Route> {
+        match &*self.routes {
+            [only] => fits(only).then_some(only),
+            routes => routes.iter().filter(|route| fits(route)).min_by(|route, other| route.order(other, history)),
+        }
+    }
+
+    /// Why no server takes a call of the model now.
+    pub(super) fn held_back(&self) -> String {
+        let mut reasons = self.routes.iter().filter_map(|route| route.admission.check().err());
+        reasons.next_back().unwrap_or_else(|| format!("no upstream has the model '{}'", self.model))
+    }
+
+    /// Waits until a server takes a call. It never ends if no server has the model.
+    pub(super) async fn until_open(&self) {
+        if self.routes.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(self.routes.iter().map(|route| route.admission.until_open().boxed())).await;
+    }
+
+    /// Whether no server has the model.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+}
+
+impl RouteUse {
+    fn new(model: Arc<str>, route: Route, entry: Option<LoneEntry>) -> Self {
+        for rows in route.counters() {
+            rows.fetch_add(1, Relaxed);
+        }
+        Self { model, route, entry }
+    }
+}
+
+impl Drop for RouteUse {
+    fn drop(&mut self) {
+        for rows in self.route.counters() {
+            rows.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Route {
+    /// Where the rows under way are counted.
+    fn counters(&self) -> [&AtomicUsize; 2] {
+        [self.admission.rows_under_way(), self.server.rows_under_way()]
+    }
+}

@@ -1,0 +1,263 @@
+//! Several inference servers: which gets the calls of a model, under which name, and what happens when one is away.
+
+use std::time::Duration;
+
+use crate::common::builders::{file, line, rows};
+use crate::common::eventually::{until, within};
+use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
+use crate::common::test_app::{Stopped, TestApp};
+use crate::sharing::rows_of;
+use serde_json::{Value, json};
+
+const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
+
+/// A table of the settings file.
+fn table(name: &str, upstream: &FakeUpstream, more: &str) -> String {
+    format!("[[upstreams]]\nname = '{name}'\nurl = 'http://{}/v1'\n{more}\n", upstream.address)
+}
+
+/// The list that a server gives of its models.
+fn list_of(models: &[&str]) -> Reply {
+    let data: Vec<Value> = models.iter().map(|model| json!({ "id": model, "object": "model" })).collect();
+    Reply::new(200, json!({ "object": "list", "data": data }).to_string())
+}
+
+/// Has a server list these models, and answer everything else.
+fn lists(upstream: &FakeUpstream, models: &'static [&'static str]) {
+    upstream.reply(move |call| if call.path == "/v1/models" { list_of(models) } else { Reply::ok() });
+}
+
+/// The calls of rows that a server had.
+fn row_calls(upstream: &FakeUpstream) -> Vec<Call> {
+    upstream.calls().into_iter().filter(|call| !call.key().is_empty()).collect()
+}
+
+async fn app_of(tables: &[String], flags: &[&str]) -> TestApp {
+    Stopped::new(FakeUpstream::down()).start_with_upstreams(&tables.concat(), flags).await
+}
+
+async fn warnings(app: &TestApp) -> Vec<String> {
+    let ready = app.get("/readyz").await;
+    assert_eq!(ready.status, 200, "it is ready all the same");
+    let warnings = ready.json()["warnings"].as_array().cloned().unwrap_or_default();
+    warnings.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn a_model_goes_to_a_server_that_has_it_and_any_other_to_one_that_takes_all() {
+    let (a, b, rest) = (FakeUpstream::start(), FakeUpstream::start(), FakeUpstream::start());
+    lists(&b, &["n", "llama:latest"]);
+    let tables = [table("a", &a, "models = ['m']"), table("b", &b, ""), table("rest", &rest, "models = '*'")];
+    let app = app_of(&tables, &NO_RETRIES).await;
+    until("the list of models", || !b.calls().is_empty()).await;
+
+    let models = [rows_of("m", 3), rows_of("n", 3), rows_of("llama", 3), rows_of("unheard-of", 3)].concat();
+    // Until the list has come, the rows that it names go to the server that takes all.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let results = app.run(models).await;
+
+    assert_eq!(results.output.len(), 12);
+    let names = |upstream: &FakeUpstream| {
+        let mut names: Vec<String> = row_calls(upstream).iter().map(model_of).collect();
+        names.dedup();
+        names.sort();
+        names.dedup();
+        names
+    };
+    assert_eq!(names(&a), ["m"]);
+    assert_eq!(names(&b), ["llama", "n"]);
+    assert_eq!(names(&rest), ["unheard-of"]);
+}
+
+fn model_of(call: &Call) -> String {
+    let body: Value = serde_json::from_slice(&call.body).expect("a body");
+    body["model"].as_str().expect("a name").to_owned()
+}
+
+#[tokio::test]
+async fn an_alias_is_another_name_for_a_servers_model_and_nothing_else_of_the_body_changes() {
+    let a = FakeUpstream::start();
+    lists(&a, &["Qwen/Qwen3"]);
+    let app = app_of(&[table("a", &a, "aliases = { gpt-4o-mini = 'Qwen/Qwen3' }")], &NO_RETRIES).await;
+
+    let body = r#"{ "temperature" : 1.10, "model":"gpt-4o-mini","messages":[{"role":"user","content":"gpt-4o-mini"}]}"#;
+    let results = app.run(file([line("r").body(body)])).await;
+
+    assert_eq!(results.output.len(), 1);
+    let calls = row_calls(&a);
+    assert_eq!(calls[0].text(), body.replace(r#""model":"gpt-4o-mini""#, r#""model":"Qwen/Qwen3""#));
+    let models = app.get("/v1/models").await.ok();
+    let names: Vec<&Value> = models["data"].as_array().expect("a list").iter().map(|model| &model["id"]).collect();
+    assert_eq!(names, ["Qwen/Qwen3", "gpt-4o-mini"]);
+}
+
+#[tokio::test]
+async fn the_key_and_the_headers_of_an_upstream_are_its_own() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = directory.path().join("key");
+    std::fs::write(&key, "secret-of-b\n").expect("a file");
+    let of_b = format!("models = ['n']\nkey_file = '{}'\nheaders = {{ X-Team = 'blue' }}", key.display());
+    let tables = [table("a", &a, "models = ['m']\nkey = 'secret-of-a'"), table("b", &b, &of_b)];
+    let app = app_of(&tables, &NO_RETRIES).await;
+
+    app.run([rows_of("m", 1), rows_of("n", 1)].concat()).await;
+
+    let sent = |upstream: &FakeUpstream| {
+        let call = row_calls(upstream).remove(0);
+        [call.header("authorization").to_owned(), call.header("x-team").to_owned()]
+    };
+    assert_eq!(sent(&a), ["Bearer secret-of-a", ""]);
+    assert_eq!(sent(&b), ["Bearer secret-of-b", "blue"]);
+}
+
+#[tokio::test]
+async fn servers_with_the_same_model_share_its_rows_by_their_weights() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    for upstream in [&a, &b] {
+        upstream.reply(|_| Reply::ok().held());
+    }
+    let tables = [table("a", &a, "models = ['m']\nweight = 3"), table("b", &b, "models = ['m']")];
+    let app = app_of(&tables, &["--max-retries", "0", "--max-concurrency", "16", "--concurrency", "fixed"]).await;
+
+    let id = app.submit(rows_of("m", 32)).await;
+    // A model that has not answered has all but two of the calls.
+    until("the first calls", || a.running() + b.running() == 14).await;
+    assert!((10..=11).contains(&a.running()), "{} and {}", a.running(), b.running());
+
+    a.release();
+    b.release();
+    app.wait_for_completed(&id, 32).await;
+}
+
+#[tokio::test]
+async fn a_server_has_no_more_calls_than_its_own_limit() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    for upstream in [&a, &b] {
+        upstream.reply(|_| Reply::ok().after(Duration::from_millis(20)));
+    }
+    let tables = [table("a", &a, "models = ['m', 'n']\nmax_concurrency = 2"), table("b", &b, "models = ['m', 'n']")];
+    let app = app_of(&tables, &["--max-retries", "0", "--max-concurrency", "16", "--concurrency", "fixed"]).await;
+
+    app.run([rows_of("m", 60), rows_of("n", 60)].concat()).await;
+
+    assert!(a.peak() <= 2, "{}", a.peak());
+    assert!(b.peak() > 4, "{}", b.peak());
+}
+
+#[tokio::test]
+async fn rows_of_a_server_that_is_away_go_to_another_at_once() {
+    // Each way to be away, and how many calls it costs at most.
+    type Away = fn() -> FakeUpstream;
+    let answering = |status: u16| {
+        let upstream = FakeUpstream::start();
+        upstream.reply(move |_| Reply::error(status));
+        upstream
+    };
+    let cases: [(&str, Away, Option<u16>); 4] = [
+        ("down", FakeUpstream::down, None),
+        ("503", FakeUpstream::start, Some(503)),
+        ("401", FakeUpstream::start, Some(401)),
+        ("429", FakeUpstream::start, Some(429)),
+    ];
+    for (what, away, status) in cases {
+        let away = status.map_or_else(away, answering);
+        let b = FakeUpstream::start();
+        let tables = [table("away", &away, "models = ['m']"), table("b", &b, "models = ['m']")];
+        let app = app_of(&tables, &NO_RETRIES).await;
+
+        let id = app.submit(rows_of("m", 400)).await;
+        let batch = app.wait_for(&id, "completed").await;
+
+        assert_eq!(batch["request_counts"], json!({ "total": 400, "completed": 400, "failed": 0 }), "{what}");
+        assert_eq!(row_calls(&b).len(), 400, "{what}: no row is called twice where it is answered");
+        assert!(row_calls(&away).len() < 40, "{what}: {}", row_calls(&away).len());
+        let warnings = warnings(&app).await;
+        assert!(warnings.iter().all(|text| text.contains("'away'")), "{what}: {warnings:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_failed_at_one_server_is_tried_at_another() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    a.reply(|_| Reply::error(500));
+    let tables = [table("a", &a, "models = ['m']"), table("b", &b, "models = ['m']")];
+    let app = app_of(&tables, &["--max-retries", "1"]).await;
+
+    let results = app.run(rows_of("m", 30)).await;
+
+    assert_eq!(results.output.len(), 30, "one further attempt is enough for each");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_does_not_take_the_calls_of_one_that_answers() {
+    let (hangs, b) = (FakeUpstream::start(), FakeUpstream::start());
+    hangs.reply(|_| Reply::ok().held());
+    let tables = [table("hangs", &hangs, "models = ['m']"), table("b", &b, "models = ['m']")];
+    let app = app_of(&tables, &["--max-retries", "0", "--max-concurrency", "64", "--concurrency", "fixed"]).await;
+
+    let id = app.submit(rows_of("m", 1000)).await;
+    within(Duration::from_secs(60), "the other server's answers", async || {
+        (row_calls(&b).len() >= 1000 - 64).then_some(())
+    })
+    .await;
+    assert!(hangs.running() <= 16 + 1, "{}", hangs.running());
+
+    hangs.release();
+    app.wait_for_completed(&id, 1000).await;
+}
+
+#[tokio::test]
+async fn rows_of_a_model_that_nobody_has_wait_with_a_reason_until_somebody_has_it() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    let first = table("a", &a, "models = ['m']");
+    let app = app_of(std::slice::from_ref(&first), &NO_RETRIES).await;
+
+    let id = app.submit([rows_of("m", 2), rows_of("n", 2)].concat()).await;
+    let warned = within(Duration::from_secs(30), "a warning", async || {
+        warnings(&app).await.into_iter().find(|text| text.contains("no upstream has `n`"))
+    });
+    warned.await;
+    within(Duration::from_secs(30), "the rows of the other model", async || {
+        (app.batch(&id).await["request_counts"]["completed"] == 2).then_some(())
+    })
+    .await;
+
+    app.read_upstreams(&[first, table("b", &b, "models = ['n']")].concat()).expect("the file is in order");
+    app.wait_for_completed(&id, 4).await;
+    assert_eq!((row_calls(&a).len(), row_calls(&b).len()), (2, 2));
+    assert!(warnings(&app).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_batch_with_a_model_that_nobody_has_is_refused_if_so_configured() {
+    let a = FakeUpstream::start();
+    let app = app_of(&[table("a", &a, "models = ['m']")], &["--unknown-models", "refuse"]).await;
+
+    let errors = app.validation_errors([rows_of("m", 2), rows_of("n", 2)].concat()).await;
+
+    assert_eq!(errors.len(), 1);
+    assert_eq!((&errors[0]["code"], &errors[0]["param"]), (&json!("model_not_found"), &json!("body.model")));
+    assert!(errors[0]["message"].as_str().expect("a text").contains("'n'"), "{errors:?}");
+}
+
+#[tokio::test]
+async fn upstreams_are_read_again_while_calls_are_under_way() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    a.reply(|_| Reply::ok().held());
+    let app = app_of(&[table("a", &a, "models = '*'")], &NO_RETRIES).await;
+    let id = app.submit(rows(40)).await;
+    until("calls under way", || a.running() >= 10).await;
+
+    let error = app.read_upstreams("[[upstreams]]\nname = 'b'\n").expect_err("it has no URL");
+    assert!(error.to_string().contains("missing field `url`"), "{error}");
+    app.read_upstreams(&table("b", &b, "models = '*'")).expect("the file is in order");
+    until("calls of the new server", || !row_calls(&b).is_empty()).await;
+    let before = a.calls().len();
+    a.release();
+    app.wait_for_completed(&id, 40).await;
+
+    assert_eq!(a.calls().len(), before, "no call begins there any more");
+    assert_eq!(a.aborted(), 0, "and those under way are answered");
+    assert_eq!(row_calls(&a).len() + row_calls(&b).len(), 40);
+}
