@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::AppState;
 use crate::telemetry::{self, chain};
+use crate::upstream::Server;
 
 /// How long a check may take: `/readyz` must answer soon, also when something hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -50,6 +51,7 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     }
     let servers = app.registry.servers();
     let mut warnings: Vec<_> = servers.iter().flat_map(|server| by_reason(server.name(), server.troubles())).collect();
+    warnings.extend(servers.iter().filter_map(|server| resting(server)));
     let unserved = app.registry.unserved();
     if !unserved.is_empty() {
         warnings.push(format!("no upstream has {}, and the rows of its batches wait", named(&unserved)));
@@ -87,6 +89,12 @@ fn by_reason(upstream: &str, troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
         format!("the upstream '{upstream}' takes no calls for {}, and rows wait for it: {why}", named(&models))
     };
     models.into_iter().map(warning).collect()
+}
+
+/// The warning of an upstream that is outside its run window.
+fn resting(server: &Server) -> Option<String> {
+    let window = server.rests_outside()?;
+    Some(format!("the upstream '{}' takes no rows outside its run window {window}", server.name()))
 }
 
 /// Some names of models, and how many others there are.

@@ -226,6 +226,7 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
         retry: settings.worker.retry_policy(),
         steps_retention: settings.responses.steps_retention,
         limits: settings.limits.batch(),
+        batches_have_priorities: settings.worker.batch_priorities,
         refuses_unknown_models: settings.upstream.unknown_models == UnknownModels::Refuse,
     }
 }

@@ -100,6 +100,7 @@ impl Upstreams {
             base_url,
             headers,
             timeout: table.request_timeout.unwrap_or(self.settings.upstream.request_timeout),
+            stall_timeout: self.settings.upstream.stall_timeout,
             max_idle: table.max_concurrency.map_or(most, |own| own.min(most)) as usize,
         };
         let client = ReqwestHttpClient::new(&called, self.clock.clone()).map_err(ServiceError::HttpClient)?;
@@ -112,6 +113,7 @@ pub(super) fn only_server(settings: &ServeConfig) -> ServerSettings {
     ServerSettings {
         concurrency: settings.worker.concurrency,
         dialect: settings.responses.upstream_responses,
+        stream: settings.upstream.stream,
         ..ServerSettings::default()
     }
 }
@@ -142,8 +144,11 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
             .collect::<BTreeMap<_, _>>(),
         weight: table.weight,
         max_concurrency: table.max_concurrency.map(|most| most as usize),
+        is_escalation: table.escalation,
+        run_window: table.run_window,
         concurrency: table.concurrency.unwrap_or(only.concurrency),
         dialect: table.responses.unwrap_or(only.dialect),
+        stream: table.stream.unwrap_or(only.stream),
     })
 }
 

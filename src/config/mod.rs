@@ -28,7 +28,7 @@ pub use responses::{Dialect, ResponsesConfig};
 pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
-pub use upstream::{UnknownModels, UpstreamConfig};
+pub use upstream::{StreamMode, UnknownModels, UpstreamConfig};
 pub use upstreams::UpstreamTable;
 pub use worker::{ConcurrencyControl, WorkerConfig};
 

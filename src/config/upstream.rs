@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
 
 use super::{Secret, UpstreamTable};
 
@@ -23,6 +24,15 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
 
+    /// How long the inference server may send nothing in the middle of a streamed answer.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub stall_timeout: Duration,
+
+    /// Whether answers are streamed from the inference server, and put together here. `auto` streams once a call that
+    /// took long was broken off, as proxies do with connections on which nothing happens.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = StreamMode::Auto)]
+    pub stream: StreamMode,
+
     /// `[[upstreams]]`: several inference servers, instead of the one above.
     #[arg(skip)]
     pub upstreams: Vec<UpstreamTable>,
@@ -31,6 +41,18 @@ pub struct UpstreamConfig {
     /// the error `model_not_found`.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = UnknownModels::Wait)]
     pub unknown_models: UnknownModels,
+}
+
+/// Whether answers are streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamMode {
+    /// Once a call that took long was broken off.
+    Auto,
+    /// No answer.
+    Never,
+    /// Every answer that can be.
+    Always,
 }
 
 /// What becomes of a batch with a model that no upstream has.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::tools::duration;
-use super::{ConcurrencyControl, ConfigError, Dialect, Secret, file};
+use super::tools::{duration, parsed};
+use super::{ConcurrencyControl, ConfigError, Dialect, Secret, StreamMode, file};
+use crate::domain::run_window::RunWindow;
 
 /// The tables of a settings file that say which inference servers there are.
 pub(super) const SECTION: &str = "upstreams";
@@ -42,12 +43,21 @@ pub struct UpstreamTable {
     /// Calls that it may have under way, of all its models together.
     #[serde(default)]
     pub max_concurrency: Option<u32>,
+    /// Whether it gets only rows of batches that are at risk of missing their windows.
+    #[serde(default)]
+    pub escalation: bool,
+    /// The hours of the day in which rows begin here, in UTC: `22:00-06:00`.
+    #[serde(default, deserialize_with = "optional_window")]
+    pub run_window: Option<RunWindow>,
     /// `--concurrency` for this server.
     #[serde(default)]
     pub concurrency: Option<ConcurrencyControl>,
     /// `--upstream-responses` for this server.
     #[serde(default)]
     pub responses: Option<Dialect>,
+    /// `--stream` for this server.
+    #[serde(default)]
+    pub stream: Option<StreamMode>,
     /// `--request-timeout` for this server.
     #[serde(default, deserialize_with = "optional_duration")]
     pub request_timeout: Option<Duration>,
@@ -85,8 +95,11 @@ impl UpstreamTable {
             aliases: BTreeMap::new(),
             weight: default_weight(),
             max_concurrency: None,
+            escalation: false,
+            run_window: None,
             concurrency: None,
             responses: None,
+            stream: None,
             request_timeout: None,
         }
     }
@@ -123,6 +136,10 @@ fn models<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Strin
         NameOrNames::One(model) => vec![model],
         NameOrNames::Several(models) => models,
     }))
+}
+
+fn optional_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RunWindow>, D::Error> {
+    parsed(deserializer).map(Some)
 }
 
 fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

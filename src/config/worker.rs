@@ -27,6 +27,11 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub global_max_concurrency: Option<u32>,
 
+    /// Let the metadata of a batch ask for a priority among the batches of its owner: `"priority": "high"` or `"low"`.
+    /// A batch has four times as many calls as one of the next lower priority.
+    #[arg(long)]
+    pub batch_priorities: bool,
+
     /// How long a worker may fail to reach the database before others take over its rows. Lower it for faster
     /// takeovers; raise it if the database or the network is often slow.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]

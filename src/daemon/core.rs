@@ -1,6 +1,7 @@
 //! The core of a daemon, which all its parts share: stores, clock, settings, and the tokens that stop it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub struct DaemonSettings {
     pub retry: RetryPolicy,
     /// Bounds for the input of a batch, checked when it is admitted.
     pub limits: BatchLimits,
+    /// Whether the metadata of batches may ask for a priority.
+    pub batches_have_priorities: bool,
     /// Whether a batch fails that has a model which no upstream has. Otherwise its rows wait.
     pub refuses_unknown_models: bool,
 }
@@ -53,6 +56,8 @@ pub(super) struct DaemonCore<S> {
     pub(super) storage: Arc<S>,
     pub(super) blobs: Blobs,
     pub(super) registry: Registry,
+    /// How many daemons live, this one included, as the last heartbeat has shown.
+    pub(super) living_daemons: AtomicU32,
     pub(super) clock: Clock,
     pub(super) wakeup: Wakeup,
     pub(super) settings: DaemonSettings,

@@ -21,6 +21,7 @@ mod rows;
 mod timer;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -148,13 +149,14 @@ where
         let limit = if is_shared { 0 } else { self.settings.max_concurrency };
         self.registry.set_limit(limit);
         metrics::concurrency_limited_to(limit);
-        let queue = Queue::new(self.registry.clone(), self.clock.clone());
+        let queue = Queue::new(self.registry.clone(), self.clock.clone(), self.settings.batches_have_priorities);
         let shared = DaemonCore {
             id: DaemonId::new(),
             started: Instant::now(),
             storage: self.storage,
             blobs: self.blobs,
             registry: self.registry,
+            living_daemons: AtomicU32::new(1),
             clock: self.clock,
             wakeup: self.wakeup,
             settings: self.settings,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, TryFutureExt as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Request, Url};
-use tokio::time::Instant;
+use reqwest::{Client, Method, Request, Response, Url};
+use tokio::time::{Instant, timeout_at};
 
 use super::answer_budget::{AnswerBudget, Reservation};
+use super::streamed::{EventStream, Fold};
 use super::{Call, HttpClient, RowHeaders, UpstreamError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
@@ -18,6 +19,8 @@ use crate::net::{self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedB
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// The media type of a stream.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// Which upstream, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct UpstreamSettings {
     pub headers: HeaderMap,
     /// How long a whole call may take.
     pub timeout: Duration,
+    /// How long a server may send nothing in the middle of a streamed answer.
+    pub stall_timeout: Duration,
     /// How many connections are kept open between calls.
     pub max_idle: usize,
 }
@@ -38,6 +43,7 @@ pub struct ReqwestHttpClient {
     client: Client,
     paths: Arc<Paths>,
     timeout: Duration,
+    stall_timeout: Duration,
     clock: Clock,
     budget: AnswerBudget,
 }
@@ -67,6 +73,7 @@ impl ReqwestHttpClient {
             client,
             paths: Arc::new(Paths { models: below("models"), endpoints }),
             timeout: settings.timeout,
+            stall_timeout: settings.stall_timeout,
             clock,
             budget: AnswerBudget::default(),
         })
@@ -84,6 +91,71 @@ impl ReqwestHttpClient {
         self.send(request).await
     }
 
+    /// Makes a call for a row with this body, which asks for a stream, and puts the answer together. A server that does
+    /// not stream may answer as to any other call.
+    pub(super) async fn call_streamed(
+        &self,
+        call: &Call,
+        body: Bytes,
+        headers: &RowHeaders,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let mut request = self.request(call);
+        headers.add_to(request.headers_mut());
+        *request.body_mut() = Some(body.into());
+        let deadline = Instant::now() + self.timeout;
+        let response = self.in_time(deadline, self.client.execute(request).map_err(why)).await?;
+        let is_stream = response.status().is_success()
+            && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM));
+        if is_stream { self.fold(response, call.endpoint, deadline).await } else { self.read(response, deadline).await }
+    }
+
+    /// Puts a streamed answer together.
+    async fn fold(
+        &self,
+        mut response: Response,
+        endpoint: Endpoint,
+        mut deadline: Instant,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let head = self.head(&response);
+        let (mut events, mut fold, mut room) = (EventStream::default(), Fold::new(endpoint), None);
+        let folded = loop {
+            let stalled = fold.has_begun().then(|| Instant::now() + self.stall_timeout);
+            let ends = stalled.map_or(deadline, |stalled| stalled.min(deadline));
+            let chunk = timeout_at(ends, response.chunk()).await.map_err(|_| self.timed_out(ends < deadline))?;
+            let Some(chunk) = chunk.map_err(why)? else { break fold.at_end_of_connection() };
+            events.push(&chunk);
+            if let Some(folded) = std::iter::from_fn(|| events.next_data()).find_map(|data| fold.add(&data)) {
+                break Some(folded);
+            }
+            let held = fold.held() + events.held();
+            if held > self.budget.largest() {
+                return Err(UpstreamError::TooLarge { limit: self.budget.largest() });
+            }
+            if held > self.budget.share() && room.is_none() {
+                // The upstream is not at fault if there is no room for its answer.
+                let waiting = Instant::now();
+                room = Some(self.budget.reserve(self.budget.largest()).await);
+                deadline += waiting.elapsed();
+            }
+        };
+        let broken = |why: String| UpstreamError::Broken(why);
+        let folded = folded.ok_or_else(|| broken("its stream has ended in the middle of an answer".to_owned()))?;
+        let answer = folded.in_place_of(head).map_err(broken)?;
+        Ok(match room {
+            Some(room) => HttpResponse { body: room.fill(answer.body), ..answer },
+            None => answer,
+        })
+    }
+
+    fn timed_out(&self, has_stalled: bool) -> UpstreamError {
+        let shown = humantime::format_duration;
+        UpstreamError::Timeout(if has_stalled {
+            format!("it has sent nothing for {} in the middle of its answer", shown(self.stall_timeout))
+        } else {
+            format!("it had {}", shown(self.timeout))
+        })
+    }
+
     fn request(&self, call: &Call) -> Request {
         let mut request = Request::new(Method::POST, self.paths.endpoints[call.endpoint as usize].clone());
         let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
@@ -94,7 +166,13 @@ impl ReqwestHttpClient {
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
         let deadline = Instant::now() + self.timeout;
-        let (answer, rest) = match self.in_time(deadline, self.answer(request)).await? {
+        let response = self.in_time(deadline, self.client.execute(request).map_err(why)).await?;
+        self.read(response, deadline).await
+    }
+
+    /// Reads an answer until a deadline.
+    async fn read(&self, response: Response, deadline: Instant) -> Result<HttpResponse, UpstreamError> {
+        let (answer, rest) = match self.in_time(deadline, self.answer(response)).await? {
             Begun::Whole(answer) => return Ok(answer),
             Begun::Large(large) => *large,
         };
@@ -112,24 +190,13 @@ impl ReqwestHttpClient {
         deadline: Instant,
         work: impl Future<Output = Result<T, UpstreamError>>,
     ) -> impl Future<Output = Result<T, UpstreamError>> {
-        let timeout = self.timeout;
-        tokio::time::timeout_at(deadline, work).map(move |ended| {
-            let timed_out = |_| UpstreamError::Timeout(format!("it had {}", humantime::format_duration(timeout)));
-            ended.map_err(timed_out)?
-        })
+        timeout_at(deadline, work).map(|ended| ended.map_err(|_| self.timed_out(false))?)
     }
 
     /// The answer, as far as it may be read without a reservation.
-    async fn answer(&self, request: Request) -> Result<Begun, UpstreamError> {
-        let response = self.client.execute(request).await.map_err(why)?;
-        let retry_after = retry_after(response.headers(), &self.clock);
-        let text = |name: &HeaderName| response.headers().get(name)?.to_str().ok();
-        let request_id = text(&REQUEST_ID).map(str::to_owned);
-        let should_retry = text(&SHOULD_RETRY).and_then(|value| value.parse().ok());
-        let status = response.status().as_u16();
-        let rate_limits = Some(rate_limits(response.headers())).filter(|limits| !limits.is_none()).map(Box::new);
-        let with = |body| HttpResponse { status, request_id, retry_after, should_retry, rate_limits, body };
-        let is_success = response.status().is_success();
+    async fn answer(&self, response: Response) -> Result<Begun, UpstreamError> {
+        let (head, is_success) = (self.head(&response), response.status().is_success());
+        let with = |body| HttpResponse { body, ..head };
         let rest = match net::read_body(response, self.budget.share()).await.map_err(why)? {
             BoundedBody::Whole(body) => return Ok(Begun::Whole(with(body))),
             BoundedBody::TooLong(rest) => rest,
@@ -142,6 +209,17 @@ impl ReqwestHttpClient {
             return Err(UpstreamError::TooLarge { limit: self.budget.largest() });
         }
         Ok(Begun::Large(Box::new((with(Bytes::new()), rest))))
+    }
+
+    /// What the head of a response says; without its body.
+    fn head(&self, response: &Response) -> HttpResponse {
+        let retry_after = retry_after(response.headers(), &self.clock);
+        let text = |name: &HeaderName| response.headers().get(name)?.to_str().ok();
+        let request_id = text(&REQUEST_ID).map(str::to_owned);
+        let should_retry = text(&SHOULD_RETRY).and_then(|value| value.parse().ok());
+        let status = response.status().as_u16();
+        let rate_limits = Some(rate_limits(response.headers())).filter(|limits| !limits.is_none()).map(Box::new);
+        HttpResponse { status, request_id, retry_after, should_retry, rate_limits, body: Bytes::new() }
     }
 }
 
@@ -212,7 +290,8 @@ mod tests {
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address")).parse().expect("a URL");
         let server = Router::new().route("/v1/chat/completions", post(answer));
         tokio::spawn(async move { axum::serve(listener, server).await });
-        let settings = UpstreamSettings { base_url, headers: HeaderMap::new(), timeout, max_idle: 8 };
+        let settings =
+            UpstreamSettings { base_url, headers: HeaderMap::new(), timeout, stall_timeout: timeout, max_idle: 8 };
         ReqwestHttpClient { budget, ..ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings") }
     }
 

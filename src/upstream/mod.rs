@@ -12,6 +12,7 @@
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |
 //! | `row_headers` | the headers that say which row a call is for |
+//! | `streamed` | calls whose answers come bit by bit, put together into the ordinary object |
 //! | `http` | the client over HTTP, and the one budget of bytes for all answers |
 
 pub mod admission;
@@ -27,7 +28,9 @@ mod route;
 mod row_headers;
 mod served_models;
 mod server;
+mod server_settings;
 mod session;
+mod streamed;
 
 pub use admission::{Admission, CallHistory, LoneEntry};
 pub use http::{ReqwestHttpClient, UpstreamSettings};
@@ -37,7 +40,8 @@ pub use responses_api::{BELIEVED_FOR, ResponsesApi};
 pub use route::{Route, RouteUse, Routes};
 pub use row_headers::RowHeaders;
 pub use served_models::GivenModels;
-pub use server::{Server, ServerSettings};
+pub use server::Server;
+pub use server_settings::ServerSettings;
 pub use session::{PermitObserver, Session, SessionStart};
 
 use std::sync::Arc;

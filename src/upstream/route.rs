@@ -61,7 +61,8 @@ impl Route {
     fn order(&self, other: &Self, history: CallHistory) -> Ordering {
         let has_failed = |route: &Self| history.failed_at == Some(route.server.no());
         let load = |route: &Self| route.admission.load() / route.server.weight();
-        has_failed(self).cmp(&has_failed(other)).then_with(|| load(self).total_cmp(&load(other)))
+        let [own, others] = [self, other].map(|route| (has_failed(route), route.server.is_escalation()));
+        own.cmp(&others).then_with(|| load(self).total_cmp(&load(other)))
     }
 }
 
@@ -70,13 +71,16 @@ impl Routes {
         Self { model: model.clone(), routes: routes.into() }
     }
 
-    /// Whether a row may begin. A few relaxed loads.
+    /// Whether a row may begin, of a batch that is at risk of missing its window or not. A few relaxed loads.
     #[must_use]
-    pub fn may_begin(&self) -> bool {
-        self.routes.iter().any(|route| self.lets_begin(route))
+    pub fn may_begin(&self, is_at_risk: bool) -> bool {
+        self.routes.iter().any(|route| self.lets_begin(route, is_at_risk))
     }
 
-    fn lets_begin(&self, route: &Route) -> bool {
+    fn lets_begin(&self, route: &Route, is_at_risk: bool) -> bool {
+        if route.server.is_escalation() && !is_at_risk {
+            return false;
+        }
         let is_proven = self.routes.len() == 1
             || route.admission.has_taken()
             || route.admission.rows() < UNPROVEN
@@ -86,8 +90,9 @@ impl Routes {
 
     /// Has a row begin at the best server that lets one begin, or else at the best. None if no server has the model.
     #[must_use]
-    pub fn begin(&self, history: CallHistory) -> Option<RouteUse> {
-        let route = self.best(history, |route| self.lets_begin(route)).or_else(|| self.best(history, |_| true))?;
+    pub fn begin(&self, history: CallHistory, is_at_risk: bool) -> Option<RouteUse> {
+        let lets_begin = |route: &Route| self.lets_begin(route, is_at_risk);
+        let route = self.best(history, lets_begin).or_else(|| self.best(history, |_| true))?;
         Some(RouteUse::new(self.model.clone(), route.clone(), route.admission.enter()))
     }
 
@@ -97,7 +102,8 @@ impl Routes {
         let is_open = |route: &Route| route.admission.check().is_ok();
         let was = |route: &&Route| last.is_some_and(|last| last.is(route) && is_open(route));
         let same = self.routes.iter().find(was).filter(|route| history.failed_at != Some(route.server.no()));
-        let route = same.or_else(|| self.best(history, is_open))?;
+        let is_usual = |route: &Route| is_open(route) && !route.server.is_escalation();
+        let route = same.or_else(|| self.best(history, is_usual))?;
         Some(RouteUse::new(self.model.clone(), route.clone(), None))
     }
 

@@ -1,8 +1,8 @@
 //! One inference server: what calls it, how many calls it may have under way, and what its answers have shown of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use super::admission::{
     shows_no_endpoint,
 };
 use super::responses_api::ResponsesApi;
-use super::served_models::{GivenModels, ServedModels, listed_models};
+use super::served_models::{ServedModels, listed_models};
+use super::server_settings::ServerSettings;
+use super::streamed::{Streaming, streamed_body};
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
-use crate::config::{ConcurrencyControl, Dialect};
+use crate::config::ConcurrencyControl;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
+use crate::domain::run_window::RunWindow;
 use crate::domain::time::Clock;
 use crate::sync::lock;
 use crate::telemetry::metrics;
@@ -34,39 +37,6 @@ const LIST_PATIENCE: Duration = Duration::from_secs(10);
 /// Gives each server a number of its own.
 static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
-/// What the settings say of a server.
-#[derive(Debug, Clone)]
-pub struct ServerSettings {
-    /// Its name in logs, metrics and warnings.
-    pub name: Arc<str>,
-    /// The models that it has.
-    pub models: GivenModels,
-    /// Other names by which rows may ask for its models, and its own name for each.
-    pub aliases: BTreeMap<Arc<str>, Arc<str>>,
-    /// How much of the load it is to have, beside others with the same models: above 0, usually 1.
-    pub weight: f64,
-    /// How many calls it may have under way, of all its models together. None if the registry's limit is enough.
-    pub max_concurrency: Option<usize>,
-    /// How its calls at once are controlled.
-    pub concurrency: ConcurrencyControl,
-    /// The API by which rows for `/v1/responses` call it.
-    pub dialect: Dialect,
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        Self {
-            name: "default".into(),
-            models: GivenModels::All,
-            aliases: BTreeMap::new(),
-            weight: 1.0,
-            max_concurrency: None,
-            concurrency: ConcurrencyControl::Auto,
-            dialect: Dialect::Auto,
-        }
-    }
-}
-
 /// An inference server.
 pub struct Server {
     no: u32,
@@ -75,6 +45,11 @@ pub struct Server {
     models: ServedModels,
     weight: f64,
     max_concurrency: usize,
+    is_escalation: bool,
+    run_window: Option<RunWindow>,
+    /// Whether the time is outside the run window.
+    is_resting: AtomicBool,
+    clock: Clock,
     /// The registry's limit, if that is lower than its own: the most calls of one model.
     ceiling: Arc<AtomicUsize>,
     /// Rows of all models that are under way.
@@ -85,6 +60,7 @@ pub struct Server {
     /// Told when an admission has changed.
     changed: Arc<Notify>,
     responses_api: Arc<ResponsesApi>,
+    streaming: Streaming,
 }
 
 /// What sends the calls. The client of `serve` is named, so that its calls need no allocation of their own.
@@ -126,12 +102,17 @@ impl Server {
             models: ServedModels::new(settings.models, settings.aliases),
             weight: settings.weight,
             max_concurrency: settings.max_concurrency.unwrap_or(usize::MAX),
+            is_escalation: settings.is_escalation,
+            run_window: settings.run_window,
+            is_resting: AtomicBool::new(settings.run_window.is_some_and(|window| !window.contains(clock.now()))),
+            clock: clock.clone(),
             ceiling: Arc::default(),
             rows: AtomicUsize::new(0),
             concurrency: settings.concurrency,
             admissions: Mutex::default(),
             changed: Arc::default(),
             responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
+            streaming: Streaming::new(settings.stream),
         }
     }
 
@@ -156,7 +137,18 @@ impl Server {
 
     /// Whether it may have another row of any model under way.
     pub(super) fn has_room(&self) -> bool {
-        self.rows() < self.max_concurrency
+        self.rows() < self.max_concurrency && !self.is_resting.load(Relaxed)
+    }
+
+    /// Whether it gets only rows of batches that are at risk of missing their windows.
+    pub(super) fn is_escalation(&self) -> bool {
+        self.is_escalation
+    }
+
+    /// The hours in which rows begin, while it is outside them.
+    #[must_use]
+    pub fn rests_outside(&self) -> Option<RunWindow> {
+        self.run_window.filter(|_| self.is_resting.load(Relaxed))
     }
 
     /// How many rows of all models are under way.
@@ -246,9 +238,40 @@ impl Server {
 
     async fn answer(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
         match &self.client {
-            ServerClient::Http(client) => client.call(call, headers).await,
+            ServerClient::Http(client) if self.streaming.is_next(call.endpoint) => {
+                Box::pin(self.answer_of_stream(client, call, headers)).await
+            }
+            ServerClient::Http(client) => self.plain_answer(client, call, headers).await,
             ServerClient::Embedded(client) => client.post_boxed(call.clone()).await,
         }
+    }
+
+    async fn plain_answer(
+        &self,
+        client: &ReqwestHttpClient,
+        call: &Call,
+        headers: &RowHeaders,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let began = Instant::now();
+        let ended = client.call(call, headers).await;
+        self.streaming.learn(&self.name, began.elapsed(), &ended);
+        ended
+    }
+
+    async fn answer_of_stream(
+        &self,
+        client: &ReqwestHttpClient,
+        call: &Call,
+        headers: &RowHeaders,
+    ) -> Result<HttpResponse, UpstreamError> {
+        if let Some(body) = streamed_body(call.endpoint, &call.body) {
+            let ended = client.call_streamed(call, body, headers).await;
+            let is_refused = ended.as_ref().is_ok_and(|answer| self.streaming.is_refused(&self.name, answer));
+            if !is_refused {
+                return ended;
+            }
+        }
+        self.plain_answer(client, call, headers).await
     }
 
     async fn shows_models(&self) -> bool {
@@ -309,6 +332,8 @@ impl Server {
         loop {
             let changed = self.changed.notified();
             let admissions = self.admissions();
+            let is_resting = self.run_window.is_some_and(|window| !window.contains(self.clock.now()));
+            self.is_resting.store(is_resting, Relaxed);
             metrics::upstream_takes_calls(
                 &self.name,
                 admissions.iter().all(|(_, admission)| admission.trouble().is_none()),

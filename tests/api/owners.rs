@@ -11,7 +11,7 @@ use crate::common::client::{Answer, error, new_batch, send, text};
 use crate::common::test_app::TestApp;
 
 /// Gives everything that is there to another owner.
-async fn give_away(app: &TestApp) {
+pub async fn give_away(app: &TestApp) {
     let options = SqliteConnectOptions::new().filename(app.database());
     let mut connection = SqliteConnection::connect_with(&options).await.expect("the database is there");
     for statement in ["UPDATE files SET owner = 'other'", "UPDATE batches SET owner = 'other'"] {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
 
 /// A table of the settings file.
-fn table(name: &str, upstream: &FakeUpstream, more: &str) -> String {
+pub fn table(name: &str, upstream: &FakeUpstream, more: &str) -> String {
     format!("[[upstreams]]\nname = '{name}'\nurl = 'http://{}/v1'\n{more}\n", upstream.address)
 }
 
@@ -28,7 +28,7 @@ fn lists(upstream: &FakeUpstream, models: &'static [&'static str]) {
 }
 
 /// The calls of rows that a server had.
-fn row_calls(upstream: &FakeUpstream) -> Vec<Call> {
+pub fn row_calls(upstream: &FakeUpstream) -> Vec<Call> {
     upstream.calls().into_iter().filter(|call| !call.key().is_empty()).collect()
 }
 
@@ -36,7 +36,7 @@ async fn app_of(tables: &[String], flags: &[&str]) -> TestApp {
     Stopped::new(FakeUpstream::down()).start_with_upstreams(&tables.concat(), flags).await
 }
 
-async fn warnings(app: &TestApp) -> Vec<String> {
+pub async fn warnings(app: &TestApp) -> Vec<String> {
     let ready = app.get("/readyz").await;
     assert_eq!(ready.status, 200, "it is ready all the same");
     let warnings = ready.json()["warnings"].as_array().cloned().unwrap_or_default();
@@ -201,7 +201,8 @@ async fn a_server_that_hangs_does_not_take_the_calls_of_one_that_answers() {
         (row_calls(&b).len() >= 1000 - 64).then_some(())
     })
     .await;
-    assert!(hangs.running() <= 16 + 1, "{}", hangs.running());
+    // Before the other's first answer, each has half of the calls.
+    assert!(hangs.running() <= 32, "{}", hangs.running());
 
     hangs.release();
     app.wait_for_completed(&id, 1000).await;

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
+use futures::stream::{self, StreamExt as _};
 use tokio::net::TcpSocket;
 use tokio::sync::{Barrier, watch};
 
@@ -53,11 +54,29 @@ pub struct Reply {
     is_held: bool,
     group: Option<Arc<Barrier>>,
     delay: Duration,
+    /// What comes after the body.
+    end: End,
+}
+
+/// How an answer ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Whole,
+    Never,
+    Broken,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), is_held: false, group: None, delay: Duration::ZERO }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+            is_held: false,
+            group: None,
+            delay: Duration::ZERO,
+            end: End::Whole,
+        }
     }
 
     /// A complete chat answer that used 3 tokens and gave 2.
@@ -80,6 +99,22 @@ impl Reply {
     }
 
     /// Whether it is a success.
+    /// A stream of events with this data.
+    pub fn events<T: AsRef<str>>(data: impl IntoIterator<Item = T>) -> Self {
+        let events: Vec<String> = data.into_iter().map(|data| format!("data: {}\n\n", data.as_ref())).collect();
+        Self::new(200, events.concat()).header("content-type", "text/event-stream")
+    }
+
+    /// The same, with a connection that stays open after the last byte, without another.
+    pub fn without_end(self) -> Self {
+        Self { end: End::Never, ..self }
+    }
+
+    /// The same, with a connection that breaks after the last byte.
+    pub fn broken_off(self) -> Self {
+        Self { end: End::Broken, ..self }
+    }
+
     pub fn is_ok(&self) -> bool {
         self.status == 200
     }
@@ -213,11 +248,20 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     tokio::time::sleep(reply.delay).await;
     running.is_answered = true;
-    let mut response = Response::builder().status(reply.status).header("content-type", "application/json");
+    let mut response = Response::builder().status(reply.status);
+    if !reply.headers.iter().any(|(name, _)| *name == "content-type") {
+        response = response.header("content-type", "application/json");
+    }
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
-    response.body(Body::from(reply.body)).expect("the reply is HTTP")
+    let sent = stream::iter([Ok(reply.body.clone())]);
+    let body = match reply.end {
+        End::Whole => Body::from(reply.body),
+        End::Never => Body::from_stream(sent.chain(stream::pending())),
+        End::Broken => Body::from_stream(sent.chain(stream::iter([Err(std::io::Error::other("broken off"))]))),
+    };
+    response.body(body).expect("the reply is HTTP")
 }
 
 /// A request that is not answered. Dropped without an answer if its client goes away.

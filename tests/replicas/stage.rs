@@ -127,6 +127,7 @@ impl Stage {
             base_url: format!("{}/v1", self.simulator.base_url).parse().expect("a URL"),
             headers: HeaderMap::new(),
             timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
             max_idle: 16,
         };
         let config = ServeConfig::default();
@@ -148,6 +149,7 @@ impl Stage {
                 steps_retention: config.responses.steps_retention,
                 retry: config.worker.retry_policy(),
                 limits: config.limits.batch(),
+                batches_have_priorities: false,
                 refuses_unknown_models: false,
             },
         }

@@ -65,8 +65,7 @@ impl Stage {
     /// With the upstreams of the settings file: the simulator for `models`, and another server for those of `others`.
     pub async fn beside(other: &Process, others: &str, models: &str, settings: &str) -> Self {
         let mut stage = Self::with(&["--latency", "0ms"], settings, &[]).await;
-        let url = stage.flags.iter().position(|flag| flag == "--upstream").expect("there is an upstream");
-        stage.flags.drain(url..url + 2);
+        stage.leave_upstream_out();
         let table = |name: &str, server: &Process, models: &str| {
             format!("[[upstreams]]\nname = '{name}'\nurl = '{}/v1'\nmodels = '{models}'\n", server.base_url)
         };
@@ -75,6 +74,12 @@ impl Stage {
         let tables = [table("simulator", &stage.simulator, models), table("other", other, others)].concat();
         std::fs::write(path, text + &tables).expect("a file");
         stage
+    }
+
+    /// Gives no `--upstream`, because the settings file has upstreams.
+    pub fn leave_upstream_out(&mut self) {
+        let url = self.flags.iter().position(|flag| flag == "--upstream").expect("there is an upstream");
+        self.flags.drain(url..url + 2);
     }
 
     pub fn command(&self) -> Command {

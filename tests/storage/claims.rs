@@ -3,6 +3,7 @@
 use batchwright::domain::batch::Batch;
 use batchwright::domain::ids::{BatchId, DaemonId};
 use batchwright::domain::lease::Lease;
+use batchwright::domain::owner::Owner;
 use batchwright::domain::report::NewLane;
 use batchwright::storage::{BatchStore as _, LeaseStore as _, ModelBacklog, Result};
 use futures::future::join_all;
@@ -19,6 +20,7 @@ on_both_databases!(
     a_claim_on_a_batch_that_was_called_off_gets_nothing,
     a_claim_on_a_batch_whose_window_closed_gets_nothing,
     open_lanes_come_by_deadline,
+    many_large_lanes_hide_no_small_one_and_no_owners,
     the_lanes_of_one_model_hide_no_other,
     a_claimed_lane_is_not_open,
     the_backlog_has_claimed_rows_too_and_those_of_no_batch_that_ended,
@@ -128,6 +130,23 @@ async fn open_lanes_come_by_deadline(storage: TestStorage) -> Result<()> {
 
     let order: Vec<_> = first_three.iter().map(|lane| (lane.batch_id, lane.no)).collect();
     assert_eq!(order, [(soon.id, 0), (soon.id, 1), (late.id, 0)]);
+    Ok(())
+}
+
+async fn many_large_lanes_hide_no_small_one_and_no_owners(storage: TestStorage) -> Result<()> {
+    for _ in 0..4 {
+        storage.running(&[1_000]).await?;
+    }
+    let small = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
+    storage.admit_batch(small.id, &lanes(&[1]), START).await?;
+    let of_other = storage.create_batch(&Owner::parse("other").expect("an id"), &new_batch(), after(120)).await?;
+    storage.admit_batch(of_other.id, &lanes(&[2_000]), START).await?;
+
+    let open = storage.open_lanes(1, 10).await?;
+
+    let batches: Vec<_> = open.iter().map(|lane| lane.batch_id).collect();
+    assert_eq!(batches.len(), 3, "the first and the smallest of one owner, and the only one of the other");
+    assert!(batches.contains(&small.id) && batches.contains(&of_other.id));
     Ok(())
 }
 

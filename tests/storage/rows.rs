@@ -5,6 +5,7 @@ use batchwright::domain::file::FilePart;
 use batchwright::domain::ids::{BatchId, DaemonId, RequestId};
 use batchwright::domain::line::{NeverRan, never_ran};
 use batchwright::domain::report::IntakeLimits;
+use batchwright::domain::time::Timestamp;
 use batchwright::intake::Indexer;
 use batchwright::storage::blobs::Blobs;
 use batchwright::storage::results::result_line;
@@ -164,6 +165,7 @@ async fn reader_of(file: &str) -> (RowReader, TempDir) {
         index,
         parts: vec![part],
         metadata: std::sync::Arc::default(),
+        expires_at: Timestamp(0),
     };
     (RowReader::new(blobs, input), directory)
 }

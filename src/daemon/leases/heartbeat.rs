@@ -1,6 +1,7 @@
 //! The heartbeat: it shows the other daemons that this one lives, and learns which leases it still holds, what share of
 //! the upstream it has, and which daemons are dead.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ impl<S: Storage> Heartbeat<S> {
         // A beat without an answer is given up in time for another, so that no lease lapses over one lost packet.
         let beat = tokio::time::timeout(lifetime / 3, storage.beat(*id, lifetime)).await??;
         self.validity.extend(asked, lifetime);
+        let daemons = u32::try_from(beat.daemons.len()).unwrap_or(u32::MAX);
+        self.shared.living_daemons.store(daemons.max(1), Relaxed);
         if let Some(limit) = settings.global_max_concurrency {
             self.follow_share(rank(*id, &beat.daemons).share_of(limit), asked);
         }

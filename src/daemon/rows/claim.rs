@@ -1,12 +1,14 @@
 //! The claim loop: takes over lapsed leases and claims ranges of lanes, about as many rows of each lane as begin within
 //! a second.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::backlog::Survey;
 use super::{Supply, lease_run, scheduler};
 use crate::daemon::core::{DaemonCore, Shutdown};
 use crate::daemon::timer::{TickResult, Timer};
@@ -18,9 +20,10 @@ use crate::upstream::Registry;
 /// How often the loop looks for work of which no wakeup tells: lanes of other replicas' batches, and leases of dead
 /// daemons.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Lanes read for one claim, by deadline.
+/// Lanes read for one claim.
 const LANES: u32 = 1024;
-/// How many of the lanes, or of the lapsed leases, may be of one model.
+/// How many of the lanes may be of one model and owner: so many whose windows close first, and so many of the smallest.
+/// And how many of the lapsed leases may be of one model.
 const LANES_OF_A_MODEL: u32 = 16;
 /// Lapsed leases read together.
 const LAPSED: u32 = 256;
@@ -78,12 +81,24 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
     let mut lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
     leave_unserved(&supply.shared.registry, &mut lanes);
     let survey = supply.backlogs.survey(supply.shared.registry.limit());
+    look_at_windows(supply, &lanes, &survey);
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: another daemon has claimed of the lane meanwhile. The next look finds how far.
     if let Some(lease) = storage.claim(lane, rows, me).await? {
         start(supply, lease);
     }
     Ok(true)
+}
+
+/// Has the queue know which windows are at risk. Other daemons take part in the work, at about this one's rate.
+fn look_at_windows<S>(supply: &Supply<S>, lanes: &[OpenLane], survey: &Survey) {
+    let mut unclaimed = HashMap::<_, Vec<_>>::new();
+    for lane in lanes {
+        unclaimed.entry(lane.model.clone()).or_default().push((lane.expires_at, u64::from(lane.waiting())));
+    }
+    let daemons = f64::from(supply.shared.living_daemons.load(Relaxed));
+    let rates = survey.rates().iter().map(|(model, rate)| (model.clone(), rate * daemons)).collect();
+    supply.queue.look_at_windows(&unclaimed, &rates);
 }
 
 /// Leaves the lanes of models that no server has, for another daemon or until one has them.

@@ -235,6 +235,7 @@ impl<S: Storage> LeaseRun<S> {
             model: self.model.clone(),
             body: line.slice_ref(call.body.get().as_bytes()),
             metadata: reader.input().metadata.clone(),
+            expires_at: reader.input().expires_at,
         }))
     }
 

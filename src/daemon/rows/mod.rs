@@ -7,7 +7,9 @@
 mod answers;
 mod attempt;
 mod backlog;
+mod batches;
 mod claim;
+mod deadlines;
 mod lease_run;
 mod models;
 mod parked;

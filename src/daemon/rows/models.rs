@@ -6,12 +6,14 @@
 //! to models to come. Loans are recalled when rows of a model that answers wait for a call, or rows of a model that has
 //! fewer than its own. The latest is recalled first. A row whose call is recalled waits here again.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
+use super::batches::{BatchPlace, Batches};
+use super::deadlines::at_risk_until;
 use super::queue::QueuedRow;
 use crate::domain::ids::BatchId;
 use crate::domain::time::{Clock, Timestamp};
@@ -28,6 +30,8 @@ pub(super) struct Models {
     /// The registry's generation when the queues got their routes.
     generation: u64,
     clock: Clock,
+    /// Whether the metadata of batches may ask for a priority.
+    have_priorities: bool,
     queues: Vec<ModelQueue>,
     /// Calls that may run at once.
     permits: usize,
@@ -43,7 +47,7 @@ pub(super) struct Models {
 struct ModelQueue {
     name: Arc<str>,
     routes: Routes,
-    batches: Vec<BatchQueue>,
+    batches: Batches,
     /// Rows that workers have.
     running: usize,
     /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
@@ -51,13 +55,6 @@ struct ModelQueue {
     answers: Arc<Answers>,
     /// Rows that have a call on loan, in the order in which they began.
     loans: Vec<Loan>,
-}
-
-struct BatchQueue {
-    id: BatchId,
-    rows: VecDeque<QueuedRow>,
-    running: usize,
-    served: u64,
 }
 
 /// A call that a row has on loan.
@@ -75,7 +72,7 @@ pub(super) struct HeldBack;
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     model: usize,
-    batch: usize,
+    batch: BatchPlace,
 }
 
 /// A row that was taken, and what its share of the calls is made of.
@@ -88,14 +85,6 @@ pub(super) struct TakenRow {
 }
 
 impl ModelQueue {
-    fn waiting(&self) -> usize {
-        self.batches.iter().map(|batch| batch.rows.len()).sum()
-    }
-
-    fn has_rows(&self) -> bool {
-        self.batches.iter().any(|batch| !batch.rows.is_empty())
-    }
-
     fn answers(&self, now: Timestamp) -> bool {
         self.answers.come(self.running > 0, now)
     }
@@ -103,9 +92,10 @@ impl ModelQueue {
 
 impl Models {
     /// No models, for as many calls as the registry has.
-    pub(super) fn new(registry: Registry, clock: Clock) -> Self {
+    pub(super) fn new(registry: Registry, clock: Clock, have_priorities: bool) -> Self {
         let (permits, generation) = (registry.limit(), registry.generation());
-        Self { registry, generation, clock, queues: Vec::new(), permits, running: 0, recalled: 0, taken: 0 }
+        let queues = Vec::new();
+        Self { registry, generation, clock, have_priorities, queues, permits, running: 0, recalled: 0, taken: 0 }
     }
 
     /// Notes how many calls may run at once now, and which servers there are.
@@ -124,16 +114,15 @@ impl Models {
     /// Adds a row behind those of its batch, or before them if it has run before.
     pub(super) fn push(&mut self, row: QueuedRow) {
         let model = row.request.data.model.clone();
-        let rows = &mut self.batch(&model, row.row.id.batch).rows;
-        if row.request.has_run { rows.push_front(row) } else { rows.push_back(row) }
+        let have_priorities = self.have_priorities;
+        self.model(&model).batches.push(row, have_priorities);
     }
 
     /// Removes the rows that are not to be kept.
     pub(super) fn retain(&mut self, keep: impl Fn(&QueuedRow) -> bool) {
-        for batch in self.queues.iter_mut().flat_map(|model| &mut model.batches) {
-            batch.rows.retain(&keep);
+        for model in &mut self.queues {
+            model.batches.retain(&keep);
         }
-        self.tidy();
     }
 
     fn model(&mut self, name: &Arc<str>) -> &mut ModelQueue {
@@ -144,7 +133,7 @@ impl Models {
             self.queues.push(ModelQueue {
                 name: name.clone(),
                 routes: self.registry.routes(name),
-                batches: Vec::new(),
+                batches: Batches::default(),
                 running: 0,
                 served: 0,
                 answers: Arc::default(),
@@ -155,13 +144,20 @@ impl Models {
         &mut self.queues[no]
     }
 
-    fn batch(&mut self, model: &Arc<str>, id: BatchId) -> &mut BatchQueue {
-        let batches = &mut self.model(model).batches;
-        let no = batches.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            batches.push(BatchQueue { id, rows: VecDeque::new(), running: 0, served: 0 });
-            batches.len() - 1
-        });
-        &mut batches[no]
+    /// Finds which batches are at risk of missing their windows. `unclaimed` has the rows of each model that no daemon
+    /// has claimed, with the windows of their batches, and `rates` the rows that all daemons begin in a second.
+    pub(super) fn look_at_windows(
+        &mut self,
+        unclaimed: &HashMap<Arc<str>, Vec<(Timestamp, u64)>>,
+        rates: &HashMap<Arc<str>, f64>,
+    ) {
+        let now = self.clock.now();
+        for model in &mut self.queues {
+            let of_model = unclaimed.get(&model.name).into_iter().flatten().copied();
+            let rate = rates.get(&model.name).copied().unwrap_or_default();
+            let until = at_risk_until(now, rate, model.batches.windows().chain(of_model));
+            model.batches.set_at_risk_until(until);
+        }
     }
 
     /// The place of the row that is next. `Err` if rows wait and none may begin.
@@ -169,18 +165,18 @@ impl Models {
         let bound = self.bound_of_silent();
         let next = self.next_of(|model| bound.is_none_or(|bound| bound.lets_begin(self, model)));
         match next {
-            None if self.queues.iter().any(ModelQueue::has_rows) => Err(HeldBack),
+            None if self.queues.iter().any(|model| model.batches.has_rows()) => Err(HeldBack),
             next => Ok(next),
         }
     }
 
     fn next_of(&self, chosen: impl Fn(&ModelQueue) -> bool) -> Option<Place> {
-        let may_begin = |model: &ModelQueue| model.has_rows() && model.routes.may_begin() && chosen(model);
+        let routes_let =
+            |model: &ModelQueue| model.batches.has_rows() && model.routes.may_begin(model.batches.has_rows_at_risk());
+        let may_begin = |model: &ModelQueue| routes_let(model) && chosen(model);
         let models = self.queues.iter().enumerate().filter(|(_, model)| may_begin(model));
         let (no, model) = models.min_by_key(|(_, model)| (model.running, model.served))?;
-        let batches = model.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
-        let (batch, _) = batches.min_by_key(|(_, batch)| (batch.running, batch.served))?;
-        Some(Place { model: no, batch })
+        Some(Place { model: no, batch: model.batches.next()? })
     }
 
     /// What bounds a model that does not answer; `None` if the only model here does.
@@ -191,7 +187,7 @@ impl Models {
             return None;
         }
         let now = self.clock.now();
-        let is_here = |model: &ModelQueue| model.running > 0 || model.has_rows();
+        let is_here = |model: &ModelQueue| model.running > 0 || model.batches.has_rows();
         let may_lend = !self.queues.iter().any(|model| is_here(model) && model.answers(now));
         Some(Bound { now, may_lend })
     }
@@ -206,9 +202,9 @@ impl Models {
         let own = self.own();
         self.taken += 1;
         let model = &mut self.queues[place.model];
-        let batch = &mut model.batches[place.batch];
-        let row = batch.rows.pop_front()?;
-        (model.served, batch.served) = (self.taken, self.taken);
+        let is_at_risk = model.batches.has_rows_at_risk();
+        let row = model.batches.take(place.batch, self.taken)?;
+        model.served = self.taken;
         let loan = (!model.answers.has_answered() && model.running >= own)
             .then(|| Loan { no: self.taken, recall: CancellationToken::new() });
         model.loans.extend(loan.clone());
@@ -217,30 +213,17 @@ impl Models {
         }
         self.running += 1;
         model.running += 1;
-        batch.running += 1;
-        let route = model.routes.begin(row.history);
+        let route = model.routes.begin(row.history, is_at_risk);
         Some(TakenRow { row, route, answers: model.answers.clone(), loan })
     }
 
     /// Counts a row under way more or less.
     pub(super) fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
-        let is_over = {
-            let batch = self.batch(model, id);
-            batch.running = batch.running.saturating_add_signed(change);
-            batch.running == 0 && batch.rows.is_empty()
-        };
         self.running = self.running.saturating_add_signed(change);
         let model = self.model(model);
         model.running = model.running.saturating_add_signed(change);
-        if is_over {
-            self.tidy();
-        }
-    }
-
-    /// Forgets batches of which nothing is here.
-    fn tidy(&mut self) {
-        for model in &mut self.queues {
-            model.batches.retain(|batch| batch.running > 0 || !batch.rows.is_empty());
+        if model.batches.count(id, change) {
+            model.batches.tidy();
         }
     }
 
@@ -266,7 +249,7 @@ impl Models {
         let (now, own) = (self.clock.now(), self.own());
         let would_begin = |model: &ModelQueue| {
             let most = if model.answers(now) { usize::MAX } else { own.saturating_sub(model.running) };
-            model.waiting().min(most)
+            model.batches.waiting().min(most)
         };
         let wanted: usize = self.queues.iter().map(would_begin).sum();
         let coming = self.permits.saturating_sub(self.running) + self.recalled;

@@ -7,6 +7,7 @@
 //! use it leaves an eighth free, and at least one if there are four, for models whose first rows come later: these
 //! never wait for the time-outs of a model that hangs.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +23,7 @@ use super::parked::Parked;
 use super::permit_share::PermitShare;
 use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
-use crate::domain::time::Clock;
+use crate::domain::time::{Clock, Timestamp};
 use crate::sync::lock;
 use crate::telemetry::metrics;
 use crate::upstream::{CallHistory, Registry, RouteUse};
@@ -107,9 +108,10 @@ pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 
 impl Queue {
     /// A queue for the calls of these servers.
-    pub(in crate::daemon) fn new(registry: Registry, clock: Clock) -> Self {
+    /// `have_priorities` says whether the metadata of batches may ask for one.
+    pub(in crate::daemon) fn new(registry: Registry, clock: Clock, have_priorities: bool) -> Self {
         Self {
-            models: Mutex::new(Models::new(registry, clock)),
+            models: Mutex::new(Models::new(registry, clock, have_priorities)),
             filled: Semaphore::new(0),
             held_back: AtomicUsize::new(0),
             may_begin: Notify::new(),
@@ -122,6 +124,15 @@ impl Queue {
         let limit = self.models().follow_registry();
         metrics::concurrency_limited_to(limit);
         self.tell_held_back();
+    }
+
+    /// Finds which batches are at risk of missing their windows: see [`Models::look_at_windows`].
+    pub(super) fn look_at_windows(
+        &self,
+        unclaimed: &HashMap<Arc<str>, Vec<(Timestamp, u64)>>,
+        rates: &HashMap<Arc<str>, f64>,
+    ) {
+        self.models().look_at_windows(unclaimed, rates);
     }
 
     /// Adds rows of leases that have not left.

@@ -25,6 +25,7 @@ pub use states::{Canceled, CancellationReason, Claimed, Completed, Failed, Pendi
 use super::endpoint::Endpoint;
 use super::ids::RequestId;
 use super::owner::Owner;
+use super::time::Timestamp;
 
 /// One row of a batch on its way to an outcome, in state `S`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct RequestData {
     pub body: Bytes,
     /// The metadata of the row's batch.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// When the batch's window closes.
+    pub expires_at: Timestamp,
 }
 
 /// The result of a processor's work on a request.

@@ -17,6 +17,7 @@ pub(in crate::domain) fn pending() -> Request<Pending> {
         model: "m".into(),
         body: Bytes::from_static(b"{}"),
         metadata: Arc::default(),
+        expires_at: Timestamp(86_400_000),
     })
 }
 

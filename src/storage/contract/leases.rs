@@ -59,8 +59,9 @@ pub trait LeaseStore {
     /// Says that a daemon works no more. What it still holds can be taken over at once.
     async fn leave(&self, daemon: DaemonId) -> Result<()>;
 
-    /// Lanes of batches in progress with unclaimed rows: of each model up to `of_a_model`, those whose windows close
-    /// first, and the first lane of every model before the second of any. So no model's lanes hide another's.
+    /// Lanes of batches in progress with unclaimed rows: of each model and owner up to `of_a_model` whose windows close
+    /// first, and up to as many with the fewest rows. The first lane of every model and owner comes before the second
+    /// of any. So neither a model nor an owner hides another, and many large batches hide no small one.
     async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>>;
 
     /// The backlog of each model, the largest first, up to `limit` models. Costs as much as there are open lanes and

@@ -113,6 +113,7 @@ pub(super) struct InputRow {
     endpoint: String,
     input_file_id: String,
     metadata: Option<String>,
+    expires_at: i64,
 }
 
 #[async_trait]
@@ -212,6 +213,7 @@ impl SqlStorage {
         let parts = self.file_parts(&owner, file).await?;
         let metadata = batch.metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
         let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
-        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata }))
+        let expires_at = Timestamp(batch.expires_at);
+        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata, expires_at }))
     }
 }

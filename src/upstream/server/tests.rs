@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use bytes::Bytes;
 
 use super::*;
+use crate::config::Dialect;
 use crate::domain::ids::BatchId;
 
 /// Answers with one status after the other, and the last again and again.

@@ -1,5 +1,7 @@
 //! How rows that wait are shared out among workers.
 
+mod shares;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::super::ClaimedRow;
 use super::super::backlog::Backlogs;
 use super::{Cancellation, Queue, QueuedRow};
+use crate::config::ConcurrencyControl;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::LeaseHold;
@@ -29,12 +32,13 @@ fn clock() -> Clock {
 }
 
 fn queue_at(calls: usize, clock: &Clock) -> Arc<Queue> {
-    Arc::new(Queue::new(registry_of(calls, clock), clock.clone()))
+    Arc::new(Queue::new(registry_of(calls, clock), clock.clone(), true))
 }
 
 /// One server with so many calls.
 fn registry_of(calls: usize, clock: &Clock) -> Registry {
-    let registry = Registry::of(Server::embedded(NoUpstream, ServerSettings::default(), clock.clone()));
+    let settings = ServerSettings { concurrency: ConcurrencyControl::Fixed, ..ServerSettings::default() };
+    let registry = Registry::of(Server::embedded(NoUpstream, settings, clock.clone()));
     registry.set_limit(calls);
     registry
 }
@@ -42,7 +46,10 @@ fn registry_of(calls: usize, clock: &Clock) -> Registry {
 /// Rows of one lease, as its run makes them.
 struct Given {
     batch: BatchId,
+    owner: &'static str,
     model: &'static str,
+    expires_at: Timestamp,
+    priority: &'static str,
     lease: LeaseHold,
     cancellation: Arc<Cancellation>,
     open: TaskTracker,
@@ -54,7 +61,10 @@ impl Given {
         let token = CancellationToken::new;
         Self {
             batch: BatchId::new(),
+            owner: "default",
             model,
+            expires_at: Timestamp(86_400_000),
+            priority: "",
             lease: LeaseHold { id: LeaseId::new(), token: 1 },
             cancellation: Arc::new(Cancellation { lease: token(), stopping: token(), abort: token() }),
             open: TaskTracker::new(),
@@ -66,12 +76,13 @@ impl Given {
         let id = RequestId { batch: self.batch, row };
         let data = RequestData {
             id,
-            owner: Owner::default(),
+            owner: Owner::parse(self.owner).expect("an id"),
             custom_id: String::new(),
             endpoint: Endpoint::ChatCompletions,
             model: self.model.into(),
             body: Bytes::new(),
-            metadata: Arc::default(),
+            metadata: Arc::new([("priority".to_owned(), self.priority.to_owned())].into()),
+            expires_at: self.expires_at,
         };
         QueuedRow {
             row: ClaimedRow { id, lease: self.lease },
@@ -283,7 +294,7 @@ fn a_model_that_is_silent_for_long_gets_no_more_calls_beside_another() {
 #[test]
 fn workers_that_are_held_back_begin_when_they_may() {
     let registry = registry_of(4, &clock());
-    let queue = Arc::new(Queue::new(registry.clone(), clock()));
+    let queue = Arc::new(Queue::new(registry.clone(), clock(), true));
     let (hangs, other) = (Given::lease("hangs"), Given::lease("other"));
     queue.push(hangs.rows(0..10));
     let mut stuck = taken(&queue);

@@ -35,18 +35,23 @@ const HELD: &str = "
     FROM leases JOIN batches ON batches.id = leases.batch_id
     WHERE leases.daemon_id = $1";
 
+// Those whose windows close first, and the smallest, so that a small batch is never behind many large ones.
 const OPEN_LANES: &str = "
     SELECT batch_id, no, model, next, last, expires_at
     FROM (
         SELECT lanes.batch_id, lanes.no, lanes.model, lanes.next, lanes.last, batches.expires_at,
                ROW_NUMBER() OVER (
-                   PARTITION BY lanes.model ORDER BY batches.expires_at, lanes.batch_id, lanes.no
-               ) AS place
+                   PARTITION BY lanes.model, batches.owner ORDER BY batches.expires_at, lanes.batch_id, lanes.no
+               ) AS by_window,
+               ROW_NUMBER() OVER (
+                   PARTITION BY lanes.model, batches.owner
+                   ORDER BY lanes.last - lanes.next, batches.expires_at, lanes.batch_id, lanes.no
+               ) AS by_size
         FROM lanes JOIN batches ON batches.id = lanes.batch_id
         WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
     ) AS open
-    WHERE place <= $1
-    ORDER BY place, expires_at, batch_id, no
+    WHERE by_window <= $1 OR by_size <= $1
+    ORDER BY CASE WHEN by_window < by_size THEN by_window ELSE by_size END, expires_at, batch_id, no
     LIMIT $2";
 
 // A row is in a lane until it is claimed, and in a lease from then until it has a result. Positions have 32 bits: what

@@ -1,0 +1,249 @@
+//! The ordinary object that the events of a stream amount to.
+//!
+//! A Responses stream ends with an event that has the whole response. The chunks of the others are put together: texts
+//! are joined, lists are extended, items of lists that have an `index` are put together with those of the same one, and
+//! of everything else the last that is not null counts.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::domain::endpoint::Endpoint;
+use crate::domain::outcome::HttpResponse;
+use crate::domain::response::Fields;
+
+/// Members that are names, which some servers repeat in every chunk.
+const NAMES: [&str; 4] = ["role", "id", "type", "name"];
+
+/// Types of events of a Responses stream whose generation has not begun.
+const WAITING: [&str; 3] = ["response.created", "response.queued", "response.in_progress"];
+
+/// A stream that is put together.
+#[derive(Debug)]
+pub(in crate::upstream) struct Fold {
+    endpoint: Endpoint,
+    /// The members of the object but for its choices.
+    object: Fields,
+    choices: BTreeMap<u64, Choice>,
+    /// Bytes of what was put together.
+    held: usize,
+    has_begun: bool,
+}
+
+/// What an event ends a stream with.
+#[derive(Debug, PartialEq)]
+pub(in crate::upstream) enum Folded {
+    /// The answer: this status and this body.
+    Whole(u16, Bytes),
+    /// The stream cannot be understood: why.
+    Unreadable(String),
+}
+
+#[derive(Debug, Default)]
+struct Choice {
+    /// The message, or for completions the text.
+    said: Map<String, Value>,
+    /// The other members, such as `finish_reason` and `logprobs`.
+    others: Map<String, Value>,
+}
+
+impl Fold {
+    pub(in crate::upstream) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, object: Fields::default(), choices: BTreeMap::new(), held: 0, has_begun: false }
+    }
+
+    /// Whether the server has begun to generate: from then on, silence is a stall. Before, it may have calls of others
+    /// to do first.
+    pub(in crate::upstream) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Bytes of what was put together so far.
+    pub(in crate::upstream) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes in the data of an event. What the answer is, if it ends the stream.
+    pub(in crate::upstream) fn add(&mut self, data: &[u8]) -> Option<Folded> {
+        if data.trim_ascii() == b"[DONE]" {
+            return Some(self.end());
+        }
+        let Ok(mut chunk) = Fields::read(data) else {
+            return Some(Folded::Unreadable("an event of its stream is not a JSON object".to_owned()));
+        };
+        if chunk.raw("error").is_some_and(|error| error.get() != "null") {
+            return Some(Folded::Whole(status_of(&chunk), data.to_vec().into()));
+        }
+        if self.endpoint == Endpoint::Responses {
+            let kind: Option<String> = chunk.get("type").ok().flatten();
+            self.has_begun |= kind.is_some_and(|kind| !WAITING.contains(&&*kind));
+            return last_response(&chunk);
+        }
+        self.has_begun = true;
+        let choices =
+            chunk.remove("choices").map(|choices| serde_json::from_str::<Vec<Map<String, Value>>>(choices.get()));
+        match choices {
+            None => {}
+            Some(Ok(choices)) => choices.into_iter().for_each(|choice| self.add_choice(choice)),
+            Some(Err(_)) => return Some(Folded::Unreadable("its stream has choices that are no list".to_owned())),
+        }
+        for (name, value) in chunk.iter().filter(|(_, value)| value.get() != "null") {
+            self.object.set(name, value);
+        }
+        None
+    }
+
+    fn add_choice(&mut self, mut choice: Map<String, Value>) {
+        let index = choice.remove("index").and_then(|index| index.as_u64()).unwrap_or(0);
+        let known = self.choices.entry(index).or_default();
+        let said = match self.endpoint {
+            Endpoint::ChatCompletions => match choice.remove("delta") {
+                Some(Value::Object(delta)) => delta,
+                _ => Map::new(),
+            },
+            _ => choice.remove("text").map(|text| Map::from_iter([("text".to_owned(), text)])).unwrap_or_default(),
+        };
+        self.held += merge(&mut known.said, said) + merge(&mut known.others, choice);
+    }
+
+    /// What the answer is if the connection ends here. An end without `[DONE]` is one if every choice has ended.
+    pub(in crate::upstream) fn at_end_of_connection(mut self) -> Option<Folded> {
+        let has_ended = |choice: &Choice| choice.others.get("finish_reason").is_some_and(|reason| !reason.is_null());
+        let is_whole = !self.choices.is_empty() && self.choices.values().all(has_ended);
+        is_whole.then(|| self.end())
+    }
+
+    fn end(&mut self) -> Folded {
+        if !self.has_begun {
+            return Folded::Unreadable("its stream has ended without an answer".to_owned());
+        }
+        let is_chat = self.endpoint == Endpoint::ChatCompletions;
+        let choices = std::mem::take(&mut self.choices).into_iter();
+        let choices: Vec<Value> = choices.map(|(index, choice)| choice.whole(index, is_chat)).collect();
+        self.object.set("object", if is_chat { "chat.completion" } else { "text_completion" });
+        self.object.set("choices", &choices);
+        Folded::Whole(200, self.object.to_json().into())
+    }
+}
+
+impl Choice {
+    fn whole(mut self, index: u64, is_chat: bool) -> Value {
+        let mut whole = Map::from_iter([("index".to_owned(), json!(index))]);
+        if is_chat {
+            self.said.entry("role").or_insert_with(|| json!("assistant"));
+            self.said.entry("content").or_insert(Value::Null);
+            let calls = self.said.get_mut("tool_calls").and_then(Value::as_array_mut);
+            for call in calls.into_iter().flatten().filter_map(Value::as_object_mut) {
+                call.remove("index");
+            }
+            whole.insert("message".to_owned(), Value::Object(self.said));
+        } else {
+            whole.extend(self.said);
+        }
+        whole.extend(self.others);
+        whole.entry("finish_reason").or_insert(Value::Null);
+        whole.entry("logprobs").or_insert(Value::Null);
+        Value::Object(whole)
+    }
+}
+
+/// Adds the members of one part of an object to what is known of it. Returns by how many bytes that grew.
+fn merge(known: &mut Map<String, Value>, part: Map<String, Value>) -> usize {
+    part.into_iter().map(|(name, value)| merge_member(known, name, value)).sum()
+}
+
+fn merge_member(known: &mut Map<String, Value>, name: String, value: Value) -> usize {
+    let is_name = NAMES.contains(&&*name);
+    match (known.get_mut(&name), value) {
+        (Some(was), Value::Null) if !was.is_null() => 0,
+        (Some(Value::String(was)), Value::String(more)) if !is_name => {
+            was.push_str(&more);
+            more.len()
+        }
+        (Some(Value::String(was)), Value::String(more)) if is_name && (more.is_empty() || !was.is_empty()) => 0,
+        (Some(Value::Array(was)), Value::Array(more)) => more.into_iter().map(|item| merge_item(was, item)).sum(),
+        (Some(Value::Object(was)), Value::Object(more)) => merge(was, more),
+        (_, Value::Array(items)) => {
+            let mut list = Vec::new();
+            let grown = items.into_iter().map(|item| merge_item(&mut list, item)).sum();
+            known.insert(name, Value::Array(list));
+            grown
+        }
+        (_, value) => {
+            let grown = name.len() + size(&value);
+            known.insert(name, value);
+            grown
+        }
+    }
+}
+
+fn merge_item(list: &mut Vec<Value>, item: Value) -> usize {
+    let index = item.get("index").and_then(Value::as_u64);
+    let same =
+        index.and_then(|index| list.iter_mut().find(|known| known.get("index").and_then(Value::as_u64) == Some(index)));
+    match (same, item) {
+        (Some(Value::Object(known)), Value::Object(part)) => merge(known, part),
+        (_, item) => {
+            let grown = size(&item);
+            list.push(item);
+            grown
+        }
+    }
+}
+
+/// About the bytes that a value takes.
+fn size(value: &Value) -> usize {
+    const SMALL: usize = 16;
+    SMALL
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(size).sum(),
+            Value::Object(members) => members.iter().map(|(name, value)| name.len() + size(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
+/// The response of an event that is the last of a Responses stream.
+fn last_response(event: &Fields) -> Option<Folded> {
+    let kind: Option<String> = event.get("type").ok().flatten();
+    match kind.as_deref() {
+        Some("response.completed" | "response.incomplete" | "response.failed") => {
+            let response = event.raw("response").map(RawValue::get);
+            Some(match response {
+                Some(response) => Folded::Whole(200, response.to_owned().into()),
+                None => Folded::Unreadable("the last event of its stream has no response".to_owned()),
+            })
+        }
+        Some("error") => {
+            let error = json!({ "error": event });
+            Some(Folded::Whole(500, error.to_string().into()))
+        }
+        _ => None,
+    }
+}
+
+/// The status that an error in a stream stands for.
+fn status_of(chunk: &Fields) -> u16 {
+    #[derive(Deserialize)]
+    struct Code {
+        code: Value,
+    }
+    let code = chunk.get::<Code>("error").ok().flatten().and_then(|error| error.code.as_u64());
+    code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)).unwrap_or(500)
+}
+
+impl Folded {
+    /// The answer with the headers of `response`.
+    pub(in crate::upstream) fn in_place_of(self, response: HttpResponse) -> Result<HttpResponse, String> {
+        match self {
+            Self::Whole(status, body) => Ok(HttpResponse { status, body, ..response }),
+            Self::Unreadable(why) => Err(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

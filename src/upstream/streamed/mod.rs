@@ -1,0 +1,154 @@
+//! Calls whose answers come bit by bit (`stream: true`), and are put together into the ordinary object.
+//!
+//! A streamed answer shows that the server is at work. So a generation may take as long as it likes, one that has
+//! stalled is noticed within a minute, and no proxy between breaks an idle connection. But each token costs server and
+//! client a message, and members that are not known here can only be kept by a rule. So calls are plain, until one
+//! that took long is broken off.
+
+mod events;
+mod fold;
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::UpstreamError;
+use crate::config::StreamMode;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::outcome::HttpResponse;
+use crate::domain::response::Fields;
+
+pub(super) use events::EventStream;
+pub(super) use fold::Fold;
+
+/// A call that took so long and was broken off may have been broken off for its silence: proxies allow 60 s or more.
+const LONG: Duration = Duration::from_secs(29);
+
+const PLAIN: u8 = 0;
+const STREAMED: u8 = 1;
+/// The server has refused a streamed call.
+const REFUSED: u8 = 2;
+
+/// Whether a server's calls are streamed.
+#[derive(Debug)]
+pub(super) struct Streaming {
+    mode: StreamMode,
+    /// What answers have shown, for [`StreamMode::Auto`].
+    shown: AtomicU8,
+}
+
+impl Streaming {
+    pub(super) fn new(mode: StreamMode) -> Self {
+        Self { mode, shown: AtomicU8::new(PLAIN) }
+    }
+
+    /// Whether the next call of an endpoint is streamed.
+    pub(super) fn is_next(&self, endpoint: Endpoint) -> bool {
+        let has_streams = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses);
+        has_streams
+            && match self.mode {
+                StreamMode::Always => true,
+                StreamMode::Never => false,
+                StreamMode::Auto => self.shown.load(Relaxed) == STREAMED,
+            }
+    }
+
+    /// Takes in how a plain call ended. One that took long and was broken off has the following ones streamed.
+    pub(super) fn learn(&self, upstream: &str, took: Duration, ended: &Result<HttpResponse, UpstreamError>) {
+        let is_broken_off = match ended {
+            Ok(response) => matches!(response.status, 408 | 504 | 524),
+            Err(error) => matches!(error, UpstreamError::Timeout(_) | UpstreamError::Broken(_)),
+        };
+        if self.mode == StreamMode::Auto
+            && took >= LONG
+            && is_broken_off
+            && self.shown.compare_exchange(PLAIN, STREAMED, Relaxed, Relaxed).is_ok()
+        {
+            let seconds = took.as_secs();
+            tracing::info!(upstream, seconds, "a long call was broken off: from now on, answers are streamed");
+        }
+    }
+
+    /// Whether an answer to a streamed call shows that the server does not stream. Then the call is to be made again,
+    /// and no further one is streamed.
+    pub(super) fn is_refused(&self, upstream: &str, response: &HttpResponse) -> bool {
+        let is_refusal = self.mode == StreamMode::Auto
+            && matches!(response.status, 400 | 404 | 405 | 422 | 501)
+            && memchr::memmem::find(&response.body, b"stream").is_some();
+        if is_refusal && self.shown.swap(REFUSED, Relaxed) != REFUSED {
+            tracing::info!(upstream, "the upstream does not stream: calls are plain again");
+        }
+        is_refusal
+    }
+}
+
+/// The body of a call that is streamed; `None` if it is no object.
+pub(super) fn streamed_body(endpoint: Endpoint, body: &Bytes) -> Option<Bytes> {
+    let mut fields = Fields::read(body).ok()?;
+    fields.set("stream", &true);
+    if endpoint != Endpoint::Responses {
+        fields.set("stream_options", &json!({ "include_usage": true }));
+    }
+    Some(fields.to_json().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_streamed_once_a_long_one_was_broken_off() {
+        let answer = |status| Ok(HttpResponse { status, ..HttpResponse::default() });
+        let broken = || Err(UpstreamError::Broken(String::new()));
+        // How a plain call ended, after how many seconds, and whether the next is streamed.
+        let cases = [
+            (answer(200), 600, false),
+            (answer(504), 60, true),
+            (answer(524), 100, true),
+            (answer(504), 5, false),
+            (answer(500), 60, false),
+            (broken(), 60, true),
+            (broken(), 1, false),
+            (Err(UpstreamError::Timeout(String::new())), 3_600, true),
+            (Err(UpstreamError::Unreachable(String::new())), 60, false),
+        ];
+        for (ended, seconds, expected) in cases {
+            let streaming = Streaming::new(StreamMode::Auto);
+            streaming.learn("it", Duration::from_secs(seconds), &ended);
+            assert_eq!(streaming.is_next(Endpoint::ChatCompletions), expected, "{ended:?} after {seconds} s");
+            assert!(!streaming.is_next(Endpoint::Embeddings));
+
+            let never = Streaming::new(StreamMode::Never);
+            never.learn("it", Duration::from_secs(seconds), &ended);
+            assert!(!never.is_next(Endpoint::ChatCompletions));
+        }
+    }
+
+    #[test]
+    fn a_server_that_refuses_to_stream_is_called_plainly() {
+        let refusal = |body: &'static str| HttpResponse { status: 400, body: body.into(), ..HttpResponse::default() };
+        let streaming = Streaming::new(StreamMode::Auto);
+        streaming.learn("it", LONG, &Err(UpstreamError::Broken(String::new())));
+
+        assert!(
+            !streaming.is_refused("it", &refusal("the prompt is too long")) && streaming.is_next(Endpoint::Responses)
+        );
+        assert!(
+            streaming.is_refused("it", &refusal("stream is not supported")) && !streaming.is_next(Endpoint::Responses)
+        );
+        streaming.learn("it", LONG, &Err(UpstreamError::Broken(String::new())));
+        assert!(!streaming.is_next(Endpoint::Responses), "it is not asked again and again");
+    }
+
+    #[test]
+    fn a_body_asks_for_a_stream_with_usage_and_is_otherwise_the_same() {
+        let body = Bytes::from_static(br#"{"model":"m","stream":false,"n":1.10}"#);
+        let chat = streamed_body(Endpoint::ChatCompletions, &body).expect("an object");
+        assert_eq!(chat, &br#"{"model":"m","stream":true,"n":1.10,"stream_options":{"include_usage":true}}"#[..]);
+        let responses = streamed_body(Endpoint::Responses, &body).expect("an object");
+        assert_eq!(responses, &br#"{"model":"m","stream":true,"n":1.10}"#[..]);
+        assert_eq!(streamed_body(Endpoint::Responses, &Bytes::from_static(b"[]")), None);
+    }
+}
