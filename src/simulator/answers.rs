@@ -73,6 +73,10 @@ pub struct SimulatedRequest {
     /// The model as a JSON string.
     model: String,
     prompt_tokens: usize,
+    /// Those of them that the server knew.
+    cached_tokens: usize,
+    /// The words of the answer, unless they are drawn.
+    output_words: Option<u32>,
     /// The number of texts to embed or to moderate.
     inputs: usize,
     draws: Draws,
@@ -85,9 +89,16 @@ impl SimulatedRequest {
         Self {
             model: serde_json::to_string(model).expect("text is JSON"),
             prompt_tokens: 1 + body_len / 4,
+            cached_tokens: 0,
+            output_words: None,
             inputs: input.map_or(1, count_inputs),
             draws,
         }
+    }
+
+    /// The same request with an answer of so many words, of whose prompt so many tokens were known.
+    pub fn with_work(self, output_words: u32, cached_tokens: usize) -> Self {
+        Self { output_words: Some(output_words), cached_tokens: cached_tokens.min(self.prompt_tokens), ..self }
     }
 
     /// Tokens of the request.
@@ -119,12 +130,13 @@ impl SimulatedRequest {
     }
 
     fn words(&mut self) -> Vec<&'static str> {
-        let count = 4 + self.draws.below(16);
+        let count = self.output_words.unwrap_or_else(|| 4 + self.draws.below(16));
         (0..count).map(|_| WORDS[self.draws.below(32) as usize]).collect()
     }
 
     fn tokens(&self, words: &[&str]) -> Tokens {
-        Tokens { prompt: self.prompt_tokens, cached: 0, written_to_cache: 0, completion: words.len(), reasoning: 0 }
+        let (prompt, cached, completion) = (self.prompt_tokens, self.cached_tokens, words.len());
+        Tokens { prompt, cached, written_to_cache: 0, completion, reasoning: 0 }
     }
 }
 

@@ -19,13 +19,25 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::{self, Kind, SimulatedRequest};
+use super::batching::{CallStatus, SimulatedRow};
 use super::draws::Draws;
+use super::engine::{Engine, EngineAnswer};
 use super::failure::SimulatedFailure;
 use super::script::{self, Cue};
-use super::{Overload, SimulatorState, scripted};
+use super::{Latency, Overload, SimulatorState, scripted};
+use crate::domain::rate_limits::RateLimit;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The headers of a scenario that state the limit of tokens, what remains of it, and when it is whole again.
+static TOKEN_LIMITS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
+/// Tokens that an answer may have if the request does not say.
+const MOST_OUTPUT: u32 = 512;
 
 /// A simulator and the stop signal of the listener that serves it.
 pub struct SimulatedServer {
@@ -81,7 +93,10 @@ async fn infer(server: &Arc<SimulatedServer>, kind: Kind, request: Request) -> R
 
     let mut response = match RequestBody::read(&body) {
         Some(call) => match script::cue(kind, &body, server.shared.args.seed, repeat) {
-            Ok(cue) => run(server, kind, &call, cue, body.len(), draws).await,
+            Ok(cue) => match &server.shared.engine {
+                None => run(server, kind, &call, cue, body.len(), draws).await,
+                Some(engine) => run_in(engine, server, kind, (&call, &body), draws).await,
+            },
             Err(failure) => failure.into_response(),
         },
         None => SimulatedFailure::InvalidBody.into_response(),
@@ -131,6 +146,58 @@ async fn run(
         Fate::Pretty => json_text(indented(&answer())),
         Fate::Answer | Fate::Hang => json_text(answer()),
     }
+}
+
+/// Answers as a server with continuous batching does. Scripts have no effect.
+async fn run_in(
+    engine: &Engine,
+    server: &Arc<SimulatedServer>,
+    kind: Kind,
+    (call, body): (&RequestBody<'_>, &[u8]),
+    mut draws: Draws,
+) -> Response {
+    let running = Running::enter(server, None);
+    let (median, sigma) = engine.scenario().output_tokens;
+    let most = call.max_completion_tokens.or(call.max_tokens).unwrap_or(MOST_OUTPUT);
+    let drawn = Latency::Lognormal { median: Duration::from_secs_f64(median.max(0.0)), sigma };
+    // Seconds stand for tokens here.
+    let drawn = u32::try_from(drawn.at(draws.unit(), draws.unit()).as_secs()).unwrap_or(u32::MAX);
+    let output = drawn.clamp(1, most.max(1));
+    let simulated = SimulatedRequest::new(&call.model, body.len(), call.input.map(RawValue::get), draws);
+    let row = SimulatedRow {
+        prompt: f64::from(u32::try_from(simulated.prompt_tokens()).unwrap_or(u32::MAX)),
+        cached: 0.0,
+        output: f64::from(output),
+        most_output: f64::from(most),
+    };
+    let EngineAnswer { reply, status, cached } = engine.answer(body, row).await;
+    let mut response = match reply.status {
+        CallStatus::Answered if call.stream == Some(true) && kind == Kind::Chat => {
+            let wants_usage = call.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
+            let simulated = simulated.with_work(output, cached);
+            return streamed(running, answers::chat_events(simulated, wants_usage), Duration::ZERO);
+        }
+        CallStatus::Answered => json_text(answers::answer(kind, simulated.with_work(output, cached))),
+        CallStatus::Refused => SimulatedFailure::TooManyRequests.into_response(),
+        CallStatus::Unavailable | CallStatus::NoConnection => SimulatedFailure::scripted(status).into_response(),
+    };
+    response.headers_mut().remove(header::RETRY_AFTER);
+    if let Some(pause) = reply.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(Duration::from_secs_f64(pause)));
+    }
+    if let Some(RateLimit { limit, remaining, reset }) = reply.tokens {
+        let reset = HeaderValue::try_from(format!("{}ms", reset.as_millis())).expect("digits");
+        for (name, value) in TOKEN_LIMITS.iter().zip([limit.into(), remaining.into(), reset]) {
+            response.headers_mut().insert(name.clone(), value);
+        }
+    }
+    response
+}
+
+/// A time in whole seconds, at least 1.
+fn whole_seconds(time: Duration) -> HeaderValue {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    seconds.max(1).into()
 }
 
 /// Sends the events one by one, evenly spread over the latency.
@@ -215,6 +282,8 @@ struct RequestBody<'a> {
     model: Cow<'a, str>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
     /// The texts of embeddings and moderations.
     #[serde(borrow)]
     input: Option<&'a RawValue>,

@@ -39,15 +39,19 @@
 //! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object.
 //! Answers by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
-//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `answers`, `failure`; then the scripts: `conversation`,
-//! `script`, `scripted`.
+//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `answers`, `failure`; for scenarios `scenario`,
+//! `batching`, `prefix_cache`, `engine`; then the scripts: `conversation`, `script`, `scripted`.
 
 mod answers;
+pub mod batching;
 mod conversation;
 mod draws;
+mod engine;
 mod failure;
 mod handlers;
 mod latency;
+mod prefix_cache;
+mod scenario;
 mod script;
 mod scripted;
 mod stats;
@@ -56,6 +60,7 @@ use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +71,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use engine::Engine;
+
 pub use latency::{Latency, LatencyError};
+pub use scenario::{Scenario, ScenarioChange};
 pub use stats::StatsSnapshot;
 
 /// How the simulator behaves.
@@ -98,6 +106,11 @@ pub struct SimulatorArgs {
     #[arg(long, value_name = "N", default_value_t = SimulatorArgs::default().seed)]
     pub seed: u64,
 
+    /// A file in TOML that describes a server with continuous batching, instead of `--latency` and `--max-parallel`:
+    /// its slots, KV cache, limits in time, and changes on a timetable (README).
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| Scenario::read(Path::new(path)))]
+    pub scenario: Option<Scenario>,
+
     /// Answer 404 for `/v1/responses`, as a server without the Responses API does.
     #[arg(long)]
     pub no_responses: bool,
@@ -112,6 +125,7 @@ impl Default for SimulatorArgs {
             overload: Overload::Queue,
             fail_rate: 0.0,
             seed: 0,
+            scenario: None,
             no_responses: false,
         }
     }
@@ -144,6 +158,8 @@ struct SimulatorState {
     args: SimulatorArgs,
     /// One permit for each request that may run at the same time.
     slots: Option<Arc<Semaphore>>,
+    /// None without a scenario.
+    engine: Option<Engine>,
     stats: stats::Stats,
 }
 
@@ -152,7 +168,8 @@ impl Simulator {
     #[must_use]
     pub fn new(args: SimulatorArgs) -> Self {
         let slots = args.max_parallel.map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS))));
-        Self { shared: Arc::new(SimulatorState { args, slots, stats: stats::Stats::new() }) }
+        let engine = args.scenario.clone().map(Engine::new);
+        Self { shared: Arc::new(SimulatorState { args, slots, engine, stats: stats::Stats::new() }) }
     }
 
     /// All routes of the server.

@@ -2,7 +2,6 @@
 
 mod load;
 mod scenarios;
-mod simulated_server;
 
 fn main() {
     println!("seeds {:?}, ceiling {}\n", scenarios::SEEDS, scenarios::CEILING);

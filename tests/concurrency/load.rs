@@ -6,11 +6,12 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use batchwright::domain::rate_limits::RateLimits;
+use batchwright::simulator::batching::{
+    BatchingReply, BatchingServer, BatchingSettings, CallStatus, Seconds, SimulatedRow,
+};
 use batchwright::upstream::admission::{
     AdmissionState, CallEnd, ConcurrencyController, Gate, LONGEST_PAUSE, LimitReason, Sent,
 };
-
-use crate::simulated_server::{Ordered, Reply, Row, ServerSettings, SimulatedServer, Status};
 
 /// As the program does it.
 const LOOK_AGAIN: f64 = 5.0;
@@ -60,7 +61,7 @@ pub(crate) struct Rows {
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Answer(Reply),
+    Answer(BatchingReply),
     Wake(u64),
     Change(Change),
     Timer,
@@ -68,21 +69,21 @@ enum Event {
 
 #[derive(Debug, Clone, Copy)]
 struct Call {
-    row: Row,
+    row: SimulatedRow,
     sent: Sent,
     taken_before: usize,
 }
 
 struct Run {
     now: f64,
-    events: BinaryHeap<Reverse<(Ordered, u64)>>,
+    events: BinaryHeap<Reverse<(Seconds, u64)>>,
     payloads: Vec<Event>,
-    server: SimulatedServer,
+    server: BatchingServer,
     scheduled: u64,
     admission: AdmissionState,
     load: Load,
     rows: Rows,
-    front: VecDeque<Row>,
+    front: VecDeque<SimulatedRow>,
     calls: Vec<Call>,
     in_flight: usize,
     taken: usize,
@@ -116,9 +117,9 @@ impl Rows {
         Self { load, random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) }
     }
 
-    pub(crate) fn next(&mut self) -> Row {
+    pub(crate) fn next(&mut self) -> SimulatedRow {
         let prompt = self.length(self.load.prompt);
-        Row { prompt, output: self.length(self.load.output), most_output: 512.0 }
+        SimulatedRow { prompt, cached: 0.0, output: self.length(self.load.output), most_output: 512.0 }
     }
 
     fn length(&mut self, (median, sigma, most): (f64, f64, f64)) -> f64 {
@@ -140,7 +141,7 @@ impl Rows {
 
 /// Sends a load for so many seconds.
 pub(crate) fn run(
-    settings: ServerSettings,
+    settings: BatchingSettings,
     load: Load,
     changes: &[(f64, Change)],
     controller: ConcurrencyController,
@@ -151,7 +152,7 @@ pub(crate) fn run(
         now: 0.0,
         events: BinaryHeap::new(),
         payloads: Vec::new(),
-        server: SimulatedServer::new(settings),
+        server: BatchingServer::new(settings),
         scheduled: 0,
         admission: AdmissionState::new(controller),
         load,
@@ -190,7 +191,7 @@ impl Run {
     fn at(&mut self, at: f64, event: Event) {
         let id = self.payloads.len() as u64;
         self.payloads.push(event);
-        self.events.push(Reverse((Ordered(at), id)));
+        self.events.push(Reverse((Seconds(at), id)));
     }
 
     fn happen(&mut self, event: u64) {
@@ -251,7 +252,7 @@ impl Run {
         self.server.send(self.now, self.calls.len() - 1, row);
     }
 
-    fn end(&mut self, reply: Reply) {
+    fn end(&mut self, reply: BatchingReply) {
         let Some(call) = self.calls.get(reply.call).copied() else { return };
         self.in_flight -= 1;
         if reply.tokens.is_some() {
@@ -260,7 +261,7 @@ impl Run {
         let has_taken_others = self.taken != call.taken_before;
         let (reason, retry_after) = (String::new(), reply.retry_after.map(Duration::from_secs_f64));
         let end = match reply.status {
-            Status::Answered => {
+            CallStatus::Answered => {
                 self.taken += 1;
                 let has_usage = reply.call % 10 < self.load.answers_with_usage;
                 #[expect(
@@ -271,10 +272,10 @@ impl Run {
                 let output_tokens = has_usage.then_some(call.row.output as u64);
                 CallEnd::Answered { is_success: true, output_tokens }
             }
-            Status::Refused | Status::Unavailable => CallEnd::Refused { retry_after, reason, has_taken_others },
-            Status::NoConnection => CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE },
+            CallStatus::Refused | CallStatus::Unavailable => CallEnd::Refused { retry_after, reason, has_taken_others },
+            CallStatus::NoConnection => CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE },
         };
-        if reply.status != Status::Answered {
+        if reply.status != CallStatus::Answered {
             self.wasted += 1.0;
             self.front.push_back(call.row);
         }

@@ -4,7 +4,6 @@
 
 mod load;
 mod scenarios;
-mod simulated_server;
 
 #[test]
 fn the_calls_at_once_reach_their_share_of_the_best_throughput() {

@@ -1,9 +1,9 @@
 //! Loads and servers, and the share of the best fixed limit's throughput that the controller reaches with them.
 
+use batchwright::simulator::batching::{BatchingSettings, CallStatus};
 use batchwright::upstream::admission::ConcurrencyController;
 
 use crate::load::{Change, Load, Report, Rows, run};
-use crate::simulated_server::{ServerSettings, Status};
 
 /// The ceiling of the controller in each scenario.
 pub(crate) const CEILING: usize = 256;
@@ -12,7 +12,7 @@ pub(crate) const SEEDS: [u64; 3] = [1, 2, 3];
 /// A server, a load, and what the controller has to reach.
 struct Scenario {
     name: &'static str,
-    server: ServerSettings,
+    server: BatchingSettings,
     load: Load,
     changes: Vec<(f64, Change)>,
     seconds: f64,
@@ -39,19 +39,19 @@ fn scenarios() -> Vec<Scenario> {
 #[rustfmt::skip]
 fn constant_servers() -> Vec<Scenario> {
     use Best::{Limit, TokensPerMinute};
-    let (server, load) = (ServerSettings::default(), Load::default());
+    let (server, load) = (BatchingSettings::default(), Load::default());
     let retry_after = Some(1.0);
-    let refuses = ServerSettings { refuses: true, ..server };
-    let pauses = ServerSettings { retry_after, ..refuses };
-    let kv = ServerSettings { slots: 256, kv: 110_000.0, base: 0.02, per_sequence: 2e-4, prefill: 6000.0, ..server };
-    let large = ServerSettings { slots: 200, ..refuses };
-    let small = ServerSettings { slots: 8, base: 0.03, per_sequence: 5e-3, prefill: 2000.0, ..server };
-    let smallest = ServerSettings { slots: 2, ..small };
-    let remote = ServerSettings { overhead: 1.0, ..server };
-    let prefill = ServerSettings { prefill: 10_000.0, ..server };
-    let tpm = ServerSettings { tokens_per_minute: Some(600_000.0), ..hosted() };
-    let tpm_told = ServerSettings { has_headers: true, ..tpm };
-    let tpm_pauses = ServerSettings { retry_after, ..tpm };
+    let refuses = BatchingSettings { refuses: true, ..server };
+    let pauses = BatchingSettings { retry_after, ..refuses };
+    let kv = BatchingSettings { slots: 256, kv: 110_000.0, base: 0.02, per_sequence: 2e-4, prefill: 6000.0, ..server };
+    let large = BatchingSettings { slots: 200, ..refuses };
+    let small = BatchingSettings { slots: 8, base: 0.03, per_sequence: 5e-3, prefill: 2000.0, ..server };
+    let smallest = BatchingSettings { slots: 2, ..small };
+    let remote = BatchingSettings { overhead: 1.0, ..server };
+    let prefill = BatchingSettings { prefill: 10_000.0, ..server };
+    let tpm = BatchingSettings { tokens_per_minute: Some(600_000.0), ..hosted() };
+    let tpm_told = BatchingSettings { has_headers: true, ..tpm };
+    let tpm_pauses = BatchingSettings { retry_after, ..tpm };
     let long = Load { prompt: (1500.0, 0.7, 8000.0), output: (250.0, 0.9, 2000.0), ..load };
     let labels = Load { prompt: (3000.0, 0.7, 16_000.0), output: (10.0, 0.9, 100.0), ..load };
     let same = Load { output: (128.0, 0.0, 2000.0), prompt: (400.0, 0.3, 6000.0), ..load };
@@ -78,10 +78,10 @@ fn constant_servers() -> Vec<Scenario> {
 #[rustfmt::skip]
 fn servers_that_change() -> Vec<Scenario> {
     use Best::{Limit, Phases};
-    let (server, load) = (ServerSettings::default(), Load::default());
-    let refuses = ServerSettings { refuses: true, ..server };
-    let near = ServerSettings { overhead: 0.2, ..server };
-    let unavailable = ServerSettings { status_when_down: Status::Unavailable, ..server };
+    let (server, load) = (BatchingSettings::default(), Load::default());
+    let refuses = BatchingSettings { refuses: true, ..server };
+    let near = BatchingSettings { overhead: 0.2, ..server };
+    let unavailable = BatchingSettings { status_when_down: CallStatus::Unavailable, ..server };
     let slots = [(300.0, Change::Slots(16)), (600.0, Change::Slots(128))];
     let phases = || Phases(&[64, 16, 128]);
     let outage = [(300.0, Change::Down), (320.0, Change::Up)];
@@ -98,12 +98,12 @@ fn servers_that_change() -> Vec<Scenario> {
 fn fast_and_slow_servers() -> Vec<Scenario> {
     use Best::Limit;
     let load = Load::default();
-    let fast = ServerSettings { base: 0.001, prefill: 1e9, ..hosted() };
-    let queues = ServerSettings { slots: 32, ..fast };
-    let refuses = ServerSettings { refuses: true, ..queues };
-    let uneven = ServerSettings { base: 0.0005, ..fast };
-    let proxy = ServerSettings { overhead: 0.4, ..hosted() };
-    let slow = ServerSettings { slots: 256, base: 0.3, ..ServerSettings::default() };
+    let fast = BatchingSettings { base: 0.001, prefill: 1e9, ..hosted() };
+    let queues = BatchingSettings { slots: 32, ..fast };
+    let refuses = BatchingSettings { refuses: true, ..queues };
+    let uneven = BatchingSettings { base: 0.0005, ..fast };
+    let proxy = BatchingSettings { overhead: 0.4, ..hosted() };
+    let slow = BatchingSettings { slots: 256, base: 0.3, ..BatchingSettings::default() };
     let one = Load { output: (1.0, 0.0, 1.0), prompt: (20.0, 0.0, 20.0), ..load };
     let words = Load { output: (4.0, 0.8, 30.0), ..load };
     let pages = Load { output: (2000.0, 0.3, 4000.0), ..load };
@@ -120,12 +120,26 @@ fn fast_and_slow_servers() -> Vec<Scenario> {
 }
 
 /// A proxy to a provider that is never busy.
-fn hosted() -> ServerSettings {
+fn hosted() -> BatchingSettings {
     let slots = 1_000_000;
-    ServerSettings { slots, base: 0.02, per_sequence: 0.0, per_context: 0.0, prefill: 1e6, ..ServerSettings::default() }
+    BatchingSettings {
+        slots,
+        base: 0.02,
+        per_sequence: 0.0,
+        per_context: 0.0,
+        prefill: 1e6,
+        ..BatchingSettings::default()
+    }
 }
 
-fn scenario(name: &'static str, server: ServerSettings, load: Load, seconds: f64, best: Best, share: f64) -> Scenario {
+fn scenario(
+    name: &'static str,
+    server: BatchingSettings,
+    load: Load,
+    seconds: f64,
+    best: Best,
+    share: f64,
+) -> Scenario {
     Scenario { name, server, load, changes: Vec::new(), seconds, best, share, wasted: 0.0 }
 }
 
@@ -149,7 +163,7 @@ impl Scenario {
             Best::Phases(slots) => {
                 let seconds = self.seconds / f64::from(u32::try_from(slots.len()).unwrap_or(1));
                 let phase = |slots: &usize| {
-                    let server = ServerSettings { slots: *slots, refuses: false, ..self.server };
+                    let server = BatchingSettings { slots: *slots, refuses: false, ..self.server };
                     run(server, self.load, &[], ConcurrencyController::fixed(*slots), seconds, seed).delivered
                 };
                 slots.iter().map(phase).sum()

@@ -23,6 +23,7 @@ mod late_answers;
 mod outages;
 mod poolers;
 mod races;
+mod rate_limits;
 mod shares;
 mod shutdown;
 mod stage;
