@@ -114,6 +114,7 @@ pub(super) fn only_server(settings: &ServeConfig) -> ServerSettings {
         concurrency: settings.worker.concurrency,
         dialect: settings.responses.upstream_responses,
         stream: settings.upstream.stream,
+        merged_embeddings: settings.upstream.merged_embeddings as usize,
         ..ServerSettings::default()
     }
 }
@@ -149,6 +150,7 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
         concurrency: table.concurrency.unwrap_or(only.concurrency),
         dialect: table.responses.unwrap_or(only.dialect),
         stream: table.stream.unwrap_or(only.stream),
+        merged_embeddings: only.merged_embeddings,
     })
 }
 

@@ -33,6 +33,11 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = StreamMode::Auto)]
     pub stream: StreamMode,
 
+    /// Inputs of embeddings rows with the same parameters that are sent in one call. With 1, each row is a call of its
+    /// own.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=2048))]
+    pub merged_embeddings: u32,
+
     /// `[[upstreams]]`: several inference servers, instead of the one above.
     #[arg(skip)]
     pub upstreams: Vec<UpstreamTable>,

@@ -13,6 +13,7 @@
 //! | `dialect` | the two APIs that a model can be called through for a turn |
 //! | `row_headers` | the headers that say which row a call is for |
 //! | `streamed` | calls whose answers come bit by bit, put together into the ordinary object |
+//! | `merged` | embeddings of several rows in one call |
 //! | `http` | the client over HTTP, and the one budget of bytes for all answers |
 
 pub mod admission;
@@ -20,6 +21,7 @@ mod answer_budget;
 pub mod dialect;
 mod http;
 pub mod limiter;
+mod merged;
 mod model_list;
 mod model_name;
 mod registry;

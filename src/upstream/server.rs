@@ -15,6 +15,7 @@ use super::admission::{
     Admission, AdmittedCall, AdmittedModel, CallHistory, ConcurrencyController, Judgement, RowSigns, judge,
     shows_no_endpoint,
 };
+use super::merged::MergedCalls;
 use super::responses_api::ResponsesApi;
 use super::served_models::{ServedModels, listed_models};
 use super::server_settings::ServerSettings;
@@ -61,6 +62,7 @@ pub struct Server {
     changed: Arc<Notify>,
     responses_api: Arc<ResponsesApi>,
     streaming: Streaming,
+    merged_calls: MergedCalls,
 }
 
 /// What sends the calls. The client of `serve` is named, so that its calls need no allocation of their own.
@@ -113,6 +115,7 @@ impl Server {
             changed: Arc::default(),
             responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
             streaming: Streaming::new(settings.stream),
+            merged_calls: MergedCalls::new(settings.merged_embeddings),
         }
     }
 
@@ -240,6 +243,12 @@ impl Server {
         match &self.client {
             ServerClient::Http(client) if self.streaming.is_next(call.endpoint) => {
                 Box::pin(self.answer_of_stream(client, call, headers)).await
+            }
+            ServerClient::Http(client) if call.endpoint == Endpoint::Embeddings => {
+                match Box::pin(self.merged_calls.answer(client, &self.name, call)).await {
+                    Some(ended) => ended,
+                    None => self.plain_answer(client, call, headers).await,
+                }
             }
             ServerClient::Http(client) => self.plain_answer(client, call, headers).await,
             ServerClient::Embedded(client) => client.post_boxed(call.clone()).await,

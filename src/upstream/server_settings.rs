@@ -28,6 +28,8 @@ pub struct ServerSettings {
     pub concurrency: ConcurrencyControl,
     /// Whether answers are streamed.
     pub stream: StreamMode,
+    /// Inputs of embeddings rows that one call may have. With 1 or less, each row is a call.
+    pub merged_embeddings: usize,
     /// The API by which rows for `/v1/responses` call it.
     pub dialect: Dialect,
 }
@@ -44,6 +46,7 @@ impl Default for ServerSettings {
             run_window: None,
             concurrency: ConcurrencyControl::Auto,
             stream: StreamMode::Auto,
+            merged_embeddings: 1,
             dialect: Dialect::Auto,
         }
     }

@@ -9,6 +9,7 @@ mod calls;
 mod client;
 mod connections;
 mod downloads;
+mod embeddings;
 mod ending;
 mod envelopes;
 mod hostile_forms;
