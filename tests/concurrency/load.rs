@@ -27,6 +27,8 @@ pub(crate) struct Load {
     pub(crate) rows_at_once: usize,
     /// Of ten answers, so many state their output tokens.
     pub(crate) answers_with_usage: usize,
+    /// Calls of others that come in a second, short ones, which no admission holds back.
+    pub(crate) others_a_second: f64,
 }
 
 /// A change of the server at a time.
@@ -50,6 +52,8 @@ pub(crate) struct Report {
     pub(crate) reached_ceiling: Option<f64>,
     /// Why the limit is what it is at the end.
     pub(crate) reason: LimitReason,
+    /// Seconds that 95 % of the calls of others took at most.
+    pub(crate) others_p95: f64,
 }
 
 /// An endless source of rows, the same for each limiter.
@@ -61,34 +65,46 @@ pub(crate) struct Rows {
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Answer(BatchingReply),
-    Wake(u64),
+    /// What a server said, and which one.
+    Answer(usize, BatchingReply),
+    Wake(usize, u64),
     Change(Change),
+    /// A call of others comes.
+    Other,
     Timer,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Call {
     row: SimulatedRow,
-    sent: Sent,
+    /// None if it is a call of others.
+    sent: Option<Sent>,
+    sent_at: f64,
     taken_before: usize,
+}
+
+/// A server, and what is known of it.
+struct Site {
+    server: BatchingServer,
+    scheduled: u64,
+    admission: AdmissionState,
+    in_flight: usize,
+    taken: usize,
+    /// When the admission is to be looked at again.
+    timer: Option<Duration>,
 }
 
 struct Run {
     now: f64,
     events: BinaryHeap<Reverse<(Seconds, u64)>>,
     payloads: Vec<Event>,
-    server: BatchingServer,
-    scheduled: u64,
-    admission: AdmissionState,
+    sites: Vec<Site>,
     load: Load,
     rows: Rows,
     front: VecDeque<SimulatedRow>,
     calls: Vec<Call>,
-    in_flight: usize,
-    taken: usize,
-    /// When the admission is to be looked at again.
-    timer: Option<Duration>,
+    others: Rows,
+    others_took: Vec<f64>,
     wasted: f64,
     highest_limit: usize,
     reached_ceiling: Option<f64>,
@@ -101,6 +117,7 @@ impl Default for Load {
             output: (180.0, 0.9, 2000.0),
             rows_at_once: usize::MAX,
             answers_with_usage: 10,
+            others_a_second: 0.0,
         }
     }
 }
@@ -139,29 +156,33 @@ impl Rows {
     }
 }
 
-/// Sends a load for so many seconds.
+/// Sends a load to servers for so many seconds, each with a controller of its own.
 pub(crate) fn run(
-    settings: BatchingSettings,
+    servers: Vec<(BatchingSettings, ConcurrencyController)>,
     load: Load,
     changes: &[(f64, Change)],
-    controller: ConcurrencyController,
     seconds: f64,
     seed: u64,
 ) -> Report {
+    let site = |(settings, controller)| Site {
+        server: BatchingServer::new(settings),
+        scheduled: 0,
+        admission: AdmissionState::new(controller),
+        in_flight: 0,
+        taken: 0,
+        timer: None,
+    };
     let mut run = Run {
         now: 0.0,
         events: BinaryHeap::new(),
         payloads: Vec::new(),
-        server: BatchingServer::new(settings),
-        scheduled: 0,
-        admission: AdmissionState::new(controller),
+        sites: servers.into_iter().map(site).collect(),
         load,
         rows: Rows::new(load, seed),
         front: VecDeque::new(),
         calls: Vec::new(),
-        in_flight: 0,
-        taken: 0,
-        timer: None,
+        others: Rows::new(Load { prompt: (200.0, 0.5, 2000.0), output: (60.0, 0.5, 400.0), ..load }, seed ^ 0xABCD),
+        others_took: Vec::new(),
         wasted: 0.0,
         highest_limit: 0,
         reached_ceiling: None,
@@ -176,6 +197,11 @@ pub(crate) fn run(
         look += LOOK_AGAIN;
     }
     run.at(seconds, Event::Timer);
+    let mut other = 0.0;
+    while load.others_a_second > 0.0 && other < seconds {
+        other -= run.others.uniform().ln() / load.others_a_second;
+        run.at(other, Event::Other);
+    }
     run.pump();
     run.collect();
     while let Some(Reverse((at, event))) = run.events.pop().filter(|Reverse((at, _))| at.0 <= seconds) {
@@ -197,72 +223,101 @@ impl Run {
     fn happen(&mut self, event: u64) {
         let event = usize::try_from(event).ok().and_then(|event| self.payloads.get(event)).copied();
         match event {
-            Some(Event::Answer(reply)) => self.end(reply),
-            Some(Event::Wake(version)) => self.server.wake(self.now, version),
-            Some(Event::Change(Change::Slots(slots))) => self.server.resize(self.now, slots),
-            Some(Event::Change(Change::Down)) => self.server.go_down(self.now),
-            Some(Event::Change(Change::Up)) => self.server.come_up(self.now),
+            Some(Event::Answer(site, reply)) => self.end(site, reply),
+            Some(Event::Wake(site, version)) => self.sites[site].server.wake(self.now, version),
+            Some(Event::Change(change)) => {
+                for Site { server, .. } in &mut self.sites {
+                    match change {
+                        Change::Slots(slots) => server.resize(self.now, slots),
+                        Change::Down => server.go_down(self.now),
+                        Change::Up => server.come_up(self.now),
+                    }
+                }
+            }
+            Some(Event::Other) => {
+                let row = self.others.next();
+                self.calls.push(Call { row, sent: None, sent_at: self.now, taken_before: 0 });
+                self.sites[0].server.send(self.now, self.calls.len() - 1, row);
+            }
             Some(Event::Timer) | None => {}
         }
     }
 
     /// Takes over what the server has said and when it has to be woken.
     fn collect(&mut self) {
-        for reply in std::mem::take(&mut self.server.replies) {
-            self.at(reply.at, Event::Answer(reply));
-        }
-        let (wake, version) = self.server.next_wake();
-        if version != self.scheduled
-            && let Some(at) = wake
-        {
-            self.scheduled = version;
-            self.at(at.max(self.now), Event::Wake(version));
+        for site in 0..self.sites.len() {
+            for reply in std::mem::take(&mut self.sites[site].server.replies) {
+                self.at(reply.at, Event::Answer(site, reply));
+            }
+            let (wake, version) = self.sites[site].server.next_wake();
+            if version != self.sites[site].scheduled
+                && let Some(at) = wake
+            {
+                self.sites[site].scheduled = version;
+                self.at(at.max(self.now), Event::Wake(site, version));
+            }
         }
     }
 
-    /// Sends what may be sent.
+    /// Sends what may be sent, to the server with the least relative load.
     fn pump(&mut self) {
         let now = clock(self.now);
-        self.admission.tick(now);
-        let limit = self.admission.limit();
+        for site in 0..self.sites.len() {
+            self.sites[site].admission.tick(now);
+            if self.sites[site].admission.gate(now) == Gate::Shut {
+                self.look_again_at(site, self.sites[site].admission.shut_until(now));
+            }
+        }
+        let limit: usize = self.sites.iter().map(|site| site.admission.limit()).sum();
         self.highest_limit = self.highest_limit.max(limit);
         if limit >= crate::scenarios::CEILING {
             self.reached_ceiling.get_or_insert(self.now);
         }
-        while self.in_flight < limit.min(self.load.rows_at_once) {
-            if self.admission.gate(now) == Gate::Shut {
-                return self.look_again_at(self.admission.shut_until(now));
+        while self.in_flight() < self.load.rows_at_once.min(crate::scenarios::CEILING) {
+            let open = (0..self.sites.len()).filter(|site| self.sites[*site].lets_begin(now));
+            let Some(site) = open.min_by(|a, b| self.sites[*a].load().total_cmp(&self.sites[*b].load())) else {
+                return;
+            };
+            self.send(site, now);
+            if self.sites[site].admission.gate(now) == Gate::Shut {
+                self.look_again_at(site, self.sites[site].admission.shut_until(now));
             }
-            self.send(now);
         }
     }
 
-    fn look_again_at(&mut self, due: Option<Duration>) {
-        let Some(due) = due.filter(|due| self.timer != Some(*due)) else { return };
-        self.timer = Some(due);
+    fn in_flight(&self) -> usize {
+        self.sites.iter().map(|site| site.in_flight).sum()
+    }
+
+    fn look_again_at(&mut self, site: usize, due: Option<Duration>) {
+        let Some(due) = due.filter(|due| self.sites[site].timer != Some(*due)) else { return };
+        self.sites[site].timer = Some(due);
         // Rounding must not bring it back before its time.
         self.at(due.as_secs_f64() - CLOCK_START + 1e-6, Event::Timer);
     }
 
-    fn send(&mut self, now: Duration) {
+    fn send(&mut self, site: usize, now: Duration) {
         let row = self.front.pop_front().unwrap_or_else(|| self.rows.next());
-        self.in_flight += 1;
-        let sent = self.admission.sent(now);
-        self.calls.push(Call { row, sent, taken_before: self.taken });
-        self.server.send(self.now, self.calls.len() - 1, row);
+        let at = &mut self.sites[site];
+        at.in_flight += 1;
+        let sent = Some(at.admission.sent(now));
+        self.calls.push(Call { row, sent, sent_at: self.now, taken_before: at.taken });
+        at.server.send(self.now, self.calls.len() - 1, row);
     }
 
-    fn end(&mut self, reply: BatchingReply) {
+    fn end(&mut self, site: usize, reply: BatchingReply) {
         let Some(call) = self.calls.get(reply.call).copied() else { return };
-        self.in_flight -= 1;
+        let Some(sent) = call.sent else { return self.others_took.push(self.now - call.sent_at) };
+        let at = &mut self.sites[site];
+        at.in_flight -= 1;
         if reply.tokens.is_some() {
-            self.admission.read(clock(self.now), call.sent, &RateLimits { requests: None, tokens: reply.tokens });
+            at.admission.read(clock(self.now), sent, &RateLimits { requests: None, tokens: reply.tokens });
         }
-        let has_taken_others = self.taken != call.taken_before;
+        let has_taken_others = at.taken != call.taken_before;
         let (reason, retry_after) = (String::new(), reply.retry_after.map(Duration::from_secs_f64));
         let end = match reply.status {
             CallStatus::Answered => {
-                self.taken += 1;
+                at.taken += 1;
                 let has_usage = reply.call % 10 < self.load.answers_with_usage;
                 #[expect(
                     clippy::cast_possible_truncation,
@@ -279,21 +334,34 @@ impl Run {
             self.wasted += 1.0;
             self.front.push_back(call.row);
         }
-        self.admission.end(clock(self.now), call.sent, end);
+        at.admission.end(clock(self.now), sent, end);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of calls are small")]
     fn report(mut self, seconds: f64) -> Report {
-        self.server.settle(seconds);
+        self.sites.iter_mut().for_each(|site| site.server.settle(seconds));
+        self.others_took.sort_by(f64::total_cmp);
         Report {
-            delivered: self.server.delivered,
-            calls: self.calls.len() as f64,
+            delivered: self.sites.iter().map(|site| site.server.delivered).sum(),
+            calls: self.calls.iter().filter(|call| call.sent.is_some()).count() as f64,
             wasted: self.wasted,
-            limit: self.admission.limit(),
+            limit: self.sites.iter().map(|site| site.admission.limit()).sum(),
             highest_limit: self.highest_limit,
             reached_ceiling: self.reached_ceiling,
-            reason: self.admission.limit_reason(),
+            reason: self.sites[0].admission.limit_reason(),
+            others_p95: self.others_took.get(self.others_took.len() * 95 / 100).copied().unwrap_or_default(),
         }
+    }
+}
+
+impl Site {
+    fn lets_begin(&self, now: Duration) -> bool {
+        self.in_flight < self.admission.limit() && self.admission.gate(now) != Gate::Shut
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of calls are small")]
+    fn load(&self) -> f64 {
+        (self.in_flight + 1) as f64 / self.admission.limit().max(1) as f64
     }
 }
 

@@ -7,12 +7,17 @@ use crate::load::{Change, Load, Report, Rows, run};
 
 /// The ceiling of the controller in each scenario.
 pub(crate) const CEILING: usize = 256;
+/// How many times longer calls of others may take (95 %) than beside the best. The aim is 1.3; what is missing is that
+/// the search goes far beyond the best while it starts.
+const OTHERS_SLOWER: f64 = 4.0;
 pub(crate) const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// A server, a load, and what the controller has to reach.
 struct Scenario {
     name: &'static str,
     server: BatchingSettings,
+    /// Other servers beside it, with the same model.
+    others: Vec<BatchingSettings>,
     load: Load,
     changes: Vec<(f64, Change)>,
     seconds: f64,
@@ -26,6 +31,8 @@ struct Scenario {
 enum Best {
     /// The best fixed limit, found by `sweep`.
     Limit(usize),
+    /// A fixed limit for each server: its slots.
+    Slots,
     /// The best fixed limits of phases of equal length, each with its number of slots.
     Phases(&'static [usize]),
     /// The tokens that a minute allows.
@@ -33,7 +40,24 @@ enum Best {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    [constant_servers(), servers_that_change(), fast_and_slow_servers()].into_iter().flatten().collect()
+    let all = [constant_servers(), servers_that_change(), fast_and_slow_servers(), shared_servers()];
+    all.into_iter().flatten().collect()
+}
+
+#[rustfmt::skip]
+fn shared_servers() -> Vec<Scenario> {
+    let (server, load) = (BatchingSettings::default(), Load::default());
+    let [middle, small] = [32, 16].map(|slots| BatchingSettings { slots, ..server });
+    let refuses = [server, middle, small].map(|server| BatchingSettings { refuses: true, ..server });
+    let slow = BatchingSettings { base: 0.016, ..middle };
+    let others = Load { others_a_second: 4.0, ..load };
+    vec![
+        scenario("64, 32 and 16 slots, queue", server, load, 300.0, Best::Slots, 0.95).beside(&[middle, small]),
+        scenario("the same, one half as fast", server, load, 300.0, Best::Slots, 0.95).beside(&[slow, small]),
+        scenario("64, 32 and 16 slots, refuse", refuses[0], load, 300.0, Best::Slots, 0.95)
+            .beside(&refuses[1..]).wasting(0.01),
+        scenario("calls of others beside, queues", server, others, 300.0, Best::Limit(64), 0.95),
+    ]
 }
 
 #[rustfmt::skip]
@@ -140,7 +164,7 @@ fn scenario(
     best: Best,
     share: f64,
 ) -> Scenario {
-    Scenario { name, server, load, changes: Vec::new(), seconds, best, share, wasted: 0.0 }
+    Scenario { name, server, others: Vec::new(), load, changes: Vec::new(), seconds, best, share, wasted: 0.0 }
 }
 
 impl Scenario {
@@ -148,23 +172,45 @@ impl Scenario {
         Self { wasted, ..self }
     }
 
+    fn beside(self, others: &[BatchingSettings]) -> Self {
+        Self { others: others.to_vec(), ..self }
+    }
+
     fn changing(self, changes: &[(f64, Change)]) -> Self {
         Self { changes: changes.to_vec(), ..self }
     }
 
     fn controlled(&self, seed: u64) -> Report {
-        run(self.server, self.load, &self.changes, ConcurrencyController::new(CEILING), self.seconds, seed)
+        self.run(seed, |_| ConcurrencyController::new(CEILING))
+    }
+
+    fn run(&self, seed: u64, controller: impl Fn(&BatchingSettings) -> ConcurrencyController) -> Report {
+        let servers = self.others.iter().chain([&self.server]).map(|server| (*server, controller(server))).collect();
+        run(servers, self.load, &self.changes, self.seconds, seed)
+    }
+
+    /// The best that is possible, as far as it is a run: the calls of others show it too.
+    fn best_run(&self, seed: u64) -> Option<Report> {
+        match self.best {
+            Best::Limit(limit) => Some(self.run(seed, |_| ConcurrencyController::fixed(limit))),
+            Best::Slots => Some(self.run(seed, |server| ConcurrencyController::fixed(server.slots))),
+            Best::Phases(_) | Best::TokensPerMinute(_) => None,
+        }
     }
 
     /// The output tokens of the best that is possible.
     fn best(&self, seed: u64) -> f64 {
+        if let Some(best) = self.best_run(seed) {
+            return best.delivered;
+        }
         match self.best {
-            Best::Limit(limit) => self.fixed(limit, seed),
+            Best::Limit(_) | Best::Slots => 0.0,
             Best::Phases(slots) => {
                 let seconds = self.seconds / f64::from(u32::try_from(slots.len()).unwrap_or(1));
                 let phase = |slots: &usize| {
                     let server = BatchingSettings { slots: *slots, refuses: false, ..self.server };
-                    run(server, self.load, &[], ConcurrencyController::fixed(*slots), seconds, seed).delivered
+                    let servers = vec![(server, ConcurrencyController::fixed(*slots))];
+                    run(servers, self.load, &[], seconds, seed).delivered
                 };
                 slots.iter().map(phase).sum()
             }
@@ -184,8 +230,7 @@ impl Scenario {
     }
 
     fn fixed(&self, limit: usize, seed: u64) -> f64 {
-        let controller = ConcurrencyController::fixed(limit);
-        run(self.server, self.load, &self.changes, controller, self.seconds, seed).delivered
+        self.run(seed, |_| ConcurrencyController::fixed(limit)).delivered
     }
 }
 
@@ -203,6 +248,14 @@ pub(crate) fn table(with_sweep: bool) -> Vec<&'static str> {
         let shares: Vec<f64> = runs.iter().zip(best).map(|(run, best)| run.delivered / best).collect();
         let wasted: Vec<f64> = runs.iter().map(|run| run.wasted / run.calls).collect();
         print_row(&scenario, &runs, &shares, &wasted);
+        if scenario.load.others_a_second > 0.0 {
+            let best = SEEDS.map(|seed| scenario.best_run(seed).map_or(0.0, |best| best.others_p95));
+            let ratios: Vec<f64> = runs.iter().zip(best).map(|(run, best)| run.others_p95 / best).collect();
+            println!("    the calls of others take {ratios:.2?} times as long (95 %) as beside the best");
+            if ratios.iter().any(|ratio| *ratio > OTHERS_SLOWER) {
+                failures.push(scenario.name);
+            }
+        }
         let is_short = shares.iter().any(|share| *share < scenario.share);
         if is_short || wasted.iter().any(|wasted| *wasted > scenario.wasted) {
             failures.push(scenario.name);
