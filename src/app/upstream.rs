@@ -11,7 +11,7 @@ use super::error::ServiceError;
 use crate::config::{ServeConfig, UpstreamTable, address, shown_url};
 use crate::domain::time::Clock;
 use crate::sync::lock;
-use crate::upstream::{GivenModels, Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
+use crate::upstream::{GivenModels, GivenRates, Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 
 /// The name for every model that no other upstream has.
 const ALL_MODELS: &str = "*";
@@ -134,6 +134,9 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
     if table.max_concurrency == Some(0) {
         return Err("its max_concurrency is 0; to take an upstream out, remove its table".to_owned());
     }
+    if table.requests_per_minute == Some(0) || table.tokens_per_minute == Some(0) {
+        return Err("a limit of 0 a minute lets nothing through; to take an upstream out, remove its table".to_owned());
+    }
     let only = only_server(settings);
     Ok(ServerSettings {
         name: table.name.as_str().into(),
@@ -145,6 +148,10 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
             .collect::<BTreeMap<_, _>>(),
         weight: table.weight,
         max_concurrency: table.max_concurrency.map(|most| most as usize),
+        rates: GivenRates {
+            requests_per_minute: table.requests_per_minute,
+            tokens_per_minute: table.tokens_per_minute,
+        },
         is_escalation: table.escalation,
         run_window: table.run_window,
         concurrency: table.concurrency.unwrap_or(only.concurrency),

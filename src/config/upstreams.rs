@@ -43,6 +43,12 @@ pub struct UpstreamTable {
     /// Calls that it may have under way, of all its models together.
     #[serde(default)]
     pub max_concurrency: Option<u32>,
+    /// Calls of each model in a minute. What its answers state is believed instead.
+    #[serde(default)]
+    pub requests_per_minute: Option<u64>,
+    /// Tokens of requests and answers of each model in a minute. What its answers state is believed instead.
+    #[serde(default)]
+    pub tokens_per_minute: Option<u64>,
     /// Whether it gets only rows of batches that are at risk of missing their windows.
     #[serde(default)]
     pub escalation: bool,
@@ -95,6 +101,8 @@ impl UpstreamTable {
             aliases: BTreeMap::new(),
             weight: default_weight(),
             max_concurrency: None,
+            requests_per_minute: None,
+            tokens_per_minute: None,
             escalation: false,
             run_window: None,
             concurrency: None,

@@ -34,7 +34,7 @@ mod server_settings;
 mod session;
 mod streamed;
 
-pub use admission::{Admission, CallHistory, LoneEntry};
+pub use admission::{Admission, CallHistory, GivenRates, LoneEntry};
 pub use http::{ReqwestHttpClient, UpstreamSettings};
 pub use model_list::model_list;
 pub use registry::Registry;

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::{
-    Admission, AdmittedCall, AdmittedModel, CallHistory, ConcurrencyController, Judgement, RowSigns, judge,
+    Admission, AdmittedCall, AdmittedModel, CallHistory, ConcurrencyController, GivenRates, Judgement, RowSigns, judge,
     shows_no_endpoint,
 };
 use super::merged::MergedCalls;
@@ -56,6 +56,7 @@ pub struct Server {
     /// Rows of all models that are under way.
     rows: AtomicUsize,
     concurrency: ConcurrencyControl,
+    rates: GivenRates,
     /// The admission of each model that is in use.
     admissions: Mutex<HashMap<Arc<str>, Weak<Admission>>>,
     /// Told when an admission has changed.
@@ -111,6 +112,7 @@ impl Server {
             ceiling: Arc::default(),
             rows: AtomicUsize::new(0),
             concurrency: settings.concurrency,
+            rates: settings.rates,
             admissions: Mutex::default(),
             changed: Arc::default(),
             responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
@@ -307,7 +309,7 @@ impl Server {
         }
         admissions.retain(|_, admission| admission.strong_count() > 0);
         let of = AdmittedModel { upstream: self.name.clone(), server_no: self.no, model: model.clone() };
-        let admission = Admission::new(of, self.ceiling.clone(), self.controller(), self.changed.clone());
+        let admission = Admission::new(of, self.ceiling.clone(), self.controller(), self.rates, self.changed.clone());
         let admission = Arc::new(admission);
         admissions.insert(model.clone(), Arc::downgrade(&admission));
         admission

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::admission::GivenRates;
 use super::served_models::GivenModels;
 use crate::config::{ConcurrencyControl, Dialect, StreamMode};
 use crate::domain::run_window::RunWindow;
@@ -26,6 +27,8 @@ pub struct ServerSettings {
     pub run_window: Option<RunWindow>,
     /// How its calls at once are controlled.
     pub concurrency: ConcurrencyControl,
+    /// Limits in time of each model's calls.
+    pub rates: GivenRates,
     /// Whether answers are streamed.
     pub stream: StreamMode,
     /// Inputs of embeddings rows that one call may have. With 1 or less, each row is a call.
@@ -45,6 +48,7 @@ impl Default for ServerSettings {
             is_escalation: false,
             run_window: None,
             concurrency: ConcurrencyControl::Auto,
+            rates: GivenRates::default(),
             stream: StreamMode::Auto,
             merged_embeddings: 1,
             dialect: Dialect::Auto,

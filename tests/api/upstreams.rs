@@ -262,3 +262,17 @@ async fn upstreams_are_read_again_while_calls_are_under_way() {
     assert_eq!(a.aborted(), 0, "and those under way are answered");
     assert_eq!(row_calls(&a).len() + row_calls(&b).len(), 40);
 }
+
+#[tokio::test]
+async fn a_limit_in_time_that_the_settings_give_is_kept() {
+    let a = FakeUpstream::start();
+    let app = app_of(&[table("a", &a, "models = ['m']\nrequests_per_minute = 60")], &NO_RETRIES).await;
+
+    // Ten may come at once, and one in each second after that.
+    app.run(rows_of("m", 12)).await;
+
+    let calls = row_calls(&a);
+    let after = |no: usize| calls[no].arrived.duration_since(calls[0].arrived);
+    assert!(after(11) >= Duration::from_millis(1500), "{:?}", after(11));
+    assert!(after(8) < after(11) / 2, "{:?}", after(8));
+}

@@ -325,7 +325,7 @@ impl Run {
                     reason = "lengths are small and positive"
                 )]
                 let output_tokens = has_usage.then_some(call.row.output as u64);
-                CallEnd::Answered { is_success: true, output_tokens }
+                CallEnd::Answered { is_success: true, output_tokens, total_tokens: None }
             }
             CallStatus::Refused | CallStatus::Unavailable => CallEnd::Refused { retry_after, reason, has_taken_others },
             CallStatus::NoConnection => CallEnd::Unavailable { retry_after, reason, longest_pause: LONGEST_PAUSE },

@@ -15,8 +15,9 @@ use crate::domain::outcome::HttpResponse;
 /// An answer states its usage in its last bytes.
 const USAGE_BYTES: usize = 1024;
 /// The members that state it.
-static USAGE_NAMES: LazyLock<[FinderRev<'_>; 2]> =
+static OUTPUT_TOKENS: LazyLock<[FinderRev<'_>; 2]> =
     LazyLock::new(|| ["\"completion_tokens\"", "\"output_tokens\""].map(FinderRev::new));
+static TOTAL_TOKENS: LazyLock<[FinderRev<'_>; 1]> = LazyLock::new(|| ["\"total_tokens\""].map(FinderRev::new));
 
 /// What a row's calls so far came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,8 +59,10 @@ impl<'a> AdmittedCall<'a> {
         }
         let failed_at = (!response.is_success()).then_some(self.admission.of.server_no);
         *history = CallHistory { failed_at, ..CallHistory::default() };
-        let (is_success, output_tokens) = (response.is_success(), output_tokens(&response.body));
-        self.over(CallEnd::Answered { is_success, output_tokens }, Some(response));
+        let stated = |names: &[FinderRev<'_>]| tokens_stated(&response.body, names);
+        let (output_tokens, total_tokens) = (stated(&OUTPUT_TOKENS[..]), stated(&TOTAL_TOKENS[..]));
+        let is_success = response.is_success();
+        self.over(CallEnd::Answered { is_success, output_tokens, total_tokens }, Some(response));
     }
 
     /// The server takes no further call now.
@@ -119,11 +122,11 @@ impl Drop for AdmittedCall<'_> {
     }
 }
 
-/// The output tokens that an answer states near its end, where servers write them. A guess is enough here: this reads
-/// every answer once more.
-fn output_tokens(body: &[u8]) -> Option<u64> {
+/// The tokens that an answer states near its end, where servers write them. A guess is enough here: this reads every
+/// answer once more.
+fn tokens_stated(body: &[u8], names: &[FinderRev<'_>]) -> Option<u64> {
     let end = &body[body.len().saturating_sub(USAGE_BYTES)..];
-    let after = USAGE_NAMES.iter().find_map(|name| Some(&end[name.rfind(end)? + name.needle().len()..]))?;
+    let after = names.iter().find_map(|name| Some(&end[name.rfind(end)? + name.needle().len()..]))?;
     let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
     str::from_utf8(&value[..digits]).ok()?.parse().ok()
@@ -146,7 +149,7 @@ mod tests {
             (&far, None),
         ];
         for (body, tokens) in cases {
-            assert_eq!(output_tokens(body.as_bytes()), tokens, "{body}");
+            assert_eq!(tokens_stated(body.as_bytes(), &OUTPUT_TOKENS[..]), tokens, "{body}");
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) use call::AdmittedCall;
 pub use call::CallHistory;
 pub use concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
 pub(super) use judge::{Judgement, RowSigns, judge, shows_no_endpoint};
-pub use state::{AdmissionState, CallEnd, Gate, Sent};
+pub use state::{AdmissionState, CallEnd, Gate, GivenRates, Sent};
 
 /// The admission of one model's calls to a server.
 #[derive(Debug)]
@@ -79,17 +79,18 @@ pub struct LoneEntry {
 }
 
 impl Admission {
-    /// An admission of which nothing is known, with a controller of calls below a ceiling that may change. `changed` is
-    /// told when rows may begin that could not.
+    /// An admission of which nothing is known, with a controller of calls below a ceiling that may change, and limits in
+    /// time that the settings give. `changed` is told when rows may begin that could not.
     pub(super) fn new(
         of: AdmittedModel,
         ceiling: Arc<AtomicUsize>,
         concurrency: ConcurrencyController,
+        rates: GivenRates,
         changed: Arc<Notify>,
     ) -> Self {
         let admission = Self {
             of,
-            state: Mutex::new(AdmissionState::new(concurrency)),
+            state: Mutex::new(AdmissionState::new(concurrency).with_rates(rates)),
             ceiling,
             gate: AtomicU8::new(Gate::Open as u8),
             limit: AtomicUsize::new(usize::MAX),

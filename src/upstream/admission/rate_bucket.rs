@@ -18,7 +18,12 @@ const SETTLED: Duration = Duration::from_millis(250);
 /// A server that states no reset fills its bucket in a minute.
 const USUAL_RESET: f64 = 60.0;
 
-/// What is known of one limit; nothing before an answer states it.
+/// The part of a given limit that may be taken at once: ten seconds of a minute.
+const GIVEN_BURST: f64 = 1.0 / 6.0;
+/// The tokens of a call, before any answer.
+const FIRST_TOKENS: f64 = 500.0;
+
+/// What is known of one limit; nothing before an answer states it, unless the settings give it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RateBucket {
     last: Option<Reading>,
@@ -30,6 +35,8 @@ pub(super) struct RateBucket {
     /// high costs no more than the time in which the bucket fills.
     left: f64,
     at: Duration,
+    /// Whether the settings gave the limit, and no answer has stated one.
+    is_given: bool,
 }
 
 /// What an answer stated.
@@ -88,6 +95,24 @@ impl RateBucket {
         Self::default()
     }
 
+    /// The same with so many a minute, as the settings say, until an answer states a limit.
+    pub(super) fn with(self, a_minute: u64) -> Self {
+        let (rate, most) = (number(a_minute) / 60.0, number(a_minute) * GIVEN_BURST);
+        let call = SentCall { at: Duration::ZERO, no: 0, settled: 0 };
+        let last = Some(Reading { call, remaining: most, most, rate });
+        let charge = if self.is_charge_known { self.charge } else { FIRST_TOKENS };
+        Self { last, charge, left: most, is_given: true, ..self }
+    }
+
+    /// Notes what a call has really taken, if no answer states what is left.
+    pub(super) fn used(&mut self, now: Duration, taken: u64) {
+        if self.is_given && !self.is_charge_known {
+            self.left = (self.left_at(now) + self.charge - number(taken)).max(0.0);
+            self.at = now;
+            self.charge += (number(taken) - self.charge) * SHARE;
+        }
+    }
+
     /// Notes that a call is sent.
     pub(super) fn sent(&mut self, now: Duration) {
         self.left = (self.left_at(now) - self.charge).max(0.0);
@@ -96,6 +121,7 @@ impl RateBucket {
 
     /// Notes what the answer to a call states, after `calls` were sent.
     pub(super) fn read(&mut self, now: Duration, call: SentCall, calls: u64, stated: RateLimit) {
+        self.is_given = false;
         let RateLimit { limit, remaining, reset } = stated;
         let (most, remaining) = (number(limit), number(remaining.min(limit)));
         let reset = if reset.is_zero() { USUAL_RESET } else { reset.as_secs_f64().max(1.0) };
@@ -187,6 +213,29 @@ mod tests {
 
         assert!(until <= SECOND * 61);
         assert!(bucket.hold_until(until).is_none());
+    }
+
+    #[test]
+    fn a_given_limit_is_kept_and_gives_way_to_one_that_is_stated() {
+        let mut requests = RateBucket::of_requests().with(60);
+        let mut sent = 0;
+        for tenths in 0..600 {
+            let now = SECOND * tenths / 10;
+            if requests.hold_until(now).is_none() {
+                requests.sent(now);
+                sent += 1;
+            }
+        }
+        assert!((66..=70).contains(&sent), "{sent} in a minute, with ten seconds' worth at once");
+
+        let mut tokens = RateBucket::of_tokens().with(6_000);
+        for _ in 0..200 {
+            tokens.used(SECOND, 50);
+        }
+        assert!((tokens.charge - 50.0).abs() < 0.1, "{}", tokens.charge);
+        tokens.read(SECOND, call(SECOND, 10), 10, stated(0, 60));
+        tokens.used(SECOND, 50);
+        assert!(tokens.hold_until(SECOND).is_some(), "what is stated counts");
     }
 
     #[test]

@@ -12,6 +12,15 @@ use crate::domain::rate_limits::RateLimits;
 /// A wait that the server asks for is worth telling if so much of it is left.
 const WORTH_TELLING: Duration = Duration::from_secs(10);
 
+/// Limits in time of one model's calls, as the settings give them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GivenRates {
+    /// Calls in a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens of requests and answers in a minute.
+    pub tokens_per_minute: Option<u64>,
+}
+
 /// Whether calls of a model may begin, and how many at once.
 #[derive(Debug)]
 pub struct AdmissionState {
@@ -62,6 +71,8 @@ pub enum CallEnd {
         is_success: bool,
         /// The tokens that the server made for it, if the answer states them.
         output_tokens: Option<u64>,
+        /// Those and the tokens of the request, if the answer states them.
+        total_tokens: Option<u64>,
     },
     /// The server takes no further call now.
     Refused {
@@ -102,6 +113,14 @@ impl AdmissionState {
             told: None,
             reason: String::new(),
         }
+    }
+
+    /// The same with limits in time that the settings give. Answers that state limits are believed instead.
+    #[must_use]
+    pub fn with_rates(mut self, rates: GivenRates) -> Self {
+        self.requests = rates.requests_per_minute.map_or(self.requests, |limit| self.requests.with(limit));
+        self.tokens = rates.tokens_per_minute.map_or(self.tokens, |limit| self.tokens.with(limit));
+        self
     }
 
     /// Changes the highest number of calls that may be under way.
@@ -221,7 +240,10 @@ impl AdmissionState {
         let (sent, took) = (call.call.at, now.saturating_sub(call.call.at));
         self.in_flight -= 1;
         let change = match end {
-            CallEnd::Answered { is_success, output_tokens } => {
+            CallEnd::Answered { is_success, output_tokens, total_tokens } => {
+                if let Some(total_tokens) = total_tokens {
+                    self.tokens.used(now, total_tokens);
+                }
                 if is_success {
                     let (in_flight_at_send, in_flight) = (call.in_flight, self.in_flight);
                     let answered = AnsweredCall { sent, in_flight_at_send, in_flight, output_tokens };

@@ -7,7 +7,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn admission() -> Arc<Admission> {
     let of = AdmittedModel { upstream: "default".into(), server_no: 1, model: "m".into() };
-    Arc::new(Admission::new(of, Arc::new(AtomicUsize::new(64)), ConcurrencyController::fixed(64), Arc::default()))
+    Arc::new(Admission::new(
+        of,
+        Arc::new(AtomicUsize::new(64)),
+        ConcurrencyController::fixed(64),
+        GivenRates::default(),
+        Arc::default(),
+    ))
 }
 
 fn answer(status: u16) -> HttpResponse {
