@@ -52,6 +52,10 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     let servers = app.registry.servers();
     let mut warnings: Vec<_> = servers.iter().flat_map(|server| by_reason(server.name(), server.troubles())).collect();
     warnings.extend(servers.iter().filter_map(|server| resting(server)));
+    warnings.extend(servers.iter().filter_map(|server| {
+        let why = server.models_untold()?;
+        Some(format!("the upstream '{}' does not tell which models it has: {why}", server.name()))
+    }));
     let unserved = app.registry.unserved();
     if !unserved.is_empty() {
         warnings.push(format!("no upstream has {}, and the rows of its batches wait", named(&unserved)));
@@ -86,7 +90,8 @@ fn by_reason(upstream: &str, troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
         models.entry(why).or_default().push(model);
     }
     let warning = |(why, models): (String, Vec<Arc<str>>)| {
-        format!("the upstream '{upstream}' takes no calls for {}, and rows wait for it: {why}", named(&models))
+        let named = named(&models);
+        format!("the upstream '{upstream}' takes no calls for {named}; rows wait, or go to another upstream: {why}")
     };
     models.into_iter().map(warning).collect()
 }

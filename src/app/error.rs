@@ -16,8 +16,17 @@ pub enum ServiceError {
     )]
     NoUpstreamGiven,
     /// `--upstream` is given, and the settings file has `[[upstreams]]`.
-    #[error("the settings file has [[upstreams]], and --upstream is given too: leave one of them out")]
+    #[error(
+        "the settings file has [[upstreams]], and --upstream (or BATCHWRIGHT_UPSTREAM) is given too: leave one of them \
+         out"
+    )]
     TwoKindsOfUpstreams,
+    /// `--upstream-key` is given, and the settings file has `[[upstreams]]`.
+    #[error(
+        "--upstream-key (or BATCHWRIGHT_UPSTREAM_KEY) is the key of --upstream; give each of [[upstreams]] its own, as key \
+         or key_file"
+    )]
+    KeyOfNoUpstream,
     /// An upstream cannot be used. It holds the sentence that says which and why.
     #[error("{0}")]
     Upstream(String),

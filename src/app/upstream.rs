@@ -42,6 +42,7 @@ impl Upstreams {
         match (&config.upstream, &*config.upstreams) {
             (Some(_), [_, ..]) => return Err(ServiceError::TwoKindsOfUpstreams),
             (None, []) => return Err(ServiceError::NoUpstreamGiven),
+            (None, _) if config.upstream_key.is_some() => return Err(ServiceError::KeyOfNoUpstream),
             (None, tables) => upstreams.replace(tables)?,
             (Some(url), []) => {
                 let table = UpstreamTable::of_flags(url, config.upstream_key.as_ref());
@@ -71,16 +72,25 @@ impl Upstreams {
         if tables.is_empty() {
             return Err(ServiceError::NoUpstreamGiven);
         }
+        if names.iter().any(|name| name.is_empty()) {
+            return Err(ServiceError::Upstream("one of [[upstreams]] has no name".to_owned()));
+        }
         if names.len() < tables.len() {
             return Err(ServiceError::Upstream("two [[upstreams]] have the same name".to_owned()));
         }
         let mut known = lock(&self.servers);
-        let server = |table: &UpstreamTable| {
+        let server = |table: &UpstreamTable| -> Result<Arc<Server>, ServiceError> {
             if let Some((_, server)) = known.iter().find(|(was, _)| was == table) {
                 return Ok(server.clone());
             }
             let spelling = Spelling { what: format!("the upstream '{}'", table.name), key: "key" };
-            self.server(table, &spelling).map(Arc::new)
+            let server = self.server(table, &spelling)?;
+            // With other settings, it is still the server that the rows under way burden.
+            let before = known.iter().find(|(was, _)| was.name == table.name && was.url == table.url);
+            Ok(Arc::new(match before {
+                Some((_, before)) => server.in_place_of(before),
+                None => server,
+            }))
         };
         let made = tables.iter().map(|table| Ok((table.clone(), server(table)?)));
         let made: Vec<_> = made.collect::<Result<_, ServiceError>>()?;
@@ -126,6 +136,9 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
         Some(models) if models.iter().any(|model| model == ALL_MODELS) => {
             return Err(format!("its models are either \"{ALL_MODELS}\" or names, not both"));
         }
+        Some(models) if models.iter().all(String::is_empty) => {
+            return Err("its list of models is empty; leave models out to have its own list".to_owned());
+        }
         Some(models) => GivenModels::Listed(models.iter().map(|model| model.as_str().into()).collect()),
     };
     if !(table.weight.is_finite() && table.weight > 0.0) {
@@ -133,6 +146,9 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
     }
     if table.max_concurrency == Some(0) {
         return Err("its max_concurrency is 0; to take an upstream out, remove its table".to_owned());
+    }
+    if table.request_timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return Err("its request_timeout is 0, in which no call can end".to_owned());
     }
     if table.requests_per_minute == Some(0) || table.tokens_per_minute == Some(0) {
         return Err("a limit of 0 a minute lets nothing through; to take an upstream out, remove its table".to_owned());

@@ -67,7 +67,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
     if std::io::stdout().is_terminal() {
         println!("\nServing on {base_url} until you press Ctrl-C.");
-        shutdown::requested().await;
+        shutdown::requested(true).await;
     }
     let _ = stop.send(());
     serving.await??;

@@ -126,7 +126,7 @@ async fn simulate(args: SimulatorArgs) -> anyhow::Result<ExitCode> {
     let listener = serve::listen(args.listen).await?;
     tracing::info!(address = %format!("http://{}/v1", listener.local_addr()?), latency = %args.latency, "simulating");
     simulator::serve(listener, Simulator::new(args), async {
-        shutdown::requested().await;
+        shutdown::requested(true).await;
     })
     .await?;
     Ok(ExitCode::SUCCESS)

@@ -18,9 +18,8 @@ use crate::telemetry::{chain, logs, metrics};
 /// The arguments of `serve`.
 #[derive(Args, Debug, Clone)]
 pub struct ServeArgs {
-    /// Settings file in TOML: its keys are the names of these flags, and it has tables of upstreams and of
-    /// tools. Flags and environment
-    /// variables win over it.
+    /// Settings file in TOML: its keys are the names of these flags, and it has tables of upstreams and of tools. Flags
+    /// and environment variables win over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -49,21 +48,22 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let service = Service::start(settings, Some(metrics)).await?;
-    if let Some(path) = args.config.filter(|_| has_tables)
-        && let Some(upstreams) = service.upstreams()
-    {
+    // Without tables there is nothing to read again, and a hangup ends the program in order.
+    let reads_again = args.config.filter(|_| has_tables).zip(service.upstreams());
+    let ends_on_hangup = reads_again.is_none();
+    if let Some((path, upstreams)) = reads_again {
         tokio::spawn(read_upstreams_on_hangup(path, upstreams));
     }
     let listener = listen(listen_on).await?;
     tracing::info!(address = %format!("http://{}/v1", listener.local_addr()?), "listening");
-    let serving = service.serve(listener, async {
-        shutdown::requested().await;
+    let serving = service.serve(listener, async move {
+        shutdown::requested(ends_on_hangup).await;
         tracing::info!("stopping; a second signal ends the program at once");
     });
     tokio::select! {
         served = serving => served?,
         // Recorded lines are durable whenever the process ends.
-        () = async { shutdown::requested().await; shutdown::requested().await } => tracing::warn!("stopped at once"),
+        () = async { shutdown::requested(ends_on_hangup).await; shutdown::requested(ends_on_hangup).await } => tracing::warn!("stopped at once"),
     }
     Ok(ExitCode::SUCCESS)
 }

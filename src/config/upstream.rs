@@ -21,11 +21,11 @@ pub struct UpstreamConfig {
     pub upstream_key: Option<Secret>,
 
     /// How long one call may take, from connecting to the last byte.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = some_time)]
     pub request_timeout: Duration,
 
     /// How long the inference server may send nothing in the middle of a streamed answer.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = some_time)]
     pub stall_timeout: Duration,
 
     /// Whether answers are streamed from the inference server, and put together here. `auto` streams once a call that
@@ -67,4 +67,9 @@ pub enum UnknownModels {
     Wait,
     /// The batch fails.
     Refuse,
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("no call can end in no time".to_owned()) } else { Ok(time) }
 }

@@ -120,7 +120,11 @@ impl UpstreamTable {
             (Some(key), None) => Some(key.with_environment()?),
             (None, Some(file)) => {
                 let read = Secret::read(file);
-                Some(read.map_err(|error| format!("its key_file {} cannot be read: {error}", file.display()))?)
+                let key = read.map_err(|error| format!("its key_file {} cannot be read: {error}", file.display()))?;
+                if key.reveal().is_empty() {
+                    return Err(format!("its key_file {} has no key in its first line", file.display()));
+                }
+                Some(key)
             }
             (None, None) => None,
         };

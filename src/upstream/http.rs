@@ -124,7 +124,8 @@ impl ReqwestHttpClient {
             let chunk = timeout_at(ends, response.chunk()).await.map_err(|_| self.timed_out(ends < deadline))?;
             let Some(chunk) = chunk.map_err(why)? else { break fold.at_end_of_connection() };
             events.push(&chunk);
-            if let Some(folded) = std::iter::from_fn(|| events.next_data()).find_map(|data| fold.add(&data)) {
+            let mut news = std::iter::from_fn(|| events.next_event());
+            if let Some(folded) = news.find_map(|(data, is_error)| fold.add(&data, is_error)) {
                 break Some(folded);
             }
             let held = fold.held() + events.held();

@@ -7,7 +7,7 @@
 //! | `served_models` | which models a server has, and by which names |
 //! | `model_list` | the list of all models, for clients |
 //! | `model_name` | the server's name for a model, written into a body |
-//! | `server` | one server: its client, its admissions, whether it has `/v1/responses` |
+//! | `server` | one server: its settings (`server_settings`), its client (`server_client`), its admissions, whether it has `/v1/responses` |
 //! | `admission` | whether a model's calls may be sent now, and how many: refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |
@@ -30,6 +30,7 @@ mod route;
 mod row_headers;
 mod served_models;
 mod server;
+mod server_client;
 mod server_settings;
 mod session;
 mod streamed;

@@ -32,8 +32,10 @@ struct Shared {
     servers: RwLock<Arc<[Arc<Server>]>>,
     /// Counts the changes of servers and their models.
     generation: AtomicU64,
-    /// Told of them.
+    /// Told of them, for rows that wait for a server.
     changed: Notify,
+    /// Told when there are other servers.
+    replaced: Notify,
     /// Models of batches that no server has.
     unserved: Mutex<BTreeSet<Arc<str>>>,
 }
@@ -53,6 +55,7 @@ impl Registry {
             servers: RwLock::new(servers.into()),
             generation: AtomicU64::new(0),
             changed: Notify::new(),
+            replaced: Notify::new(),
             unserved: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -65,6 +68,7 @@ impl Registry {
         }
         *write_lock(&self.shared.servers) = servers.into();
         self.note_change();
+        self.shared.replaced.notify_waiters();
     }
 
     fn note_change(&self) {
@@ -161,13 +165,13 @@ impl Registry {
     /// not. Never ends.
     pub async fn follow(&self, tell: impl Fn() + Send + Sync) {
         loop {
-            let changed = self.changed();
+            let replaced = self.shared.replaced.notified();
             let servers = self.servers();
             tell();
             let following = join_all(servers.iter().map(|server| self.follow_one(server, &tell)));
-            tokio::pin!(changed);
-            if let Either::Left(_) = select(following, &mut changed).await {
-                changed.await;
+            tokio::pin!(replaced);
+            if let Either::Left(_) = select(following, &mut replaced).await {
+                replaced.await;
             }
         }
     }
@@ -179,20 +183,16 @@ impl Registry {
     /// Asks a server for its models again and again, if its list says which it has.
     async fn discover(&self, server: &Server, tell: &(impl Fn() + Send + Sync)) {
         let models = server.models_served();
-        let mut is_told = false;
         while models.are_discovered() {
             match server.discover().await {
                 Ok(true) => {
-                    is_told = false;
-                    self.shared.generation.fetch_add(1, Relaxed);
+                    self.note_change();
                     tell();
                 }
-                Ok(false) => is_told = false,
-                Err(why) if !is_told => {
-                    is_told = true;
+                Err(why) if models.note_failure(why.clone()) => {
                     tracing::warn!(upstream = %server.name(), why, "an upstream does not tell which models it has");
                 }
-                Err(_) => {}
+                Ok(false) | Err(_) => {}
             }
             tokio::time::sleep(if models.are_unknown() { DISCOVER_FIRST } else { DISCOVER_EVERY }).await;
         }

@@ -59,7 +59,7 @@ impl Route {
 
     /// Which of two a row with a history goes to: the lesser.
     fn order(&self, other: &Self, history: CallHistory) -> Ordering {
-        let has_failed = |route: &Self| history.failed_at == Some(route.server.no());
+        let has_failed = |route: &Self| history.failed_at == Some(route.server.no()) || route.admission.is_suspect();
         let load = |route: &Self| route.admission.load() / route.server.weight();
         let [own, others] = [self, other].map(|route| (has_failed(route), route.server.is_escalation()));
         own.cmp(&others).then_with(|| load(self).total_cmp(&load(other)))
@@ -85,7 +85,19 @@ impl Routes {
             || route.admission.has_taken()
             || route.admission.rows() < UNPROVEN
             || !self.routes.iter().any(|other| other.admission.has_taken());
-        is_proven && route.may_begin()
+        is_proven && route.may_begin() && !self.is_doubted(route)
+    }
+
+    /// Whether a server is suspect beside one that is not, and is not to be tried again yet.
+    fn is_doubted(&self, route: &Route) -> bool {
+        route.admission.is_suspect()
+            && self.routes.iter().any(|other| !other.admission.is_suspect())
+            && !route.admission.is_trial_due()
+    }
+
+    /// How many servers have the model.
+    pub(super) fn len(&self) -> usize {
+        self.routes.len()
     }
 
     /// Has a row begin at the best server that lets one begin, or else at the best. None if no server has the model.

@@ -3,9 +3,10 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::ids::BatchId;
+use crate::domain::ids::RequestId;
 
 static BATCH_ID: HeaderName = HeaderName::from_static("x-batchwright-batch-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static CUSTOM_ID: HeaderName = HeaderName::from_static("x-batchwright-custom-id");
 
 /// What stands for itself is printable ASCII without the percent sign.
@@ -13,10 +14,13 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 /// Bytes of a longest `custom_id` that is sent: servers refuse requests whose headers are too long.
 const LONGEST: usize = 1024;
 
-/// `x-batchwright-batch-id`, and `x-batchwright-custom-id` with all but printable ASCII percent-encoded.
+/// `x-batchwright-batch-id`, `x-batchwright-custom-id` with all but printable ASCII percent-encoded, and `traceparent`
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>), by which a batch is one trace and a row a span of it.
 #[derive(Debug, Clone)]
 pub struct RowHeaders {
     batch_id: HeaderValue,
+    /// Not sampled: whether it is kept is for the upstream to decide.
+    traceparent: HeaderValue,
     /// None if it is longer than [`LONGEST`].
     custom_id: Option<HeaderValue>,
 }
@@ -24,15 +28,18 @@ pub struct RowHeaders {
 impl RowHeaders {
     /// The headers of a row.
     #[must_use]
-    pub fn of(batch: BatchId, custom_id: &str) -> Self {
+    pub fn of(RequestId { batch, row }: RequestId, custom_id: &str) -> Self {
         let value = |text: String| HeaderValue::try_from(text).expect("it is printable ASCII");
         let encoded = Some(utf8_percent_encode(custom_id, ENCODED).to_string()).filter(|text| text.len() <= LONGEST);
-        Self { batch_id: value(batch.to_string()), custom_id: encoded.map(value) }
+        // A span's number must not be 0.
+        let traceparent = format!("00-{}-{:016x}-00", batch.0.simple(), u64::from(row) + 1);
+        Self { batch_id: value(batch.to_string()), traceparent: value(traceparent), custom_id: encoded.map(value) }
     }
 
     /// Adds the headers to those of a call.
     pub(super) fn add_to(&self, headers: &mut HeaderMap) {
         headers.insert(BATCH_ID.clone(), self.batch_id.clone());
+        headers.insert(TRACEPARENT.clone(), self.traceparent.clone());
         if let Some(custom_id) = &self.custom_id {
             headers.insert(CUSTOM_ID.clone(), custom_id.clone());
         }
@@ -42,6 +49,7 @@ impl RowHeaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::BatchId;
 
     #[test]
     fn a_custom_id_is_sent_whatever_it_is_made_of() {
@@ -56,11 +64,14 @@ mod tests {
         ];
         for (custom_id, expected) in cases {
             let mut headers = HeaderMap::new();
-            RowHeaders::of(BatchId::new(), custom_id).add_to(&mut headers);
+            let batch = BatchId::new();
+            RowHeaders::of(RequestId { batch, row: 7 }, custom_id).add_to(&mut headers);
 
             let sent = headers.get(&CUSTOM_ID).map(|value| value.to_str().expect("ASCII").to_owned());
             assert_eq!(sent, expected, "{custom_id}");
             assert!(headers[&BATCH_ID].to_str().expect("ASCII").starts_with("batch_"));
+            let traceparent = format!("00-{}-0000000000000008-00", batch.0.simple());
+            assert_eq!(headers[&TRACEPARENT], traceparent);
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::json_error::plainly;
-use crate::sync::{read_lock, write_lock};
+use crate::sync::{lock, read_lock, write_lock};
 
 /// Ollama lists a model with this tag, and takes it without.
 const LATEST: &str = ":latest";
@@ -42,6 +42,8 @@ pub(super) struct ServedModels {
     aliases: BTreeMap<Arc<str>, Arc<str>>,
     /// The server's own list. None before it has answered.
     discovered: RwLock<Option<BTreeSet<Arc<str>>>>,
+    /// Why it did not answer the last time.
+    failure: Mutex<Option<String>>,
 }
 
 /// How well a server fits a model.
@@ -57,15 +59,16 @@ pub(super) enum Fit {
 
 impl ServedModels {
     pub(super) fn new(given: GivenModels, aliases: BTreeMap<Arc<str>, Arc<str>>) -> Self {
-        Self { given, aliases, discovered: RwLock::default() }
+        Self { given, aliases, discovered: RwLock::default(), failure: Mutex::default() }
     }
 
     /// How well the server fits a model. A row without a model fits every server.
     pub(super) fn fit(&self, model: &str) -> Fit {
-        if model.is_empty() || self.aliases.contains_key(model) {
-            return Fit::ByName;
-        }
+        let alias_of = self.aliases.get(model);
+        let model = alias_of.map_or(model, |name| name);
         let has = match &self.given {
+            _ if model.is_empty() => true,
+            GivenModels::All | GivenModels::Listed(_) if alias_of.is_some() => true,
             GivenModels::All => return Fit::AsAnyOther,
             GivenModels::Listed(models) => models.contains(model),
             GivenModels::Discovered => {
@@ -96,8 +99,19 @@ impl ServedModels {
         self.are_discovered() && read_lock(&self.discovered).is_none()
     }
 
+    /// Notes why the server did not tell its list. Whether that is another reason than before.
+    pub(super) fn note_failure(&self, why: String) -> bool {
+        lock(&self.failure).replace(why.clone()) != Some(why)
+    }
+
+    /// Why the server did not tell its list the last time, if it did not.
+    pub(super) fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
     /// Takes the server's list. Whether it is another one than before.
     pub(super) fn discover(&self, models: BTreeSet<Arc<str>>) -> bool {
+        *lock(&self.failure) = None;
         let mut discovered = write_lock(&self.discovered);
         let is_other = discovered.as_ref() != Some(&models);
         *discovered = Some(models);
@@ -153,13 +167,18 @@ mod tests {
             (listed(), "", Fit::ByName),
             (GivenModels::All, "a", Fit::AsAnyOther),
             (GivenModels::All, "short", Fit::ByName),
+            (GivenModels::Discovered, "short", Fit::No),
+            (GivenModels::Discovered, "other", Fit::ByName),
             (GivenModels::Discovered, "a", Fit::ByName),
             (GivenModels::Discovered, "b", Fit::No),
             (GivenModels::Discovered, "llama", Fit::ByName),
             (GivenModels::Discovered, "llama:latest", Fit::ByName),
         ];
         for (given, model, expected) in cases {
-            let models = ServedModels::new(given.clone(), BTreeMap::from([("short".into(), "long".into())]));
+            let models = ServedModels::new(
+                given.clone(),
+                BTreeMap::from([("short".into(), "long".into()), ("other".into(), "a".into())]),
+            );
             models.discover(listed_models(list).expect("it is a list"));
             assert_eq!(models.fit(model), expected, "{given:?} {model}");
         }

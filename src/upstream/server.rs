@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +17,7 @@ use super::admission::{
 use super::merged::MergedCalls;
 use super::responses_api::ResponsesApi;
 use super::served_models::{ServedModels, listed_models};
+use super::server_client::ServerClient;
 use super::server_settings::ServerSettings;
 use super::streamed::{Streaming, streamed_body};
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
@@ -54,7 +54,7 @@ pub struct Server {
     /// The registry's limit, if that is lower than its own: the most calls of one model.
     ceiling: Arc<AtomicUsize>,
     /// Rows of all models that are under way.
-    rows: AtomicUsize,
+    rows: Arc<AtomicUsize>,
     concurrency: ConcurrencyControl,
     rates: GivenRates,
     /// The admission of each model that is in use.
@@ -64,23 +64,6 @@ pub struct Server {
     responses_api: Arc<ResponsesApi>,
     streaming: Streaming,
     merged_calls: MergedCalls,
-}
-
-/// What sends the calls. The client of `serve` is named, so that its calls need no allocation of their own.
-enum ServerClient {
-    Http(ReqwestHttpClient),
-    Embedded(Box<dyn AnyHttpClient>),
-}
-
-/// An [`HttpClient`] whose type is not known: of each embedding program another one.
-trait AnyHttpClient: Send + Sync {
-    fn post_boxed(&self, call: Call) -> BoxFuture<'_, Result<HttpResponse, UpstreamError>>;
-}
-
-impl<H: HttpClient> AnyHttpClient for H {
-    fn post_boxed(&self, call: Call) -> BoxFuture<'_, Result<HttpResponse, UpstreamError>> {
-        Box::pin(self.post(call))
-    }
 }
 
 impl Server {
@@ -110,7 +93,7 @@ impl Server {
             is_resting: AtomicBool::new(settings.run_window.is_some_and(|window| !window.contains(clock.now()))),
             clock: clock.clone(),
             ceiling: Arc::default(),
-            rows: AtomicUsize::new(0),
+            rows: Arc::default(),
             concurrency: settings.concurrency,
             rates: settings.rates,
             admissions: Mutex::default(),
@@ -119,6 +102,12 @@ impl Server {
             streaming: Streaming::new(settings.stream),
             merged_calls: MergedCalls::new(settings.merged_embeddings),
         }
+    }
+
+    /// The same server in place of another, whose rows under way count here too.
+    #[must_use]
+    pub fn in_place_of(self, other: &Self) -> Self {
+        Self { rows: other.rows.clone(), ..self }
     }
 
     /// Its name in logs, metrics and warnings.
@@ -138,6 +127,12 @@ impl Server {
 
     pub(super) fn models_served(&self) -> &ServedModels {
         &self.models
+    }
+
+    /// Why it did not tell the last time which models it has, if its list says that.
+    #[must_use]
+    pub fn models_untold(&self) -> Option<String> {
+        self.models.failure()
     }
 
     /// Whether it may have another row of any model under way.
@@ -278,6 +273,9 @@ impl Server {
         if let Some(body) = streamed_body(call.endpoint, &call.body) {
             let ended = client.call_streamed(call, body, headers).await;
             let is_refused = ended.as_ref().is_ok_and(|answer| self.streaming.is_refused(&self.name, answer));
+            if ended.as_ref().is_ok_and(HttpResponse::is_success) {
+                self.streaming.note_answer();
+            }
             if !is_refused {
                 return ended;
             }

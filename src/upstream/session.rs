@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::admission::{CallHistory, LoneEntry};
+use super::admission::{CallHistory, LoneEntry, is_doubtful};
 use super::limiter::{Permit, Priority};
 use super::model_name::with_model;
 use super::route::{Route, RouteUse};
@@ -135,6 +135,37 @@ impl Calls {
         Ok(row.route.as_mut().expect("it was found"))
     }
 
+    /// Makes a call at the server where the row is, or finds it one.
+    async fn post(&self, row: &mut RowCalls, call: &Call) -> Result<HttpResponse, UpstreamError> {
+        self.route(row, &call.model)?;
+        let RowCalls { route: Some(RouteUse { route, entry, .. }), history, .. } = row else {
+            unreachable!("it was found")
+        };
+        let admitted = route.admission.begin(entry.is_some())?;
+        entry.take().into_iter().for_each(LoneEntry::use_up);
+        let Some(name) = &route.server_model else {
+            return route.server.post(call, &self.headers, admitted, history).await;
+        };
+        let call = Call { body: with_model(&call.body, name), ..call.clone() };
+        route.server.post(&call, &self.headers, admitted, history).await
+    }
+
+    /// The answer of another server, if one has the model and takes the call; otherwise the one there is. An answer
+    /// that is final for a row can be its server's own doing.
+    async fn second_opinion(&self, row: &mut RowCalls, call: &Call, first: HttpResponse) -> HttpResponse {
+        if self.registry.routes(&call.model).len() < 2 {
+            return first;
+        }
+        let before = row.route.as_ref().map(|at| at.route.server.no());
+        row.leave();
+        let found = self.route(row, &call.model).map(|at| at.route.server.no());
+        if found.ok() == before {
+            return first;
+        }
+        let second = Box::pin(self.post(row, call)).await;
+        second.ok().filter(HttpResponse::is_success).unwrap_or(first)
+    }
+
     /// Waits for a permit and until a server takes calls of the model, unless the row has no answer yet.
     async fn acquire(&self, row: &mut RowCalls, model: &Arc<str>) -> Result<(), UpstreamError> {
         loop {
@@ -183,21 +214,19 @@ impl RowCalls {
 }
 
 impl HttpClient for Session {
-    async fn post(&self, mut call: Call) -> Result<HttpResponse, UpstreamError> {
+    async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
         let calls = &*self.calls;
         let mut row = calls.row.lock().await;
         calls.take_permit(&mut row).await;
-        calls.route(&mut row, &call.model)?;
-        let RowCalls { route: Some(RouteUse { route, entry, .. }), history, has_answer, .. } = &mut *row else {
-            unreachable!("it was found")
+        let ended = calls.post(&mut row, &call).await;
+        let is_doubtful = |row: &RowCalls, response| {
+            row.route.as_ref().is_some_and(|at| is_doubtful(response, at.route.admission.has_succeeded()))
         };
-        let admitted = route.admission.begin(entry.is_some())?;
-        entry.take().into_iter().for_each(LoneEntry::use_up);
-        if let Some(name) = &route.server_model {
-            call.body = with_model(&call.body, name);
-        }
-        let ended = route.server.post(&call, &calls.headers, admitted, history).await;
-        *has_answer |= ended.is_ok();
+        let ended = match ended {
+            Ok(response) if is_doubtful(&row, &response) => Ok(calls.second_opinion(&mut row, &call, response).await),
+            ended => ended,
+        };
+        row.has_answer |= ended.is_ok();
         ended
     }
 
@@ -221,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::domain::endpoint::Endpoint;
-    use crate::domain::ids::BatchId;
+    use crate::domain::ids::{BatchId, RequestId};
     use crate::domain::time::Clock;
     use crate::upstream::limiter::Limiter;
     use crate::upstream::{Server, ServerSettings};
@@ -251,7 +280,7 @@ mod tests {
         let limiter = registry.limiter().clone();
         let permit = limiter.acquire(Priority::New).now_or_never().expect("it is free");
         let (route, history, observer) = (None, CallHistory::default(), None);
-        let (model, headers) = ("m".into(), RowHeaders::of(BatchId::new(), "row"));
+        let (model, headers) = ("m".into(), RowHeaders::of(RequestId { batch: BatchId::new(), row: 0 }, "row"));
         (Session::new(SessionStart { registry, model, permit, route, history, headers, observer }), limiter)
     }
 

@@ -32,6 +32,8 @@ async fn a_call_says_which_row_it_is_for() {
     let call = &app.upstream.calls()[0];
     assert_eq!(call.header("x-batchwright-batch-id"), id);
     assert_eq!(call.header("x-batchwright-custom-id"), "gr%C3%B6%C3%9Fe 100%25");
+    let traceparent = format!("00-{}-0000000000000001-00", id.trim_start_matches("batch_"));
+    assert_eq!(call.header("traceparent"), traceparent);
 }
 
 #[tokio::test]

@@ -276,3 +276,110 @@ async fn a_limit_in_time_that_the_settings_give_is_kept() {
     assert!(after(11) >= Duration::from_millis(1500), "{:?}", after(11));
     assert!(after(8) < after(11) / 2, "{:?}", after(8));
 }
+
+#[tokio::test]
+async fn what_only_one_of_two_servers_says_of_a_row_fails_no_row() {
+    let unknown = r#"{"error":{"message":"The model `m` does not exist.","code":"model_not_found"}}"#;
+    let cases: [(u16, &'static str); 7] = [
+        (404, unknown),
+        (404, r#"{"detail":"Not Found"}"#),
+        (400, unknown),
+        (422, "{}"),
+        (403, "{}"),
+        (405, ""),
+        (200, "<html>It works!</html>"),
+    ];
+    for (status, body) in cases {
+        let (bad, good) = (FakeUpstream::start(), FakeUpstream::start());
+        // It shows its models, so that a refusal would be the row's.
+        bad.reply(move |call| if call.path == "/v1/models" { list_of(&["m"]) } else { Reply::new(status, body) });
+        good.reply(|_| Reply::ok().after(Duration::from_millis(5)));
+        let tables = [table("bad", &bad, "models = ['m']"), table("good", &good, "models = ['m']")];
+        let app = app_of(&tables, &NO_RETRIES).await;
+
+        let id = app.submit(rows_of("m", 300)).await;
+        let batch = app.wait_for(&id, "completed").await;
+
+        let counts = json!({ "total": 300, "completed": 300, "failed": 0 });
+        assert_eq!(batch["request_counts"], counts, "{status} {body}");
+        assert!(row_calls(&bad).len() < 60, "{status} {body}: {} calls of a bad server", row_calls(&bad).len());
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_both_servers_refuse_is_an_error_line() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    for upstream in [&a, &b] {
+        upstream.reply(|call| if call.is_of("m-3") { Reply::error(404) } else { Reply::ok() });
+    }
+    let tables = [table("a", &a, "models = ['m']"), table("b", &b, "models = ['m']")];
+    let app = app_of(&tables, &NO_RETRIES).await;
+
+    let results = app.run(rows_of("m", 40)).await;
+
+    assert_eq!((results.output.len(), results.errors.len()), (39, 1));
+    assert_eq!(results.errors[0]["response"]["status_code"], 404);
+}
+
+#[tokio::test]
+async fn a_limit_of_calls_is_kept_over_other_settings_of_the_same_server() {
+    let a = FakeUpstream::start();
+    a.reply(|_| Reply::ok().held());
+    let with = |weight: u32| table("a", &a, &format!("models = ['m']\nmax_concurrency = 4\nweight = {weight}"));
+    let app = app_of(&[with(1)], &NO_RETRIES).await;
+    let id = app.submit(rows_of("m", 40)).await;
+    until("as many calls as it may have", || a.running() == 4).await;
+
+    for weight in [2, 3] {
+        app.read_upstreams(&with(weight)).expect("the file is in order");
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(a.running(), 4);
+
+    a.release();
+    app.wait_for_completed(&id, 40).await;
+    assert_eq!(a.peak(), 4);
+}
+
+#[tokio::test]
+async fn tables_that_can_never_work_are_refused_with_a_reason() {
+    let a = FakeUpstream::start();
+    let app = app_of(&[table("a", &a, "models = 'm'")], &NO_RETRIES).await;
+    let cases = [
+        ("models = []", "its list of models is empty"),
+        ("models = ['*', 'm']", "not both"),
+        ("weight = 0", "weight"),
+        ("max_concurrency = 0", "max_concurrency"),
+        ("request_timeout = '0s'", "request_timeout"),
+        ("requests_per_minute = 0", "a limit of 0"),
+        ("run_window = '22:00'", "22:00-06:00"),
+        ("key = 'a'\nkey_file = 'b'", "key_file"),
+        ("key_file = '/nowhere/at/all'", "cannot be read"),
+        ("key = '${NOT_SET_ANYWHERE}'", "NOT_SET_ANYWHERE"),
+        ("wieght = 1", "wieght"),
+    ];
+    for (more, expected) in cases {
+        let error = app.read_upstreams(&table("b", &a, more)).expect_err("it cannot work").to_string();
+        assert!(error.contains(expected), "{more}: {error}");
+    }
+    assert_eq!(app.run(rows_of("m", 1)).await.output.len(), 1, "the upstreams are as they were");
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_tell_its_models_is_named_with_the_reason() {
+    let a = FakeUpstream::start();
+    a.reply(|_| Reply::error(401));
+    let app = app_of(&[table("a", &a, "")], &NO_RETRIES).await;
+
+    app.submit(rows_of("m", 1)).await;
+
+    within(Duration::from_secs(30), "both warnings", async || {
+        let warnings = warnings(&app).await;
+        let has = |text: &str| warnings.iter().any(|warning| warning.contains(text));
+        (has("'a' does not tell which models it has: it answered with status 401") && has("no upstream has `m`"))
+            .then_some(())
+    })
+    .await;
+    lists(&a, &["m"]);
+    within(Duration::from_secs(30), "no warning", async || warnings(&app).await.is_empty().then_some(())).await;
+}

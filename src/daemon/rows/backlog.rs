@@ -58,8 +58,6 @@ pub(super) struct Survey {
     lanes: HashMap<LaneKey, Standing>,
     /// Rows that wait, for each model that has any.
     models: HashMap<Arc<str>, usize>,
-    /// Rows that begin in a second, for each model.
-    rates: HashMap<Arc<str>, f64>,
     /// How many rows to claim of a lane that has no backlog here.
     first: usize,
     /// With so many rows of a model waiting, its lapsed leases are left to other daemons.
@@ -96,14 +94,10 @@ impl Backlogs {
         };
         let part_of = |lanes: usize| (permits * 4 / lanes.max(1)).max(MIN_LEASE);
         let (first, enough) = (part_of(held.len() + 1), part_of(1));
-        let (lanes, models, rates) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut survey = Survey { lanes, models, rates, first, enough };
+        let mut survey = Survey { lanes: HashMap::new(), models: HashMap::new(), first, enough };
         let least = part_of(held.len());
         for (lane, backlog) in held {
-            let rate = backlog.rows_a_second();
-            *survey.rates.entry(lane.1.clone()).or_default() += rate;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, not negative")]
-            let rows_a_second = (rate as usize).max(least);
+            let rows_a_second = backlog.rows_a_second().max(least);
             // Stored before the waiting rows are counted: rows that begin in between notify the claim loop.
             backlog.mark.store(rows_a_second / 2 + 1, SeqCst);
             let waiting = backlog.waiting.load(SeqCst);
@@ -148,11 +142,6 @@ impl Survey {
         }
     }
 
-    /// Rows that begin here in a second, for each model.
-    pub(super) fn rates(&self) -> &HashMap<Arc<str>, f64> {
-        &self.rates
-    }
-
     /// How many rows wait here of the lane's model, and how many of the lane itself.
     pub(super) fn waiting(&self, lane: &OpenLane) -> (usize, usize) {
         let of_lane = self.lanes.get(&(lane.batch_id, lane.model.clone())).map_or(0, |standing| standing.waiting);
@@ -187,7 +176,7 @@ impl Backlog {
         }
     }
 
-    fn rows_a_second(&self) -> f64 {
+    fn rows_a_second(&self) -> usize {
         lock(&self.pace).rows_a_second(self.begun.load(Relaxed))
     }
 }
@@ -222,7 +211,7 @@ impl Pace {
         Self { rows_a_second: 0.0, measured: (Instant::now(), 0) }
     }
 
-    fn rows_a_second(&mut self, begun: usize) -> f64 {
+    fn rows_a_second(&mut self, begun: usize) -> usize {
         const WINDOW: Duration = Duration::from_millis(100);
         let (since, before) = self.measured;
         let elapsed = since.elapsed();
@@ -232,7 +221,9 @@ impl Pace {
             self.rows_a_second = self.rows_a_second.midpoint(measured);
             self.measured = (Instant::now(), begun);
         }
-        self.rows_a_second
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and not negative")]
+        let pace = self.rows_a_second as usize;
+        pace
     }
 }
 

@@ -180,8 +180,8 @@ impl BatchQueue {
         self.running == 0 && self.rows.is_empty()
     }
 
-    /// The rows under way with one more, by what the priority makes of them.
+    /// The rows under way, by what the priority makes of them. A batch without any comes before all that have one.
     fn load(&self) -> usize {
-        (self.running + 1) * self.priority.divisor()
+        self.running * self.priority.divisor()
     }
 }

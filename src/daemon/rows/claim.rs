@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backlog::Survey;
 use super::{Supply, lease_run, scheduler};
 use crate::daemon::core::{DaemonCore, Shutdown};
 use crate::daemon::timer::{TickResult, Timer};
@@ -81,7 +80,7 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
     let mut lanes = storage.open_lanes(LANES_OF_A_MODEL, LANES).await?;
     leave_unserved(&supply.shared.registry, &mut lanes);
     let survey = supply.backlogs.survey(supply.shared.registry.limit());
-    look_at_windows(supply, &lanes, &survey);
+    look_at_windows(supply, &lanes);
     let Some((lane, rows)) = scheduler::pick(&lanes, &survey) else { return Ok(false) };
     // `None`: another daemon has claimed of the lane meanwhile. The next look finds how far.
     if let Some(lease) = storage.claim(lane, rows, me).await? {
@@ -91,14 +90,12 @@ async fn claim_once<S: Storage>(supply: &Arc<Supply<S>>, look_for_lapsed: bool) 
 }
 
 /// Has the queue know which windows are at risk. Other daemons take part in the work, at about this one's rate.
-fn look_at_windows<S>(supply: &Supply<S>, lanes: &[OpenLane], survey: &Survey) {
+fn look_at_windows<S>(supply: &Supply<S>, lanes: &[OpenLane]) {
     let mut unclaimed = HashMap::<_, Vec<_>>::new();
     for lane in lanes {
         unclaimed.entry(lane.model.clone()).or_default().push((lane.expires_at, u64::from(lane.waiting())));
     }
-    let daemons = f64::from(supply.shared.living_daemons.load(Relaxed));
-    let rates = survey.rates().iter().map(|(model, rate)| (model.clone(), rate * daemons)).collect();
-    supply.queue.look_at_windows(&unclaimed, &rates);
+    supply.queue.look_at_windows(&unclaimed, supply.shared.living_daemons.load(Relaxed));
 }
 
 /// Leaves the lanes of models that no server has, for another daemon or until one has them.

@@ -16,6 +16,7 @@ mod parked;
 mod permit_share;
 mod queue;
 mod scheduler;
+mod service_time;
 mod share;
 mod unreadable;
 mod worker;

@@ -15,6 +15,7 @@ use super::answers::Answers;
 use super::batches::{BatchPlace, Batches};
 use super::deadlines::at_risk_until;
 use super::queue::QueuedRow;
+use super::service_time::ServiceTime;
 use crate::domain::ids::BatchId;
 use crate::domain::time::{Clock, Timestamp};
 use crate::upstream::{Registry, RouteUse, Routes};
@@ -52,6 +53,7 @@ struct ModelQueue {
     running: usize,
     /// When a row was taken last: of two with as many under way, the one that was served earlier is next.
     served: u64,
+    service: ServiceTime,
     answers: Arc<Answers>,
     /// Rows that have a call on loan, in the order in which they began.
     loans: Vec<Loan>,
@@ -130,12 +132,14 @@ impl Models {
             if self.queues.len() >= IDLE_MODELS {
                 self.queues.retain(|known| !known.batches.is_empty());
             }
+            let now = self.clock.now();
             self.queues.push(ModelQueue {
                 name: name.clone(),
                 routes: self.registry.routes(name),
                 batches: Batches::default(),
                 running: 0,
                 served: 0,
+                service: ServiceTime::new(now),
                 answers: Arc::default(),
                 loans: Vec::new(),
             });
@@ -145,16 +149,13 @@ impl Models {
     }
 
     /// Finds which batches are at risk of missing their windows. `unclaimed` has the rows of each model that no daemon
-    /// has claimed, with the windows of their batches, and `rates` the rows that all daemons begin in a second.
-    pub(super) fn look_at_windows(
-        &mut self,
-        unclaimed: &HashMap<Arc<str>, Vec<(Timestamp, u64)>>,
-        rates: &HashMap<Arc<str>, f64>,
-    ) {
+    /// has claimed, with the windows of their batches. So many daemons run them, each about as many as this one.
+    pub(super) fn look_at_windows(&mut self, unclaimed: &HashMap<Arc<str>, Vec<(Timestamp, u64)>>, daemons: u32) {
         let now = self.clock.now();
         for model in &mut self.queues {
             let of_model = unclaimed.get(&model.name).into_iter().flatten().copied();
-            let rate = rates.get(&model.name).copied().unwrap_or_default();
+            model.service.pass(now, model.running);
+            let rate = model.service.rows_a_second(model.running).unwrap_or_default() * f64::from(daemons);
             let until = at_risk_until(now, rate, model.batches.windows().chain(of_model));
             model.batches.set_at_risk_until(until);
         }
@@ -208,9 +209,12 @@ impl Models {
         let loan = (!model.answers.has_answered() && model.running >= own)
             .then(|| Loan { no: self.taken, recall: CancellationToken::new() });
         model.loans.extend(loan.clone());
+        let now = self.clock.now();
         if model.running == 0 {
-            model.answers.wait_from(self.clock.now());
+            model.answers.wait_from(now);
         }
+        model.service.pass(now, model.running);
+        model.service.begin();
         self.running += 1;
         model.running += 1;
         let route = model.routes.begin(row.history, is_at_risk);
@@ -220,7 +224,9 @@ impl Models {
     /// Counts a row under way more or less.
     pub(super) fn count(&mut self, model: &Arc<str>, id: BatchId, change: isize) {
         self.running = self.running.saturating_add_signed(change);
+        let now = self.clock.now();
         let model = self.model(model);
+        model.service.pass(now, model.running);
         model.running = model.running.saturating_add_signed(change);
         if model.batches.count(id, change) {
             model.batches.tidy();

@@ -127,12 +127,8 @@ impl Queue {
     }
 
     /// Finds which batches are at risk of missing their windows: see [`Models::look_at_windows`].
-    pub(super) fn look_at_windows(
-        &self,
-        unclaimed: &HashMap<Arc<str>, Vec<(Timestamp, u64)>>,
-        rates: &HashMap<Arc<str>, f64>,
-    ) {
-        self.models().look_at_windows(unclaimed, rates);
+    pub(super) fn look_at_windows(&self, unclaimed: &HashMap<Arc<str>, Vec<(Timestamp, u64)>>, daemons: u32) {
+        self.models().look_at_windows(unclaimed, daemons);
     }
 
     /// Adds rows of leases that have not left.

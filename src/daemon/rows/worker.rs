@@ -109,7 +109,7 @@ where
             permit,
             route: row.route.take(),
             history: row.history,
-            headers: RowHeaders::of(row.row.id.batch, &row.request.data.custom_id),
+            headers: RowHeaders::of(row.row.id, &row.request.data.custom_id),
             observer: Some(share.clone()),
         });
         let attempted = attempt(&self.runner, row, &session).await;

@@ -1,5 +1,7 @@
 //! Whose doing an answer is: the row's, or the state of the server, for which no row pays.
 
+use memchr::memmem;
+
 use crate::domain::outcome::HttpResponse;
 
 /// A row that was refused so often in a row, while the server took others, is refused for what it is.
@@ -38,14 +40,17 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
     match response.status {
         429 | 503 | 529 if names_quota(response) => Judgement::Unavailable("the account has no quota left"),
         429 | 503 | 529 => Judgement::Busy,
-        401 => Judgement::Unavailable("it refuses the key: check --upstream-key"),
+        300..=399 => Judgement::Unavailable("it redirects: check --upstream, or the URL in its table"),
+        401 => Judgement::Unavailable("it refuses the key: check --upstream-key, or the key in its table"),
         402 => Judgement::Unavailable("it asks for a payment"),
         _ if row.has_taken_others => Judgement::Answered,
         502 | 504 | 520..=527 => Judgement::Gone("its gateway reaches no server"),
-        403 => Judgement::UnavailableUnlessItShowsModels("it refuses every call: check --upstream-key"),
-        404 | 405 if shows_no_endpoint(response) => {
-            Judgement::UnavailableUnlessItShowsModels("it has no such path: check the path of --upstream")
-        }
+        403 => Judgement::UnavailableUnlessItShowsModels(
+            "it refuses every call: check --upstream-key, or the key in its table",
+        ),
+        404 | 405 if shows_no_endpoint(response) => Judgement::UnavailableUnlessItShowsModels(
+            "it has no such path: check the path of --upstream, or the URL in its table",
+        ),
         _ => Judgement::Answered,
     }
 }
@@ -63,6 +68,22 @@ pub(in crate::upstream) fn shows_no_endpoint(response: &HttpResponse) -> bool {
     }
     let body = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
     !body.contains("model") && !body.contains("with id")
+}
+
+/// Whether an answer that is final for a row may be its server's doing, so that another server with the model is to be
+/// asked too: the server does not have the model or the path, does not let the row in, or answers with a page.
+pub(in crate::upstream) fn is_doubtful(response: &HttpResponse, has_succeeded: bool) -> bool {
+    match response.status {
+        200..=299 => !looks_like_json(&response.body),
+        400 | 422 => !has_succeeded || memmem::find(&response.body, b"model_not_found").is_some(),
+        403 | 404 | 405 | 501 => true,
+        _ => false,
+    }
+}
+
+/// Whether a body may be JSON.
+pub(in crate::upstream) fn looks_like_json(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 /// Whether a refusal is for the size of the row, which no wait makes smaller. OpenAI answers so, with status 429, if a
@@ -111,6 +132,7 @@ mod tests {
             (answer(502, ""), away, answered),
             (answer(504, ""), away, answered),
             (answer(522, ""), away, answered),
+            (answer(307, ""), away, away),
             (answer(401, ""), away, away),
             (answer(402, ""), away, away),
             (answer(403, ""), unless, answered),

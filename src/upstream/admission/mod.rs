@@ -20,7 +20,7 @@ mod pace;
 mod rate_bucket;
 mod state;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -35,8 +35,13 @@ pub use breaker::{BreakerChange, BreakerEpoch, LONGEST_PAUSE};
 pub(super) use call::AdmittedCall;
 pub use call::CallHistory;
 pub use concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
-pub(super) use judge::{Judgement, RowSigns, judge, shows_no_endpoint};
+pub(super) use judge::{Judgement, RowSigns, is_doubtful, judge, shows_no_endpoint};
 pub use state::{AdmissionState, CallEnd, Gate, GivenRates, Sent};
+
+/// A server that has answered so many rows in a row, and none with success, is suspect.
+const SUSPECT: u32 = 5;
+/// A suspect server is tried again after so long, and after twice as long each time, up to 32 times as long.
+const FIRST_TRIAL: Duration = Duration::from_secs(1);
 
 /// The admission of one model's calls to a server.
 #[derive(Debug)]
@@ -53,6 +58,11 @@ pub struct Admission {
     rows: AtomicUsize,
     /// Rows that the server took.
     taken: AtomicU64,
+    /// Whether it has answered any with success, and how many in a row it has not.
+    has_succeeded: AtomicBool,
+    failures: AtomicU32,
+    /// When a server that answers no row with success is tried again, in milliseconds since the start.
+    next_trial: AtomicU64,
     /// Told when the gate or the limit has changed, for the task that follows the server.
     changed: Arc<Notify>,
     /// Told when the gate has opened, for rows that wait with their next call.
@@ -79,8 +89,8 @@ pub struct LoneEntry {
 }
 
 impl Admission {
-    /// An admission of which nothing is known, with a controller of calls below a ceiling that may change, and limits in
-    /// time that the settings give. `changed` is told when rows may begin that could not.
+    /// An admission of which nothing is known, with a controller of calls below a ceiling that may change, and limits
+    /// in time that the settings give. `changed` is told when rows may begin that could not.
     pub(super) fn new(
         of: AdmittedModel,
         ceiling: Arc<AtomicUsize>,
@@ -96,6 +106,9 @@ impl Admission {
             limit: AtomicUsize::new(usize::MAX),
             rows: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
+            has_succeeded: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            next_trial: AtomicU64::new(0),
             changed,
             opened: Notify::new(),
             started: Instant::now(),
@@ -124,6 +137,35 @@ impl Admission {
     pub(super) fn load(&self) -> f64 {
         let most = self.limit.load(Relaxed).min(self.ceiling.load(Relaxed));
         count(self.rows() + 1) / count(most.max(1))
+    }
+
+    /// Whether it has answered any row with success.
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.has_succeeded.load(Relaxed)
+    }
+
+    /// Whether it has answered several rows in a row, and none with success: beside a server that does, it may be at
+    /// fault itself.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.failures.load(Relaxed) >= SUSPECT
+    }
+
+    /// Whether it is to be tried again although it is suspect.
+    pub(super) fn is_trial_due(&self) -> bool {
+        self.now() >= Duration::from_millis(self.next_trial.load(Relaxed))
+    }
+
+    /// Notes whether an answer was a success.
+    fn note_success(&self, is_success: bool) {
+        if is_success {
+            self.failures.store(0, Relaxed);
+            self.has_succeeded.store(true, Relaxed);
+            return;
+        }
+        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        let pause = FIRST_TRIAL.saturating_mul(1 << failures.saturating_sub(SUSPECT).min(5));
+        let due = u64::try_from((self.now() + pause).as_millis()).unwrap_or(u64::MAX);
+        self.next_trial.store(due, Relaxed);
     }
 
     /// Whether the server has taken any row.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::Dialect;
-use crate::domain::ids::BatchId;
+use crate::domain::ids::{BatchId, RequestId};
 
 /// Answers with one status after the other, and the last again and again.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ async fn post(server: &Server, endpoint: Endpoint) -> Result<u16, UpstreamError>
     let admission = server.admission(&"m".into());
     let call = Call { endpoint, model: "m".into(), key: String::new(), body: Bytes::new() };
     let admitted = admission.begin(false)?;
-    let headers = RowHeaders::of(BatchId::new(), "row");
+    let headers = RowHeaders::of(RequestId { batch: BatchId::new(), row: 0 }, "row");
     let answer = server.post(&call, &headers, admitted, &mut CallHistory::default()).await;
     answer.map(|response| response.status)
 }

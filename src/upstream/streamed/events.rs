@@ -6,8 +6,12 @@ use memchr::memchr;
 /// Splits bytes into events.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct EventStream {
-    /// Bytes that were not looked at.
+    /// Bytes of lines that were not looked at.
     rest: BytesMut,
+    /// So many of them have no line end.
+    searched: usize,
+    /// Whether the event that has not ended is an `error`.
+    is_error: bool,
     /// The data lines of an event that has not ended.
     data: Vec<u8>,
 }
@@ -18,17 +22,23 @@ impl EventStream {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// The data of the next event that is complete.
-    pub(in crate::upstream) fn next_data(&mut self) -> Option<Vec<u8>> {
+    /// The data of the next event that is complete, and whether the event is an `error`.
+    pub(in crate::upstream) fn next_event(&mut self) -> Option<(Vec<u8>, bool)> {
         loop {
-            let end = memchr(b'\n', &self.rest)?;
-            let line = self.rest.split_to(end + 1);
+            let Some(end) = memchr(b'\n', &self.rest[self.searched..]) else {
+                self.searched = self.rest.len();
+                return None;
+            };
+            let line = self.rest.split_to(std::mem::take(&mut self.searched) + end + 1);
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             match line.strip_prefix(b"data:") {
                 Some(data) => self.add(data.strip_prefix(b" ").unwrap_or(data)),
-                None if line.is_empty() && !self.data.is_empty() => return Some(std::mem::take(&mut self.data)),
-                None => {}
+                None if line.is_empty() && self.data.is_empty() => self.is_error = false,
+                None if line.is_empty() => {
+                    return Some((std::mem::take(&mut self.data), std::mem::take(&mut self.is_error)));
+                }
+                None => self.is_error |= line.strip_prefix(b"event:").is_some_and(|kind| kind.trim_ascii() == b"error"),
             }
         }
     }
@@ -52,16 +62,17 @@ mod tests {
 
     #[test]
     fn events_are_the_same_in_whatever_pieces_they_come() {
-        let text = b": keep-alive\n\ndata: {\"a\":1}\n\nevent: x\r\nid: 7\r\ndata:one\r\ndata: two\r\n\r\n\n\n\
+        let text = b": keep-alive\n\ndata: {\"a\":1}\n\nevent: error\r\nid: 7\r\ndata:one\r\ndata: two\r\n\r\n\n\n\
                      data: [DONE]\n\ndata: no end";
         for size in 1..=text.len() {
             let (mut events, mut seen) = (EventStream::default(), Vec::new());
             for piece in text.chunks(size) {
                 events.push(piece);
-                seen.extend(std::iter::from_fn(|| events.next_data()));
+                seen.extend(std::iter::from_fn(|| events.next_event()));
             }
-            let texts = [&b"{\"a\":1}"[..], b"one\ntwo", b"[DONE]"];
-            assert_eq!(seen, texts, "pieces of {size} bytes");
+            let expected = [(&b"{\"a\":1}"[..], false), (b"one\ntwo", true), (b"[DONE]", false)];
+            let seen: Vec<_> = seen.iter().map(|(data, is_error)| (&data[..], *is_error)).collect();
+            assert_eq!(seen, expected, "pieces of {size} bytes");
             assert_eq!(events.held(), "data: no end".len());
         }
     }

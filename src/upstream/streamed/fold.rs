@@ -21,6 +21,9 @@ const NAMES: [&str; 4] = ["role", "id", "type", "name"];
 /// Types of events of a Responses stream whose generation has not begun.
 const WAITING: [&str; 3] = ["response.created", "response.queued", "response.in_progress"];
 
+/// About the bytes of a choice that says nothing.
+const CHOICE_BYTES: usize = 256;
+
 /// A stream that is put together.
 #[derive(Debug)]
 pub(in crate::upstream) struct Fold {
@@ -66,16 +69,23 @@ impl Fold {
         self.held
     }
 
-    /// Takes in the data of an event. What the answer is, if it ends the stream.
-    pub(in crate::upstream) fn add(&mut self, data: &[u8]) -> Option<Folded> {
+    /// Takes in the data of an event, which may be an `error`. What the answer is, if it ends the stream.
+    pub(in crate::upstream) fn add(&mut self, data: &[u8], is_error: bool) -> Option<Folded> {
         if data.trim_ascii() == b"[DONE]" {
             return Some(self.end());
         }
         let Ok(mut chunk) = Fields::read(data) else {
             return Some(Folded::Unreadable("an event of its stream is not a JSON object".to_owned()));
         };
-        if chunk.raw("error").is_some_and(|error| error.get() != "null") {
+        if chunk.raw("error").is_some() {
             return Some(Folded::Whole(status_of(&chunk), data.to_vec().into()));
+        }
+        // Some servers send the error itself.
+        let object: Option<String> = chunk.get("object").ok().flatten();
+        if is_error || object.as_deref() == Some("error") {
+            let mut body = Fields::default();
+            body.set("error", &chunk);
+            return Some(Folded::Whole(status_of(&body), body.to_json().into()));
         }
         if self.endpoint == Endpoint::Responses {
             let kind: Option<String> = chunk.get("type").ok().flatten();
@@ -91,6 +101,9 @@ impl Fold {
             Some(Err(_)) => return Some(Folded::Unreadable("its stream has choices that are no list".to_owned())),
         }
         for (name, value) in chunk.iter().filter(|(_, value)| value.get() != "null") {
+            if self.object.raw(name).is_none() {
+                self.held += name.len() + value.get().len();
+            }
             self.object.set(name, value);
         }
         None
@@ -98,6 +111,9 @@ impl Fold {
 
     fn add_choice(&mut self, mut choice: Map<String, Value>) {
         let index = choice.remove("index").and_then(|index| index.as_u64()).unwrap_or(0);
+        if !self.choices.contains_key(&index) {
+            self.held += CHOICE_BYTES;
+        }
         let known = self.choices.entry(index).or_default();
         let said = match self.endpoint {
             Endpoint::ChatCompletions => match choice.remove("delta") {
@@ -111,14 +127,18 @@ impl Fold {
 
     /// What the answer is if the connection ends here. An end without `[DONE]` is one if every choice has ended.
     pub(in crate::upstream) fn at_end_of_connection(mut self) -> Option<Folded> {
+        self.is_whole().then(|| self.end())
+    }
+
+    /// Whether there are choices, and each says why it has ended.
+    fn is_whole(&self) -> bool {
         let has_ended = |choice: &Choice| choice.others.get("finish_reason").is_some_and(|reason| !reason.is_null());
-        let is_whole = !self.choices.is_empty() && self.choices.values().all(has_ended);
-        is_whole.then(|| self.end())
+        !self.choices.is_empty() && self.choices.values().all(has_ended)
     }
 
     fn end(&mut self) -> Folded {
-        if !self.has_begun {
-            return Folded::Unreadable("its stream has ended without an answer".to_owned());
+        if !self.is_whole() {
+            return Folded::Unreadable("its stream has ended in the middle of an answer".to_owned());
         }
         let is_chat = self.endpoint == Endpoint::ChatCompletions;
         let choices = std::mem::take(&mut self.choices).into_iter();
@@ -181,9 +201,12 @@ fn merge_member(known: &mut Map<String, Value>, name: String, value: Value) -> u
 }
 
 fn merge_item(list: &mut Vec<Value>, item: Value) -> usize {
-    let index = item.get("index").and_then(Value::as_u64);
-    let same =
-        index.and_then(|index| list.iter_mut().find(|known| known.get("index").and_then(Value::as_u64) == Some(index)));
+    let index_of = |item: &Value| item.get("index").and_then(Value::as_u64);
+    // Some servers number all calls of a turn alike: another id is another call.
+    let id_of = |item: &Value| item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+    let (index, id) = (index_of(&item), id_of(&item));
+    let same = list.iter_mut().rfind(|known| index.is_some() && index_of(known) == index);
+    let same = same.filter(|known| id.is_none() || id_of(known).is_none() || id_of(known) == id);
     match (same, item) {
         (Some(Value::Object(known)), Value::Object(part)) => merge(known, part),
         (_, item) => {

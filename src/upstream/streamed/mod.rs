@@ -8,7 +8,7 @@
 mod events;
 mod fold;
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,11 +37,13 @@ pub(super) struct Streaming {
     mode: StreamMode,
     /// What answers have shown, for [`StreamMode::Auto`].
     shown: AtomicU8,
+    /// Whether any streamed call was answered with success.
+    has_streamed: AtomicBool,
 }
 
 impl Streaming {
     pub(super) fn new(mode: StreamMode) -> Self {
-        Self { mode, shown: AtomicU8::new(PLAIN) }
+        Self { mode, shown: AtomicU8::new(PLAIN), has_streamed: AtomicBool::new(false) }
     }
 
     /// Whether the next call of an endpoint is streamed.
@@ -74,14 +76,25 @@ impl Streaming {
     /// Whether an answer to a streamed call shows that the server does not stream. Then the call is to be made again,
     /// and no further one is streamed.
     pub(super) fn is_refused(&self, upstream: &str, response: &HttpResponse) -> bool {
-        let is_refusal = self.mode == StreamMode::Auto
-            && matches!(response.status, 400 | 404 | 405 | 422 | 501)
-            && memchr::memmem::find(&response.body, b"stream").is_some();
-        if is_refusal && self.shown.swap(REFUSED, Relaxed) != REFUSED {
+        let is_refusal = matches!(response.status, 400 | 404 | 405 | 422 | 501) && names_stream(&response.body);
+        // Once a stream has come, only the row can be meant.
+        let is_news = is_refusal && self.shown.load(Relaxed) == STREAMED && !self.has_streamed.load(Relaxed);
+        if is_news && self.mode == StreamMode::Auto {
+            self.shown.store(REFUSED, Relaxed);
             tracing::info!(upstream, "the upstream does not stream: calls are plain again");
         }
         is_refusal
     }
+
+    /// Notes that a streamed call was answered with success.
+    pub(super) fn note_answer(&self) {
+        self.has_streamed.store(true, Relaxed);
+    }
+}
+
+/// Whether a text has the word `stream` in one of its forms, such as `stream_options`. `upstream` is another word.
+fn names_stream(body: &[u8]) -> bool {
+    memchr::memmem::find_iter(body, b"stream").any(|at| at == 0 || !body[at - 1].is_ascii_alphabetic())
 }
 
 /// The body of a call that is streamed; `None` if it is no object.
@@ -132,9 +145,12 @@ mod tests {
         let streaming = Streaming::new(StreamMode::Auto);
         streaming.learn("it", LONG, &Err(UpstreamError::Broken(String::new())));
 
-        assert!(
-            !streaming.is_refused("it", &refusal("the prompt is too long")) && streaming.is_next(Endpoint::Responses)
-        );
+        for of_row in ["the prompt is too long", "the upstream rejected the prompt"] {
+            assert!(
+                !streaming.is_refused("it", &refusal(of_row)) && streaming.is_next(Endpoint::Responses),
+                "{of_row}"
+            );
+        }
         assert!(
             streaming.is_refused("it", &refusal("stream is not supported")) && !streaming.is_next(Endpoint::Responses)
         );

@@ -6,7 +6,7 @@ use super::*;
 fn folded(endpoint: Endpoint, events: &[&str]) -> Option<Folded> {
     let mut fold = Fold::new(endpoint);
     for event in events {
-        if let Some(folded) = fold.add(event.as_bytes()) {
+        if let Some(folded) = fold.add(event.as_bytes(), event.contains("overloaded")) {
             return Some(folded);
         }
     }
@@ -94,6 +94,22 @@ fn the_calls_of_tools_are_put_together_by_their_index() {
 }
 
 #[test]
+fn calls_of_one_index_and_two_ids_are_two_calls() {
+    let part = |id: &str, name: &str| {
+        let function = json!({ "name": name, "arguments": "{}" });
+        let calls = json!([{ "index": 0, "id": id, "type": "function", "function": function }]);
+        chunk(&json!([{ "index": 0, "delta": { "tool_calls": calls }, "finish_reason": "tool_calls" }]))
+    };
+    let events = [part("call_1", "f"), part("call_2", "g")];
+
+    let (_, answer) = whole(folded(Endpoint::ChatCompletions, &texts(&events)));
+
+    let calls = answer["choices"][0]["message"]["tool_calls"].as_array().expect("a list");
+    let names: Vec<&Value> = calls.iter().map(|call| &call["function"]["name"]).collect();
+    assert_eq!(names, ["f", "g"]);
+}
+
+#[test]
 fn a_completion_is_put_together() {
     let part = |text: &str, offset: u64, finish_reason: Value| {
         let logprobs = json!({ "tokens": [text], "text_offset": [offset] });
@@ -137,13 +153,18 @@ fn an_error_in_the_middle_is_the_answer() {
         (r#"{"error":{"message":"no","code":"server_error"}}"#, 500),
         (r#"{"error":{"message":"no","code":7}}"#, 500),
         (r#"{"error":"no"}"#, 500),
+        (r#"{"object":"error","message":"no","code":400}"#, 400),
+        (r#"{"message":"no, overloaded","code":503}"#, 503),
     ];
     for (event, status) in cases {
         let (found, body) = whole(folded(Endpoint::ChatCompletions, &[chunk, event]));
         assert_eq!((found, body.to_string().contains("no")), (status, true), "{event}");
     }
-    for wrong in ["", "x", "[1]", r#"{"choices":7}"#, "[DONE]"] {
-        let found = folded(Endpoint::ChatCompletions, &[wrong]);
-        assert!(matches!(found, Some(Folded::Unreadable(_))), "{wrong}: {found:?}");
+    let usage = r#"{"id":"c","choices":[],"usage":{"total_tokens":5}}"#;
+    for wrong in
+        [&[""][..], &["x"], &["[1]"], &[r#"{"choices":7}"#], &["[DONE]"], &[chunk, "[DONE]"], &[usage, "[DONE]"]]
+    {
+        let found = folded(Endpoint::ChatCompletions, wrong);
+        assert!(matches!(found, Some(Folded::Unreadable(_))), "{wrong:?}: {found:?}");
     }
 }

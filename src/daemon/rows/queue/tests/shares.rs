@@ -35,13 +35,19 @@ fn a_batch_has_calls_as_its_priority_says() {
 fn a_batch_at_risk_of_missing_its_window_comes_first() {
     let clock = clock();
     let queue = queue_at(100, &clock);
-    let (usual, urgent) = (Given::lease("m"), Given { expires_at: Timestamp(10_000), ..Given::lease("m") });
-    queue.push(usual.rows(0..3));
+    let (usual, urgent) = (Given::lease("m"), Given { expires_at: Timestamp(60_000), ..Given::lease("m") });
+    queue.push(usual.rows(0..4));
     queue.push(urgent.rows(10..13));
-    let look = |rows_a_second: f64| queue.look_at_windows(&[].into(), &[("m".into(), rows_a_second)].into());
+    // A row that takes a second, so that three of them are no risk.
+    let first = queue.next_now().expect("a row waits");
+    clock.advance(Duration::from_secs(1));
+    queue.look_at_windows(&[].into(), 1);
+    let two = [queue.next_now().expect("a row waits"), queue.next_now().expect("a row waits")];
+    assert_eq!(numbers(&two), [10, 1], "they take turns");
 
-    look(10.0);
-    assert_eq!(numbers(&[queue.next_now().expect("a row waits")]), [0], "they take turns");
-    look(0.5);
-    assert_eq!(numbers(&taken(&queue)), [10, 11, 12, 1, 2]);
+    // Many rows that nobody has claimed are due as well.
+    queue.look_at_windows(&[("m".into(), vec![(Timestamp(60_000), 1_000)])].into(), 1);
+
+    assert_eq!(numbers(&taken(&queue)), [11, 12, 2, 3]);
+    drop((first, two));
 }
