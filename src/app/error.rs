@@ -23,8 +23,8 @@ pub enum ServiceError {
     TwoKindsOfUpstreams,
     /// `--upstream-key` is given, and the settings file has `[[upstreams]]`.
     #[error(
-        "--upstream-key (or BATCHWRIGHT_UPSTREAM_KEY) is the key of --upstream; give each of [[upstreams]] its own, as key \
-         or key_file"
+        "--upstream-key (or BATCHWRIGHT_UPSTREAM_KEY) is the key of --upstream; give each of [[upstreams]] its own, as \
+         key or key_file"
     )]
     KeyOfNoUpstream,
     /// An upstream cannot be used. It holds the sentence that says which and why.
