@@ -60,10 +60,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         shutdown::requested(ends_on_hangup).await;
         tracing::info!("stopping; a second signal ends the program at once");
     });
+    let asked_twice = async {
+        shutdown::requested(ends_on_hangup).await;
+        shutdown::requested(ends_on_hangup).await;
+    };
     tokio::select! {
         served = serving => served?,
         // Recorded lines are durable whenever the process ends.
-        () = async { shutdown::requested(ends_on_hangup).await; shutdown::requested(ends_on_hangup).await } => tracing::warn!("stopped at once"),
+        () = asked_twice => tracing::warn!("stopped at once"),
     }
     Ok(ExitCode::SUCCESS)
 }
