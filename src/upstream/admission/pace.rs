@@ -58,6 +58,12 @@ impl CallPace {
         self.paced.map(|paced| paced.next).filter(|next| *next > now)
     }
 
+    /// Whether a call was answered within the last second.
+    pub(super) fn answers_come(&mut self, now: Duration) -> bool {
+        self.turn(now);
+        self.measured(now) > 0.0
+    }
+
     /// A call is sent.
     pub(super) fn sent(&mut self, now: Duration) {
         if let Some(paced) = &mut self.paced {
