@@ -257,8 +257,8 @@ impl AdmissionState {
                 // The limits in time that the answer states say when it takes the next.
                 if self.requests.is_empty(now) || self.tokens.is_empty(now) {
                     self.breaker.answered(call.epoch)
-                // A server that refuses a lone call, and has taken none for a while, takes none at all. One that has just
-                // taken another counts calls in time.
+                // A server that refuses a lone call, and has taken none for a while, takes none at all. One that has
+                // just taken another counts calls in time.
                 } else if self.in_flight == 0 && !has_taken_others && !self.pace.answers_come(now) {
                     self.breaker.failed(now, call.epoch, took, LONGEST_PAUSE)
                 } else {
