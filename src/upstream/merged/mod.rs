@@ -79,8 +79,9 @@ impl MergedCalls {
             group.len() == 1
         };
         if is_first {
+            let group = OpenGroup { calls: self, common };
             tokio::time::sleep(WINDOW).await;
-            let members = lock(&self.groups).remove(&common).unwrap_or_default();
+            let members = group.close();
             let calls = self.in_calls(members).into_iter();
             join_all(calls.map(|members| self.make(client, upstream, call, members))).await;
         }
@@ -140,6 +141,30 @@ impl MergedCalls {
     }
 }
 
+/// A group that rows may still join. If its first row gives up, its others are called by themselves.
+struct OpenGroup<'a> {
+    calls: &'a MergedCalls,
+    common: Bytes,
+}
+
+impl OpenGroup<'_> {
+    /// Lets no further row join.
+    fn close(mut self) -> Vec<Member> {
+        self.take()
+    }
+
+    /// The members, once: no group has an empty key.
+    fn take(&mut self) -> Vec<Member> {
+        lock(&self.calls.groups).remove(&std::mem::take(&mut self.common)).unwrap_or_default()
+    }
+}
+
+impl Drop for OpenGroup<'_> {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
 impl Member {
     fn hand_out(self, shared: Shared) {
         // Its row may have been given up.
@@ -154,4 +179,40 @@ fn key(members: &[Member]) -> String {
         hasher.write(member.key.as_bytes());
     }
     format!("{}.{:016x}", members[0].key, hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use reqwest::header::HeaderMap;
+
+    use super::*;
+    use crate::domain::time::Clock;
+    use crate::upstream::UpstreamSettings;
+
+    #[tokio::test]
+    async fn rows_whose_first_gives_up_are_called_by_themselves() {
+        let settings = UpstreamSettings {
+            base_url: "http://127.0.0.1:9/v1".parse().expect("a URL"),
+            headers: HeaderMap::new(),
+            timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
+            max_idle: 1,
+        };
+        let client = ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings");
+        let body = Bytes::from_static(br#"{"model":"m","input":"a"}"#);
+        let call = Call { endpoint: Endpoint::Embeddings, model: "m".into(), key: "k".to_owned(), body };
+        let merged = MergedCalls::new(32);
+        let mut first = Box::pin(merged.answer(&client, "it", &call));
+        let mut second = Box::pin(merged.answer(&client, "it", &call));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+
+        drop(first);
+
+        let within = Duration::from_secs(5);
+        let answered = tokio::time::timeout(within, second).await;
+        assert!(answered.expect("it does not wait for what was given up").is_none());
+        let later = tokio::time::timeout(within, merged.answer(&client, "it", &call)).await;
+        assert!(later.expect("nor does a later one").is_none());
+    }
 }
