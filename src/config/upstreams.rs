@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::tools::{duration, parsed};
+use super::tools::{optional_duration, parsed};
 use super::{ConcurrencyControl, ConfigError, Dialect, Secret, StreamMode, file};
 use crate::domain::run_window::RunWindow;
 
@@ -152,8 +152,4 @@ fn models<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Strin
 
 fn optional_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RunWindow>, D::Error> {
     parsed(deserializer).map(Some)
-}
-
-fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::batching::{BatchingSettings, CallStatus};
+use crate::config::{duration, optional_duration};
 
 /// A server, and how it changes. Every member may be left out.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -107,13 +108,4 @@ impl Scenario {
             ..BatchingSettings::default()
         }
     }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
-}
-
-fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -11,10 +10,8 @@ use serde_json::value::to_raw_value;
 use tokio::time::timeout;
 
 use super::served_models::{Fit, entries};
+use super::server::LIST_PATIENCE;
 use super::{Registry, Server};
-
-/// How long a server may take to answer with its list.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lists of all servers as one, with the names that the settings give models. A server that does not answer is left
 /// out. The list of an only server without other names is passed on unchanged.
@@ -58,8 +55,9 @@ pub async fn model_list(registry: &Registry) -> Result<Bytes, String> {
 }
 
 async fn list_of(server: &Server) -> Result<Bytes, String> {
-    let timed_out = |_| format!("The upstream did not answer in time: it had {} s.", PATIENCE.as_secs());
-    let answer = timeout(PATIENCE, server.models()).await.map_err(timed_out)?.map_err(|error| error.to_string())?;
+    let timed_out = |_| format!("The upstream did not answer in time: it had {} s.", LIST_PATIENCE.as_secs());
+    let answer =
+        timeout(LIST_PATIENCE, server.models()).await.map_err(timed_out)?.map_err(|error| error.to_string())?;
     if answer.is_success() {
         Ok(answer.body)
     } else {

@@ -53,6 +53,11 @@ impl Route {
         self.admission.may_begin() && self.server.has_room()
     }
 
+    /// Whether a row that was at `last` may go on here: at an escalation server only if it was there.
+    fn may_go_on(&self, last: Option<&Self>) -> bool {
+        !self.server.is_escalation() || last.is_some_and(|last| last.is(self))
+    }
+
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.admission, &other.admission)
     }
@@ -111,11 +116,10 @@ impl Routes {
     /// Has a row go on, at the server where it was, if that takes a call now. None if no server does. A row that has
     /// begun waits for no other row, so that only what the servers take bounds it.
     pub(super) fn go_on(&self, last: Option<&Route>, history: CallHistory) -> Option<RouteUse> {
-        let is_open = |route: &Route| route.admission.check().is_ok();
-        let was = |route: &&Route| last.is_some_and(|last| last.is(route) && is_open(route));
+        let is_open = |route: &Route| route.admission.check().is_ok() && route.may_go_on(last);
+        let was = |route: &&Route| last.is_some_and(|last| last.is(route)) && is_open(route);
         let same = self.routes.iter().find(was).filter(|route| history.failed_at != Some(route.server.no()));
-        let is_usual = |route: &Route| is_open(route) && !route.server.is_escalation();
-        let route = same.or_else(|| self.best(history, is_usual))?;
+        let route = same.or_else(|| self.best(history, is_open))?;
         Some(RouteUse::new(self.model.clone(), route.clone(), None))
     }
 
@@ -132,18 +136,14 @@ impl Routes {
         reasons.next_back().unwrap_or_else(|| format!("no upstream has the model '{}'", self.model))
     }
 
-    /// Waits until a server takes a call. It never ends if no server has the model.
-    pub(super) async fn until_open(&self) {
-        if self.routes.is_empty() {
+    /// Waits until a server takes a call with which [`Self::go_on`] has a row go on. It never ends if there is none.
+    pub(super) async fn until_open(&self, last: Option<&Route>) {
+        let usable = self.routes.iter().filter(|route| route.may_go_on(last));
+        let open: Vec<_> = usable.map(|route| route.admission.until_open().boxed()).collect();
+        if open.is_empty() {
             return std::future::pending().await;
         }
-        select_all(self.routes.iter().map(|route| route.admission.until_open().boxed())).await;
-    }
-
-    /// Whether no server has the model.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        select_all(open).await;
     }
 }
 
@@ -168,5 +168,41 @@ impl Route {
     /// Where the rows under way are counted.
     fn counters(&self) -> [&AtomicUsize; 2] {
         [self.admission.rows_under_way(), self.server.rows_under_way()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Clock;
+    use crate::upstream::{NoUpstream, Registry, ServerSettings};
+
+    /// Has a server take no calls.
+    fn close(route: &Route) {
+        let calls: Vec<_> = (0..5).map(|_| route.admission.begin(false).expect("it takes calls")).collect();
+        for call in calls {
+            call.gone(None, "it is gone".to_owned(), &mut CallHistory::default());
+        }
+    }
+
+    #[test]
+    fn a_row_waits_for_a_server_where_it_may_go_on_and_for_no_other() {
+        let server = |is_escalation| {
+            let settings = ServerSettings { is_escalation, ..ServerSettings::default() };
+            Arc::new(Server::embedded(NoUpstream, settings, Clock::System))
+        };
+        let registry = Registry::of_all(vec![server(false), server(true)]);
+        registry.set_limit(8);
+        let routes = registry.routes(&"m".into());
+        let [usual, escalation] = &*routes.routes else { panic!("two servers have it") };
+        close(usual);
+
+        let goes_on = |last| {
+            let is_open = routes.until_open(last).now_or_never().is_some();
+            (is_open, routes.go_on(last, CallHistory::default()).map(|at| at.route.server.no()))
+        };
+        assert_eq!(goes_on(Some(usual)), (false, None));
+        assert_eq!(goes_on(Some(escalation)), (true, Some(escalation.server.no())));
+        assert_eq!(goes_on(None), (false, None));
     }
 }

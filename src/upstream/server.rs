@@ -33,7 +33,7 @@ use crate::telemetry::metrics;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a server may take to answer with its list of models.
-const LIST_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const LIST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Gives each server a number of its own.
 static NUMBERS: AtomicU32 = AtomicU32::new(1);

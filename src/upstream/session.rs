@@ -180,7 +180,7 @@ impl Calls {
                     self.release(row);
                     let routes = self.registry.routes(model);
                     tokio::select! {
-                        () = routes.until_open() => {}
+                        () = routes.until_open(row.last.as_ref()) => {}
                         () = changed => {}
                     }
                 }

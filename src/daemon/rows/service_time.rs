@@ -11,6 +11,10 @@ use crate::domain::time::Timestamp;
 /// After so many rows, those before count half.
 const MEMORY: f64 = 4096.0;
 
+/// Most of the time between two looks that counts: the claim loop looks twice a second, and a wall clock may step, or a
+/// machine sleep.
+const MOST_BETWEEN: Duration = Duration::from_secs(5);
+
 /// The rows of one model that this daemon has begun.
 #[derive(Debug)]
 pub(super) struct ServiceTime {
@@ -28,7 +32,7 @@ impl ServiceTime {
 
     /// Notes the time that has passed, in which so many rows were under way.
     pub(super) fn pass(&mut self, now: Timestamp, running: usize) {
-        let passed: Duration = now.since(self.since);
+        let passed = now.since(self.since).min(MOST_BETWEEN);
         self.since = now;
         self.busy += passed.as_secs_f64() * count(running);
     }
@@ -64,9 +68,9 @@ mod tests {
     #[test]
     fn rows_that_begin_together_have_the_rate_of_those_that_begin_one_by_one() {
         let mut together = ServiceTime::new(at(0));
-        for burst in 0..10 {
-            together.pass(at(burst * 60), if burst == 0 { 0 } else { 256 });
-            (0..256).for_each(|_| together.begin());
+        for second in 0..600 {
+            together.pass(at(second), if second == 0 { 0 } else { 256 });
+            (0..if second % 60 == 0 { 256 } else { 0 }).for_each(|_| together.begin());
         }
         together.pass(at(600), 256);
         let rate = together.rows_a_second(256).expect("rows have begun");
@@ -75,6 +79,20 @@ mod tests {
         // An hour in which nothing is under way.
         together.pass(at(4_200), 0);
         assert_eq!(together.rows_a_second(256), Some(rate));
+    }
+
+    #[test]
+    fn a_step_of_the_clock_is_no_time_that_rows_took() {
+        for step in [-7_200, -60, 60, 7_200, 86_400] {
+            let mut service = ServiceTime::new(at(0));
+            let after_step = |second| second + step * i64::from(second >= 500);
+            for second in 1..1_000 {
+                service.pass(at(after_step(second)), 8);
+                service.begin();
+            }
+            let rate = service.rows_a_second(8).expect("rows have begun");
+            assert!((rate - 1.0).abs() < 0.01, "{rate} after a step of {step} s");
+        }
     }
 
     #[test]
