@@ -173,12 +173,15 @@ impl Drop for EngineCall<'_> {
         let mut state = lock(&self.engine.shared.state);
         if state.waiting.remove(&self.call).is_some() {
             state.server.abort(now, self.call);
+            self.engine.shared.changed.notify_one();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinHandle;
+
     use super::*;
     use crate::simulator::batching::CallStatus;
 
@@ -186,6 +189,16 @@ mod tests {
 
     fn engine(toml: &str) -> Engine {
         Engine::new(toml::from_str(toml).expect("a scenario"))
+    }
+
+    /// Sends a request, once those before it have come.
+    async fn sent(engine: &Engine, row: SimulatedRow) -> JoinHandle<CallStatus> {
+        let (before, sending) = (lock(&engine.shared.state).calls, engine.clone());
+        let call = tokio::spawn(async move { sending.answer(b"", row).await.reply.status });
+        while lock(&engine.shared.state).calls == before {
+            tokio::task::yield_now().await;
+        }
+        call
     }
 
     #[tokio::test]
@@ -216,13 +229,13 @@ mod tests {
     #[tokio::test]
     async fn a_request_whose_client_goes_away_frees_its_slot() {
         let engine = engine("slots = 1\ntoken_time = '10ms'");
-        let (held, long) = (engine.clone(), SimulatedRow { output: 1e9, ..ROW });
-        let call = tokio::spawn(async move { held.answer(b"", long).await.cached });
-        while lock(&engine.shared.state).calls == 0 {
-            tokio::task::yield_now().await;
-        }
+        let call = sent(&engine, SimulatedRow { output: 1e9, ..ROW }).await;
+        let waiting = sent(&engine, ROW).await;
+        // The server sleeps until the end of the first.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         call.abort();
 
+        assert_eq!(waiting.await.expect("it is answered"), CallStatus::Answered);
         assert_eq!(engine.answer(b"", ROW).await.reply.status, CallStatus::Answered);
     }
 }

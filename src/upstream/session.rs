@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::admission::{CallHistory, LoneEntry, is_doubtful};
+use super::admission::{CallHistory, LoneEntry, is_doubtful, shows_no_endpoint};
 use super::limiter::{Permit, Priority};
 use super::model_name::with_model;
 use super::route::{Route, RouteUse};
 use super::{Call, HttpClient, Registry, ResponsesApi, RowHeaders, UpstreamError};
+use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 
 /// Is told whenever a row gives up its permit and has one again.
@@ -205,6 +206,16 @@ impl RowCalls {
             .is_some_and(|at| at.model == *model && (at.entry.is_some() || at.route.admission.check().is_ok()))
     }
 
+    /// Whether another server is to be asked too. One that lacks `/v1/responses` is called through another API instead.
+    fn is_doubtful(&self, call: &Call, response: &HttpResponse) -> bool {
+        self.route.as_ref().is_some_and(|RouteUse { route, .. }| {
+            let is_other_api = call.endpoint == Endpoint::Responses
+                && route.server.responses_api().may_be_tried()
+                && shows_no_endpoint(response);
+            !is_other_api && is_doubtful(response, route.admission.has_succeeded())
+        })
+    }
+
     /// Gives up the place at a server.
     fn leave(&mut self) {
         if let Some(left) = self.route.take() {
@@ -219,11 +230,10 @@ impl HttpClient for Session {
         let mut row = calls.row.lock().await;
         calls.take_permit(&mut row).await;
         let ended = calls.post(&mut row, &call).await;
-        let is_doubtful = |row: &RowCalls, response| {
-            row.route.as_ref().is_some_and(|at| is_doubtful(response, at.route.admission.has_succeeded()))
-        };
         let ended = match ended {
-            Ok(response) if is_doubtful(&row, &response) => Ok(calls.second_opinion(&mut row, &call, response).await),
+            Ok(response) if row.is_doubtful(&call, &response) => {
+                Ok(calls.second_opinion(&mut row, &call, response).await)
+            }
             ended => ended,
         };
         row.has_answer |= ended.is_ok();
@@ -249,7 +259,6 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::domain::endpoint::Endpoint;
     use crate::domain::ids::{BatchId, RequestId};
     use crate::domain::time::Clock;
     use crate::upstream::limiter::Limiter;

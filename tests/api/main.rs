@@ -12,6 +12,7 @@ mod downloads;
 mod embeddings;
 mod ending;
 mod envelopes;
+mod failover;
 mod hostile_forms;
 mod line_errors;
 mod lines;

@@ -17,7 +17,7 @@ pub fn table(name: &str, upstream: &FakeUpstream, more: &str) -> String {
 }
 
 /// The list that a server gives of its models.
-fn list_of(models: &[&str]) -> Reply {
+pub fn list_of(models: &[&str]) -> Reply {
     let data: Vec<Value> = models.iter().map(|model| json!({ "id": model, "object": "model" })).collect();
     Reply::new(200, json!({ "object": "list", "data": data }).to_string())
 }
@@ -32,7 +32,7 @@ pub fn row_calls(upstream: &FakeUpstream) -> Vec<Call> {
     upstream.calls().into_iter().filter(|call| !call.key().is_empty()).collect()
 }
 
-async fn app_of(tables: &[String], flags: &[&str]) -> TestApp {
+pub async fn app_of(tables: &[String], flags: &[&str]) -> TestApp {
     Stopped::new(FakeUpstream::down()).start_with_upstreams(&tables.concat(), flags).await
 }
 
@@ -146,69 +146,6 @@ async fn a_server_has_no_more_calls_than_its_own_limit() {
 }
 
 #[tokio::test]
-async fn rows_of_a_server_that_is_away_go_to_another_at_once() {
-    // Each way to be away, and how many calls it costs at most.
-    type Away = fn() -> FakeUpstream;
-    let answering = |status: u16| {
-        let upstream = FakeUpstream::start();
-        upstream.reply(move |_| Reply::error(status));
-        upstream
-    };
-    let cases: [(&str, Away, Option<u16>); 4] = [
-        ("down", FakeUpstream::down, None),
-        ("503", FakeUpstream::start, Some(503)),
-        ("401", FakeUpstream::start, Some(401)),
-        ("429", FakeUpstream::start, Some(429)),
-    ];
-    for (what, away, status) in cases {
-        let away = status.map_or_else(away, answering);
-        let b = FakeUpstream::start();
-        let tables = [table("away", &away, "models = ['m']"), table("b", &b, "models = ['m']")];
-        let app = app_of(&tables, &NO_RETRIES).await;
-
-        let id = app.submit(rows_of("m", 400)).await;
-        let batch = app.wait_for(&id, "completed").await;
-
-        assert_eq!(batch["request_counts"], json!({ "total": 400, "completed": 400, "failed": 0 }), "{what}");
-        assert_eq!(row_calls(&b).len(), 400, "{what}: no row is called twice where it is answered");
-        assert!(row_calls(&away).len() < 40, "{what}: {}", row_calls(&away).len());
-        let warnings = warnings(&app).await;
-        assert!(warnings.iter().all(|text| text.contains("'away'")), "{what}: {warnings:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_row_that_failed_at_one_server_is_tried_at_another() {
-    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
-    a.reply(|_| Reply::error(500));
-    let tables = [table("a", &a, "models = ['m']"), table("b", &b, "models = ['m']")];
-    let app = app_of(&tables, &["--max-retries", "1"]).await;
-
-    let results = app.run(rows_of("m", 30)).await;
-
-    assert_eq!(results.output.len(), 30, "one further attempt is enough for each");
-}
-
-#[tokio::test]
-async fn a_server_that_hangs_does_not_take_the_calls_of_one_that_answers() {
-    let (hangs, b) = (FakeUpstream::start(), FakeUpstream::start());
-    hangs.reply(|_| Reply::ok().held());
-    let tables = [table("hangs", &hangs, "models = ['m']"), table("b", &b, "models = ['m']")];
-    let app = app_of(&tables, &["--max-retries", "0", "--max-concurrency", "64", "--concurrency", "fixed"]).await;
-
-    let id = app.submit(rows_of("m", 1000)).await;
-    within(Duration::from_secs(60), "the other server's answers", async || {
-        (row_calls(&b).len() >= 1000 - 64).then_some(())
-    })
-    .await;
-    // Before the other's first answer, each has half of the calls.
-    assert!(hangs.running() <= 32, "{}", hangs.running());
-
-    hangs.release();
-    app.wait_for_completed(&id, 1000).await;
-}
-
-#[tokio::test]
 async fn rows_of_a_model_that_nobody_has_wait_with_a_reason_until_somebody_has_it() {
     let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
     let first = table("a", &a, "models = ['m']");
@@ -275,50 +212,6 @@ async fn a_limit_in_time_that_the_settings_give_is_kept() {
     let after = |no: usize| calls[no].arrived.duration_since(calls[0].arrived);
     assert!(after(11) >= Duration::from_millis(1500), "{:?}", after(11));
     assert!(after(8) < after(11) / 2, "{:?}", after(8));
-}
-
-#[tokio::test]
-async fn what_only_one_of_two_servers_says_of_a_row_fails_no_row() {
-    let unknown = r#"{"error":{"message":"The model `m` does not exist.","code":"model_not_found"}}"#;
-    let cases: [(u16, &'static str); 7] = [
-        (404, unknown),
-        (404, r#"{"detail":"Not Found"}"#),
-        (400, unknown),
-        (422, "{}"),
-        (403, "{}"),
-        (405, ""),
-        (200, "<html>It works!</html>"),
-    ];
-    for (status, body) in cases {
-        let (bad, good) = (FakeUpstream::start(), FakeUpstream::start());
-        // It shows its models, so that a refusal would be the row's.
-        bad.reply(move |call| if call.path == "/v1/models" { list_of(&["m"]) } else { Reply::new(status, body) });
-        good.reply(|_| Reply::ok().after(Duration::from_millis(5)));
-        let tables = [table("bad", &bad, "models = ['m']"), table("good", &good, "models = ['m']")];
-        let app = app_of(&tables, &NO_RETRIES).await;
-
-        let id = app.submit(rows_of("m", 300)).await;
-        let batch = app.wait_for(&id, "completed").await;
-
-        let counts = json!({ "total": 300, "completed": 300, "failed": 0 });
-        assert_eq!(batch["request_counts"], counts, "{status} {body}");
-        assert!(row_calls(&bad).len() < 60, "{status} {body}: {} calls of a bad server", row_calls(&bad).len());
-    }
-}
-
-#[tokio::test]
-async fn a_row_that_both_servers_refuse_is_an_error_line() {
-    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
-    for upstream in [&a, &b] {
-        upstream.reply(|call| if call.is_of("m-3") { Reply::error(404) } else { Reply::ok() });
-    }
-    let tables = [table("a", &a, "models = ['m']"), table("b", &b, "models = ['m']")];
-    let app = app_of(&tables, &NO_RETRIES).await;
-
-    let results = app.run(rows_of("m", 40)).await;
-
-    assert_eq!((results.output.len(), results.errors.len()), (39, 1));
-    assert_eq!(results.errors[0]["response"]["status_code"], 404);
 }
 
 #[tokio::test]
