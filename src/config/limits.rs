@@ -1,7 +1,7 @@
 //! The limits of files and batches.
 
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::domain::batch::Window;
 use crate::domain::report::{BatchLimits, IntakeLimits};
@@ -34,16 +34,32 @@ pub struct LimitsConfig {
     /// row needs.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = line_size)]
     pub max_line_bytes: ByteSize,
+
+    /// The order in which the rows of an uploaded file are run. `prompt`: rows whose prompts begin alike, such as with
+    /// the same system message, follow each other, so that the server need not compute the beginning again; otherwise
+    /// in the order of the file. `file`: always in the order of the file.
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = RowOrder::Prompt)]
+    pub row_order: RowOrder,
+}
+
+/// The order in which the rows of a file are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RowOrder {
+    /// Rows whose prompts begin alike follow each other.
+    Prompt,
+    /// In the order of the file.
+    File,
 }
 
 impl LimitsConfig {
-    /// The limits of an upload.
+    /// How uploads are read.
     #[must_use]
     pub fn intake(&self) -> IntakeLimits {
         IntakeLimits {
             max_file_bytes: self.max_file_bytes.as_u64().max(self.max_batch_bytes.as_u64()),
             max_line_bytes: usize::try_from(self.max_line_bytes.as_u64()).unwrap_or(usize::MAX),
             max_rows: u64::from(self.max_batch_rows),
+            orders_by_prompt: self.row_order == RowOrder::Prompt,
         }
     }
 

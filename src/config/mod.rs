@@ -22,7 +22,7 @@ use clap::{Args, Command, FromArgMatches as _};
 pub use file::{ConfigError, layered};
 pub use headers::{address, headers};
 pub use http::{HttpConfig, Role};
-pub use limits::LimitsConfig;
+pub use limits::{LimitsConfig, RowOrder};
 pub use log::LogConfig;
 pub use responses::{Dialect, ResponsesConfig};
 pub use secret::{Secret, shown_url, without_credentials};

@@ -46,4 +46,10 @@ impl Endpoint {
             Self::Moderations | Self::ImagesGenerations | Self::ImagesEdits | Self::Videos => false,
         }
     }
+
+    /// Whether a request has a prompt that the server goes on from, token by token.
+    #[must_use]
+    pub fn has_prompt(self) -> bool {
+        matches!(self, Self::Responses | Self::ChatCompletions | Self::Completions)
+    }
 }

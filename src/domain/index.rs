@@ -1,7 +1,8 @@
 //! The row index of a batch input file: where each row starts and how long it is, in dispatch order.
 //!
-//! Dispatch order groups the rows by model, in file order within each, so that a lane is a range of positions. The
-//! index is a blob of fixed-width entries: a lease is read with one ranged read.
+//! Dispatch order groups the rows by model, so that a lane is a range of positions. The rows of a model are in file
+//! order, or grouped by the beginning of their prompts (`intake/prompt_order.rs`). The index is a blob of fixed-width
+//! entries: a lease is read with one ranged read.
 
 use std::ops::Range;
 
@@ -53,25 +54,34 @@ impl IndexEntry {
     }
 }
 
-/// Groups entries into runs of positions in `entries`; each run can be read with one ranged read. The rows of a run are
-/// close neighbours in the file. A run has at most `max_bytes`, unless a single row is longer.
+/// Cuts entries into slices of at most `max_bytes` of rows, unless a single row is longer.
 #[must_use]
-pub fn runs(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
-    let mut runs = Vec::new();
-    let mut start = 0;
-    for (position, pair) in entries.windows(2).enumerate() {
-        let begins = entries[start].offset;
-        // The bytes of a gap are read and thrown away, which is cheaper than another read up to about a page.
-        let is_near = pair[1].offset >= pair[0].end() && pair[1].offset - pair[0].end() <= 4096;
-        if !is_near || pair[1].end() - begins > max_bytes {
-            runs.push(start..position + 1);
-            start = position + 1;
-        }
-    }
-    if start < entries.len() {
-        runs.push(start..entries.len());
-    }
-    runs
+pub fn slices(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
+    let mut bytes = entries.first().map_or(0, |entry| u64::from(entry.length));
+    cut(entries, |_, next| {
+        let length = u64::from(next.length);
+        let fits = bytes + length <= max_bytes;
+        bytes = if fits { bytes + length } else { length };
+        fits
+    })
+}
+
+/// Cuts entries into runs of rows that are close neighbours in the file, each of which is best read at once.
+#[must_use]
+pub fn neighbours(entries: &[IndexEntry]) -> Vec<Range<usize>> {
+    // The bytes of a gap are read and thrown away, which is cheaper than another read up to about a page.
+    cut(entries, |entry, next| next.offset >= entry.end() && next.offset - entry.end() <= 4096)
+}
+
+/// The positions in `entries` of runs of which each entry belongs together with the one before.
+fn cut(entries: &[IndexEntry], is_together: impl FnMut(&IndexEntry, &IndexEntry) -> bool) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let run = |run: &[IndexEntry]| {
+        let start = end;
+        end += run.len();
+        start..end
+    };
+    entries.chunk_by(is_together).map(run).collect()
 }
 
 #[cfg(test)]
@@ -95,16 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_read_together_up_to_the_bound() {
+    fn slices_are_bounded_and_neighbours_read_at_once() {
         let entries = [entry(0, 10), entry(11, 10), entry(22, 10), entry(9000, 10), entry(8000, 10), entry(8011, 500)];
 
-        let runs: Vec<usize> = runs(&entries, 25).into_iter().map(|run| run.len()).collect();
+        let slices: Vec<usize> = slices(&entries, 25).into_iter().map(|slice| slice.len()).collect();
+        let neighbours: Vec<usize> = neighbours(&entries).into_iter().map(|run| run.len()).collect();
 
-        assert_eq!(runs, [2, 1, 1, 1, 1]);
+        assert_eq!(slices, [2, 2, 1, 1]);
+        assert_eq!(neighbours, [3, 1, 2]);
     }
 
     #[test]
-    fn no_entries_make_no_runs() {
-        assert!(runs(&[], 10).is_empty());
+    fn no_entries_make_no_slices() {
+        assert!(slices(&[], 10).is_empty());
     }
 }

@@ -52,7 +52,7 @@ pub struct UrlRows {
     pub lines: Vec<u64>,
 }
 
-/// The configured limits of an upload.
+/// How uploads are read, and their configured limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntakeLimits {
     /// The largest file, in bytes.
@@ -61,6 +61,8 @@ pub struct IntakeLimits {
     pub max_line_bytes: usize,
     /// The most rows that are indexed; further rows are only counted, because no batch can have so many.
     pub max_rows: u64,
+    /// Whether rows whose prompts begin alike follow each other in the row index.
+    pub orders_by_prompt: bool,
 }
 
 /// The configured limits of a batch.

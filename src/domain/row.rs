@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::endpoint::Endpoint;
 
 /// The members of a valid row that intake needs. Borrows from the line.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct RowHead<'a> {
     /// The client's name for the row.
     pub custom_id: Cow<'a, str>,
@@ -18,6 +17,16 @@ pub struct RowHead<'a> {
     pub endpoint: Endpoint,
     /// The model the row asks for; empty where the endpoint lets the server choose.
     pub model: Cow<'a, str>,
+    /// The members of the body that the prompt begins with, in the order in which chat templates have them.
+    prompt: [Option<&'a RawValue>; 5],
+}
+
+impl<'a> RowHead<'a> {
+    /// The JSON texts of which the prompt is made, from its beginning; none for a row that has no prompt.
+    pub fn prompt(&self) -> impl Iterator<Item = &'a str> + '_ {
+        let texts = self.prompt.iter().flatten().map(|text| text.get());
+        texts.filter(|_| self.endpoint.has_prompt())
+    }
 }
 
 /// The members of an accepted row that dispatch needs. Borrows from the line.
@@ -174,7 +183,16 @@ struct FastRow<'a> {
 struct FastBody<'a> {
     #[serde(borrow)]
     model: Cow<'a, str>,
-    messages: Option<IgnoredAny>,
+    #[serde(borrow)]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow)]
+    instructions: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt: Option<&'a RawValue>,
     stream: Option<bool>,
 }
 
@@ -189,8 +207,10 @@ pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
     match read {
         Ok(row) => {
             let endpoint = check_envelope(&row.custom_id, &row.method, &row.url)?;
-            check_body(endpoint, &row.body.model, row.body.messages.is_some(), row.body.stream)?;
-            Ok(RowHead { custom_id: row.custom_id, endpoint, model: row.body.model })
+            let FastBody { model, tools, instructions, messages, input, prompt, stream } = row.body;
+            check_body(endpoint, &model, messages.is_some(), stream)?;
+            let prompt = [tools, instructions, messages, input, prompt];
+            Ok(RowHead { custom_id: row.custom_id, endpoint, model, prompt })
         }
         Err(error) if error.is_data() => diagnose(line),
         Err(_) => Err(RowError::InvalidJson),
@@ -237,7 +257,7 @@ fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
         // Every member has the right type, so a repeated member must have stopped the fast path.
         return Err(RowError::RepeatedKey);
     }
-    Ok(RowHead { custom_id: Cow::Owned(custom_id.clone()), endpoint, model: Cow::Borrowed("") })
+    Ok(RowHead { custom_id: Cow::Owned(custom_id.clone()), endpoint, model: Cow::Borrowed(""), prompt: [None; 5] })
 }
 
 fn check_envelope(custom_id: &str, method: &str, url: &str) -> Result<Endpoint, RowError> {

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use bytes::Bytes;
 
+use super::prompt_order::{Beginnings, by_beginning};
 use crate::domain::batch::BatchError;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::index::IndexEntry;
@@ -51,8 +52,8 @@ struct Rows {
     /// The most rows that are indexed.
     limit: u64,
     max_line_bytes: usize,
-    /// The encoded entries of each model, in pieces: one growing buffer would be copied again and again.
-    entries: Vec<Vec<Vec<u8>>>,
+    orders_by_prompt: bool,
+    models: Vec<ModelEntries>,
     model_numbers: HashMap<String, usize>,
     /// The number of the previous row's model, which is mostly also that of the next.
     last_model: usize,
@@ -64,6 +65,15 @@ struct Rows {
     refusal: Option<UploadRefusal>,
 }
 
+/// The rows of one model in file order.
+#[derive(Default)]
+struct ModelEntries {
+    /// The encoded entries in pieces: one growing buffer would be copied again and again.
+    pieces: Vec<Vec<u8>>,
+    /// How the prompts of the rows begin; empty if rows are not ordered by that.
+    beginnings: Vec<Beginnings>,
+}
+
 impl Indexer {
     /// An indexer at the start of a file.
     #[must_use]
@@ -73,7 +83,8 @@ impl Indexer {
             rows: Rows {
                 limit: limits.max_rows.min(u64::from(u32::MAX)),
                 max_line_bytes: limits.max_line_bytes,
-                entries: Vec::new(),
+                orders_by_prompt: limits.orders_by_prompt,
+                models: Vec::new(),
                 model_numbers: HashMap::new(),
                 last_model: 0,
                 seen: HashSet::new(),
@@ -141,7 +152,10 @@ impl Rows {
             Ok((head, model)) => {
                 let row = u32::try_from(self.report.rows - 1).expect("bounded by max_rows");
                 let length = u32::try_from(text.len()).expect("bounded by max_line_bytes");
-                self.add_entry(model, IndexEntry { offset, length, row });
+                self.models[model].push(IndexEntry { offset, length, row });
+                if self.orders_by_prompt {
+                    self.models[model].beginnings.push(Beginnings::of(head.prompt()));
+                }
                 self.count_model(model, number);
                 self.count_url(head.endpoint, number);
             }
@@ -173,16 +187,8 @@ impl Rows {
         }
         self.model_numbers.insert(head.model.to_string(), model);
         self.report.models.push(ModelRows { model: head.model.to_string(), rows: 0 });
-        self.entries.push(Vec::new());
+        self.models.push(ModelEntries::default());
         Ok(model)
-    }
-
-    fn add_entry(&mut self, model: usize, entry: IndexEntry) {
-        let pieces = &mut self.entries[model];
-        match pieces.last_mut() {
-            Some(piece) if piece.len() < PIECE => piece.extend_from_slice(&entry.encode()),
-            _ => pieces.push(entry.encode().to_vec()),
-        }
     }
 
     fn count_model(&mut self, model: usize, number: u64) {
@@ -224,8 +230,31 @@ impl Rows {
             return Err(refusal);
         }
         self.report.urls = self.urls.into_iter().map(|(_, rows)| rows).collect();
-        let index = self.entries.into_iter().flatten().map(Bytes::from).collect();
+        let index = self.models.into_iter().flat_map(ModelEntries::in_dispatch_order).map(Bytes::from).collect();
         Ok(Found { index, report: self.report })
+    }
+}
+
+impl ModelEntries {
+    fn push(&mut self, entry: IndexEntry) {
+        match self.pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE => piece.extend_from_slice(&entry.encode()),
+            _ => self.pieces.push(entry.encode().to_vec()),
+        }
+    }
+
+    /// The pieces of the model's part of the index.
+    fn in_dispatch_order(self) -> Vec<Vec<u8>> {
+        let order = by_beginning(&self.beginnings);
+        if order.is_sorted() {
+            return self.pieces;
+        }
+        let bytes = self.pieces.concat();
+        let entry = |at: usize| &bytes[at * IndexEntry::WIDTH..][..IndexEntry::WIDTH];
+        order
+            .chunks(PIECE / IndexEntry::WIDTH)
+            .map(|rows| rows.iter().copied().flat_map(entry).copied().collect())
+            .collect()
     }
 }
 
@@ -233,7 +262,8 @@ impl Rows {
 mod tests {
     use super::*;
 
-    const LIMITS: IntakeLimits = IntakeLimits { max_file_bytes: 1 << 20, max_line_bytes: 200, max_rows: 5 };
+    const LIMITS: IntakeLimits =
+        IntakeLimits { max_file_bytes: 1 << 20, max_line_bytes: 2000, max_rows: 5, orders_by_prompt: true };
 
     fn row(id: &str, model: &str) -> String {
         format!(r#"{{"custom_id":"{id}","method":"POST","url":"/v1/responses","body":{{"model":"{model}"}}}}"#)
@@ -269,8 +299,27 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_model_are_grouped_by_the_beginning_of_their_prompts() {
+        let row = |id: &str, model: &str, prompt: &str| {
+            let (system, body) = (prompt.repeat(300), format!(r#""model":"{model}","messages":[{{"content":"#));
+            format!(
+                r#"{{"custom_id":"{id}","method":"POST","url":"/v1/chat/completions","body":{{{body}"{system} {id}"}}]}}}}"#
+            )
+        };
+        let file = [row("a", "x", "p"), row("b", "x", "q"), row("c", "y", "p"), row("d", "x", "p"), row("e", "x", "q")];
+        let in_order = |orders_by_prompt| {
+            let mut indexer = Indexer::new(&IntakeLimits { orders_by_prompt, ..LIMITS });
+            indexer.push(file.join("\n").as_bytes());
+            rows_in_dispatch_order(&indexer.finish().expect("a batch input file"))
+        };
+
+        assert_eq!(in_order(true), [0, 3, 1, 4, 2]);
+        assert_eq!(in_order(false), [0, 1, 3, 4, 2]);
+    }
+
+    #[test]
     fn bad_lines_are_reported_by_number_and_the_rest_is_read_on() {
-        let long = "x".repeat(300);
+        let long = "x".repeat(3000);
         let file = [row("a", "x"), "{".to_owned(), row("a", "x"), long, row("b", "x")].join("\r\n");
 
         let found = index(file.as_bytes()).expect("a batch input file");

@@ -4,6 +4,7 @@
 //! known yet, because multipart fields have no order, so the caller judges the result afterwards.
 
 mod indexer;
+mod prompt_order;
 mod slices;
 
 use bytes::Bytes;

@@ -4,17 +4,19 @@ use std::ops::Range;
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::BatchInput;
 use super::blobs::{BlobError, Blobs, FileBytes};
 use crate::domain::file::FilePart;
-use crate::domain::index::IndexEntry;
+use crate::domain::index::{self, IndexEntry};
 use crate::domain::row::RowCall;
 use crate::domain::splitter::{Line, LineSplitter};
 
-/// How many bytes of neighbours are read at once. Small: one slow row keeps the memory of its whole read.
+/// How many bytes of rows are read at once. Small: one slow row keeps the memory of its whole read.
 pub const READ_BYTES: u64 = 128 << 10;
+/// Reads under way for rows that are no neighbours, so that an object store's time for each is spent together.
+const READS_AT_ONCE: usize = 16;
 
 /// A byte order mark and a carriage return, which a line may have beside its row.
 const MARKS: usize = 4;
@@ -47,8 +49,13 @@ impl RowReader {
         Ok(IndexEntry::decode(&bytes).collect())
     }
 
-    /// The lines of a run of neighbours, read together, each with its row number.
-    pub async fn lines(&self, run: &[IndexEntry]) -> Result<Vec<(u32, Bytes)>, BlobError> {
+    /// The lines of some rows, in the order of `entries`, each with its row number. Neighbours are read at once.
+    pub async fn lines(&self, entries: &[IndexEntry]) -> Result<Vec<(u32, Bytes)>, BlobError> {
+        let runs = stream::iter(index::neighbours(entries));
+        runs.map(|run| self.lines_of(&entries[run])).buffered(READS_AT_ONCE).try_concat().await
+    }
+
+    async fn lines_of(&self, run: &[IndexEntry]) -> Result<Vec<(u32, Bytes)>, BlobError> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
         // Entries of a damaged index can be anywhere.
         let is_run = run.iter().all(|entry| first.offset <= entry.offset && entry.end() <= last.end());

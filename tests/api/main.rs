@@ -19,6 +19,7 @@ mod lines;
 mod operations;
 mod owners;
 mod processors;
+mod prompt_order;
 mod requests;
 mod resources;
 mod restarts;

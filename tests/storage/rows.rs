@@ -153,7 +153,8 @@ async fn a_result_line_is_read_out_of_its_part(storage: TestStorage) -> Result<(
 async fn reader_of(file: &str) -> (RowReader, TempDir) {
     let directory = TempDir::new().expect("a directory can be made");
     let blobs = Blobs::local(directory.path()).expect("a store");
-    let limits = IntakeLimits { max_file_bytes: u64::MAX, max_line_bytes: 1 << 20, max_rows: 1000 };
+    let limits =
+        IntakeLimits { max_file_bytes: u64::MAX, max_line_bytes: 1 << 20, max_rows: 1000, orders_by_prompt: false };
     let mut indexer = Indexer::new(&limits);
     indexer.push(file.as_bytes());
     let index = indexer.finish().expect("a batch input file").index.concat();

@@ -51,8 +51,8 @@ pub(super) async fn write<S: Storage>(shared: &DaemonCore<S>, owed: &Owed) -> Re
         let last = owed.total.min(first.saturating_add(u32::try_from(POSITIONS).expect("few")));
         let mut entries = reader.entries(first..last).await.map_err(input_error)?;
         entries.retain(|entry| !owed.recorded.contains(entry.row));
-        let runs = stream::iter(index::runs(&entries, READ_BYTES));
-        let mut reads = runs.map(|run| reader.lines(&entries[run])).buffered(2);
+        let slices = stream::iter(index::slices(&entries, READ_BYTES));
+        let mut reads = slices.map(|slice| reader.lines(&entries[slice])).buffered(2);
         while let Some(rows) = reads.try_next().await.map_err(input_error)? {
             for (row, text) in rows {
                 let call: RowCall<'_> = serde_json::from_slice(&text).map_err(input_error)?;

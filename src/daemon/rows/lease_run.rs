@@ -95,13 +95,14 @@ impl<S: Storage> LeaseRun<S> {
             }
         }
         let entries = &entries[quarantined..];
-        let (runs, backlog, reader) = (stream::iter(index::runs(entries, READ_BYTES)), self.backlog.clone(), &reader);
-        let mut reads = runs
-            .map(|run| {
+        let (slices, backlog, reader) =
+            (stream::iter(index::slices(entries, READ_BYTES)), self.backlog.clone(), &reader);
+        let mut reads = slices
+            .map(|slice| {
                 let backlog = &backlog;
                 async move {
                     let place = backlog.room().await;
-                    Ok::<_, BlobError>((reader.lines(&entries[run]).await?, place))
+                    Ok::<_, BlobError>((reader.lines(&entries[slice]).await?, place))
                 }
             })
             .buffered(READS_AHEAD);
