@@ -38,12 +38,12 @@ pub struct WorkerConfig {
     pub lease: Duration,
 
     /// Attempts after the first, for temporary failures of one request: broken connections, timeouts, and the statuses
-    /// 408, 409, 425 and 500 to 599. A server that takes no calls costs no attempt.
+    /// 408, 409, 425 and 500 to 599, but not 501 and 505. A server that takes no calls costs no attempt.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub max_retries: u32,
 
     /// Further statuses to retry, such as 404 for a server that loads models on demand.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(400..=499))]
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(400..=599))]
     pub retry_statuses: Vec<u16>,
 }
 

@@ -1,13 +1,18 @@
-//! One line of an output or error file, byte for byte as a client downloads it (contract §9.2 and §9.3).
+//! One line of an output or error file, byte for byte as a client downloads it (contract §9.2 and §9.3). Whatever a
+//! reader takes for the end of a line, it finds one at the end only.
 
 use std::io::Write as _;
 
 use memchr::memchr2;
 use serde_json::json;
 
+use super::answer::Answer;
 use super::codes::codes;
 use super::ids::RequestId;
-use super::outcome::{Answer, FailureReason, HttpResponse};
+use super::outcome::{FailureReason, HttpResponse};
+
+/// The line separator, the paragraph separator and the next line, and how JSON escapes them.
+const SEPARATORS: [(&str, &str); 3] = [("\u{2028}", r"\u2028"), ("\u{2029}", r"\u2029"), ("\u{85}", r"\u0085")];
 
 /// Why a row that never ran has a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +68,10 @@ pub fn failed(id: RequestId, custom_id: &str, reason: &FailureReason) -> Vec<u8>
             }
         }
         FailureReason::SchemaInvalid(response, message) => {
-            let mut line = start(id, custom_id, response.body.len() + message.len() + 192);
-            push_response(&mut line, id, response, &response.body);
-            push_error(&mut line, reason.code(), message);
-            line
+            with_both(id, custom_id, (response, &response.body), (reason.code(), message))
+        }
+        FailureReason::UnreadableAnswer(response) => {
+            with_both(id, custom_id, (response, &wrapped(response)), (reason.code(), &reason.message()))
         }
         _ => with_error(id, custom_id, reason.code(), &reason.message()),
     }
@@ -82,6 +87,18 @@ fn with_response(id: RequestId, custom_id: &str, response: &HttpResponse, body: 
     let mut line = start(id, custom_id, body.len() + 192);
     push_response(&mut line, id, response, body);
     line.extend_from_slice(b"\"error\":null}\n");
+    line
+}
+
+fn with_both(
+    id: RequestId,
+    custom_id: &str,
+    (response, body): (&HttpResponse, &[u8]),
+    (code, message): (&str, &str),
+) -> Vec<u8> {
+    let mut line = start(id, custom_id, body.len() + message.len() + 192);
+    push_response(&mut line, id, response, body);
+    push_error(&mut line, code, message);
     line
 }
 
@@ -120,7 +137,12 @@ fn start(id: RequestId, custom_id: &str, rest: usize) -> Vec<u8> {
 }
 
 fn push_text(line: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(line, text).expect("a Vec takes all, and every str is a JSON string");
+    let start = line.len();
+    serde_json::to_writer(&mut *line, text).expect("a Vec takes all, and every str is a JSON string");
+    if !line[start..].is_ascii() {
+        let json = line.split_off(start);
+        push_without_separators(line, &json);
+    }
 }
 
 /// Appends valid JSON without its line breaks.
@@ -130,15 +152,32 @@ fn push_text(line: &mut Vec<u8>, text: &str) {
 fn push_on_one_line(line: &mut Vec<u8>, json: &[u8]) {
     let mut rest = json.trim_ascii();
     while let Some(at) = memchr2(b'\n', b'\r', rest) {
-        line.extend_from_slice(&rest[..at]);
+        push_without_separators(line, &rest[..at]);
         rest = rest[at..].trim_ascii_start();
+    }
+    push_without_separators(line, rest);
+}
+
+/// Appends valid JSON with the three characters as escapes that some readers take for the end of a line: Python's
+/// `splitlines` and the readers of the SDKs that are built on it. JSON has them inside strings only.
+fn push_without_separators(line: &mut Vec<u8>, json: &[u8]) {
+    let (mut rest, mut searched) = (json, 0);
+    while let Some(at) = memchr2(0xe2, 0xc2, &rest[searched..]).map(|at| searched + at) {
+        let separator = SEPARATORS.iter().find(|(separator, _)| rest[at..].starts_with(separator.as_bytes()));
+        let Some((separator, escape)) = separator else {
+            searched = at + 1;
+            continue;
+        };
+        line.extend_from_slice(&rest[..at]);
+        line.extend_from_slice(escape.as_bytes());
+        (rest, searched) = (&rest[at + separator.len()..], 0);
     }
     line.extend_from_slice(rest);
 }
 
 /// An error object around a body that is not JSON, such as a proxy's page.
 fn wrapped(response: &HttpResponse) -> Vec<u8> {
-    const SHOWN: usize = 2048;
+    const SHOWN: usize = 64 << 10;
     let shown = &response.body[..response.body.len().min(SHOWN)];
     let message = match String::from_utf8_lossy(shown).trim() {
         "" => format!("The upstream answered with status {} and no body.", response.status),
@@ -171,7 +210,7 @@ mod tests {
     #[test]
     fn answers_are_embedded_as_they_came() {
         let body = r#"{"b":1.10,"a":12345678901234567890, "s":"\n"}"#;
-        let answer = Answer::read(response(200, Some("req_1"), body)).expect("JSON");
+        let answer = Answer::of(response(200, Some("req_1"), body)).expect("JSON");
 
         let line = completed(id(), "row \"1\"", &answer);
 
@@ -188,12 +227,53 @@ mod tests {
 
     #[test]
     fn pretty_printed_answers_become_one_line() {
-        let answer = Answer::read(response(200, None, "{\r\n  \"a\": [\n    1,\n\n\t2\n  ]\n}\n")).expect("JSON");
+        let answer = Answer::of(response(200, None, "{\r\n  \"a\": [\n    1,\n\n\t2\n  ]\n}\n")).expect("JSON");
 
         let line = String::from_utf8(completed(id(), "r", &answer)).expect("UTF-8");
 
         assert!(line.contains(r#""body":{"a": [1,2]}},"error":null}"#), "{line}");
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_line_is_one_line_to_every_reader() {
+        let body = "{\"a\":\"x\u{2028}\u{2029}y\u{85}\",\"b\":\"€ é ™ \u{2027}\"}";
+        let answer = Answer::of(response(200, Some("r\u{2028}"), body)).expect("JSON");
+        let refused = FailureReason::NonRetriableHttpStatus(response(400, None, body));
+        let broken = FailureReason::AnswerAborted("it said \u{85}".to_owned());
+        let page = FailureReason::NonRetriableHttpStatus(response(400, None, "<p>\u{2028}"));
+        let custom_id = "a\u{2028}\u{2029}\u{85}b";
+        let lines = [
+            completed(id(), custom_id, &answer),
+            failed(id(), custom_id, &refused),
+            failed(id(), custom_id, &broken),
+            failed(id(), custom_id, &page),
+            never_ran(id(), custom_id, NeverRan::Expired),
+        ];
+
+        for line in lines {
+            let line = String::from_utf8(line).expect("UTF-8");
+            let ends = line.chars().filter(|c| matches!(c, '\u{2028}' | '\u{2029}' | '\u{85}' | '\n' | '\r')).count();
+            assert_eq!(ends, 1, "{line}");
+            let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(value["custom_id"], custom_id);
+            if line.contains("\"b\"") {
+                let sent: serde_json::Value = serde_json::from_str(body).expect("JSON");
+                assert_eq!(value["response"]["body"], sent);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_stands_in_its_line_as_it_came() {
+        let answer = Answer::of(response(200, Some("req_1"), "<h1>Welcome</h1>")).expect_err("a page");
+
+        let value: serde_json::Value = serde_json::from_slice(&failed(id(), "r", &answer)).expect("JSON");
+
+        assert_eq!(value["response"]["status_code"], 200);
+        assert_eq!(value["response"]["request_id"], "req_1");
+        assert_eq!(value["response"]["body"]["error"]["message"], "<h1>Welcome</h1>");
+        assert_eq!(value["error"]["code"], "invalid_upstream_answer");
     }
 
     #[test]

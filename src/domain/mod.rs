@@ -2,6 +2,7 @@
 //!
 //! Everything else in the crate may import this module; it imports nothing of theirs.
 
+pub mod answer;
 pub mod batch;
 mod codes;
 pub mod endpoint;

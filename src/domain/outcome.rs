@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::codes::codes;
 use super::rate_limits::RateLimits;
-use super::usage::{AnswerHead, Usage};
+use super::usage::Usage;
 
 /// An HTTP response of an upstream, with any status. Of its headers few are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,20 @@ pub struct HttpResponse {
     pub rate_limits: Option<Box<RateLimits>>,
     /// The body, byte for byte.
     pub body: Bytes,
+    /// What the body of a success was found to be.
+    pub reading: BodyReading,
+}
+
+/// What the body of a success was found to be (`domain/answer`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BodyReading {
+    /// It was not read.
+    #[default]
+    Unread,
+    /// JSON that is an answer, which reports this usage; zero if it reports none.
+    Answer(Box<Usage>),
+    /// It is not JSON: what is wrong with it, as a sentence for the client.
+    Unreadable(Box<str>),
 }
 
 impl HttpResponse {
@@ -33,10 +47,30 @@ impl HttpResponse {
         Self { status, body: body.to_string().into(), ..Self::default() }
     }
 
-    /// Whether the status is one of 200 to 299.
+    /// Whether the status is one of 200 to 299, and the body not known to be unreadable.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+        (200..300).contains(&self.status) && !matches!(self.reading, BodyReading::Unreadable(_))
+    }
+
+    /// The response if it is a success, and not one that `should_retry` has tried again; otherwise why it is none. What
+    /// the upstream itself says of further attempts (`x-should-retry`) comes first.
+    ///
+    /// # Errors
+    /// Why the request failed.
+    pub fn succeeded(self, should_retry: &dyn Fn(&Self) -> bool) -> Result<Self, FailureReason> {
+        if matches!(self.reading, BodyReading::Unreadable(_)) {
+            return Err(FailureReason::UnreadableAnswer(self));
+        }
+        let is_success = self.is_success();
+        let said = self.should_retry.filter(|_| !is_success);
+        if said.unwrap_or_else(|| should_retry(&self)) {
+            Err(FailureReason::RetriableHttpStatus(self))
+        } else if is_success {
+            Ok(self)
+        } else {
+            Err(FailureReason::NonRetriableHttpStatus(self))
+        }
     }
 }
 
@@ -58,6 +92,8 @@ pub enum FailureReason {
     /// The connection broke, or the upstream gave up in the middle of its answer, as it does when it is restarted.
     AnswerAborted(String),
     /// The upstream answered with success and a body that is not JSON.
+    UnreadableAnswer(HttpResponse),
+    /// The upstream answered with success, and with JSON of which no use can be made.
     InvalidAnswer(String),
     /// A server whose tools the row asks for was not reached, or did not list them in time.
     ToolServerUnreachable(String),
@@ -70,7 +106,7 @@ pub enum FailureReason {
     /// The row asks for something that the upstream, or this deployment, does not have.
     Unsupported(String),
     /// No answer matched the required schema, after all corrections: the last answer, and its error.
-    SchemaInvalid(HttpResponse, String),
+    SchemaInvalid(Box<HttpResponse>, String),
     /// The processor gave up or panicked.
     Processor(String),
     /// The worker process died this many times while it ran this row in quarantine.
@@ -95,7 +131,7 @@ impl FailureReason {
         Self::UpstreamUnavailable(_) | Self::HeldBack(_) => "upstream_unavailable",
         Self::UpstreamTimeout(_) => "request_timeout",
         Self::AnswerAborted(_) => "upstream_answer_aborted",
-        Self::InvalidAnswer(_) => "invalid_upstream_answer",
+        Self::UnreadableAnswer(_) | Self::InvalidAnswer(_) => "invalid_upstream_answer",
         Self::ToolServerUnreachable(_) => "tool_server_unreachable",
         Self::StorageUnavailable(_) => "storage_unavailable",
         Self::StorageFault(_) => "storage_error",
@@ -113,6 +149,7 @@ impl FailureReason {
             Self::RetriableHttpStatus(_)
             | Self::UpstreamTimeout(_)
             | Self::AnswerAborted(_)
+            | Self::UnreadableAnswer(_)
             | Self::ToolServerUnreachable(_) => Remedy::Attempt,
             Self::UpstreamUnreachable(_)
             | Self::UpstreamUnavailable(_)
@@ -139,7 +176,7 @@ impl FailureReason {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RetriableHttpStatus(response) => response.retry_after,
+            Self::RetriableHttpStatus(response) | Self::UnreadableAnswer(response) => response.retry_after,
             _ => None,
         }
     }
@@ -152,6 +189,7 @@ impl FailureReason {
             | Self::NonRetriableHttpStatus(_)
             | Self::UpstreamUnavailable(_)
             | Self::AnswerAborted(_)
+            | Self::UnreadableAnswer(_)
             | Self::InvalidAnswer(_)
             | Self::SchemaInvalid(..) => Some(true),
             Self::UpstreamUnreachable(_) | Self::UpstreamTimeout(_) => Some(false),
@@ -173,6 +211,10 @@ impl FailureReason {
             Self::RetriableHttpStatus(response) | Self::NonRetriableHttpStatus(response) => {
                 format!("The upstream answered with status {}.", response.status).into()
             }
+            Self::UnreadableAnswer(response) => match &response.reading {
+                BodyReading::Unreadable(why) => (&**why).into(),
+                BodyReading::Unread | BodyReading::Answer(_) => "The upstream's answer cannot be read.".into(),
+            },
             Self::UpstreamUnreachable(message)
             | Self::UpstreamUnavailable(message)
             | Self::HeldBack(message)
@@ -189,88 +231,6 @@ impl FailureReason {
             Self::WorkerDied(times) => {
                 format!("The worker died each of {times} times that it ran this request alone.").into()
             }
-        }
-    }
-}
-
-/// A successful answer: valid JSON, with its token usage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The response it came in; its body is valid JSON.
-    pub response: HttpResponse,
-    /// The token usage that the answer reports; zero if it reports none.
-    pub usage: Usage,
-}
-
-impl Answer {
-    /// Reads a successful response.
-    ///
-    /// # Errors
-    /// What is wrong with the body, if it is not one JSON value in UTF-8.
-    pub fn read(response: HttpResponse) -> Result<Self, String> {
-        let text = str::from_utf8(&response.body).map_err(|error| format!("The upstream's answer is {error}."))?;
-        let usage = match serde_json::from_str::<AnswerHead>(text) {
-            Ok(head) => head.usage.map(Usage::from).unwrap_or_default(),
-            // JSON with a `usage` of an unknown shape, or JSON that is not an object, is still an answer.
-            Err(error) if error.is_data() => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-                Ok(_) => Usage::default(),
-                Err(error) => return Err(format!("The upstream's answer is not valid JSON: {error}.")),
-            },
-            Err(error) => return Err(format!("The upstream's answer is not valid JSON: {error}.")),
-        };
-        Ok(Self { response, usage })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn usage_of(body: &'static str) -> Result<Usage, String> {
-        let response = HttpResponse {
-            status: 200,
-            request_id: None,
-            retry_after: None,
-            should_retry: None,
-            rate_limits: None,
-            body: Bytes::from_static(body.as_bytes()),
-        };
-        Answer::read(response).map(|answer| answer.usage)
-    }
-
-    #[test]
-    fn usage_is_read_in_the_names_of_both_apis() {
-        let expected =
-            Usage { input_tokens: 10, cached_tokens: 4, output_tokens: 5, reasoning_tokens: 2, total_tokens: 15 };
-
-        assert_eq!(
-            usage_of(
-                r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,
-                   "prompt_tokens_details":{"cached_tokens":4,"audio_tokens":0},
-                   "completion_tokens_details":{"reasoning_tokens":2}}}"#
-            ),
-            Ok(expected)
-        );
-        assert_eq!(
-            usage_of(
-                r#"{"usage":{"input_tokens":10,"output_tokens":5,"input_tokens_details":{"cached_tokens":4},
-                   "output_tokens_details":{"reasoning_tokens":2}}}"#
-            ),
-            Ok(expected)
-        );
-    }
-
-    #[test]
-    fn an_answer_without_readable_usage_is_still_an_answer() {
-        for body in [r#"{"usage":null}"#, r#"{"usage":"none"}"#, "[[0.5]]", "7", r#"{"usage":{"prompt_tokens":-1}}"#] {
-            assert_eq!(usage_of(body), Ok(Usage::default()), "{body}");
-        }
-    }
-
-    #[test]
-    fn an_answer_that_is_not_json_is_none() {
-        for body in ["", "<html>", "{\"a\":}", "{} {}", "{\"usage\":7} x"] {
-            assert!(usage_of(body).is_err(), "{body}");
         }
     }
 }

@@ -84,9 +84,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::domain::answer::Answer;
     use crate::domain::ids::BatchId;
     use crate::domain::line::{completed, failed, never_ran};
-    use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
+    use crate::domain::outcome::{FailureReason, HttpResponse};
 
     fn response(body: &'static str) -> HttpResponse {
         HttpResponse { status: 200, body: Bytes::from_static(body.as_bytes()), ..HttpResponse::default() }
@@ -113,7 +114,7 @@ mod tests {
         const BODY: &str = r#"{ "b":1.10,"id":"resp_0123456789abcdef0123456789abcdef00000001" }"#;
         let batch = BatchId::parse("batch_0123456789abcdef0123456789abcdef").expect("a printed id");
         let (row, other) = (RequestId { batch, row: 1 }, RequestId { batch, row: 2 });
-        let answer = Answer::read(response(BODY)).expect("JSON");
+        let answer = Answer::of(response(BODY)).expect("JSON");
 
         let line = completed(row, "a", &answer);
 

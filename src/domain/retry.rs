@@ -10,10 +10,11 @@ use super::time::Timestamp;
 /// Whether a response is retried, by its status.
 pub type ShouldRetry = Arc<dyn Fn(&HttpResponse) -> bool + Send + Sync>;
 
-/// Whether a status is temporary, so that the same request may succeed later.
+/// Whether a status is temporary, so that the same request may succeed later. A server that has not implemented a
+/// function (501), or does not speak this version of HTTP (505), will not have learnt it then.
 #[must_use]
 pub fn may_pass(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500..=599)
+    matches!(status, 408 | 425 | 429 | 500..=599) && !matches!(status, 501 | 505)
 }
 
 /// The longest pause of a request that is parked for the first time in a series. The pause doubles with each further
@@ -95,8 +96,6 @@ fn doubled(delay: Duration, times: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::domain::request::tests::{claimed, pending};
 
@@ -107,14 +106,7 @@ mod tests {
     }
 
     fn too_many(retry_after: Option<Duration>) -> FailureReason {
-        FailureReason::RetriableHttpStatus(HttpResponse {
-            status: 429,
-            request_id: None,
-            retry_after,
-            should_retry: None,
-            rate_limits: None,
-            body: Bytes::new(),
-        })
+        FailureReason::RetriableHttpStatus(HttpResponse { status: 429, retry_after, ..HttpResponse::default() })
     }
 
     fn judged(attempt: u32, reason: FailureReason, jitter: f64) -> Verdict {
@@ -169,10 +161,11 @@ mod tests {
             (FailureReason::StorageUnavailable(text()), "storage_unavailable", parked),
             (FailureReason::StorageFault(text()), "storage_error", failed),
             (FailureReason::NonRetriableHttpStatus(response.clone()), "http_status", failed),
+            (FailureReason::UnreadableAnswer(response.clone()), "invalid_upstream_answer", retried),
             (FailureReason::InvalidAnswer(text()), "invalid_upstream_answer", failed),
             (FailureReason::InvalidRow(text()), "invalid_row", failed),
             (FailureReason::Unsupported(text()), "unsupported", failed),
-            (FailureReason::SchemaInvalid(response, text()), "schema_invalid", failed),
+            (FailureReason::SchemaInvalid(response.into(), text()), "schema_invalid", failed),
             (FailureReason::Processor(text()), "processor_error", failed),
             (FailureReason::WorkerDied(3), "worker_died", failed),
         ];

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::endpoint::Endpoint;
+use super::response::Fields;
 
 /// The members of a valid row that intake needs. Borrows from the line.
 #[derive(Debug)]
@@ -181,7 +182,8 @@ struct FastRow<'a> {
 
 #[derive(Deserialize)]
 struct FastBody<'a> {
-    #[serde(borrow)]
+    /// Empty if it is absent.
+    #[serde(borrow, default)]
     model: Cow<'a, str>,
     #[serde(borrow)]
     tools: Option<&'a RawValue>,
@@ -217,47 +219,44 @@ pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
     }
 }
 
-/// The slow path: finds the error that stopped the fast one.
+/// The slow path: finds the error that stopped the fast one. Reads no more of the line than that does, so that a line
+/// is JSON to both or to neither.
 fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
-    let value: Value = serde_json::from_str(line).map_err(|_| RowError::InvalidJson)?;
-    let Value::Object(row) = &value else {
-        return Err(RowError::NotAnObject { got: type_name(&value) });
+    let value: &RawValue = serde_json::from_str(line).map_err(|_| RowError::InvalidJson)?;
+    let not_an_object = |_| RowError::NotAnObject { got: type_of(value) };
+    let row: Fields = serde_json::from_str(value.get()).map_err(not_an_object)?;
+    let custom_id = text(&row, "custom_id", "custom_id")?;
+    let endpoint = check_envelope(&custom_id, &text(&row, "method", "method")?, &text(&row, "url", "url")?)?;
+    let body = row.raw("body").ok_or(RowError::Missing { param: "body" })?;
+    let wrong = |param, expected, got| RowError::InvalidType { param, expected, got: type_of(got) };
+    let body: Fields = serde_json::from_str(body.get()).map_err(|_| wrong("body", "an object", body))?;
+    let model = match body.raw("model") {
+        None => String::new(),
+        Some(_) => text(&body, "model", "body.model")?,
     };
-    let text = |name: &'static str| match row.get(name) {
-        None | Some(Value::Null) => Err(RowError::Missing { param: name }),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(RowError::InvalidType { param: name, expected: "a string", got: type_name(other) }),
-    };
-    let custom_id = text("custom_id")?;
-    let endpoint = check_envelope(custom_id, text("method")?, text("url")?)?;
-    let body = match row.get("body") {
-        None | Some(Value::Null) => return Err(RowError::Missing { param: "body" }),
-        Some(Value::Object(body)) => body,
-        Some(other) => {
-            return Err(RowError::InvalidType { param: "body", expected: "an object", got: type_name(other) });
+    let stream = match body.raw("stream") {
+        None => None,
+        Some(stream) => {
+            Some(serde_json::from_str(stream.get()).map_err(|_| wrong("body.stream", "a boolean", stream))?)
         }
     };
-    let model = match body.get("model") {
-        None | Some(Value::Null) => "",
-        Some(Value::String(model)) => model,
-        Some(other) => {
-            return Err(RowError::InvalidType { param: "body.model", expected: "a string", got: type_name(other) });
-        }
-    };
-    let stream = match body.get("stream") {
-        None | Some(Value::Null) => None,
-        Some(Value::Bool(stream)) => Some(*stream),
-        Some(other) => {
-            return Err(RowError::InvalidType { param: "body.stream", expected: "a boolean", got: type_name(other) });
-        }
-    };
-    let has_messages = body.get("messages").is_some_and(|messages| !messages.is_null());
-    check_body(endpoint, model, has_messages, stream)?;
+    check_body(endpoint, &model, body.raw("messages").is_some(), stream)?;
     if !model.is_empty() {
         // Every member has the right type, so a repeated member must have stopped the fast path.
         return Err(RowError::RepeatedKey);
     }
-    Ok(RowHead { custom_id: Cow::Owned(custom_id.clone()), endpoint, model: Cow::Borrowed(""), prompt: [None; 5] })
+    Ok(RowHead { custom_id: Cow::Owned(custom_id), endpoint, model: Cow::Borrowed(""), prompt: [None; 5] })
+}
+
+/// A member that must be a string.
+fn text(of: &Fields, name: &str, param: &'static str) -> Result<String, RowError> {
+    let value = of.raw(name).ok_or(RowError::Missing { param })?;
+    match serde_json::from_str(value.get()) {
+        Ok(text) => Ok(text),
+        // Half a surrogate pair, which is no text.
+        Err(_) if value.get().starts_with('"') => Err(RowError::InvalidJson),
+        Err(_) => Err(RowError::InvalidType { param, expected: "a string", got: type_of(value) }),
+    }
 }
 
 fn check_envelope(custom_id: &str, method: &str, url: &str) -> Result<Endpoint, RowError> {
@@ -316,6 +315,19 @@ pub fn type_name(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+/// The same of a value that was not read.
+fn type_of(value: &RawValue) -> &'static str {
+    match value.get().as_bytes() {
+        [b'"', ..] => "a string",
+        [b'{', ..] => "an object",
+        [b'[', ..] => "an array",
+        [b't' | b'f', ..] => "a boolean",
+        [b'n', ..] => "null",
+        number if number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E')) => "a decimal",
+        _ => "an integer",
     }
 }
 

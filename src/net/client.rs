@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Client;
-use reqwest::header::HeaderMap;
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::guard::PublicOnly;
@@ -41,7 +41,9 @@ impl ClientSettings {
     ///
     /// # Errors
     /// Why the system's TLS certificates cannot be used.
-    pub fn build(self) -> Result<Client, reqwest::Error> {
+    pub fn build(mut self) -> Result<Client, reqwest::Error> {
+        // Servers compress answers to requests that say nothing of it, so answers are decoded however they come.
+        self.headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         // Fails only if a provider is installed already, which is then the embedding program's choice.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder()

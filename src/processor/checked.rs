@@ -5,8 +5,9 @@ use serde_json::value::RawValue;
 
 use super::answer_schemas::{AnswerSchemas, RowSchema};
 use super::{CancellationFuture, ShouldRetry};
+use crate::domain::answer::Answer;
 use crate::domain::json_error::plainly;
-use crate::domain::outcome::{Answer, FailureReason, HttpResponse, Remedy};
+use crate::domain::outcome::{FailureReason, HttpResponse, Remedy};
 use crate::domain::request::{Processing, Request, RequestCompletionResult, RequestData};
 use crate::domain::response::{Fields, correction, raw};
 use crate::domain::retry::park_pause;
@@ -22,6 +23,8 @@ pub(super) struct SchemaCheckedRow {
     body: Fields,
     messages: Vec<Box<RawValue>>,
     schema: RowSchema,
+    /// Tokens of answers that did not match.
+    earlier: Usage,
 }
 
 impl SchemaCheckedRow {
@@ -39,12 +42,12 @@ impl SchemaCheckedRow {
         let body = Fields::read(&data.body).map_err(wrong)?;
         let Some(schema) = schemas.schema(body.raw("response_format"))? else { return Ok(None) };
         let messages = body.get("messages").map_err(wrong)?.unwrap_or_default();
-        Ok(Some(Self { body, messages, schema }))
+        Ok(Some(Self { body, messages, schema, earlier: Usage::default() }))
     }
 
     /// Asks, and asks for corrections, `corrections` times at most.
     pub(super) async fn run(
-        self,
+        mut self,
         request: Request<Processing>,
         http: impl HttpClient,
         should_retry: ShouldRetry,
@@ -56,60 +59,50 @@ impl SchemaCheckedRow {
             reason = cancellation => return RequestCompletionResult::Canceled(request.cancel(reason)),
         };
         match asked {
-            Err(reason) => RequestCompletionResult::Failed(request.fail(reason)),
-            Ok((response, earlier)) => match request.complete(response, &*should_retry) {
+            Err(reason) => RequestCompletionResult::Failed(request.fail_after(self.earlier, reason)),
+            Ok(response) => match request.complete(response, &*should_retry) {
                 RequestCompletionResult::Completed(mut request) => {
-                    request.state.answer.usage.add(earlier);
+                    request.state.answer.usage.add(self.earlier);
                     RequestCompletionResult::Completed(request)
                 }
-                other => other,
+                RequestCompletionResult::Failed(mut request) => {
+                    request.state.usage.add(self.earlier);
+                    RequestCompletionResult::Failed(request)
+                }
+                other @ RequestCompletionResult::Canceled(_) => other,
             },
         }
     }
 
-    /// The last answer, and the tokens of those before it.
+    /// The last answer.
     async fn ask(
-        mut self,
+        &mut self,
         request: &Request<Processing>,
         http: impl HttpClient,
         should_retry: &ShouldRetry,
         corrections: u32,
-    ) -> Result<(HttpResponse, Usage), FailureReason> {
+    ) -> Result<HttpResponse, FailureReason> {
         let mut call = Call::from(&request.data);
-        let mut earlier = Usage::default();
         for asked in 0.. {
             let response = if asked == 0 { http.post(call).await? } else { call_again(&http, &call).await? };
-            if should_retry(&response) || !response.is_success() {
-                return Ok((response, earlier));
+            let Answer { response, usage } = response.succeeded(&**should_retry).and_then(Answer::of)?;
+            let answers = match chat::answers(&response.body) {
+                Ok(answers) => answers,
+                Err(error) => return Err(FailureReason::UnreadableAnswer(response.unreadable(&plainly(&error)))),
+            };
+            let wrong = answers.into_iter().find_map(|answer| Some((self.schema.check(&answer.text).err()?, answer)));
+            let Some((wrong, answer)) = wrong else { return Ok(response) };
+            self.earlier.add(usage);
+            if asked == corrections || response.body.len() > LONGEST_CORRECTED {
+                return Err(FailureReason::SchemaInvalid(response.into(), wrong));
             }
-            let answer = Answer::read(response).map_err(FailureReason::InvalidAnswer)?;
-            let Err((message, wrong)) = self.check(&answer.response) else { return Ok((answer.response, earlier)) };
-            if asked == corrections || answer.response.body.len() > LONGEST_CORRECTED {
-                return Err(FailureReason::SchemaInvalid(answer.response, wrong));
-            }
-            earlier.add(answer.usage);
             let user = json!({ "role": "user", "content": correction(&wrong) });
-            self.messages.extend(message);
-            self.messages.push(raw(&user));
+            self.messages.extend([answer.message, raw(&user)]);
             self.body.set("messages", &self.messages);
             let key = format!("{}.{}", request.data.id, asked + 1);
             call = Call { key, body: self.body.to_json().into(), ..Call::from(&request.data) };
         }
         unreachable!("it is asked until it is answered")
-    }
-
-    /// Checks every choice: the first that does not match is the message to be corrected.
-    fn check(&self, response: &HttpResponse) -> Result<(), (Option<Box<RawValue>>, String)> {
-        let messages = chat::messages(&response.body)
-            .map_err(|error| (None, format!("it has no choices: {}", plainly(&error))))?;
-        for message in messages {
-            let text = chat::text(&message).map_err(|error| (None, plainly(&error)))?;
-            // A message that asks for a tool is no answer yet.
-            if let Some(text) = text {
-                self.schema.check(&text).map_err(|wrong| (Some(message), wrong))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -220,7 +220,7 @@ impl ReqwestHttpClient {
         let should_retry = text(&SHOULD_RETRY).and_then(|value| value.parse().ok());
         let status = response.status().as_u16();
         let rate_limits = Some(rate_limits(response.headers())).filter(|limits| !limits.is_none()).map(Box::new);
-        HttpResponse { status, request_id, retry_after, should_retry, rate_limits, body: Bytes::new() }
+        HttpResponse { status, request_id, retry_after, should_retry, rate_limits, ..HttpResponse::default() }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One inference server: what calls it, how many calls it may have under way, and what its answers have shown of it.
 
+mod answers;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -19,11 +21,11 @@ use super::responses_api::ResponsesApi;
 use super::served_models::{ServedModels, listed_models};
 use super::server_client::ServerClient;
 use super::server_settings::ServerSettings;
-use super::streamed::{Streaming, streamed_body};
+use super::streamed::Streaming;
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
 use crate::config::ConcurrencyControl;
 use crate::domain::endpoint::Endpoint;
-use crate::domain::outcome::HttpResponse;
+use crate::domain::outcome::{BodyReading, HttpResponse};
 use crate::domain::run_window::RunWindow;
 use crate::domain::time::Clock;
 use crate::sync::lock;
@@ -182,7 +184,10 @@ impl Server {
                 return Err(error);
             }
         };
-        let said = || format!("it answered with status {}", response.status);
+        let said = || match &response.reading {
+            BodyReading::Unreadable(why) => format!("its answer cannot be read: {why}"),
+            BodyReading::Unread | BodyReading::Answer(_) => format!("it answered with status {}", response.status),
+        };
         let why = match judgement {
             Judgement::Answered => {
                 admitted.answered(&response, history);
@@ -234,53 +239,6 @@ impl Server {
         let again = self.answer(call, headers).await?;
         let judgement = judge(&again, RowSigns { has_taken_others: true, ..admitted.signs(history) });
         Ok((again, judgement))
-    }
-
-    async fn answer(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
-        match &self.client {
-            ServerClient::Http(client) if self.streaming.is_next(call.endpoint) => {
-                Box::pin(self.answer_of_stream(client, call, headers)).await
-            }
-            ServerClient::Http(client) if call.endpoint == Endpoint::Embeddings => {
-                match Box::pin(self.merged_calls.answer(client, &self.name, call)).await {
-                    Some(ended) => ended,
-                    None => self.plain_answer(client, call, headers).await,
-                }
-            }
-            ServerClient::Http(client) => self.plain_answer(client, call, headers).await,
-            ServerClient::Embedded(client) => client.post_boxed(call.clone()).await,
-        }
-    }
-
-    async fn plain_answer(
-        &self,
-        client: &ReqwestHttpClient,
-        call: &Call,
-        headers: &RowHeaders,
-    ) -> Result<HttpResponse, UpstreamError> {
-        let began = Instant::now();
-        let ended = client.call(call, headers).await;
-        self.streaming.learn(&self.name, began.elapsed(), &ended);
-        ended
-    }
-
-    async fn answer_of_stream(
-        &self,
-        client: &ReqwestHttpClient,
-        call: &Call,
-        headers: &RowHeaders,
-    ) -> Result<HttpResponse, UpstreamError> {
-        if let Some(body) = streamed_body(call.endpoint, &call.body) {
-            let ended = client.call_streamed(call, body, headers).await;
-            let is_refused = ended.as_ref().is_ok_and(|answer| self.streaming.is_refused(&self.name, answer));
-            if ended.as_ref().is_ok_and(HttpResponse::is_success) {
-                self.streaming.note_answer();
-            }
-            if !is_refused {
-                return ended;
-            }
-        }
-        self.plain_answer(client, call, headers).await
     }
 
     async fn shows_models(&self) -> bool {

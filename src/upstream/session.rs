@@ -257,6 +257,7 @@ mod tests {
 
     use bytes::Bytes;
     use futures::FutureExt as _;
+    use serde_json::json;
 
     use super::*;
     use crate::domain::ids::{BatchId, RequestId};
@@ -273,7 +274,7 @@ mod tests {
             self.0.fetch_add(1, SeqCst);
             tokio::task::yield_now().await;
             self.0.fetch_sub(1, SeqCst);
-            Ok(HttpResponse { status: 200, ..HttpResponse::default() })
+            Ok(HttpResponse::json(200, &json!({ "output": [] })))
         }
     }
 

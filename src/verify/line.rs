@@ -143,7 +143,8 @@ pub fn error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
             status(response)?;
             let error: ErrorMember<'_> = object("error", error)?;
             // Only these lines have both: the last answer, and the error about it.
-            if error.code == "schema_invalid" { Ok(LineOutcome::Code(error.code)) } else { Err(Wrong::BothGiven) }
+            let is_about_answer = matches!(&*error.code, "schema_invalid" | "invalid_upstream_answer");
+            if is_about_answer { Ok(LineOutcome::Code(error.code)) } else { Err(Wrong::BothGiven) }
         }
     })
 }

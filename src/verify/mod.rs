@@ -93,7 +93,6 @@ struct LinePosition<'a> {
 impl<'a> Check<'a> {
     fn input(&mut self, path: &'a Path) -> Result<(), VerifyError> {
         for_each_line(path, |number, bytes| {
-            let bytes = if number == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes) } else { bytes };
             if bytes.trim_ascii().is_empty() {
                 return;
             }
@@ -126,9 +125,6 @@ impl<'a> Check<'a> {
                 return self.report.problem(path, number, format_args!("the line is blank"));
             }
             lines += 1;
-            if !bytes.ends_with(b"\n") {
-                self.report.problem(path, number, format_args!("the file does not end in a newline"));
-            }
             self.result(LinePosition { path, line: number }, parse(bytes.trim_ascii_end()));
         })?;
         Ok(lines)
@@ -211,7 +207,8 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Calls `each` with the number of every line, counted from 1, and its bytes with the newline if there is one.
+/// Calls `each` with the number of every line, counted from 1, and its bytes with the newline if there is one. A byte
+/// order mark, which editors put before the first line, is left out.
 fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8])) -> Result<(), VerifyError> {
     let failed = |source| VerifyError::Read { path: path.to_owned(), source };
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path).map_err(failed)?);
@@ -221,7 +218,8 @@ fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8])) -> Result<(), Ve
         if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
             break;
         }
-        each(number, &line);
+        let mark = if number == 1 { &b"\xef\xbb\xbf"[..] } else { b"" };
+        each(number, line.strip_prefix(mark).unwrap_or(&line));
     }
     Ok(())
 }

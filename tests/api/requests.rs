@@ -56,7 +56,7 @@ async fn a_request_that_nobody_runs_is_pending() {
 #[tokio::test]
 async fn a_result_is_the_line_as_it_stands_in_its_file() {
     let app = TestApp::with(&["--max-retries", "0"]).await;
-    let answer = r#"{"z":1.10,"n":12345678901234567890, "s":"\u00e9"}"#;
+    let answer = r#"{"choices":[{}],"z":1.10,"n":12345678901234567890, "s":"\u00e9"}"#;
     app.upstream.reply(move |call| if call.is_of("bad") { Reply::error(400) } else { Reply::new(200, answer) });
     let id = app.submit(file([line("good"), line("bad")])).await;
     let batch = app.wait_for(&id, "completed").await;
@@ -154,6 +154,11 @@ async fn a_request_whose_result_file_was_deleted_is_not_found() {
     assert_eq!((answer.status, answer.json()), (404, error(message, None, None)));
 }
 
+/// A response that says nothing, and has no id.
+fn other_response() -> Reply {
+    Reply::new(200, r#"{"output":[]}"#)
+}
+
 /// A batch of two responses, and the id that the first has here. The upstream answers the first with what `body` makes
 /// of that id, and the second with `other`.
 async fn batch_of_responses(app: &TestApp, body: fn(&str) -> String, other: Reply) -> (String, String) {
@@ -175,7 +180,7 @@ async fn batch_of_responses(app: &TestApp, body: fn(&str) -> String, other: Repl
 async fn a_response_is_found_by_its_id_byte_for_byte() {
     let app = TestApp::start().await;
     let body = |id: &str| format!(r#"{{"object":"response", "id":"{id}","n":1.10,"output":[]}}"#);
-    let (batch_id, id) = batch_of_responses(&app, body, Reply::ok()).await;
+    let (batch_id, id) = batch_of_responses(&app, body, other_response()).await;
     app.wait_for(&batch_id, "completed").await;
 
     let answer = app.get(&format!("/v1/responses/{id}")).await;
@@ -187,19 +192,21 @@ async fn a_response_is_found_by_its_id_byte_for_byte() {
 #[tokio::test]
 async fn a_response_is_found_while_its_batch_runs() {
     let app = TestApp::start().await;
-    let (batch_id, id) = batch_of_responses(&app, |id| format!(r#"{{"id":"{id}"}}"#), Reply::ok().held()).await;
+    let (batch_id, id) =
+        batch_of_responses(&app, |id| format!(r#"{{"id":"{id}","output":[]}}"#), other_response().held()).await;
     app.wait_for_completed(&batch_id, 1).await;
 
     let response = app.get(&format!("/v1/responses/{id}")).await.ok();
 
-    assert_eq!(response, json!({ "id": id }));
+    assert_eq!(response, json!({ "id": id, "output": [] }));
     assert_eq!(app.batch(&batch_id).await["status"], "in_progress");
 }
 
 #[tokio::test]
 async fn responses_that_were_not_made_here_are_not_found() {
     let app = TestApp::start().await;
-    let (batch_id, of_the_upstream) = batch_of_responses(&app, |_| r#"{"id":"resp_1"}"#.to_owned(), Reply::ok()).await;
+    let (batch_id, of_the_upstream) =
+        batch_of_responses(&app, |_| r#"{"id":"resp_1","output":[]}"#.to_owned(), other_response()).await;
     app.wait_for(&batch_id, "completed").await;
     let unknown = format!("resp_{}", "0".repeat(40));
 

@@ -47,7 +47,7 @@ async fn responses_and_completions_are_streamed_and_embeddings_are_not() {
     app.upstream.reply(move |call| match &*call.path {
         "/v1/responses" => Reply::events([&*last]),
         "/v1/completions" => Reply::events([text, "[DONE]"]),
-        _ => Reply::ok(),
+        _ => Reply::new(200, r#"{"data":[{"embedding":[0.5]}]}"#),
     });
 
     for (url, body, expected) in [

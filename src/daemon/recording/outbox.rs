@@ -33,8 +33,8 @@ impl Outbox {
     }
 
     /// Hands in a failure. Returns when there is room for it.
-    pub(in crate::daemon) async fn failed(&self, row: ClaimedRow, line: Vec<u8>) {
-        self.push(RowOutcome { row, is_success: false, line, usage: Usage::default() }).await;
+    pub(in crate::daemon) async fn failed(&self, row: ClaimedRow, line: Vec<u8>, usage: Usage) {
+        self.push(RowOutcome { row, is_success: false, line, usage }).await;
     }
 
     async fn push(&self, outcome: RowOutcome) {

@@ -10,12 +10,14 @@ use super::RowRunner;
 use super::parked::Parked;
 use super::permit_share::PermitShare;
 use super::queue::{Cancellation, QueuedRow};
+use crate::domain::answer::Answer;
 use crate::domain::line;
-use crate::domain::outcome::{Answer, FailureReason};
+use crate::domain::outcome::FailureReason;
 use crate::domain::request::{
     Canceled, CancellationReason, Claimed, Failed, Pending, Request, RequestCompletionResult,
 };
 use crate::domain::retry::Verdict;
+use crate::domain::usage::Usage;
 use crate::fault;
 use crate::processor::{CancellationFuture, RequestProcessor};
 use crate::storage::Storage;
@@ -65,7 +67,7 @@ where
         let row = QueuedRow { row, request, cancellation, waiting, place, share, route, history, parked, open };
         Attempted::ToBeTriedAgain(Box::new(row))
     };
-    let reason = match ended {
+    let (reason, usage) = match ended {
         ProcessingEnd::Canceled(canceled) if canceled.state.reason == CancellationReason::Recall => {
             tracing::debug!(
                 request_id = %row.id, attempt, ?took,
@@ -81,28 +83,28 @@ where
             runner.outbox.completed(row, line, answer.usage).await;
             return Attempted::Done;
         }
-        ProcessingEnd::GaveUp(reason) => reason,
+        ProcessingEnd::GaveUp(reason) => (reason, Usage::default()),
         ProcessingEnd::Failed(failed) => match judge(runner, failed, took) {
-            Err(reason) => reason,
+            Err(failed) => (failed.reason, failed.usage),
             Ok((request, parked)) => return again(request, parked),
         },
     };
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
-    runner.outbox.failed(row, line::failed(row.id, &custom_id, &reason)).await;
+    runner.outbox.failed(row, line::failed(row.id, &custom_id, &reason), usage).await;
     Attempted::Done
 }
 
-/// Judges a request that failed: its next attempt, which may be parked. An error is the reason of one that has none.
+/// Judges a request that failed: its next attempt, which may be parked. An error is one that has none.
 fn judge<S, P>(
     runner: &RowRunner<S, P>,
     failed: Request<Failed>,
     took: Duration,
-) -> Result<(Request<Pending>, Option<Parked>), FailureReason> {
+) -> Result<(Request<Pending>, Option<Parked>), Box<Failed>> {
     let verdict = runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random());
     let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());
     match verdict {
-        Verdict::Fail => Err(failed.state.reason),
+        Verdict::Fail => Err(Box::new(failed.state)),
         Verdict::Retry { at } => {
             metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
             tracing::debug!(%request_id, attempt, reason, "request will be tried again");

@@ -22,6 +22,7 @@ use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
+use crate::domain::usage::Usage;
 use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
 use crate::storage::{Storage, StorageError};
@@ -162,7 +163,7 @@ impl<S: Storage> LeaseRun<S> {
             let line =
                 line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
             let row = ClaimedRow { id, lease: self.lease.hold() };
-            self.supply.outbox.failed(row, line).await;
+            self.supply.outbox.failed(row, line, Usage::default()).await;
         }
     }
 
@@ -219,7 +220,7 @@ impl<S: Storage> LeaseRun<S> {
                 }),
                 Err(error) => {
                     let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
-                    self.supply.outbox.failed(row, line::failed(id, "", &reason)).await;
+                    self.supply.outbox.failed(row, line::failed(id, "", &reason), Usage::default()).await;
                 }
             }
         }

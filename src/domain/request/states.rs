@@ -1,9 +1,11 @@
 //! The states of a request, each with its own data.
 
+use crate::domain::answer::Answer;
 use crate::domain::ids::DaemonId;
 use crate::domain::lease::LeaseHold;
-use crate::domain::outcome::{Answer, FailureReason};
+use crate::domain::outcome::FailureReason;
 use crate::domain::time::Timestamp;
+use crate::domain::usage::Usage;
 
 /// Implemented by the states a request can be in, and by nothing else.
 pub trait RequestState: sealed::Sealed {
@@ -48,6 +50,8 @@ pub struct Completed {
 pub struct Failed {
     /// Why.
     pub reason: FailureReason,
+    /// Tokens that its calls have used.
+    pub usage: Usage,
 }
 
 /// Cancelled.

@@ -4,8 +4,10 @@ use super::{
     Canceled, CancellationReason, Claimed, Completed, Failed, Pending, Processing, Request, RequestCompletionResult,
     RequestData, RequestState,
 };
-use crate::domain::outcome::{Answer, FailureReason, HttpResponse};
+use crate::domain::answer::Answer;
+use crate::domain::outcome::{FailureReason, HttpResponse};
 use crate::domain::time::Timestamp;
+use crate::domain::usage::Usage;
 
 impl<S: RequestState> Request<S> {
     fn into_state<T: RequestState>(self, state: T) -> Request<T> {
@@ -57,16 +59,9 @@ impl Request<Processing> {
         response: HttpResponse,
         should_retry: &dyn Fn(&HttpResponse) -> bool,
     ) -> RequestCompletionResult {
-        let said = response.should_retry.filter(|_| !response.is_success());
-        if said.unwrap_or_else(|| should_retry(&response)) {
-            return RequestCompletionResult::Failed(self.fail(FailureReason::RetriableHttpStatus(response)));
-        }
-        if !response.is_success() {
-            return RequestCompletionResult::Failed(self.fail(FailureReason::NonRetriableHttpStatus(response)));
-        }
-        match Answer::read(response) {
+        match response.succeeded(should_retry).and_then(Answer::of) {
             Ok(answer) => RequestCompletionResult::Completed(self.into_state(Completed { answer })),
-            Err(message) => RequestCompletionResult::Failed(self.fail(FailureReason::InvalidAnswer(message))),
+            Err(reason) => RequestCompletionResult::Failed(self.fail(reason)),
         }
     }
 
@@ -79,7 +74,13 @@ impl Request<Processing> {
     /// The call ended without a usable answer.
     #[must_use]
     pub fn fail(self, reason: FailureReason) -> Request<Failed> {
-        self.into_state(Failed { reason })
+        self.fail_after(Usage::default(), reason)
+    }
+
+    /// The same after answers that were of no use and used tokens, which count in the usage of the batch.
+    #[must_use]
+    pub fn fail_after(self, usage: Usage, reason: FailureReason) -> Request<Failed> {
+        self.into_state(Failed { reason, usage })
     }
 
     /// The call was cancelled.

@@ -69,7 +69,14 @@ impl Turn {
     /// The text of the answer.
     #[must_use]
     pub fn text(&self) -> String {
-        self.output.iter().flat_map(|item| OutputItem::of(item).content).map(|part| part.text).collect()
+        let parts = self.output.iter().flat_map(|item| OutputItem::of(item).content);
+        parts.filter(|part| part.r#type == "output_text").map(|part| part.text).collect()
+    }
+
+    /// Whether the model refuses to answer.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.output.iter().flat_map(|item| OutputItem::of(item).content).any(|part| part.r#type == "refusal")
     }
 }
 
@@ -104,10 +111,10 @@ impl OutputItem {
     }
 }
 
-/// The text parts of a content; other parts have no text.
+/// The parts of a content that say something.
 fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OutputText>, D::Error> {
     let parts = Option::<Vec<OutputText>>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(parts.into_iter().filter(|part| part.r#type == "output_text").collect())
+    Ok(parts.into_iter().filter(|part| matches!(part.r#type.as_str(), "output_text" | "refusal")).collect())
 }
 
 /// Why an answer could not be read as a turn.

@@ -28,6 +28,21 @@ fn moderations_need_no_model() {
     assert_eq!(inspect(line).expect("in order").model, "");
 }
 
+#[test]
+fn a_line_is_json_whatever_members_it_has() {
+    let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+    for input in ["1e400", r#""half \ud83d""#, "[0.1234567890123456789012345678901234567890]", &deep] {
+        for model in ["", r#""model":null,"#, r#""model":"m","#] {
+            let line = format!(
+                r#"{{"custom_id":"a","method":"POST","url":"/v1/moderations","body":{{{model}"input":{input}}}}}"#
+            );
+            inspect(&line).unwrap_or_else(|error| panic!("{error}: {model} {input:.40}"));
+        }
+        let wrong = format!(r#"{{"custom_id":7,"body":{{"input":{input}}}}}"#);
+        assert_eq!(inspect(&wrong).expect_err("it has a number as its name").param(), Some("custom_id"));
+    }
+}
+
 /// A line, and the code, param and text of its refusal.
 type Refusal = (&'static str, &'static str, Option<&'static str>, &'static str);
 

@@ -82,10 +82,10 @@ impl ResponsesProcessor {
         };
         match ended {
             Ended::Answered(response) => request.complete(response, &*should_retry),
-            Ended::Stopped { why, has_progressed } => {
+            Ended::Stopped { why, has_progressed, usage } => {
                 let request = if has_progressed { request.progress() } else { request };
                 match why {
-                    Some(reason) => RequestCompletionResult::Failed(request.fail(reason)),
+                    Some(reason) => RequestCompletionResult::Failed(request.fail_after(usage, reason)),
                     None => RequestCompletionResult::Canceled(request.cancel(CancellationReason::User)),
                 }
             }

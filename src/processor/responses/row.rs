@@ -18,6 +18,7 @@ use crate::domain::response::{
     Assembly, Fields, ItemIds, Limits, ScopeEnd, ScopeStart, Step, StepBody, StepPath, StepState, for_model,
     input_items, mcp_function_name, with_every_call_answered,
 };
+use crate::domain::usage::Usage;
 use crate::processor::ShouldRetry;
 use crate::processor::answer_schemas::RowSchema;
 use crate::storage::Storage;
@@ -29,13 +30,14 @@ use crate::upstream::{Call, HttpClient as _, ResponsesApi, Session};
 pub(super) enum Ended {
     /// There is an answer, as the upstream gave it or as it was put together.
     Answered(HttpResponse),
-    /// There is none: why, unless the row is somebody else's now, and whether any step has ended well.
-    Stopped { why: Option<FailureReason>, has_progressed: bool },
+    /// There is none: why, unless the row is somebody else's now, whether any step has ended well, and the tokens that
+    /// the steps have used.
+    Stopped { why: Option<FailureReason>, has_progressed: bool, usage: Usage },
 }
 
 impl Ended {
     pub(super) fn stopped(why: FailureReason) -> Self {
-        Self::Stopped { why: Some(why), has_progressed: false }
+        Self::Stopped { why: Some(why), has_progressed: false, usage: Usage::default() }
     }
 }
 
@@ -77,13 +79,19 @@ impl ResponsesProcessor {
             Ok(end) => end,
             Err(Stop::Reached(limit)) => ScopeEnd::Reached(limit),
             Err(Stop::Failed(reason)) => {
-                return Ended::Stopped { why: Some(reason), has_progressed: run.has_progressed() };
+                let (has_progressed, usage) = (run.has_progressed(), run.usage());
+                return Ended::Stopped { why: Some(reason), has_progressed, usage };
             }
-            Err(Stop::NotHeld) => return Ended::Stopped { why: None, has_progressed: false },
+            Err(Stop::NotHeld) => {
+                return Ended::Stopped { why: None, has_progressed: false, usage: Usage::default() };
+            }
         };
         let answer = self.response(data, &plan.body, Some(&scope.tools), &run.steps(), &end);
         match end {
-            ScopeEnd::Invalid(wrong) => Ended::stopped(FailureReason::SchemaInvalid(answer, wrong)),
+            ScopeEnd::Invalid(wrong) => {
+                let why = Some(FailureReason::SchemaInvalid(answer.into(), wrong));
+                Ended::Stopped { why, has_progressed: false, usage: run.usage() }
+            }
             _ => Ended::Answered(answer),
         }
     }

@@ -18,6 +18,7 @@ use crate::domain::response::{
     Fields, ItemIds, Limit, Limits, Next, Rules, ScopeEnd, ScopeStart, Served, Step, StepBody, StepPath, StepState,
     ToolCall, ToolOutput, Turn, decide_next, input_items, turns_of,
 };
+use crate::domain::usage::Usage;
 use crate::fault;
 use crate::processor::ShouldRetry;
 use crate::processor::answer_schemas::RowSchema;
@@ -97,6 +98,15 @@ impl<'a> Run<'a> {
         lock(&self.steps)
     }
 
+    /// The tokens that all steps have used.
+    pub(super) fn usage(&self) -> Usage {
+        let mut sum = Usage::default();
+        for used in self.steps().iter().filter_map(|step| step.turn()?.usage) {
+            sum.add(used.usage);
+        }
+        sum
+    }
+
     pub(super) fn has_progressed(&self) -> bool {
         self.has_progressed.load(Ordering::Relaxed)
     }
@@ -141,7 +151,7 @@ impl<'a> Run<'a> {
 
     fn check(&self, scope: &Scope, turn: &Turn) -> Result<(), String> {
         match &self.schema {
-            Some(schema) if scope.path == StepPath::root() => schema.check(&turn.text()),
+            Some(schema) if scope.path == StepPath::root() && !turn.refuses() => schema.check(&turn.text()),
             _ => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use memchr::memmem::FinderRev;
 
 use super::Admission;
 use super::breaker::{LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
-use super::judge::{RowSigns, looks_like_json, shows_that_rows_are_taken};
+use super::judge::{RowSigns, shows_that_rows_are_taken};
 use super::state::{CallEnd, Sent};
 use crate::domain::outcome::HttpResponse;
 
@@ -57,13 +57,12 @@ impl<'a> AdmittedCall<'a> {
         if shows_that_rows_are_taken(response) {
             self.admission.taken.fetch_add(1, Relaxed);
         }
-        let is_success = response.is_success() && looks_like_json(&response.body);
+        let is_success = response.is_success();
         self.admission.note_success(is_success);
         let failed_at = (!is_success).then_some(self.admission.of.server_no);
         *history = CallHistory { failed_at, ..CallHistory::default() };
         let stated = |names: &[FinderRev<'_>]| tokens_stated(&response.body, names);
         let (output_tokens, total_tokens) = (stated(&OUTPUT_TOKENS[..]), stated(&TOTAL_TOKENS[..]));
-        let is_success = response.is_success();
         self.over(CallEnd::Answered { is_success, output_tokens, total_tokens }, Some(response));
     }
 

@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use crate::domain::outcome::HttpResponse;
+use crate::domain::outcome::{BodyReading, HttpResponse};
 
 /// A row that was refused so often in a row, while the server took others, is refused for what it is.
 const MOST_REFUSALS: u32 = 20;
@@ -37,6 +37,9 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
     if response.should_retry == Some(false) || is_refused_alone || is_too_large(response) {
         return Judgement::Answered;
     }
+    if matches!(response.reading, BodyReading::Unreadable(_)) && !row.has_taken_others {
+        return Judgement::Gone("what answers is not the server");
+    }
     match response.status {
         429 | 503 | 529 if names_quota(response) => Judgement::Unavailable("the account has no quota left"),
         429 | 503 | 529 => Judgement::Busy,
@@ -57,7 +60,7 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
 
 /// Whether an answer shows that the server takes rows, even if it refuses this one.
 pub(in crate::upstream) fn shows_that_rows_are_taken(response: &HttpResponse) -> bool {
-    matches!(response.status, 200..=299 | 400 | 413 | 422)
+    response.is_success() || matches!(response.status, 400 | 413 | 422)
 }
 
 /// Whether an answer says that there is no such endpoint. An unknown model is answered 404 too, but with the word; and
@@ -74,16 +77,11 @@ pub(in crate::upstream) fn shows_no_endpoint(response: &HttpResponse) -> bool {
 /// asked too: the server does not have the model or the path, does not let the row in, or answers with a page.
 pub(in crate::upstream) fn is_doubtful(response: &HttpResponse, has_succeeded: bool) -> bool {
     match response.status {
-        200..=299 => !looks_like_json(&response.body),
+        200..=299 => !response.is_success(),
         400 | 422 => !has_succeeded || memmem::find(&response.body, b"model_not_found").is_some(),
         403 | 404 | 405 | 501 => true,
         _ => false,
     }
-}
-
-/// Whether a body may be JSON.
-pub(in crate::upstream) fn looks_like_json(body: &[u8]) -> bool {
-    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 /// Whether a refusal is for the size of the row, which no wait makes smaller. OpenAI answers so, with status 429, if a
@@ -118,6 +116,7 @@ mod tests {
         // The judgement if nothing else was answered, and if another row was.
         let cases = [
             (answer(200, "{}"), answered, answered),
+            (HttpResponse { reading: BodyReading::Unreadable("".into()), ..answer(200, "") }, away, answered),
             (answer(400, "{}"), answered, answered),
             (answer(408, ""), answered, answered),
             (answer(409, ""), answered, answered),

@@ -9,10 +9,8 @@ pub mod native;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::domain::endpoint::Endpoint;
-use crate::domain::outcome::{FailureReason, HttpResponse};
+use crate::domain::outcome::FailureReason;
 use crate::domain::response::{BadAnswer, Fields, ItemIds, Turn};
 use crate::domain::retry::ShouldRetry;
 use crate::upstream::{Call, HttpClient, ResponsesApi};
@@ -50,7 +48,7 @@ pub async fn call_model(
         let sent = Call { endpoint: Endpoint::Responses, model, key, body };
         let response = http.post(sent).await?;
         if !api.is_lacking(&response) {
-            let body = success(response, should_retry)?;
+            let body = response.succeeded(&**should_retry)?.body;
             return native::turn(&body, &call.ids, &call.used).map_err(reason);
         }
     }
@@ -69,7 +67,7 @@ pub async fn call_chat(
     let request = chat::request(call.request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
     let (model, key, body) = (call.model.clone(), call.key.clone(), request.to_json().into());
     let sent = Call { endpoint: Endpoint::ChatCompletions, model, key, body };
-    let body = success(http.post(sent).await?, should_retry)?;
+    let body = http.post(sent).await?.succeeded(&**should_retry)?.body;
     chat::turn(&body, &call.ids, &call.used).map_err(reason)
 }
 
@@ -77,17 +75,6 @@ fn reason(bad: BadAnswer) -> FailureReason {
     match bad {
         BadAnswer::MayPass(text) => FailureReason::AnswerAborted(text),
         BadAnswer::Final(text) => FailureReason::InvalidAnswer(text),
-    }
-}
-
-/// The body of an answer that is neither to be tried again nor an error.
-fn success(response: HttpResponse, should_retry: &ShouldRetry) -> Result<Bytes, FailureReason> {
-    if should_retry(&response) {
-        Err(FailureReason::RetriableHttpStatus(response))
-    } else if response.is_success() {
-        Ok(response.body)
-    } else {
-        Err(FailureReason::NonRetriableHttpStatus(response))
     }
 }
 

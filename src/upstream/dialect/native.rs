@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
+use crate::domain::answer::without_lone_surrogates;
 use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw, seconds};
 use crate::domain::row::shown;
 
@@ -40,7 +41,8 @@ pub fn request(request: &Fields, ids: &ItemIds) -> Fields {
 /// What is wrong with the answer.
 #[expect(clippy::implicit_hasher, reason = "there is one kind of set here")]
 pub fn turn(answer: &[u8], ids: &ItemIds, used: &HashSet<String>) -> Result<Turn, BadAnswer> {
-    let answer = Fields::read(answer).map_err(|_| "The upstream's answer is not a JSON object.")?;
+    let answer = Fields::read(&without_lone_surrogates(answer));
+    let answer = answer.map_err(|_| "The upstream's answer is not a JSON object.")?;
     let end = end(&answer)?;
     let items: Option<Vec<Box<RawValue>>> =
         answer.get("output").map_err(|_| "The upstream's answer has an 'output' that is not an array.")?;

@@ -21,7 +21,7 @@ use crate::domain::outcome::HttpResponse;
 use crate::domain::response::Fields;
 
 pub(super) use events::EventStream;
-pub(super) use fold::Fold;
+pub(super) use fold::{Fold, Folded};
 
 /// A call that took so long and was broken off may have been broken off for its silence: proxies allow 60 s or more.
 const LONG: Duration = Duration::from_secs(29);
@@ -105,6 +105,23 @@ pub(super) fn streamed_body(endpoint: Endpoint, body: &Bytes) -> Option<Bytes> {
         fields.set("stream_options", &json!({ "include_usage": true }));
     }
     Some(fields.to_json().into())
+}
+
+/// The ordinary object of an answer that is a stream although none was asked for; any other answer as it came.
+pub(super) fn folded(endpoint: Endpoint, answer: HttpResponse) -> HttpResponse {
+    const BEGINNINGS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b": "];
+    let beginning = answer.body.trim_ascii_start();
+    if !answer.is_success() || !BEGINNINGS.iter().any(|of_stream| beginning.starts_with(of_stream)) {
+        return answer;
+    }
+    let (mut events, mut fold) = (EventStream::default(), Fold::new(endpoint));
+    events.push(&answer.body);
+    events.push(b"\n\n");
+    let ended = std::iter::from_fn(|| events.next_event()).find_map(|(data, is_error)| fold.add(&data, is_error));
+    match ended.or_else(|| fold.at_end_of_connection()) {
+        Some(Folded::Whole(status, body)) => HttpResponse { status, body, ..answer },
+        Some(Folded::Unreadable(_)) | None => answer,
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::node::{as_string, is_string};
+use crate::domain::answer::without_lone_surrogates;
 use crate::domain::json_error::plainly;
 use crate::domain::response::{BadAnswer, Fields, ItemIds, TokenUsage, Turn, TurnEnd, raw, seconds};
 use crate::domain::row::shown;
@@ -19,7 +20,8 @@ use crate::domain::row::shown;
 /// What is wrong with the answer.
 #[expect(clippy::implicit_hasher, reason = "there is one kind of set here")]
 pub fn turn(answer: &[u8], ids: &ItemIds, used: &HashSet<String>) -> Result<Turn, BadAnswer> {
-    let answer = Fields::read(answer).map_err(|_| "The upstream's answer is not a JSON object.")?;
+    let answer = Fields::read(&without_lone_surrogates(answer));
+    let answer = answer.map_err(|_| "The upstream's answer is not a JSON object.")?;
     let choices: Option<Vec<Fields>> = member(&answer, "choices")?;
     let choice = choices.unwrap_or_default().into_iter().next().ok_or("The upstream's answer has no choices.")?;
     let message: Fields = member(&choice, "message")?.ok_or("The upstream's answer has no message.")?;

@@ -117,6 +117,8 @@ impl Messages {
             }
             if !open.calls.is_empty() {
                 open.message.set("tool_calls", &open.calls);
+                // Beside calls `content` may be null or absent, and llama-cpp-python refuses null.
+                open.message = open.message.without_nulls();
             }
             self.closed.push(open.message);
             self.closed.extend(open.outputs.into_iter().map(|(_, message)| message));

@@ -11,5 +11,5 @@ mod request;
 mod tools;
 
 pub use answer::turn;
-pub use message::{messages, text};
+pub use message::{ChatAnswer, answers};
 pub use request::request;

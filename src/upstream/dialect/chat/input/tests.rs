@@ -24,7 +24,7 @@ fn tool_call(id: &str) -> String {
 
 fn calls(ids: &[&str]) -> String {
     let calls: Vec<_> = ids.iter().map(|id| tool_call(id)).collect();
-    format!(r#"{{"role":"assistant","content":null,"tool_calls":[{}]}}"#, calls.join(","))
+    format!(r#"{{"role":"assistant","tool_calls":[{}]}}"#, calls.join(","))
 }
 
 fn output(id: &str) -> String {
@@ -163,7 +163,7 @@ fn adjacent_calls_are_one_message_and_outputs_keep_the_ids() {
 fn calls_right_after_a_message_of_the_assistant_belong_to_it() {
     assert_items(
         &[r#"{"role":"assistant","content":"look"}"#, &call("a"), &output("a")],
-        &[&calls(&["a"]).replace("null", r#""look""#), &tool("a")],
+        &[&calls(&["a"]).replace(r#""tool_calls""#, r#""content":"look","tool_calls""#), &tool("a")],
     );
 }
 
@@ -171,7 +171,7 @@ fn calls_right_after_a_message_of_the_assistant_belong_to_it() {
 fn nothing_comes_between_calls_and_their_outputs() {
     assert_items(
         &[&call("a"), r#"{"role":"assistant","content":"look"}"#, &output("a")],
-        &[&calls(&["a"]).replace("null", r#""look""#), &tool("a")],
+        &[&calls(&["a"]).replace(r#""tool_calls""#, r#""content":"look","tool_calls""#), &tool("a")],
     );
     assert_items(&[&call("a"), &output("a"), &call("b"), USER], &[&calls(&["a"]), &tool("a"), &calls(&["b"]), USER]);
     assert_items(&[&call("a"), &call("b"), &output("a"), &call("c")], &[&calls(&["a", "b", "c"]), &tool("a")]);
@@ -238,7 +238,7 @@ fn calls_of_mcp_tools_are_calls_of_functions_with_their_outputs() {
     };
     let call =
         |id: &str| format!(r#"{{"id":"{id}","type":"function","function":{{"name":"s__n","arguments":"{{}}"}}}}"#);
-    let calls = |calls: &str| format!(r#"{{"role":"assistant","content":null,"tool_calls":[{calls}]}}"#);
+    let calls = |calls: &str| format!(r#"{{"role":"assistant","tool_calls":[{calls}]}}"#);
 
     for (rest, content) in [
         (r#""status":"completed","approval_request_id":"mcpr_1","output":"of a","error":null"#, "of a"),

@@ -1,0 +1,208 @@
+//! The members of a body by which it is an answer of an endpoint or an error.
+
+use std::fmt;
+
+use memchr::memmem;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::domain::endpoint::Endpoint;
+use crate::domain::usage::{Usage, WireUsage};
+
+/// A gateway's own status for what the server behind it has got wrong.
+const BAD_GATEWAY: u16 = 502;
+
+/// The members of a body. Of a name that stands twice the last counts. Null is the same as absent.
+#[derive(Debug, Default)]
+pub(super) struct AnswerShape<'a> {
+    /// Whether it is an object, or a list, with something in it.
+    is_object: bool,
+    is_list: bool,
+    error: Option<&'a RawValue>,
+    code: Option<&'a RawValue>,
+    object: Option<&'a RawValue>,
+    choices: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    output: Option<&'a RawValue>,
+    status: Option<&'a RawValue>,
+    usage: Option<&'a RawValue>,
+}
+
+/// What a body is.
+#[derive(Clone, Copy)]
+pub(super) enum Judged {
+    /// An answer, with its usage.
+    Answer(Usage),
+    /// An error, with this status.
+    Error(u16),
+}
+
+impl<'a> AnswerShape<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// In words that follow "is": why it is not JSON.
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, String> {
+        let text = str::from_utf8(body).map_err(|error| format!("not UTF-8: {error}"))?;
+        serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))
+    }
+
+    /// The tokens that it says were used.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage.map(usage).unwrap_or_default()
+    }
+
+    /// Whether it is an answer of an endpoint.
+    pub(super) fn judge(&self, endpoint: Endpoint) -> Judged {
+        if self.object.is_some_and(|object| object.get() == "\"error\"") {
+            return Judged::Error(self.code.and_then(status).unwrap_or(BAD_GATEWAY));
+        }
+        if !self.has_result(endpoint) {
+            return Judged::Error(self.error.and_then(status_of).unwrap_or(BAD_GATEWAY));
+        }
+        match self.choices.and_then(status_of_choices) {
+            Some(status) => Judged::Error(status),
+            None => Judged::Answer(self.usage()),
+        }
+    }
+
+    /// Whether the result is there that an answer of the endpoint must have.
+    fn has_result(&self, endpoint: Endpoint) -> bool {
+        match endpoint {
+            Endpoint::ChatCompletions | Endpoint::Completions => self.choices.is_some_and(is_filled_list),
+            // Some servers answer with the vectors alone.
+            Endpoint::Embeddings => self.is_list || self.data.is_some_and(is_filled_list),
+            Endpoint::ImagesGenerations | Endpoint::ImagesEdits => self.data.is_some_and(is_filled_list),
+            // A response that failed is an answer (contract §10.6).
+            Endpoint::Responses => self.output.is_some() || self.status.is_some(),
+            Endpoint::Moderations | Endpoint::Videos => self.is_object && self.error.is_none(),
+        }
+    }
+}
+
+fn is_filled_list(value: &RawValue) -> bool {
+    let inner = value.get().strip_prefix('[');
+    inner.is_some_and(|inner| inner.trim_ascii_start() != "]")
+}
+
+/// The status that the `code` of an error names.
+fn status_of(error: &RawValue) -> Option<u16> {
+    #[derive(serde::Deserialize)]
+    struct ErrorCode<'a> {
+        #[serde(borrow)]
+        code: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<ErrorCode<'_>>(error.get()).ok()?.code.and_then(status)
+}
+
+/// An error status, as a number or a text.
+fn status(code: &RawValue) -> Option<u16> {
+    code.get().trim_matches('"').parse().ok().filter(|status| (400..600).contains(status))
+}
+
+/// The status of a choice that ended by an error.
+fn status_of_choices(choices: &RawValue) -> Option<u16> {
+    #[derive(serde::Deserialize)]
+    struct ChoiceEnd<'a> {
+        finish_reason: Option<Value>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    memmem::find(choices.get().as_bytes(), b"\"error\"")?;
+    let choices: Vec<ChoiceEnd<'_>> = serde_json::from_str(choices.get()).ok()?;
+    let failed = choices.iter().find(|choice| choice.finish_reason.as_ref().is_some_and(|reason| reason == "error"))?;
+    Some(failed.error.and_then(status_of).unwrap_or(BAD_GATEWAY))
+}
+
+fn usage(usage: &RawValue) -> Usage {
+    // A list could be read as the members in their order.
+    let object = Some(usage.get()).filter(|usage| usage.starts_with('{')).unwrap_or("{}");
+    serde_json::from_str::<WireUsage>(object).map(Usage::from).unwrap_or_default()
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Member {
+    Error,
+    Code,
+    Object,
+    Choices,
+    Data,
+    Output,
+    Status,
+    Usage,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for AnswerShape<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Shape)
+    }
+}
+
+struct Shape;
+
+impl<'de> Visitor<'de> for Shape {
+    type Value = AnswerShape<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut shape = AnswerShape::default();
+        while let Some(member) = map.next_key::<Member>()? {
+            shape.is_object = true;
+            let place = match member {
+                Member::Error => &mut shape.error,
+                Member::Code => &mut shape.code,
+                Member::Object => &mut shape.object,
+                Member::Choices => &mut shape.choices,
+                Member::Data => &mut shape.data,
+                Member::Output => &mut shape.output,
+                Member::Status => &mut shape.status,
+                Member::Usage => &mut shape.usage,
+                Member::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *place = map.next_value()?;
+        }
+        Ok(shape)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut is_list = false;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            is_list = true;
+        }
+        Ok(AnswerShape { is_list, ..AnswerShape::default() })
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(AnswerShape::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(AnswerShape::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(AnswerShape::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(AnswerShape::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(AnswerShape::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(AnswerShape::default())
+    }
+}
