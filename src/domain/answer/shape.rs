@@ -138,13 +138,13 @@ enum Member {
 
 impl<'de> Deserialize<'de> for AnswerShape<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Shape)
+        deserializer.deserialize_any(ShapeVisitor)
     }
 }
 
-struct Shape;
+struct ShapeVisitor;
 
-impl<'de> Visitor<'de> for Shape {
+impl<'de> Visitor<'de> for ShapeVisitor {
     type Value = AnswerShape<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
