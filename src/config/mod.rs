@@ -20,7 +20,7 @@ mod worker;
 use clap::{Args, Command, FromArgMatches as _};
 
 pub use file::{ConfigError, layered};
-pub use headers::{address, headers};
+pub use headers::{MetadataHeader, address, headers};
 pub use http::{HttpConfig, Role};
 pub use limits::LimitsConfig;
 pub use log::LogConfig;

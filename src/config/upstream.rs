@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{Secret, UpstreamTable};
+use super::{MetadataHeader, Secret, UpstreamTable};
 
 /// The inference server.
 #[derive(Args, Debug, Clone)]
@@ -37,6 +37,11 @@ pub struct UpstreamConfig {
     /// own.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=2048))]
     pub merged_embeddings: u32,
+
+    /// Keys of the metadata of batches that calls to the inference server carry as headers, each as
+    /// `x-batchwright-metadata-KEY`.
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub metadata_headers: Vec<MetadataHeader>,
 
     /// `[[upstreams]]`: several inference servers, instead of the one above.
     #[arg(skip)]

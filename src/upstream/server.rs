@@ -242,7 +242,7 @@ impl Server {
                 Box::pin(self.answer_of_stream(client, call, headers)).await
             }
             ServerClient::Http(client) if call.endpoint == Endpoint::Embeddings => {
-                match Box::pin(self.merged_calls.answer(client, &self.name, call)).await {
+                match Box::pin(self.merged_calls.answer(client, &self.name, (call, headers))).await {
                     Some(ended) => ended,
                     None => self.plain_answer(client, call, headers).await,
                 }
