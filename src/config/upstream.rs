@@ -33,6 +33,12 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = StreamMode::Auto)]
     pub stream: StreamMode,
 
+    /// Priority that each call for chat completions, completions or responses asks of the inference server, as the
+    /// member `priority` of its body, unless the row has its own. vLLM serves the smallest number first; interactive
+    /// requests have 0.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub body_priority: Option<i64>,
+
     /// Inputs of embeddings rows with the same parameters that are sent in one call. With 1, each row is a call of its
     /// own.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=2048))]

@@ -63,6 +63,7 @@ pub struct Server {
     changed: Arc<Notify>,
     responses_api: Arc<ResponsesApi>,
     streaming: Streaming,
+    pub(super) body_priority: Option<i64>,
     merged_calls: MergedCalls,
 }
 
@@ -100,6 +101,7 @@ impl Server {
             changed: Arc::default(),
             responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
             streaming: Streaming::new(settings.stream),
+            body_priority: settings.body_priority,
             merged_calls: MergedCalls::new(settings.merged_embeddings),
         }
     }

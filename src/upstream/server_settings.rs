@@ -31,6 +31,8 @@ pub struct ServerSettings {
     pub rates: GivenRates,
     /// Whether answers are streamed.
     pub stream: StreamMode,
+    /// The priority that bodies of generations get, if they have none.
+    pub body_priority: Option<i64>,
     /// Inputs of embeddings rows that one call may have. With 1 or less, each row is a call.
     pub merged_embeddings: usize,
     /// The API by which rows for `/v1/responses` call it.
@@ -50,6 +52,7 @@ impl Default for ServerSettings {
             concurrency: ConcurrencyControl::Auto,
             rates: GivenRates::default(),
             stream: StreamMode::Auto,
+            body_priority: None,
             merged_embeddings: 1,
             dialect: Dialect::Auto,
         }
