@@ -29,7 +29,7 @@ pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub(crate) use tools::{duration, optional_duration};
-pub use upstream::{StreamMode, UnknownModels, UpstreamConfig};
+pub use upstream::{ExhaustedQuota, StreamMode, UnknownModels, UpstreamConfig};
 pub use upstreams::UpstreamTable;
 pub use worker::{ConcurrencyControl, WorkerConfig};
 

@@ -44,6 +44,11 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=2048))]
     pub merged_embeddings: u32,
 
+    /// What becomes of a row if the inference server answers that the account has no quota left, or asks for a payment
+    /// (402): `wait` until it is paid, or `fail` the row with that answer.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ExhaustedQuota::Wait)]
+    pub exhausted_quota: ExhaustedQuota,
+
     /// Keys of the metadata of batches that calls to the inference server carry as headers, each as
     /// `x-batchwright-metadata-KEY`.
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
@@ -78,6 +83,15 @@ pub enum UnknownModels {
     Wait,
     /// The batch fails.
     Refuse,
+}
+
+/// What becomes of a row for which the account has no quota left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExhaustedQuota {
+    /// It waits until it is paid, or its window closes.
+    Wait,
+    /// It fails.
+    Fail,
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {

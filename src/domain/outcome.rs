@@ -38,6 +38,13 @@ impl HttpResponse {
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
+
+    /// Whether the call is to be made again: as an error says itself, or else as `should_retry` says.
+    #[must_use]
+    pub fn is_to_be_retried(&self, should_retry: &dyn Fn(&Self) -> bool) -> bool {
+        let said = self.should_retry.filter(|_| !self.is_success());
+        said.unwrap_or_else(|| should_retry(self))
+    }
 }
 
 /// Why a request failed: whose fault it is, and so what follows from it. Texts are messages for the client.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::{
     Admission, AdmittedCall, AdmittedModel, CallHistory, ConcurrencyController, GivenRates, Judgement, RowSigns, judge,
-    shows_no_endpoint,
+    shows_no_endpoint, with_quota_judged,
 };
 use super::merged::MergedCalls;
 use super::responses_api::ResponsesApi;
@@ -21,7 +21,7 @@ use super::server_client::ServerClient;
 use super::server_settings::ServerSettings;
 use super::streamed::{Streaming, streamed_body};
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
-use crate::config::ConcurrencyControl;
+use crate::config::{ConcurrencyControl, ExhaustedQuota};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::run_window::RunWindow;
@@ -63,6 +63,7 @@ pub struct Server {
     changed: Arc<Notify>,
     responses_api: Arc<ResponsesApi>,
     streaming: Streaming,
+    exhausted_quota: ExhaustedQuota,
     pub(super) body_priority: Option<i64>,
     merged_calls: MergedCalls,
 }
@@ -101,6 +102,7 @@ impl Server {
             changed: Arc::default(),
             responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
             streaming: Streaming::new(settings.stream),
+            exhausted_quota: settings.exhausted_quota,
             body_priority: settings.body_priority,
             merged_calls: MergedCalls::new(settings.merged_embeddings),
         }
@@ -220,7 +222,7 @@ impl Server {
     ) -> Result<(HttpResponse, Judgement), UpstreamError> {
         let api = &self.responses_api;
         let asks_for_responses = call.endpoint == Endpoint::Responses && api.may_be_tried() && !api.has_answered();
-        let response = self.answer(call, headers).await?;
+        let response = with_quota_judged(self.answer(call, headers).await?, self.exhausted_quota);
         let judgement = judge(&response, admitted.signs(history));
         if !matches!(judgement, Judgement::UnavailableUnlessItShowsModels(_)) {
             return Ok((response, judgement));
@@ -233,7 +235,7 @@ impl Server {
             return Ok((response, judgement));
         }
         // Asked again, because the server may have come back between the two answers.
-        let again = self.answer(call, headers).await?;
+        let again = with_quota_judged(self.answer(call, headers).await?, self.exhausted_quota);
         let judgement = judge(&again, RowSigns { has_taken_others: true, ..admitted.signs(history) });
         Ok((again, judgement))
     }

@@ -57,8 +57,7 @@ impl Request<Processing> {
         response: HttpResponse,
         should_retry: &dyn Fn(&HttpResponse) -> bool,
     ) -> RequestCompletionResult {
-        let said = response.should_retry.filter(|_| !response.is_success());
-        if said.unwrap_or_else(|| should_retry(&response)) {
+        if response.is_to_be_retried(should_retry) {
             return RequestCompletionResult::Failed(self.fail(FailureReason::RetriableHttpStatus(response)));
         }
         if !response.is_success() {

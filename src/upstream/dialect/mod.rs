@@ -82,7 +82,7 @@ fn reason(bad: BadAnswer) -> FailureReason {
 
 /// The body of an answer that is neither to be tried again nor an error.
 fn success(response: HttpResponse, should_retry: &ShouldRetry) -> Result<Bytes, FailureReason> {
-    if should_retry(&response) {
+    if response.is_to_be_retried(&**should_retry) {
         Err(FailureReason::RetriableHttpStatus(response))
     } else if response.is_success() {
         Ok(response.body)
