@@ -228,6 +228,7 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
         limits: settings.limits.batch(),
         batches_have_priorities: settings.worker.batch_priorities,
         refuses_unknown_models: settings.upstream.unknown_models == UnknownModels::Refuse,
+        metadata_headers: settings.upstream.metadata_headers.clone(),
     }
 }
 

@@ -124,6 +124,8 @@ pub(super) fn only_server(settings: &ServeConfig) -> ServerSettings {
         concurrency: settings.worker.concurrency,
         dialect: settings.responses.upstream_responses,
         stream: settings.upstream.stream,
+        exhausted_quota: settings.upstream.exhausted_quota,
+        body_priority: settings.upstream.body_priority,
         merged_embeddings: settings.upstream.merged_embeddings as usize,
         ..ServerSettings::default()
     }
@@ -173,6 +175,8 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
         concurrency: table.concurrency.unwrap_or(only.concurrency),
         dialect: table.responses.unwrap_or(only.dialect),
         stream: table.stream.unwrap_or(only.stream),
+        exhausted_quota: only.exhausted_quota,
+        body_priority: table.body_priority.or(only.body_priority),
         merged_embeddings: only.merged_embeddings,
     })
 }

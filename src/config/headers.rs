@@ -1,6 +1,7 @@
 //! Headers that the settings have sent, and what of a URL is sent as one.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -23,6 +24,30 @@ pub fn headers<'a>(texts: impl Iterator<Item = (&'a String, String)>) -> Result<
         headers.insert(known, value);
     }
     Ok(headers)
+}
+
+/// A header that tells an upstream what a batch's metadata has for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataHeader {
+    /// The key.
+    pub key: String,
+    /// The header's name: `x-batchwright-metadata-` and the key.
+    pub name: HeaderName,
+}
+
+impl FromStr for MetadataHeader {
+    type Err = String;
+
+    fn from_str(key: &str) -> Result<Self, String> {
+        let name = HeaderName::try_from(format!("x-batchwright-metadata-{key}"));
+        match name {
+            Ok(name) if !key.is_empty() => Ok(Self { key: key.to_owned(), name }),
+            _ => Err(format!(
+                "'{}' cannot be part of a header's name, which may have ASCII letters, digits, '-', '_' and '.'",
+                shown(key)
+            )),
+        }
+    }
 }
 
 fn configured_headers(given: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {

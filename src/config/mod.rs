@@ -20,7 +20,7 @@ mod worker;
 use clap::{Args, Command, FromArgMatches as _};
 
 pub use file::{ConfigError, layered};
-pub use headers::{address, headers};
+pub use headers::{MetadataHeader, address, headers};
 pub use http::{HttpConfig, Role};
 pub use limits::{LimitsConfig, RowOrder};
 pub use log::LogConfig;
@@ -29,7 +29,7 @@ pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub(crate) use tools::{duration, optional_duration};
-pub use upstream::{StreamMode, UnknownModels, UpstreamConfig};
+pub use upstream::{ExhaustedQuota, StreamMode, UnknownModels, UpstreamConfig};
 pub use upstreams::UpstreamTable;
 pub use worker::{ConcurrencyControl, WorkerConfig};
 

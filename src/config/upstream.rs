@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{Secret, UpstreamTable};
+use super::{MetadataHeader, Secret, UpstreamTable};
 
 /// The inference server.
 #[derive(Args, Debug, Clone)]
@@ -33,10 +33,26 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = StreamMode::Auto)]
     pub stream: StreamMode,
 
+    /// Priority that each call for chat completions, completions or responses asks of the inference server, as the
+    /// member `priority` of its body, unless the row has its own. vLLM serves the smallest number first; interactive
+    /// requests have 0.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub body_priority: Option<i64>,
+
     /// Inputs of embeddings rows with the same parameters that are sent in one call. With 1, each row is a call of its
     /// own.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=2048))]
     pub merged_embeddings: u32,
+
+    /// What becomes of a row if the inference server answers that the account has no quota left, or asks for a payment
+    /// (402): `wait` until it is paid, or `fail` the row with that answer.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ExhaustedQuota::Wait)]
+    pub exhausted_quota: ExhaustedQuota,
+
+    /// Keys of the metadata of batches that calls to the inference server carry as headers, each as
+    /// `x-batchwright-metadata-KEY`.
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub metadata_headers: Vec<MetadataHeader>,
 
     /// `[[upstreams]]`: several inference servers, instead of the one above.
     #[arg(skip)]
@@ -67,6 +83,15 @@ pub enum UnknownModels {
     Wait,
     /// The batch fails.
     Refuse,
+}
+
+/// What becomes of a row for which the account has no quota left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExhaustedQuota {
+    /// It waits until it is paid, or its window closes.
+    Wait,
+    /// It fails.
+    Fail,
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {

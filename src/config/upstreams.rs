@@ -64,6 +64,9 @@ pub struct UpstreamTable {
     /// `--stream` for this server.
     #[serde(default)]
     pub stream: Option<StreamMode>,
+    /// `--body-priority` for this server.
+    #[serde(default)]
+    pub body_priority: Option<i64>,
     /// `--request-timeout` for this server.
     #[serde(default, deserialize_with = "optional_duration")]
     pub request_timeout: Option<Duration>,
@@ -108,6 +111,7 @@ impl UpstreamTable {
             concurrency: None,
             responses: None,
             stream: None,
+            body_priority: None,
             request_timeout: None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::MetadataHeader;
 use crate::domain::ids::DaemonId;
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
@@ -36,6 +37,8 @@ pub struct DaemonSettings {
     pub batches_have_priorities: bool,
     /// Whether a batch fails that has a model which no upstream has. Otherwise its rows wait.
     pub refuses_unknown_models: bool,
+    /// What calls tell of the metadata of batches.
+    pub metadata_headers: Vec<MetadataHeader>,
 }
 
 /// The steps in which a daemon stops. Each token is cancelled once, in this order.

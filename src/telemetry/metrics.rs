@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::domain::time::Timestamp;
 
 const ATTEMPT_SECONDS: &str = "batchwright_attempt_seconds";
+const FIRST_CALL_SECONDS: &str = "batchwright_time_to_first_call_seconds";
 const STEP_SECONDS: &str = "batchwright_step_seconds";
 const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 
@@ -20,14 +21,22 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 /// Metrics are already being collected.
 pub fn start() -> Result<PrometheusHandle, BuildError> {
     let buckets = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
+    let buckets_of_waits =
+        [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(ATTEMPT_SECONDS.to_owned()), &buckets)?
         .set_buckets_for_metric(Matcher::Full(STEP_SECONDS.to_owned()), &buckets)?
+        .set_buckets_for_metric(Matcher::Full(FIRST_CALL_SECONDS.to_owned()), &buckets_of_waits)?
         .install_recorder()?;
     describe_counter!("batchwright_files_total", "Files uploaded");
     describe_counter!("batchwright_file_bytes_total", "Bytes of files uploaded");
     describe_counter!("batchwright_batches_created_total", "Batches created");
     describe_counter!("batchwright_batches_ended_total", "Batches that reached a terminal status after they ran");
+    describe_histogram!(
+        FIRST_CALL_SECONDS,
+        "How long a batch waited from its creation until the first call of its first model, counted by the worker that \
+         made it. A batch counts again if a worker took it over that found no result of it"
+    );
     describe_counter!("batchwright_attempts_total", "Attempts to run a request, by how they ended");
     describe_histogram!(ATTEMPT_SECONDS, "How long an attempt took, by how it ended");
     describe_gauge!("batchwright_parked_rows", "Rows that wait for something that is away, by the code of the failure");
@@ -98,6 +107,11 @@ pub fn batch_created() {
 /// A batch that ran reached its terminal status.
 pub fn batch_ended() {
     counter!("batchwright_batches_ended_total").increment(1);
+}
+
+/// The first call of a batch begins, so long after its creation.
+pub fn first_call_begins(waited: Duration) {
+    histogram!(FIRST_CALL_SECONDS).record(waited);
 }
 
 /// A step of a row ended, or an attempt at it.

@@ -10,6 +10,7 @@ use reqwest::{Client, Method, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer_budget::{AnswerBudget, Reservation};
+use super::row_headers::ChosenMetadata;
 use super::streamed::{EventStream, Fold};
 use super::{Call, HttpClient, RowHeaders, UpstreamError};
 use crate::domain::endpoint::Endpoint;
@@ -88,6 +89,17 @@ impl ReqwestHttpClient {
     pub(super) async fn call(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
         let mut request = self.request(call);
         headers.add_to(request.headers_mut());
+        self.send(request).await
+    }
+
+    /// Makes a call for several rows, which have this metadata in common.
+    pub(super) async fn call_for_rows(
+        &self,
+        call: &Call,
+        metadata: &ChosenMetadata,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let mut request = self.request(call);
+        metadata.add_to(request.headers_mut());
         self.send(request).await
     }
 

@@ -7,6 +7,7 @@
 //! | `served_models` | which models a server has, and by which names |
 //! | `model_list` | the list of all models, for clients |
 //! | `model_name` | the server's name for a model, written into a body |
+//! | `body_priority` | the priority that a server is to give its requests, written into a body |
 //! | `server` | one server: its settings (`server_settings`), its client (`server_client`), its admissions, whether it has `/v1/responses` |
 //! | `admission` | whether a model's calls may be sent now, and how many: refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
@@ -18,6 +19,7 @@
 
 pub mod admission;
 mod answer_budget;
+mod body_priority;
 pub mod dialect;
 mod http;
 pub mod limiter;

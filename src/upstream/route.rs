@@ -8,9 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
 use futures::future::{FutureExt as _, select_all};
 
+use super::Call;
 use super::admission::{Admission, CallHistory, LoneEntry};
+use super::body_priority::{has_priorities, with_priority};
+use super::model_name::with_model;
 use super::server::Server;
 
 /// Rows that a server may have under way which has answered none, beside one that answers. Whether it hangs is not
@@ -47,6 +51,15 @@ impl Route {
         let server_model = server.models_served().aliased(model).cloned();
         let admission = server.admission(server_model.as_ref().unwrap_or(model));
         Self { server: server.clone(), admission, server_model }
+    }
+
+    /// The body that the server is to have for a call, if it is another.
+    pub(super) fn other_body(&self, call: &Call) -> Option<Bytes> {
+        let aliased = self.server_model.as_ref().map(|name| with_model(&call.body, name));
+        match self.server.body_priority.filter(|_| has_priorities(call.endpoint)) {
+            Some(priority) => Some(with_priority(aliased.as_ref().unwrap_or(&call.body), priority)),
+            None => aliased,
+        }
     }
 
     fn may_begin(&self) -> bool {

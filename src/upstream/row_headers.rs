@@ -1,8 +1,11 @@
 //! Headers that tell an upstream, and whatever is in between, which row a call is for.
 
+use std::collections::BTreeMap;
+
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::config::MetadataHeader;
 use crate::domain::ids::RequestId;
 
 static BATCH_ID: HeaderName = HeaderName::from_static("x-batchwright-batch-id");
@@ -11,11 +14,12 @@ static CUSTOM_ID: HeaderName = HeaderName::from_static("x-batchwright-custom-id"
 
 /// What stands for itself is printable ASCII without the percent sign.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
-/// Bytes of a longest `custom_id` that is sent: servers refuse requests whose headers are too long.
+/// Bytes of a longest `custom_id` or value that is sent: servers refuse requests whose headers are too long.
 const LONGEST: usize = 1024;
 
 /// `x-batchwright-batch-id`, `x-batchwright-custom-id` with all but printable ASCII percent-encoded, and `traceparent`
-/// (<https://www.w3.org/TR/trace-context/#traceparent-header>), by which a batch is one trace and a row a span of it.
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>), by which a batch is one trace and a row a span of it;
+/// and what the settings choose of the batch's metadata.
 #[derive(Debug, Clone)]
 pub struct RowHeaders {
     batch_id: HeaderValue,
@@ -23,17 +27,36 @@ pub struct RowHeaders {
     traceparent: HeaderValue,
     /// None if it is longer than [`LONGEST`].
     custom_id: Option<HeaderValue>,
+    metadata: ChosenMetadata,
 }
+
+/// The headers of the metadata that the settings choose. Rows of different batches can have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct ChosenMetadata(Vec<(HeaderName, HeaderValue)>);
 
 impl RowHeaders {
     /// The headers of a row.
     #[must_use]
     pub fn of(RequestId { batch, row }: RequestId, custom_id: &str) -> Self {
-        let value = |text: String| HeaderValue::try_from(text).expect("it is printable ASCII");
-        let encoded = Some(utf8_percent_encode(custom_id, ENCODED).to_string()).filter(|text| text.len() <= LONGEST);
         // A span's number must not be 0.
         let traceparent = format!("00-{}-{:016x}-00", batch.0.simple(), u64::from(row) + 1);
-        Self { batch_id: value(batch.to_string()), traceparent: value(traceparent), custom_id: encoded.map(value) }
+        Self {
+            batch_id: value(batch.to_string()),
+            traceparent: value(traceparent),
+            custom_id: encoded(custom_id),
+            metadata: ChosenMetadata::default(),
+        }
+    }
+
+    /// The same with what these headers tell of the batch's metadata. A key that it does not have has no header.
+    #[must_use]
+    pub fn with_metadata(self, chosen: &[MetadataHeader], metadata: &BTreeMap<String, String>) -> Self {
+        let header = |MetadataHeader { key, name }: &MetadataHeader| Some((name.clone(), encoded(metadata.get(key)?)?));
+        Self { metadata: ChosenMetadata(chosen.iter().filter_map(header).collect()), ..self }
+    }
+
+    pub(super) fn metadata(&self) -> &ChosenMetadata {
+        &self.metadata
     }
 
     /// Adds the headers to those of a call.
@@ -43,7 +66,26 @@ impl RowHeaders {
         if let Some(custom_id) = &self.custom_id {
             headers.insert(CUSTOM_ID.clone(), custom_id.clone());
         }
+        self.metadata.add_to(headers);
     }
+}
+
+impl ChosenMetadata {
+    /// Adds the headers to those of a call.
+    pub(super) fn add_to(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.0 {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("it is printable ASCII")
+}
+
+/// A text with all but printable ASCII percent-encoded; `None` if that is longer than [`LONGEST`].
+fn encoded(text: &str) -> Option<HeaderValue> {
+    Some(utf8_percent_encode(text, ENCODED).to_string()).filter(|text| text.len() <= LONGEST).map(value)
 }
 
 #[cfg(test)]

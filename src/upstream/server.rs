@@ -23,7 +23,7 @@ use super::server_client::ServerClient;
 use super::server_settings::ServerSettings;
 use super::streamed::Streaming;
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
-use crate::config::ConcurrencyControl;
+use crate::config::{ConcurrencyControl, ExhaustedQuota};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::{BodyReading, HttpResponse};
 use crate::domain::run_window::RunWindow;
@@ -65,6 +65,8 @@ pub struct Server {
     changed: Arc<Notify>,
     responses_api: Arc<ResponsesApi>,
     streaming: Streaming,
+    exhausted_quota: ExhaustedQuota,
+    pub(super) body_priority: Option<i64>,
     merged_calls: MergedCalls,
 }
 
@@ -102,6 +104,8 @@ impl Server {
             changed: Arc::default(),
             responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
             streaming: Streaming::new(settings.stream),
+            exhausted_quota: settings.exhausted_quota,
+            body_priority: settings.body_priority,
             merged_calls: MergedCalls::new(settings.merged_embeddings),
         }
     }

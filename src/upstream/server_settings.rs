@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::admission::GivenRates;
 use super::served_models::GivenModels;
-use crate::config::{ConcurrencyControl, Dialect, StreamMode};
+use crate::config::{ConcurrencyControl, Dialect, ExhaustedQuota, StreamMode};
 use crate::domain::run_window::RunWindow;
 
 /// What the settings say of a server.
@@ -31,6 +31,10 @@ pub struct ServerSettings {
     pub rates: GivenRates,
     /// Whether answers are streamed.
     pub stream: StreamMode,
+    /// What becomes of rows for which its account has no quota left.
+    pub exhausted_quota: ExhaustedQuota,
+    /// The priority that bodies of generations get, if they have none.
+    pub body_priority: Option<i64>,
     /// Inputs of embeddings rows that one call may have. With 1 or less, each row is a call.
     pub merged_embeddings: usize,
     /// The API by which rows for `/v1/responses` call it.
@@ -50,6 +54,8 @@ impl Default for ServerSettings {
             concurrency: ConcurrencyControl::Auto,
             rates: GivenRates::default(),
             stream: StreamMode::Auto,
+            exhausted_quota: ExhaustedQuota::Wait,
+            body_priority: None,
             merged_embeddings: 1,
             dialect: Dialect::Auto,
         }

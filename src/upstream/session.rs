@@ -6,7 +6,6 @@ use tokio::sync::Mutex;
 
 use super::admission::{CallHistory, LoneEntry, is_doubtful, shows_no_endpoint};
 use super::limiter::{Permit, Priority};
-use super::model_name::with_model;
 use super::route::{Route, RouteUse};
 use super::{Call, HttpClient, Registry, ResponsesApi, RowHeaders, UpstreamError};
 use crate::domain::endpoint::Endpoint;
@@ -144,10 +143,10 @@ impl Calls {
         };
         let admitted = route.admission.begin(entry.is_some())?;
         entry.take().into_iter().for_each(LoneEntry::use_up);
-        let Some(name) = &route.server_model else {
+        let Some(body) = route.other_body(call) else {
             return route.server.post(call, &self.headers, admitted, history).await;
         };
-        let call = Call { body: with_model(&call.body, name), ..call.clone() };
+        let call = Call { body, ..call.clone() };
         route.server.post(&call, &self.headers, admitted, history).await
     }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderValue};
+use serde_json::json;
+
 use crate::common::builders::{file, line, rows};
 use crate::common::client::{new_batch, text};
 use crate::common::eventually::eventually;
@@ -36,6 +39,61 @@ async fn a_call_says_which_row_it_is_for() {
     assert_eq!(call.header("x-batchwright-custom-id"), "gr%C3%B6%C3%9Fe 100%25");
     let traceparent = format!("00-{}-0000000000000001-00", id.trim_start_matches("batch_"));
     assert_eq!(call.header("traceparent"), traceparent);
+}
+
+/// The headers of the call for a batch whose metadata has this for `team`.
+async fn headers_of(app: &TestApp, team: Option<&str>) -> HeaderMap {
+    let mut new = new_batch(&app.upload(rows(1)).await, "24h");
+    new["metadata"] = json!({ "Cost.Center": "7", "secret": "x" });
+    if let Some(team) = team {
+        new["metadata"]["team"] = team.into();
+    }
+    let batch = app.post("/v1/batches", &new).await.ok();
+    app.wait_for(text(&batch["id"]), "completed").await;
+    app.upstream.calls().last().expect("a call").headers.clone()
+}
+
+#[tokio::test]
+async fn a_call_says_what_the_settings_choose_of_its_batchs_metadata() {
+    let long = "ä".repeat(200);
+    // What the metadata has for `team`, and the header.
+    let cases = [
+        (Some("blue"), Some("blue")),
+        (Some("größe 100%\r\nx: y"), Some("gr%C3%B6%C3%9Fe 100%25%0D%0Ax: y")),
+        (Some(""), Some("")),
+        (Some(long.as_str()), None),
+        (None, None),
+    ];
+    for stream in ["never", "always"] {
+        let app = TestApp::with(&["--metadata-headers", "team,Cost.Center", "--stream", stream]).await;
+        for (team, expected) in cases {
+            let headers = headers_of(&app, team).await;
+
+            let told = |key: &str| headers.get(format!("x-batchwright-metadata-{key}")).map(HeaderValue::as_bytes);
+            assert_eq!(told("team"), expected.map(str::as_bytes), "{team:?}");
+            assert_eq!(told("cost.center"), Some(b"7".as_slice()));
+            assert_eq!(told("secret"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_call_of_a_response_says_the_metadata() {
+    let flags = ["--metadata-headers", "team", "--ensure-schema", "--upstream-responses", "chat"];
+    let app = TestApp::with(&flags).await;
+    app.upstream.reply(|call| Reply::chat(if call.text().contains("assistant") { r#"{"n":1}"# } else { "no" }));
+    let format = r#"{"type":"json_schema","name":"n","schema":{"type":"object","required":["n"]}}"#;
+    let body = format!(r#"{{"model":"m","input":"Hi","text":{{"format":{format}}}}}"#);
+
+    let mut new = new_batch(&app.upload(line("a").url("/v1/responses").body(&body).to_string()).await, "24h");
+    new["endpoint"] = "/v1/responses".into();
+    new["metadata"] = json!({ "team": "blue" });
+    let batch = app.post("/v1/batches", &new).await.ok();
+    app.wait_for(text(&batch["id"]), "completed").await;
+
+    let calls = app.upstream.calls();
+    let told: Vec<&str> = calls.iter().map(|call| call.header("x-batchwright-metadata-team")).collect();
+    assert_eq!(told, ["blue"; 2]);
 }
 
 #[tokio::test]

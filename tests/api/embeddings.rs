@@ -1,11 +1,12 @@
 //! Embeddings of several rows in one call: every row has the object that its own call would have had.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::common::builders::{file, line};
-use crate::common::client::Results;
+use crate::common::client::{Results, text};
 use crate::common::fake_upstream::{Call, Reply};
 use crate::common::test_app::TestApp;
 
@@ -139,4 +140,29 @@ async fn a_refusal_of_the_server_concerns_all_rows_of_a_call_and_fails_none() {
     let (results, _) = run(&app, &texts(60)).await;
 
     assert_eq!((results.output.len(), results.errors.len()), (60, 0));
+}
+
+#[tokio::test]
+async fn a_call_for_several_rows_says_the_metadata_that_they_have_in_common() {
+    let app = TestApp::with(&["--metadata-headers", "team"]).await;
+    app.upstream.reply(|call| embedded(call).after(Duration::from_millis(20)));
+    let mut batches = Vec::new();
+    for team in ["blue", "red"] {
+        let rows = (0..200).map(|no| row(&format!("{no}"), &json!({ "model": "m", "input": format!("{team} {no}") })));
+        let input = app.upload(file(rows)).await;
+        let new = json!({
+            "input_file_id": input, "endpoint": PATH, "completion_window": "24h", "metadata": { "team": team },
+        });
+        batches.push(app.post("/v1/batches", &new).await.ok());
+    }
+    for batch in &batches {
+        app.wait_for(text(&batch["id"]), "completed").await;
+    }
+
+    let calls = app.upstream.calls();
+    assert!(calls.iter().any(|call| inputs(call).len() > 1), "rows are sent together");
+    for call in calls {
+        let team = call.header("x-batchwright-metadata-team");
+        assert!(!team.is_empty() && inputs(&call).iter().all(|text| text.starts_with(team)), "{team} {call:?}");
+    }
 }

@@ -12,9 +12,11 @@ use crate::common::eventually::within;
 use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
 use crate::sharing::rows_of;
+use crate::upstreams::{app_of, table};
 
 /// A row may fail once only.
 const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
+const QUOTA: &str = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
 
 /// Waits until `/readyz` has a warning that the upstream takes no calls, and returns it.
 async fn warning(app: &TestApp) -> String {
@@ -61,14 +63,13 @@ async fn rows_of_an_upstream_that_stays_down_expire_with_their_window() {
 
 #[tokio::test]
 async fn a_server_that_takes_no_row_loses_none_and_its_reason_is_shown() {
-    let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
     let no_path = r#"{"detail":"Not Found"}"#;
     let cases = [
         (401, "", "--upstream-key"),
         (402, "", "payment"),
         (403, "", "--upstream-key"),
         (404, no_path, "path of --upstream"),
-        (429, quota, "quota"),
+        (429, QUOTA, "quota"),
         (502, "<html>", "gateway"),
         (504, "", "gateway"),
     ];
@@ -89,6 +90,61 @@ async fn a_server_that_takes_no_row_loses_none_and_its_reason_is_shown() {
         assert!(wasted < 16, "{status}: {wasted} calls");
         assert_eq!(batch["request_counts"], json!({ "total": 200, "completed": 200, "failed": 0 }), "{status}");
     }
+}
+
+#[tokio::test]
+async fn an_exhausted_quota_fails_rows_at_once_if_so_configured() {
+    for status in [402, 429, 503] {
+        let app = TestApp::with(&["--exhausted-quota", "fail"]).await;
+        app.upstream.reply(move |_| Reply::new(status, QUOTA).header("retry-after", "600"));
+
+        let begun = Instant::now();
+        let results = app.run(rows(500)).await;
+
+        assert!(begun.elapsed() < Duration::from_secs(5), "{status}: {:?}", begun.elapsed());
+        assert_eq!((results.output.len(), results.errors.len()), (0, 500), "{status}");
+        for line in &results.errors {
+            let response = &line["response"];
+            assert_eq!((&response["status_code"], &line["error"]), (&json!(status), &Value::Null));
+            assert_eq!(response["body"]["error"]["code"], "insufficient_quota");
+        }
+        assert_eq!(row_calls(&app).len(), 500, "{status}: each row is called once");
+        assert!(app.get("/readyz").await.json()["warnings"].is_null(), "{status}: it takes calls");
+    }
+}
+
+#[tokio::test]
+async fn an_exhausted_quota_fails_a_response_in_the_middle_of_its_calls() {
+    let flags = ["--exhausted-quota", "fail", "--ensure-schema", "--upstream-responses", "chat"];
+    let app = TestApp::with(&flags).await;
+    app.upstream.reply(
+        |call| {
+            if call.text().contains("assistant") { Reply::new(429, QUOTA) } else { Reply::chat("no") }
+        },
+    );
+    let format = r#"{"type":"json_schema","name":"n","schema":{"type":"object","required":["n"]}}"#;
+    let body = format!(r#"{{"model":"m","input":"Hi","text":{{"format":{format}}}}}"#);
+
+    let file = app.upload(line("a").url("/v1/responses").body(&body).to_string()).await;
+    let id = app.create_batch_for(&file, "/v1/responses").await;
+    let batch = app.wait_for(&id, "completed").await;
+
+    let results = app.results(&batch).await;
+    assert_eq!(results.errors[0]["response"]["body"]["error"]["code"], "insufficient_quota");
+    assert_eq!(row_calls(&app).len(), 2);
+}
+
+#[tokio::test]
+async fn a_row_does_not_fail_for_the_quota_of_one_server_if_another_answers_it() {
+    let (poor, rich) = (FakeUpstream::start(), FakeUpstream::start());
+    poor.reply(|_| Reply::new(429, QUOTA));
+    let tables = [table("poor", &poor, "models = ['m']"), table("rich", &rich, "models = ['m']")];
+    let app = app_of(&tables, &["--exhausted-quota", "fail"]).await;
+
+    let results = app.run(rows_of("m", 100)).await;
+
+    assert_eq!((results.output.len(), results.errors.len()), (100, 0));
+    assert!(!poor.calls().is_empty());
 }
 
 #[tokio::test]
@@ -190,10 +246,9 @@ fn model_of(call: &Call) -> String {
 
 #[tokio::test]
 async fn what_a_server_refuses_of_one_model_delays_no_other() {
-    let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
     let cases = [
         Reply::error(401),
-        Reply::new(429, quota),
+        Reply::new(429, QUOTA),
         Reply::error(429).header("retry-after", "600"),
         Reply::error(503),
         Reply::error(502),

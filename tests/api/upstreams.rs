@@ -92,6 +92,53 @@ async fn an_alias_is_another_name_for_a_servers_model_and_nothing_else_of_the_bo
 }
 
 #[tokio::test]
+async fn a_priority_is_written_into_bodies_that_have_none_and_no_other_byte_changes() {
+    // The endpoint of a row, its body, and what the server gets in place of the first brace.
+    let cases = [
+        ("/v1/chat/completions", r#"{ "model":"m","n":1.10,"messages":[]}"#, r#"{"priority":100,"#),
+        ("/v1/chat/completions", r#"{"priority":-3,"model":"m","messages":[]}"#, "{"),
+        ("/v1/completions", r#"{"model":"m","prompt":"Hi","metadata":{"priority":"1"}}"#, r#"{"priority":100,"#),
+        ("/v1/responses", r#"{"model":"m","input":"Hi"}"#, r#"{"priority":100,"#),
+        ("/v1/embeddings", r#"{"model":"m","input":"Hi"}"#, "{"),
+    ];
+    let app = TestApp::with(&["--body-priority", "100", "--max-retries", "0"]).await;
+    for (endpoint, body, begin) in cases {
+        let input = app.upload(line("r").url(endpoint).body(body).to_string()).await;
+        let id = app.create_batch_for(&input, endpoint).await;
+        app.wait_for(&id, "completed").await;
+
+        let call = row_calls(&app.upstream).pop().expect("a call");
+        assert_eq!(call.text(), body.replacen('{', begin, 1), "{endpoint}");
+    }
+}
+
+#[tokio::test]
+async fn a_priority_is_that_of_the_server_in_every_call_of_a_row() {
+    let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
+    for upstream in [&a, &b] {
+        upstream.reply(|call| Reply::chat(if call.text().contains("assistant") { r#"{"n":1}"# } else { "no" }));
+    }
+    let of_a = "models = ['Qwen/Qwen3']\naliases = { m = 'Qwen/Qwen3' }\nbody_priority = -5";
+    let tables = [table("a", &a, of_a), table("b", &b, "models = ['n']")];
+    let app = app_of(&tables, &["--body-priority", "-7", "--ensure-schema", "--upstream-responses", "chat"]).await;
+    let format = r#"{"type":"json_schema","name":"n","schema":{"type":"object","required":["n"]}}"#;
+    let row = |model: &str| {
+        let body = format!(r#"{{"model":"{model}","input":"Hi","text":{{"format":{format}}}}}"#);
+        line(model).url("/v1/responses").body(&body)
+    };
+
+    let input = app.upload(file([row("m"), row("n")])).await;
+    let id = app.create_batch_for(&input, "/v1/responses").await;
+    app.wait_for_completed(&id, 2).await;
+
+    for (upstream, model, priority) in [(&a, "Qwen/Qwen3", -5), (&b, "n", -7)] {
+        let bodies = row_calls(upstream).into_iter().map(|call| serde_json::from_slice(&call.body).expect("a body"));
+        let asked: Vec<Value> = bodies.map(|body: Value| json!([body["model"], body["priority"]])).collect();
+        assert_eq!(asked, [json!([model, priority]), json!([model, priority])]);
+    }
+}
+
+#[tokio::test]
 async fn the_key_and_the_headers_of_an_upstream_are_its_own() {
     let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
     let directory = tempfile::tempdir().expect("a directory");

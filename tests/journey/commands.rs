@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::common::builders::rows;
-use crate::common::eventually::eventually;
-use crate::common::process::{batchwright, run, said};
+use crate::common::builders::{file, line, rows};
+use crate::common::eventually::{eventually, until};
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::process::{Process, batchwright, run, said};
 use crate::databases::postgres_url;
 use crate::stage::Stage;
 
@@ -115,6 +117,45 @@ async fn metrics_are_served_under_their_names() {
     {
         assert!(metrics.lines().any(|metric| metric == line), "{line}\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn metrics_tell_once_for_each_batch_how_long_it_waited_for_its_first_call() {
+    let upstream = FakeUpstream::start();
+    upstream.reply(|call| match call.attempt {
+        _ if call.is_of("row-0") => Reply::ok().held(),
+        0 => Reply::error(500),
+        _ => Reply::ok(),
+    });
+    let url = format!("http://{}/v1", upstream.address);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().display().to_string();
+    let flags = ["--upstream", &url, "--listen", "127.0.0.1:0", "--data-dir", &data, "--max-concurrency", "1"];
+    let server = Process::start(batchwright(&[&["serve"][..], &flags].concat())).await;
+    let client = server.client();
+    let told = async || {
+        let metrics = client.get("/metrics").await.text();
+        ["count", "sum"].map(|name| {
+            let name = format!("batchwright_time_to_first_call_seconds_{name} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok()).unwrap_or_default()
+        })
+    };
+
+    let first = client.submit(rows(1)).await;
+    until("the only call", || upstream.running() == 1).await;
+    let second = client.submit(file((1..40).map(|row| line(&format!("row-{row}"))))).await;
+    client.wait_for_status(&second, "in_progress").await;
+    let [count, waited] = told().await;
+    assert!(count.to_string() == "1" && waited < 20.0, "{count} {waited}");
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = begun.elapsed().as_secs_f64();
+    upstream.release();
+    client.wait_for_completed(&first, 1).await;
+    client.wait_for_completed(&second, 39).await;
+
+    let [count, both] = told().await;
+    assert!(count.to_string() == "2" && both >= waited + held && both < 60.0, "{count} {waited} {both}");
 }
 
 #[tokio::test]

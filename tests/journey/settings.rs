@@ -87,6 +87,18 @@ async fn a_value_that_cannot_be_is_named_wherever_it_comes_from() {
 }
 
 #[tokio::test]
+async fn a_key_of_metadata_that_cannot_be_part_of_a_header_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+
+    for (keys, expected) in [("team,cost center", "'cost center'"), ("größe", "'größe'"), ("a:b", "'a:b'"), ("", "''")]
+    {
+        let said = refusal(serve(directory.path(), &["--metadata-headers", keys]), 2).await;
+
+        assert!(said.contains("--metadata-headers") && said.contains(&format!("{expected} cannot be")), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_settings_file_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 

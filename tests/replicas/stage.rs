@@ -151,6 +151,7 @@ impl Stage {
                 limits: config.limits.batch(),
                 batches_have_priorities: false,
                 refuses_unknown_models: false,
+                metadata_headers: Vec::new(),
             },
         }
         .start()

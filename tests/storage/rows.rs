@@ -166,6 +166,7 @@ async fn reader_of(file: &str) -> (RowReader, TempDir) {
         index,
         parts: vec![part],
         metadata: std::sync::Arc::default(),
+        created_at: Timestamp(0),
         expires_at: Timestamp(0),
     };
     (RowReader::new(blobs, input), directory)

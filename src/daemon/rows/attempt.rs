@@ -49,10 +49,10 @@ where
     if cancellation.is_cancelled() {
         return Attempted::Done;
     }
-    waiting.begin();
+    let started = runner.shared.clock.now();
+    waiting.begin(started);
     let custom_id = request.data.custom_id.clone();
     fault::for_row("attempt.begun", &custom_id);
-    let started = runner.shared.clock.now();
     let attempt = request.attempt;
     let claimed = Claimed { daemon_id: runner.shared.id, lease: row.lease };
     let called_off = called_off(cancellation.clone(), share.as_deref());

@@ -14,7 +14,9 @@ use tokio::time::Instant;
 
 use crate::domain::ids::BatchId;
 use crate::domain::lease::OpenLane;
+use crate::domain::time::Timestamp;
 use crate::sync::lock;
+use crate::telemetry::metrics;
 
 /// Models that may have rows waiting here. The lanes of other models are claimed when one of them has none.
 const MODELS: usize = 64;
@@ -51,7 +53,12 @@ pub(super) struct Backlog {
 }
 
 /// A row that was leased and has not begun. Its drop takes it off the backlog.
-pub(super) struct Waiting(Option<Arc<Backlog>>);
+pub(super) struct Waiting {
+    /// None once it has begun.
+    backlog: Option<Arc<Backlog>>,
+    /// When the row's batch was created, if the row is its first.
+    batch_created_at: Option<Timestamp>,
+}
 
 /// The state of the backlogs at one moment, by which the claim loop chooses a lane.
 pub(super) struct Survey {
@@ -163,7 +170,7 @@ impl Backlog {
 
     /// Turns one of the waiting rows into a value that takes itself off the backlog.
     pub(super) fn row(self: &Arc<Self>) -> Waiting {
-        Waiting(Some(self.clone()))
+        Waiting { backlog: Some(self.clone()), batch_created_at: None }
     }
 
     /// Takes rows off the backlog.
@@ -182,18 +189,26 @@ impl Backlog {
 }
 
 impl Waiting {
+    /// The same as the first row of its batch, if the time is given when that was created.
+    pub(super) fn first_of_batch(mut self, batch_created_at: Option<Timestamp>) -> Self {
+        self.batch_created_at = batch_created_at;
+        self
+    }
+
     /// Counts the row as begun, at its first attempt.
-    pub(super) fn begin(&mut self) {
-        if let Some(backlog) = self.0.take() {
-            backlog.begun.fetch_add(1, Relaxed);
-            backlog.let_go(1);
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        let Some(backlog) = self.backlog.take() else { return };
+        backlog.begun.fetch_add(1, Relaxed);
+        backlog.let_go(1);
+        if let Some(created_at) = self.batch_created_at {
+            metrics::first_call_begins(now.since(created_at));
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(backlog) = self.0.take() {
+        if let Some(backlog) = self.backlog.take() {
             backlog.let_go(1);
         }
     }
@@ -264,8 +279,8 @@ mod tests {
         let mut told = 0;
 
         for mut row in rows {
-            row.begin();
-            row.begin();
+            row.begin(Timestamp(0));
+            row.begin(Timestamp(0));
             begun += 1;
             if backlogs.until_short().now_or_never().is_some() {
                 told += 1;

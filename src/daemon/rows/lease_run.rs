@@ -22,6 +22,7 @@ use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
+use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
 use crate::storage::blobs::BlobError;
 use crate::storage::rows::{READ_BYTES, RowReader};
@@ -48,6 +49,7 @@ pub(super) async fn run<S: Storage>(
     let shutdown = &supply.shared.shutdown;
     let mut run = LeaseRun {
         not_queued: (lease.last - lease.first) as usize,
+        batch_created_at: None,
         model: lease.model.as_str().into(),
         open: TaskTracker::new(),
         cancellation: Arc::new(Cancellation {
@@ -78,6 +80,8 @@ struct LeaseRun<S> {
     backlog: Arc<Backlog>,
     /// Rows of the backlog that have not been handed to the queue.
     not_queued: usize,
+    /// When the batch was created, until its first row is handed to the queue.
+    batch_created_at: Option<Timestamp>,
 }
 
 impl<S: Storage> LeaseRun<S> {
@@ -87,6 +91,9 @@ impl<S: Storage> LeaseRun<S> {
         let input = input.ok_or("the batch's input file is not in the database")?;
         let reader = RowReader::new(supply.shared.blobs.clone(), input);
         let entries = self.owed_entries(&reader).await?;
+        // If a holder before has recorded a row, the batch's first call was made.
+        let is_first = self.lease.first == 0 && entries.len() == self.lease.last as usize;
+        self.batch_created_at = is_first.then_some(reader.input().created_at);
         // A row that killed the holder was one of those under way, which are among the first of those that are owed.
         let quarantined =
             if self.lease.is_quarantined() { entries.len().min(supply.shared.settings.max_concurrency) } else { 0 };
@@ -210,7 +217,7 @@ impl<S: Storage> LeaseRun<S> {
                     row,
                     request,
                     cancellation: self.cancellation.clone(),
-                    waiting,
+                    waiting: waiting.first_of_batch(self.batch_created_at.take()),
                     place: Some(place.clone()),
                     share: None,
                     route: None,

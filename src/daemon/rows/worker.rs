@@ -103,13 +103,15 @@ where
         // The lease reads on when all rows of a read have given their place back.
         row.place = None;
         let share = row.share.clone().expect("a row that a worker has has a share");
+        let data = &row.request.data;
+        let headers = RowHeaders::of(row.row.id, &data.custom_id);
         let session = Session::new(SessionStart {
             registry: shared.registry.clone(),
-            model: row.request.data.model.clone(),
+            model: data.model.clone(),
             permit,
             route: row.route.take(),
             history: row.history,
-            headers: RowHeaders::of(row.row.id, &row.request.data.custom_id),
+            headers: headers.with_metadata(&shared.settings.metadata_headers, &data.metadata),
             observer: Some(share.clone()),
         });
         let attempted = attempt(&self.runner, row, &session).await;

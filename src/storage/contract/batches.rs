@@ -28,6 +28,8 @@ pub struct BatchInput {
     pub parts: Vec<FilePart>,
     /// The batch's metadata.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// When the batch was created.
+    pub created_at: Timestamp,
     /// When the batch's window closes.
     pub expires_at: Timestamp,
 }

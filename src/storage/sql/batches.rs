@@ -113,6 +113,7 @@ pub(super) struct InputRow {
     endpoint: String,
     input_file_id: String,
     metadata: Option<String>,
+    created_at: i64,
     expires_at: i64,
 }
 
@@ -213,7 +214,7 @@ impl SqlStorage {
         let parts = self.file_parts(&owner, file).await?;
         let metadata = batch.metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
         let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
-        let expires_at = Timestamp(batch.expires_at);
-        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata, expires_at }))
+        let [created_at, expires_at] = [batch.created_at, batch.expires_at].map(Timestamp);
+        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata, created_at, expires_at }))
     }
 }

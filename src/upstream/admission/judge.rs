@@ -2,6 +2,7 @@
 
 use memchr::memmem;
 
+use crate::config::ExhaustedQuota;
 use crate::domain::outcome::{BodyReading, HttpResponse};
 
 /// A row that was refused so often in a row, while the server took others, is refused for what it is.
@@ -41,7 +42,7 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
         return Judgement::Gone("what answers is not the server");
     }
     match response.status {
-        429 | 503 | 529 if names_quota(response) => Judgement::Unavailable("the account has no quota left"),
+        429 | 503 | 529 if is_unpaid(response) => Judgement::Unavailable("the account has no quota left"),
         429 | 503 | 529 => Judgement::Busy,
         300..=399 => Judgement::Unavailable("it redirects: check --upstream, or the URL in its table"),
         401 => Judgement::Unavailable("it refuses the key: check --upstream-key, or the key in its table"),
@@ -55,6 +56,14 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
             "it has no such path: check the path of --upstream, or the URL in its table",
         ),
         _ => Judgement::Answered,
+    }
+}
+
+/// An answer to a row, which is final if it says that no quota is left and such rows are to fail.
+pub(in crate::upstream) fn with_quota_judged(response: HttpResponse, exhausted: ExhaustedQuota) -> HttpResponse {
+    match exhausted {
+        ExhaustedQuota::Fail if is_unpaid(&response) => HttpResponse { should_retry: Some(false), ..response },
+        _ => response,
     }
 }
 
@@ -74,13 +83,14 @@ pub(in crate::upstream) fn shows_no_endpoint(response: &HttpResponse) -> bool {
 }
 
 /// Whether an answer that is final for a row may be its server's doing, so that another server with the model is to be
-/// asked too: the server does not have the model or the path, does not let the row in, or answers with a page.
+/// asked too: the server does not have the model or the path, does not let the row in, wants to be paid, or answers
+/// with a page.
 pub(in crate::upstream) fn is_doubtful(response: &HttpResponse, has_succeeded: bool) -> bool {
     match response.status {
         200..=299 => !response.is_success(),
         400 | 422 => !has_succeeded || memmem::find(&response.body, b"model_not_found").is_some(),
         403 | 404 | 405 | 501 => true,
-        _ => false,
+        _ => is_unpaid(response),
     }
 }
 
@@ -90,10 +100,14 @@ fn is_too_large(response: &HttpResponse) -> bool {
     response.status == 429 && String::from_utf8_lossy(&response.body).contains("Request too large")
 }
 
-/// Whether a refusal is for what was paid rather than for the load. Waiting helps only once somebody pays.
-fn names_quota(response: &HttpResponse) -> bool {
+/// Whether an answer is a refusal for what was paid rather than for the load. Waiting helps only once somebody pays.
+fn is_unpaid(response: &HttpResponse) -> bool {
+    if !matches!(response.status, 402 | 429 | 503 | 529) {
+        return false;
+    }
     let body = String::from_utf8_lossy(&response.body);
-    ["insufficient_quota", "billing_hard_limit_reached"].iter().any(|code| body.contains(code))
+    response.status == 402
+        || ["insufficient_quota", "billing_hard_limit_reached"].iter().any(|code| body.contains(code))
 }
 
 #[cfg(test)]
@@ -113,6 +127,15 @@ mod tests {
         let too_large = r#"{"error":{"message":"Request too large for gpt-4 on tokens per min (TPM)"}}"#;
         let (answered, busy) = ("answered", "busy");
         let (away, unless) = ("unavailable", "unless it shows models");
+        let judged = |response: &HttpResponse, has_taken_others, refusals| match judge(
+            response,
+            RowSigns { has_taken_others, refusals },
+        ) {
+            Judgement::Answered => answered,
+            Judgement::Busy => busy,
+            Judgement::Gone(_) | Judgement::Unavailable(_) => away,
+            Judgement::UnavailableUnlessItShowsModels(_) => unless,
+        };
         // The judgement if nothing else was answered, and if another row was.
         let cases = [
             (answer(200, "{}"), answered, answered),
@@ -140,18 +163,17 @@ mod tests {
             (HttpResponse { should_retry: Some(false), ..answer(429, "") }, answered, answered),
         ];
         for (response, alone, among_others) in cases {
+            let exhausted = if response == answer(429, quota) || response.status == 402 { answered } else { alone };
+            let settled = with_quota_judged(response.clone(), ExhaustedQuota::Fail);
+            assert_eq!(judged(&settled, false, 0), exhausted, "{response:?}");
+            assert_eq!(with_quota_judged(response.clone(), ExhaustedQuota::Wait), response);
             for (has_taken_others, refusals, expected) in [
                 (false, 0, alone),
                 (true, 0, among_others),
                 (false, MOST_REFUSALS, alone),
                 (true, MOST_REFUSALS, answered),
             ] {
-                let judged = match judge(&response, RowSigns { has_taken_others, refusals }) {
-                    Judgement::Answered => answered,
-                    Judgement::Busy => busy,
-                    Judgement::Gone(_) | Judgement::Unavailable(_) => away,
-                    Judgement::UnavailableUnlessItShowsModels(_) => unless,
-                };
+                let judged = judged(&response, has_taken_others, refusals);
                 assert_eq!(judged, expected, "{response:?} {has_taken_others} {refusals}");
             }
         }

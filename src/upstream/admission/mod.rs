@@ -35,7 +35,7 @@ pub use breaker::{BreakerChange, BreakerEpoch, LONGEST_PAUSE};
 pub(super) use call::AdmittedCall;
 pub use call::CallHistory;
 pub use concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
-pub(super) use judge::{Judgement, RowSigns, is_doubtful, judge, shows_no_endpoint};
+pub(super) use judge::{Judgement, RowSigns, is_doubtful, judge, shows_no_endpoint, with_quota_judged};
 pub use state::{AdmissionState, CallEnd, Gate, GivenRates, Sent};
 
 /// A server that has answered so many rows in a row, and none with success, is suspect.

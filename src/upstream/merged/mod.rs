@@ -1,9 +1,9 @@
 //! Embeddings of several rows in one call.
 //!
-//! Rows that are to be sent at about the same time, and whose bodies differ in nothing but their input, are one call:
-//! its input is the list of theirs, and its answer is split into the objects that their own calls would have had. The
-//! first of them makes the call, and the others wait for it. If it is refused, or its answer is not as expected, each
-//! row is called by itself.
+//! Rows that are to be sent at about the same time, and that differ in nothing but their input (nor in the headers of
+//! their batch's metadata), are one call: its input is the list of theirs, and its answer is split into the objects
+//! that their own calls would have had. The first of them makes the call, and the others wait for it. If it is refused,
+//! or its answer is not as expected, each row is called by itself.
 
 mod split;
 
@@ -17,7 +17,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tokio::sync::oneshot;
 
-use super::{Call, HttpClient as _, ReqwestHttpClient, UpstreamError};
+use super::row_headers::ChosenMetadata;
+use super::{Call, ReqwestHttpClient, RowHeaders, UpstreamError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::sync::lock;
@@ -36,11 +37,14 @@ const MOST_REFUSALS: u32 = 3;
 pub(super) struct MergedCalls {
     /// Inputs that a call may have.
     most: usize,
-    /// By what their bodies have in common.
-    groups: Mutex<HashMap<Bytes, Vec<Member>>>,
+    /// By what their calls have in common.
+    groups: Mutex<HashMap<InCommon, Vec<Member>>>,
     /// Merged calls that were refused in a row.
     refusals: AtomicU32,
 }
+
+/// What the calls of rows have in common: their bodies but for the input, and the headers of their metadata.
+type InCommon = (Bytes, ChosenMetadata);
 
 /// A row of a group.
 #[derive(Debug)]
@@ -68,9 +72,15 @@ impl MergedCalls {
     }
 
     /// The answer to a row that was sent together with others. None if it is to be called by itself.
-    pub(super) async fn answer(&self, client: &ReqwestHttpClient, upstream: &str, call: &Call) -> Shared {
+    pub(super) async fn answer(
+        &self,
+        client: &ReqwestHttpClient,
+        upstream: &str,
+        (call, headers): (&Call, &RowHeaders),
+    ) -> Shared {
         let row = self.row(call)?;
-        let common = row.common().clone();
+        let metadata = headers.metadata();
+        let common = (row.common().clone(), metadata.clone());
         let (answered, answer) = oneshot::channel();
         let is_first = {
             let mut groups = lock(&self.groups);
@@ -83,7 +93,7 @@ impl MergedCalls {
             tokio::time::sleep(WINDOW).await;
             let members = group.close();
             let calls = self.in_calls(members).into_iter();
-            join_all(calls.map(|members| self.make(client, upstream, call, members))).await;
+            join_all(calls.map(|members| self.make(client, upstream, (call, metadata), members))).await;
         }
         // A row whose first has given up is called by itself.
         answer.await.unwrap_or_default()
@@ -108,14 +118,20 @@ impl MergedCalls {
     }
 
     /// Makes a call for rows, and hands its answer out to them.
-    async fn make(&self, client: &ReqwestHttpClient, upstream: &str, call: &Call, members: Vec<Member>) {
+    async fn make(
+        &self,
+        client: &ReqwestHttpClient,
+        upstream: &str,
+        (call, metadata): (&Call, &ChosenMetadata),
+        members: Vec<Member>,
+    ) {
         // Dropping a member has its row called by itself.
         if members.len() < 2 {
             return;
         }
         let rows: Vec<&EmbeddingsRow> = members.iter().map(|member| &member.row).collect();
         let merged = Call { key: key(&members), body: split::merged(&rows), ..call.clone() };
-        let answer = client.post(merged).await;
+        let answer = client.call_for_rows(&merged, metadata).await;
         let shared = match &answer {
             Ok(response) if response.is_success() => split::split(response, &rows),
             // It is about the server, and so about all of them.
@@ -144,7 +160,7 @@ impl MergedCalls {
 /// A group that rows may still join. If its first row gives up, its others are called by themselves.
 struct OpenGroup<'a> {
     calls: &'a MergedCalls,
-    common: Bytes,
+    common: InCommon,
 }
 
 impl OpenGroup<'_> {
@@ -187,6 +203,7 @@ mod tests {
     use reqwest::header::HeaderMap;
 
     use super::*;
+    use crate::domain::ids::{BatchId, RequestId};
     use crate::domain::time::Clock;
     use crate::upstream::UpstreamSettings;
 
@@ -202,9 +219,11 @@ mod tests {
         let client = ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings");
         let body = Bytes::from_static(br#"{"model":"m","input":"a"}"#);
         let call = Call { endpoint: Endpoint::Embeddings, model: "m".into(), key: "k".to_owned(), body };
+        let headers = RowHeaders::of(RequestId { batch: BatchId::new(), row: 0 }, "row");
+        let call = (&call, &headers);
         let merged = MergedCalls::new(32);
-        let mut first = Box::pin(merged.answer(&client, "it", &call));
-        let mut second = Box::pin(merged.answer(&client, "it", &call));
+        let mut first = Box::pin(merged.answer(&client, "it", call));
+        let mut second = Box::pin(merged.answer(&client, "it", call));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
 
         drop(first);
@@ -212,7 +231,7 @@ mod tests {
         let within = Duration::from_secs(5);
         let answered = tokio::time::timeout(within, second).await;
         assert!(answered.expect("it does not wait for what was given up").is_none());
-        let later = tokio::time::timeout(within, merged.answer(&client, "it", &call)).await;
+        let later = tokio::time::timeout(within, merged.answer(&client, "it", call)).await;
         assert!(later.expect("nor does a later one").is_none());
     }
 }

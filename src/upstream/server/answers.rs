@@ -6,6 +6,7 @@ use super::Server;
 use crate::domain::answer;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
+use crate::upstream::admission::with_quota_judged;
 use crate::upstream::server_client::ServerClient;
 use crate::upstream::streamed::{folded, streamed_body};
 use crate::upstream::{Call, ReqwestHttpClient, RowHeaders, UpstreamError};
@@ -14,7 +15,8 @@ impl Server {
     /// The answer to a call, of which it is known whether it is one.
     pub(super) async fn answer(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
         let answer = self.answer_as_it_came(call, headers).await?;
-        Ok(answer::read(call.endpoint, folded(call.endpoint, answer)))
+        let read = answer::read(call.endpoint, folded(call.endpoint, answer));
+        Ok(with_quota_judged(read, self.exhausted_quota))
     }
 
     async fn answer_as_it_came(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
@@ -23,7 +25,7 @@ impl Server {
                 Box::pin(self.answer_of_stream(client, call, headers)).await
             }
             ServerClient::Http(client) if call.endpoint == Endpoint::Embeddings => {
-                match Box::pin(self.merged_calls.answer(client, &self.name, call)).await {
+                match Box::pin(self.merged_calls.answer(client, &self.name, (call, headers))).await {
                     Some(ended) => ended,
                     None => self.plain_answer(client, call, headers).await,
                 }
