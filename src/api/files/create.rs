@@ -92,8 +92,8 @@ impl Upload {
                 Some("file") => self.take(app, part).await?,
                 // The purpose decides how the file is read, so the first one counts.
                 Some("purpose") if self.purpose.is_none() => self.purpose = Some(part.text().await?),
-                Some("expires_after[anchor]") => self.anchor = Some(part.text().await?),
-                Some("expires_after[seconds]") => self.seconds = Some(part.text().await?),
+                Some("expires_after[anchor]" | "expires_after.anchor") => self.anchor = Some(part.text().await?),
+                Some("expires_after[seconds]" | "expires_after.seconds") => self.seconds = Some(part.text().await?),
                 Some("expires_after") => {
                     let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and \
                                    'expires_after[seconds]'.";

@@ -14,11 +14,21 @@ use axum::http::{HeaderMap, header};
 use futures::{Stream, StreamExt as _};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
+use super::filename::filename;
 use crate::api::ApiError;
 use crate::api::server::BodyCut;
 
 /// A text part is a word or a number.
 const TEXT_BYTES: u64 = 4096;
+/// The text parts of a form.
+const TEXTS: [&str; 6] = [
+    "purpose",
+    "expires_after",
+    "expires_after[anchor]",
+    "expires_after[seconds]",
+    "expires_after.anchor",
+    "expires_after.seconds",
+];
 /// Bytes that the parser may get without delivering anything: the headers of a part, or the text before the first part.
 const UNPLACED_BYTES: usize = 64 << 10;
 /// Bytes that the parser gets at once.
@@ -69,8 +79,7 @@ impl<'a> Form<'a> {
             let message = format!("The boundary of the form is too long: it may have {BOUNDARY_BYTES} characters.");
             return Err(ApiError::invalid(message));
         }
-        let texts = ["purpose", "expires_after[anchor]", "expires_after[seconds]", "expires_after"];
-        let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
+        let limits = TEXTS.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
         let unplaced = Arc::new(AtomicUsize::new(0));
         let limit = max_file_bytes.saturating_add(BESIDE_FILE);
         let counted =
@@ -112,9 +121,8 @@ impl FormPart<'_> {
 
     /// The name of the file; empty if it has none.
     pub(super) fn filename(&self) -> String {
-        let plain = self.field.file_name().map(str::to_owned);
-        // multer does not find a `filename` after a `filename*`.
-        plain.or_else(|| extended_filename(self.field.headers())).unwrap_or_default()
+        let disposition = self.field.headers().get(header::CONTENT_DISPOSITION);
+        disposition.map(|header| filename(header.as_bytes())).unwrap_or_default()
     }
 
     pub(super) async fn text(mut self) -> Result<String, ApiError> {
@@ -199,26 +207,4 @@ pub(super) fn malformed(error: &multer::Error) -> ApiError {
         }
         None => ApiError::invalid("The upload broke off. Please send it again."),
     }
-}
-
-/// The name in `filename*` (RFC 8187), in UTF-8.
-fn extended_filename(headers: &HeaderMap) -> Option<String> {
-    let disposition = str::from_utf8(headers.get(header::CONTENT_DISPOSITION)?.as_bytes()).ok()?;
-    let (_, value) = disposition.split_once("filename*=")?;
-    let value = value.split(';').next()?.trim();
-    let (charset, encoded) = value.split_once('\'')?;
-    let (_, encoded) = encoded.split_once('\'')?;
-    if !charset.eq_ignore_ascii_case("utf-8") {
-        return None;
-    }
-    let mut decoded = Vec::new();
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        match byte {
-            b'%' => decoded.push(u8::try_from(hex(bytes.next())? * 16 + hex(bytes.next())?).ok()?),
-            _ => decoded.push(byte),
-        }
-    }
-    String::from_utf8(decoded).ok()
 }

@@ -3,6 +3,7 @@
 mod content;
 mod create;
 mod delete;
+mod filename;
 mod form;
 mod get;
 mod list;
