@@ -32,7 +32,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/batches/{batch_id}/requests/{custom_id}", get(batches::get_batch_request))
         .route("/batches/{batch_id}/requests/{custom_id}/steps", get(batches::list_request_steps))
         .route("/responses/{response_id}", get(responses::get_response))
-        .route("/models", get(models::list_models));
+        .route("/models", get(models::list_models))
+        // A model's id may have slashes.
+        .route("/models/{*model}", get(models::get_model));
     let routes = Router::new()
         .nest("/v1", v1)
         .route("/openapi.json", get(openapi::openapi_document))

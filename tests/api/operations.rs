@@ -20,6 +20,45 @@ async fn the_models_are_those_of_the_upstream_as_it_lists_them() {
 }
 
 #[tokio::test]
+async fn a_model_is_its_entry_in_the_list() {
+    let app = TestApp::start().await;
+    let list = r#"{"data":[{"id":"m","x":1.10},{"no":"id"},{"id":"Qwen/Qwen3-8B","object":"model"},{"id":"a b?"}]}"#;
+    app.upstream.reply(move |_| Reply::new(200, list));
+
+    for (path, entry) in [
+        ("m", r#"{"id":"m","x":1.10}"#),
+        ("Qwen/Qwen3-8B", r#"{"id":"Qwen/Qwen3-8B","object":"model"}"#),
+        ("Qwen%2FQwen3-8B", r#"{"id":"Qwen/Qwen3-8B","object":"model"}"#),
+        ("a%20b%3f", r#"{"id":"a b?"}"#),
+    ] {
+        let answer = app.get(&format!("/v1/models/{path}")).await;
+
+        assert_eq!((answer.status, answer.text()), (200, entry.to_owned()), "{path}");
+        assert_eq!(answer.header("content-type"), "application/json");
+    }
+    let answer = app.get("/v1/models/Qwen/Qwen3").await;
+    let expected = error("The model 'Qwen/Qwen3' does not exist", Some("model"), Some("model_not_found"));
+    assert_eq!((answer.status, answer.json()), (404, expected));
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_with_no_list_has_no_models() {
+    let app = TestApp::start().await;
+
+    for body in ["<html>", "[]", r#"{"object":"list"}"#, r#"{"data":{}}"#, "null", ""] {
+        app.upstream.reply(move |_| Reply::new(200, body));
+
+        for path in ["/v1/models", "/v1/models/m"] {
+            let answer = app.get(path).await;
+            let said = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
+
+            assert_eq!(answer.status, 502, "{path} {body}");
+            assert!(said.starts_with("The upstream answered with something else than a list of models: "), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_down_has_no_models() {
     let app = Stopped::new(FakeUpstream::down()).start(&[]).await;
 
