@@ -8,6 +8,7 @@ mod form;
 mod get;
 mod list;
 mod range;
+mod validators;
 mod wire;
 
 pub(super) use content::{__path_file_content, file_content};
