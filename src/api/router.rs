@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{ApiError, App, batches, files, health, models, openapi, responses};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
-const JSON_BODY_BYTES: usize = 1 << 20;
+pub(super) const JSON_BODY_BYTES: usize = 1 << 20;
 /// The longest URLs have a `custom_id` in them.
 const URI_BYTES: usize = 32 << 10;
 

@@ -67,7 +67,8 @@ enum FormTooLarge {
 }
 
 impl<'a> Form<'a> {
-    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, max_file_bytes: u64) -> Result<Self, ApiError>
+    /// The form in `bytes`, whose client announced at least so many.
+    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, announced: u64, max_file_bytes: u64) -> Result<Self, ApiError>
     where
         S: Stream<Item = Result<Bytes, axum::Error>> + Send + Unpin + 'a,
     {
@@ -82,6 +83,10 @@ impl<'a> Form<'a> {
         let limits = TEXTS.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
         let unplaced = Arc::new(AtomicUsize::new(0));
         let limit = max_file_bytes.saturating_add(BESIDE_FILE);
+        // Reading a byte would tell a client that waits for `100 Continue` to send it all.
+        if announced > limit {
+            return Err(file_too_large());
+        }
         let counted =
             CountedBody { bytes, rest: Bytes::new(), at_once: 0, whole: 0, limit, unplaced: unplaced.clone() };
         let parts = Multipart::with_constraints(counted, boundary, Constraints::new().size_limit(limits));
@@ -186,6 +191,11 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for CountedBod
         }
         Poll::Ready(Some(Ok(slice)))
     }
+}
+
+/// The refusal of a file beyond the limit, in OpenAI's words.
+pub(super) fn file_too_large() -> ApiError {
+    ApiError::invalid("File is too large.")
 }
 
 /// The error for a form that cannot be read.
