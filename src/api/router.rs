@@ -13,6 +13,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use uuid::Uuid;
 
+use super::cors::cors;
 use super::{ApiError, App, batches, files, health, models, openapi, responses};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
@@ -56,14 +57,15 @@ fn health_routes() -> Router<Arc<App>> {
 }
 
 fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
-    routes
+    let origins = app.cors_allowed_origins.clone();
+    let routes = routes
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
         .with_state(app)
         .layer(from_fn(bounded_uri))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(FreshRequestId))
+        .layer(CatchPanicLayer::custom(panicked));
+    let routes = if origins.is_empty() { routes } else { routes.layer(cors(&origins)) };
+    routes.layer(PropagateRequestIdLayer::x_request_id()).layer(SetRequestIdLayer::x_request_id(FreshRequestId))
 }
 
 async fn bounded_uri(request: Request, next: Next) -> Response {

@@ -1,8 +1,9 @@
 //! What is served beside files and batches.
 
+use reqwest::Method;
 use serde_json::json;
 
-use crate::common::client::error;
+use crate::common::client::{Answer, error, send};
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
 
@@ -80,6 +81,45 @@ async fn an_upstream_that_refuses_has_no_models() {
     let mut expected = error("The upstream answered with status 401.", None, None);
     expected["error"]["type"] = json!("server_error");
     assert_eq!((answer.status, answer.json()), (502, expected));
+}
+
+/// Asks as a browser does for a page of this origin.
+async fn asked_by(app: &TestApp, method: Method, path: &str, origin: &str) -> Answer {
+    let request = app.request(method, path).header("origin", origin);
+    send(
+        request
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,idempotency-key,x-stainless-os"),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
+    let (ours, other) = ("https://app.example.com", "https://other.example.com");
+    let listed = format!("http://localhost:3000,{ours}");
+    for (allowed, origin, expected) in
+        [(Some(&*listed), ours, ours), (Some(&*listed), other, ""), (Some("*"), other, "*"), (None, ours, "")]
+    {
+        let flags = allowed.map(|allowed| ["--cors-allowed-origins", allowed]);
+        let app = TestApp::with(flags.as_ref().map_or(&[], |flags| flags)).await;
+        let preflight = asked_by(&app, Method::OPTIONS, "/v1/batches", origin).await;
+        let list = asked_by(&app, Method::GET, "/v1/batches", origin).await;
+        let refusal = asked_by(&app, Method::GET, "/v1/batches/batch_x", origin).await;
+
+        for answer in [&preflight, &list, &refusal] {
+            assert_eq!(answer.header("access-control-allow-origin"), expected, "{allowed:?} {origin} {answer:?}");
+            assert!(answer.header("x-request-id").starts_with("req_"), "{allowed:?} {answer:?}");
+        }
+        assert_eq!(preflight.status, if allowed.is_some() { 200 } else { 405 }, "{allowed:?} {preflight:?}");
+        let exposed = list.header("access-control-expose-headers");
+        assert_eq!(exposed.contains("x-request-id"), allowed.is_some(), "{allowed:?} {exposed}");
+        if allowed.is_some() {
+            let headers = preflight.header("access-control-allow-headers");
+            assert_eq!(headers, "authorization,idempotency-key,x-stainless-os");
+            assert!(preflight.header("access-control-allow-methods").contains("DELETE"), "{preflight:?}");
+        }
+    }
 }
 
 #[tokio::test]
