@@ -1,5 +1,7 @@
 //! Creating a batch, in time that does not depend on its rows.
 
+use std::collections::BTreeMap;
+
 use crate::domain::batch::{Batch, NewBatch};
 use crate::domain::file::Purpose;
 use crate::domain::ids::FileId;
@@ -61,6 +63,11 @@ fn is_of(batch: &Batch, new: &NewBatch) -> bool {
     batch.input_file_id == *input_file_id
         && batch.endpoint == *endpoint
         && batch.completion_window == window.text
-        && batch.metadata == *metadata
+        && pairs(batch.metadata.as_deref()) == pairs(metadata.as_deref())
         && batch.output_expires_after == *output_expires_after
+}
+
+/// The pairs of a batch's metadata, whose order makes no difference; none inside if they cannot be read back.
+fn pairs(metadata: Option<&str>) -> Option<Option<BTreeMap<String, String>>> {
+    metadata.map(|json| serde_json::from_str(json).ok())
 }
