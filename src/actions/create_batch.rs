@@ -63,11 +63,15 @@ fn is_of(batch: &Batch, new: &NewBatch) -> bool {
     batch.input_file_id == *input_file_id
         && batch.endpoint == *endpoint
         && batch.completion_window == window.text
-        && pairs(batch.metadata.as_deref()) == pairs(metadata.as_deref())
+        && is_same_metadata(batch.metadata.as_deref(), metadata.as_deref())
         && batch.output_expires_after == *output_expires_after
 }
 
-/// The pairs of a batch's metadata, whose order makes no difference; none inside if they cannot be read back.
-fn pairs(metadata: Option<&str>) -> Option<Option<BTreeMap<String, String>>> {
-    metadata.map(|json| serde_json::from_str(json).ok())
+/// Whether two batches have the same metadata. The order of its pairs makes no difference.
+fn is_same_metadata(one: Option<&str>, other: Option<&str>) -> bool {
+    let pairs = |json: &str| serde_json::from_str::<BTreeMap<String, String>>(json).ok();
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || pairs(one).is_some_and(|one| Some(one) == pairs(other)),
+        (one, other) => one == other,
+    }
 }

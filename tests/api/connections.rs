@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::builders::rows;
 use crate::common::eventually::{eventually, until};
-use crate::common::raw_http::{begun_upload, chunked, exchange, form, get, open, rest_of, upload_head, usual_parts};
+use crate::common::raw_http::{begun_upload, exchange, form, get, open, rest_of, upload_head, usual_parts};
 use crate::common::test_app::TestApp;
 
 /// Shorter than any test's patience.
@@ -29,7 +29,7 @@ pub async fn until_closed(connection: TcpStream) -> String {
 }
 
 /// Reads an answer on a connection that stays open; nothing if it has ended.
-async fn answer(connection: &mut TcpStream) -> String {
+pub async fn answer(connection: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
     // A connection that was reset has no answer.
     let length = connection.read(&mut bytes).await.unwrap_or(0);
@@ -265,82 +265,6 @@ async fn what_reaches_no_handler_is_refused_in_the_envelope() {
         for header in ["x-request-id: req_", "content-type: application/json", "date: "] {
             assert!(answer.text.contains(header), "{request} {answer:?}");
         }
-    }
-}
-
-#[tokio::test]
-async fn a_refusal_reaches_a_client_whose_body_is_still_coming() {
-    const PIECE: usize = 256 << 10;
-    let app = TestApp::start().await;
-    let head = |route: &str, body: usize| {
-        format!("{route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {body}\r\n\r\n")
-    };
-    let cases = [("POST /v1/uploads", 404), ("PUT /v1/files", 405), ("POST /v1/files", 400), ("POST /v1/batches", 400)];
-
-    for (route, status) in cases {
-        for round in 0..20 {
-            let mut connection = open(app.address, head(route, 80 * PIECE)).await;
-            for piece in 0..80 {
-                let sent = connection.write_all(&[b'x'; PIECE]).await;
-                sent.unwrap_or_else(|error| panic!("{route}, round {round}, piece {piece}: {error}"));
-            }
-            let mut text = String::new();
-            let read = connection.read_to_string(&mut text).await;
-            read.unwrap_or_else(|error| panic!("{route}, round {round}: {error}"));
-
-            assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{route}, round {round}: {text}");
-            assert!(text.contains("invalid_request_error"), "{route}, round {round}: {text}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_connection_goes_on_after_a_refusal_unless_a_long_body_follows() {
-    let app = TestApp::start().await;
-    let long = vec![b'x'; 200_000];
-    let cases = [
-        ("Content-Length: 12", b"twelve bytes".to_vec(), true),
-        ("Transfer-Encoding: chunked", chunked(b"twelve bytes", 5), true),
-        ("Content-Length: 200000", long.clone(), false),
-        ("Transfer-Encoding: chunked", chunked(&long, 10_000), false),
-        ("Content-Length: 12\r\nExpect: 100-continue", Vec::new(), false),
-    ];
-
-    for route in ["POST /v1/uploads", "PUT /v1/files", "POST /v1/files"] {
-        for (framing, body, goes_on) in &cases {
-            let head = format!("{route} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
-            let mut connection = open(app.address, head).await;
-            connection.write_all(body).await.expect("the server reads");
-            let refusal = answer(&mut connection).await;
-
-            assert!(refusal.starts_with("HTTP/1.1 40"), "{route} {framing}: {refusal}");
-            assert_ne!(refusal.contains("connection: close"), *goes_on, "{route} {framing}: {refusal}");
-            if *goes_on {
-                connection.write_all(get("/healthz").as_bytes()).await.expect("it is open");
-                assert!(answer(&mut connection).await.starts_with("HTTP/1.1 200"), "{route} {framing}");
-            } else {
-                assert_eq!(until_closed(connection).await, "", "{route} {framing}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_body_that_is_announced_as_too_large_is_not_asked_for() {
-    let app = TestApp::with(&["--max-file-bytes", "16MiB", "--max-batch-bytes", "16MiB"]).await;
-    let cases = [
-        ("/v1/files", "multipart/form-data; boundary=b", 18 << 20, "File is too large."),
-        ("/v1/batches", "application/json", 2 << 20, "The body of the request is too large"),
-    ];
-
-    for (path, content_type, length, said) in cases {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
-             Expect: 100-continue\r\n\r\n"
-        );
-        let text = until_closed(open(app.address, head).await).await;
-
-        assert!(text.starts_with("HTTP/1.1 400") && text.contains(said), "{path}: {text}");
     }
 }
 

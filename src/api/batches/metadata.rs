@@ -62,26 +62,28 @@ struct OrderedPairs(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for OrderedPairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = OrderedPairs;
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+struct PairsVisitor;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<OrderedPairs, A::Error> {
-                let mut pairs: Vec<(String, Value)> = Vec::new();
-                while let Some((key, value)) = members.next_entry::<String, Value>()? {
-                    match pairs.iter_mut().find(|(earlier, _)| *earlier == key) {
-                        Some(pair) => pair.1 = value,
-                        None => pairs.push((key, value)),
-                    }
-                }
-                Ok(OrderedPairs(pairs))
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = OrderedPairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<OrderedPairs, A::Error> {
+        let mut pairs: Vec<(String, Value)> = Vec::new();
+        while let Some((key, value)) = members.next_entry::<String, Value>()? {
+            match pairs.iter_mut().find(|(earlier, _)| *earlier == key) {
+                Some(pair) => pair.1 = value,
+                None => pairs.push((key, value)),
             }
         }
-        deserializer.deserialize_map(Pairs)
+        Ok(OrderedPairs(pairs))
     }
 }
 
@@ -98,9 +100,9 @@ mod tests {
     #[test]
     fn metadata_keeps_its_order_and_of_a_key_twice_the_last_value_counts() {
         let cases = [
-            (r#"{}"#, None),
+            ("{}", None),
             (r#"{"metadata":null}"#, None),
-            (r#"{"metadata":{}}"#, Some(r#"{}"#)),
+            (r#"{"metadata":{}}"#, Some("{}")),
             (r#"{"metadata":{"b" : "1", "a":"\u00e9"}}"#, Some(r#"{"b":"1","a":"é"}"#)),
             (r#"{"metadata":{"b":"1","a":"2","\u0062":"3"}}"#, Some(r#"{"b":"3","a":"2"}"#)),
             (r#"{"metadata":{"b":1,"a":"2","b":"3"}}"#, Some(r#"{"b":"3","a":"2"}"#)),

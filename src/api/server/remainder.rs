@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::HttpBody;
 use axum::http::{HeaderMap, HeaderValue, header};
-use bytes::Buf as _;
+use bytes::Buf;
 use futures::future::poll_fn;
 use http_body::{Frame, SizeHint};
 use tokio::time::timeout;
@@ -59,7 +59,7 @@ impl<B: HttpBody + Unpin> Remainder<B> {
         let mut bytes = 0;
         while bytes <= BYTES {
             match poll_fn(|cx| Pin::new(&mut *lock(&self.body)).poll_frame(cx)).await {
-                Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, |data| data.remaining()),
+                Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Buf::remaining),
                 Some(Err(_)) => return false,
                 None => return true,
             }
