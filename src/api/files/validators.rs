@@ -1,4 +1,4 @@
-//! The entity tag of a file's content, and the conditions of requests that name one (RFC 9110, sections 8.8.3 and 13.1).
+//! The entity tag of a file, and the conditions of requests that name one (RFC 9110, sections 8.8.3 and 13.1).
 //!
 //! Clients see only uploads and the files of batches that have ended, whose bytes never change. Merging parts keeps the
 //! bytes as well. So the tag is a strong one of the id; the length is in it as a check, should a file ever grow.
