@@ -1,5 +1,7 @@
 //! Creating a batch, in time that does not depend on its rows.
 
+use std::collections::BTreeMap;
+
 use crate::domain::batch::{Batch, NewBatch};
 use crate::domain::file::Purpose;
 use crate::domain::ids::FileId;
@@ -61,6 +63,15 @@ fn is_of(batch: &Batch, new: &NewBatch) -> bool {
     batch.input_file_id == *input_file_id
         && batch.endpoint == *endpoint
         && batch.completion_window == window.text
-        && batch.metadata == *metadata
+        && is_same_metadata(batch.metadata.as_deref(), metadata.as_deref())
         && batch.output_expires_after == *output_expires_after
+}
+
+/// Whether two batches have the same metadata. The order of its pairs makes no difference.
+fn is_same_metadata(one: Option<&str>, other: Option<&str>) -> bool {
+    let pairs = |json: &str| serde_json::from_str::<BTreeMap<String, String>>(json).ok();
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || pairs(one).is_some_and(|one| Some(one) == pairs(other)),
+        (one, other) => one == other,
+    }
 }

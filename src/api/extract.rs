@@ -1,12 +1,13 @@
 //! axum's extractors, whose errors are in the envelope instead of plain text.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::router::JSON_BODY_BYTES;
 use super::server::BodyCut;
 
 /// The one parameter of a path, or a tuple of all its parameters.
@@ -30,9 +31,14 @@ impl<S: Send + Sync> FromRequest<S> for WholeBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let too_large = || ApiError::invalid("The body of the request is too large: it may have 1 MiB.");
+        // Reading a byte would tell a client that waits for `100 Continue` to send it all.
+        if request.body().size_hint().lower() > JSON_BODY_BYTES as u64 {
+            return Err(too_large());
+        }
         Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                return ApiError::invalid("The body of the request is too large.");
+                return too_large();
             }
             BodyCut::behind(&rejection)
                 .map_or_else(|| ApiError::invalid("The body of the request cannot be read."), ApiError::cut)

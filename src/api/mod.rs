@@ -5,6 +5,7 @@
 
 mod batches;
 mod caller;
+mod cors;
 mod error;
 mod expires_after;
 mod extract;
@@ -57,6 +58,8 @@ pub struct App {
     pub registry: Registry,
     /// The loops of the daemon in this process, if there is one.
     pub liveness: Option<Liveness>,
+    /// The origins whose web pages may call the API; `*` is every origin.
+    pub cors_allowed_origins: Vec<String>,
     /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.
     pub stopping: CancellationToken,
     /// Renders the metrics, if they are collected.

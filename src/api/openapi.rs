@@ -25,6 +25,7 @@ use super::{batches, files, health, models, responses};
         batches::list_request_steps,
         responses::get_response,
         models::list_models,
+        models::get_model,
         health::healthz,
         health::readyz,
         health::metrics,

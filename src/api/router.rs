@@ -13,10 +13,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use uuid::Uuid;
 
+use super::cors::cors;
 use super::{ApiError, App, batches, files, health, models, openapi, responses};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
-const JSON_BODY_BYTES: usize = 1 << 20;
+pub(super) const JSON_BODY_BYTES: usize = 1 << 20;
 /// The longest URLs have a `custom_id` in them.
 const URI_BYTES: usize = 32 << 10;
 
@@ -32,7 +33,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/batches/{batch_id}/requests/{custom_id}", get(batches::get_batch_request))
         .route("/batches/{batch_id}/requests/{custom_id}/steps", get(batches::list_request_steps))
         .route("/responses/{response_id}", get(responses::get_response))
-        .route("/models", get(models::list_models));
+        .route("/models", get(models::list_models))
+        // A model's id may have slashes.
+        .route("/models/{*model}", get(models::get_model));
     let routes = Router::new()
         .nest("/v1", v1)
         .route("/openapi.json", get(openapi::openapi_document))
@@ -54,14 +57,15 @@ fn health_routes() -> Router<Arc<App>> {
 }
 
 fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
-    routes
+    let origins = app.cors_allowed_origins.clone();
+    let routes = routes
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
         .with_state(app)
         .layer(from_fn(bounded_uri))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(FreshRequestId))
+        .layer(CatchPanicLayer::custom(panicked));
+    let routes = if origins.is_empty() { routes } else { routes.layer(cors(&origins)) };
+    routes.layer(PropagateRequestIdLayer::x_request_id()).layer(SetRequestIdLayer::x_request_id(FreshRequestId))
 }
 
 async fn bounded_uri(request: Request, next: Next) -> Response {

@@ -149,6 +149,7 @@ impl Service {
             windows: settings.limits.completion_windows.clone(),
             registry,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),
+            cors_allowed_origins: settings.http.cors_allowed_origins.clone(),
             stopping: service.stop.stopping.clone(),
             metrics,
         });

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use url::Url;
 
 /// The address, and how the program starts and stops.
 #[derive(Args, Debug, Clone)]
@@ -15,6 +16,11 @@ pub struct HttpConfig {
     /// What this process does: `api` answers clients, `worker` runs rows, `all` does both.
     #[arg(long, value_enum, default_value = "all")]
     pub role: Role,
+
+    /// Origins whose web pages may call the API from a browser, such as `https://app.example.com`; `*` is every origin.
+    /// Without it, browsers let no page read an answer.
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    pub cors_allowed_origins: Vec<String>,
 
     /// How long calls in flight may go on after the first SIGTERM or Ctrl-C. A second one ends the program at once.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -43,5 +49,44 @@ impl Role {
     #[must_use]
     pub fn runs_rows(self) -> bool {
         matches!(self, Self::All | Self::Worker)
+    }
+}
+
+/// An origin as browsers send it, or `*`.
+fn origin(text: &str) -> Result<String, String> {
+    let is_origin = |url: Url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *text;
+    if text == "*" || !text.contains('*') && Url::parse(text).is_ok_and(is_origin) {
+        return Ok(text.to_owned());
+    }
+    Err("an origin is `*`, or a scheme and a host as browsers send them: in small letters, with the port only if it is \
+         not the usual one, and without a path or a slash at the end, such as `https://app.example.com`"
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for text in ["*", "https://app.example.com", "http://localhost:3000", "http://[::1]:8080", "http://10.0.0.1"] {
+            assert_eq!(origin(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "null",
+            "app.example.com",
+            "https://app.example.com/",
+            "https://app.example.com/x",
+            "https://App.example.com",
+            "https://app.example.com:443",
+            "https://user@app.example.com",
+            "https://*.example.com",
+            "https://bücher.example",
+            "file:///x",
+            " https://app.example.com",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
     }
 }

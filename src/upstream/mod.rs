@@ -39,7 +39,7 @@ mod streamed;
 
 pub use admission::{Admission, CallHistory, GivenRates, LoneEntry};
 pub use http::{ReqwestHttpClient, UpstreamSettings};
-pub use model_list::model_list;
+pub use model_list::{listed_model, model_list};
 pub use registry::Registry;
 pub use responses_api::{BELIEVED_FOR, ResponsesApi};
 pub use route::{Route, RouteUse, Routes};

@@ -1,4 +1,4 @@
-//! The list of all models that rows may name, for `GET /v1/models`.
+//! The list of all models that rows may name, for `GET /v1/models`, and one model of it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::json;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::timeout;
 
 use super::served_models::{Fit, entries};
@@ -54,13 +54,25 @@ pub async fn model_list(registry: &Registry) -> Result<Bytes, String> {
     }
 }
 
+/// The entry of a model in that list.
+///
+/// # Errors
+/// A sentence that says why no server has a list.
+pub async fn listed_model(registry: &Registry, id: &str) -> Result<Option<Box<RawValue>>, String> {
+    let entries = entries(&model_list(registry).await?)?;
+    Ok(entries.into_iter().find(|(name, _)| &**name == id).map(|(_, entry)| entry))
+}
+
+/// The list of a server, as it is.
 async fn list_of(server: &Server) -> Result<Bytes, String> {
     let timed_out = |_| format!("The upstream did not answer in time: it had {} s.", LIST_PATIENCE.as_secs());
     let answer =
         timeout(LIST_PATIENCE, server.models()).await.map_err(timed_out)?.map_err(|error| error.to_string())?;
-    if answer.is_success() {
-        Ok(answer.body)
-    } else {
-        Err(format!("The upstream answered with status {}.", answer.status))
+    if !answer.is_success() {
+        return Err(format!("The upstream answered with status {}.", answer.status));
+    }
+    match entries(&answer.body) {
+        Ok(_) => Ok(answer.body),
+        Err(why) => Err(format!("The upstream answered with something else than a list of models: {why}.")),
     }
 }

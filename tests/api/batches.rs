@@ -150,6 +150,25 @@ async fn the_same_idempotency_key_makes_one_batch() {
 }
 
 #[tokio::test]
+async fn metadata_comes_back_in_its_order_which_makes_no_other_batch() {
+    let app = TestApp::with(&["--role", "api"]).await;
+    let new = new_batch(&app.upload(rows(1)).await, "24h").to_string();
+    let create = async |metadata: &str| {
+        let body = format!(r#"{},"metadata":{metadata}}}"#, new.strip_suffix('}').expect("an object"));
+        let request = app.request(Method::POST, "/v1/batches").header("Idempotency-Key", "k");
+        send(request.header("content-type", "application/json").body(body)).await
+    };
+
+    let first = create(r#"{"z":"1","a":"2","m":"3"}"#).await;
+    let second = create(r#"{"a":"2","m":"3","z":"1"}"#).await;
+    let other = create(r#"{"z":"1","a":"2","m":"4"}"#).await;
+
+    assert!(first.text().contains(r#""metadata":{"z":"1","a":"2","m":"3"}"#), "{first:?}");
+    assert_eq!((second.status, second.text()), (200, first.text()));
+    assert_eq!(other.status, 400, "{other:?}");
+}
+
+#[tokio::test]
 async fn an_idempotency_key_with_other_parameters_is_refused() {
     let app = TestApp::start().await;
     let new = new_batch(&app.upload(rows(1)).await, "24h");

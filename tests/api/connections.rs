@@ -29,7 +29,7 @@ pub async fn until_closed(connection: TcpStream) -> String {
 }
 
 /// Reads an answer on a connection that stays open; nothing if it has ended.
-async fn answer(connection: &mut TcpStream) -> String {
+pub async fn answer(connection: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
     // A connection that was reset has no answer.
     let length = connection.read(&mut bytes).await.unwrap_or(0);

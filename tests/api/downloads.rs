@@ -78,6 +78,51 @@ async fn a_range_gives_that_part_of_a_file() {
 }
 
 #[tokio::test]
+async fn a_condition_on_the_entity_tag_is_honoured() {
+    let app = TestApp::start().await;
+    let (input, path) = (rows(2), format!("/v1/files/{}/content", app.upload(rows(2)).await));
+    let whole = app.get(&path).await;
+    let tag = whole.header("etag");
+    let (weak, listed) = (format!("W/{tag}"), format!("\"x\" , W/{tag}"));
+    let (date, beyond) = ("Thu, 01 Jan 2026 00:00:00 GMT", "bytes=9999-");
+    let cases = [
+        ("none-match", tag, None, 304),
+        ("none-match", &weak, None, 304),
+        ("none-match", &listed, None, 304),
+        ("none-match", "*", None, 304),
+        ("none-match", tag, Some("bytes=0-1"), 304),
+        ("none-match", "\"x\", \"y\"", None, 200),
+        ("none-match", "\"x\"", Some("bytes=0-1"), 206),
+        ("range", tag, Some("bytes=0-1"), 206),
+        ("range", tag, Some(beyond), 416),
+        ("range", tag, None, 200),
+        // Another tag, a weak one or a date is of another file: everything is sent.
+        ("range", "\"x\"", Some("bytes=0-1"), 200),
+        ("range", &weak, Some("bytes=0-1"), 200),
+        ("range", date, Some("bytes=0-1"), 200),
+        ("range", "\"x\"", Some(beyond), 200),
+    ];
+
+    assert!(tag.starts_with("\"file-") && tag.ends_with('"'), "{tag}");
+    assert_ne!(app.content(&app.upload(input.clone()).await).await.header("etag"), tag);
+    for (condition, value, range, status) in cases {
+        let mut request = app.request(Method::GET, &path).header(format!("if-{condition}"), value);
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
+        }
+        let answer = send(request).await;
+        let bytes = match status {
+            200 => input.clone(),
+            206 => input[..2].to_owned(),
+            _ => String::new(),
+        };
+
+        assert_eq!(answer.status, status, "{condition} {value} {range:?}");
+        assert!(status == 416 || (answer.text(), answer.header("etag")) == (bytes, tag), "{condition} {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_range_beyond_the_end_cannot_be_satisfied() {
     let app = TestApp::start().await;
     let file_id = app.upload(rows(1)).await;

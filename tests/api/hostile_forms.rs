@@ -156,12 +156,14 @@ async fn slow_uploads_stand_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn a_filename_stands_before_or_behind_its_extended_form() {
+async fn the_extended_form_of_a_filename_wins_and_loses_its_directories_too() {
     let app = TestApp::start().await;
     let cases = [
-        ("filename=\"a.jsonl\"; filename*=utf-8''b.jsonl", "a.jsonl"),
+        ("filename=\"a.jsonl\"; filename*=utf-8''b.jsonl", "b.jsonl"),
         ("filename*=utf-8''b.jsonl; filename=\"a.jsonl\"", "b.jsonl"),
         ("filename*=UTF-8'en'%e2%82%ac.jsonl", "€.jsonl"),
+        ("filename*=utf-8''dir%2F..%5Cb.jsonl", "b.jsonl"),
+        ("filename=\"=?utf-8?B?ZGlyL9GPLmpzb25s?=\"", "я.jsonl"),
         ("filename*=latin1''b.jsonl", "upload"),
         ("filename*=utf-8''%zz", "upload"),
         ("filename*=utf-8''%FF", "upload"),

@@ -20,6 +20,7 @@ mod operations;
 mod owners;
 mod processors;
 mod prompt_order;
+mod refusals;
 mod requests;
 mod resources;
 mod restarts;

@@ -203,6 +203,22 @@ async fn a_flat_expiry_is_refused_with_a_hint() {
 }
 
 #[tokio::test]
+async fn the_members_of_an_expiry_are_named_with_brackets_or_dots() {
+    let app = TestApp::start().await;
+
+    for (anchor, seconds) in
+        [("expires_after[anchor]", "expires_after[seconds]"), ("expires_after.anchor", "expires_after.seconds")]
+    {
+        let form = Form::new().text("purpose", "batch").text(anchor, "created_at").text(seconds, "3600");
+        let file = app.upload_form(form.part("file", file_part(rows(1)))).await.ok();
+
+        assert_eq!(file["expires_at"].as_i64(), file["created_at"].as_i64().map(|at| at + 3600), "{anchor}");
+        let alone = Form::new().text("purpose", "batch").text(seconds, "3600").part("file", file_part(rows(1)));
+        assert_eq!(app.upload_form(alone).await.json()["error"]["param"], "expires_after.anchor", "{seconds}");
+    }
+}
+
+#[tokio::test]
 async fn an_expiry_out_of_bounds_is_refused() {
     let app = TestApp::start().await;
     let cases = [

@@ -87,6 +87,10 @@ async fn an_alias_is_another_name_for_a_servers_model_and_nothing_else_of_the_bo
     let calls = row_calls(&a);
     assert_eq!(calls[0].text(), body.replace(r#""model":"gpt-4o-mini""#, r#""model":"Qwen/Qwen3""#));
     let models = app.get("/v1/models").await.ok();
+    for entry in models["data"].as_array().expect("a list") {
+        let path = format!("/v1/models/{}", entry["id"].as_str().expect("an id"));
+        assert_eq!(app.get(&path).await.ok(), *entry);
+    }
     let names: Vec<&Value> = models["data"].as_array().expect("a list").iter().map(|model| &model["id"]).collect();
     assert_eq!(names, ["Qwen/Qwen3", "gpt-4o-mini"]);
 }

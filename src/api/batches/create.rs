@@ -11,6 +11,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::BatchObject;
+use super::metadata::metadata;
 use crate::actions::{self, CreateBatchError};
 use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
@@ -20,9 +21,6 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::row::{shown, type_name};
 use crate::net::IDEMPOTENCY_KEY;
 
-const MAX_METADATA_PAIRS: usize = 16;
-const MAX_METADATA_KEY: usize = 64;
-const MAX_METADATA_VALUE: usize = 512;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
@@ -37,15 +35,16 @@ pub(in crate::api) async fn create_batch(
     headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Result<Json<BatchObject>, ApiError> {
-    let body: Value = serde_json::from_slice(&body)
+    let parsed: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
-    let Value::Object(body) = body else {
+    let Value::Object(parsed) = parsed else {
         return Err(ApiError::invalid(format!(
             "We could not parse the JSON body of your request. Expected an object, but got {} instead.",
-            type_name(&body)
+            type_name(&parsed)
         )));
     };
-    let new = read(&app, &body, idempotency_key(&headers)?)?;
+    let metadata = || metadata(&parsed, &body);
+    let new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
     let batch = actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
     Ok(Json(batch.into()))
 }
@@ -76,7 +75,12 @@ struct OutputExpiresAfter {
     seconds: u32,
 }
 
-fn read(app: &App, body: &Map<String, Value>, idempotency_key: Option<String>) -> Result<NewBatch, ApiError> {
+fn read(
+    app: &App,
+    body: &Map<String, Value>,
+    metadata: impl FnOnce() -> Result<Option<String>, ApiError>,
+    idempotency_key: Option<String>,
+) -> Result<NewBatch, ApiError> {
     for param in ["input_file_id", "endpoint", "completion_window"] {
         match body.get(param) {
             None | Some(Value::Null) => return Err(ApiError::missing(param)),
@@ -105,7 +109,7 @@ fn read(app: &App, body: &Map<String, Value>, idempotency_key: Option<String>) -
         input_file_id: input_file_id.to_owned(),
         endpoint,
         window: window.clone(),
-        metadata: metadata(body)?,
+        metadata: metadata()?,
         output_expires_after: output_expires_after(body)?,
         idempotency_key,
     })
@@ -121,45 +125,12 @@ fn text<'a>(object: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'
 }
 
 /// An object member; null counts as absent (contract §1.4).
-fn object<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
+pub(super) fn object<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(object)) => Ok(Some(object)),
         Some(other) => Err(ApiError::wrong_type(name, "an object", type_name(other))),
     }
-}
-
-fn metadata(body: &Map<String, Value>) -> Result<Option<String>, ApiError> {
-    let Some(pairs) = object(body, "metadata")? else { return Ok(None) };
-    if pairs.len() > MAX_METADATA_PAIRS {
-        let message = format!(
-            "Invalid 'metadata': too many properties. Expected an object with at most {MAX_METADATA_PAIRS} properties, \
-             but got an object with {} properties instead.",
-            pairs.len()
-        );
-        return Err(ApiError::invalid(message).at("metadata").code("object_above_max_properties"));
-    }
-    for (key, value) in pairs {
-        let path = format!("metadata.{}", shown(key));
-        let too_long = |what: &str, max: usize, length: usize| {
-            let message = format!(
-                "Invalid '{path}': {what} too long. Expected a string with maximum length {max}, \
-                 but got a string with length {length} instead."
-            );
-            ApiError::invalid(message).at(&path).code("string_above_max_length")
-        };
-        let Value::String(value) = value else {
-            return Err(ApiError::wrong_type(&path, "a string", type_name(value)));
-        };
-        let (key_length, value_length) = (key.chars().count(), value.chars().count());
-        if key_length > MAX_METADATA_KEY {
-            return Err(too_long("key", MAX_METADATA_KEY, key_length));
-        }
-        if value_length > MAX_METADATA_VALUE {
-            return Err(too_long("string", MAX_METADATA_VALUE, value_length));
-        }
-    }
-    Ok(Some(serde_json::to_string(pairs).expect("an object of texts serialises")))
 }
 
 fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, ApiError> {

@@ -4,6 +4,7 @@ mod cancel;
 mod create;
 mod get;
 mod list;
+mod metadata;
 mod requests;
 mod wire;
 

@@ -61,7 +61,8 @@ pub struct BatchObject {
     /// When it became cancelled.
     #[schema(required)]
     cancelled_at: Option<i64>,
-    /// How many rows it has, and how many of them have run.
+    /// How many rows it has, and how many of them have run: 0 until it is `in_progress`, and for good if it fails or is
+    /// cancelled before.
     #[schema(value_type = RequestCounts)]
     request_counts: Counts,
     /// The tokens they used.

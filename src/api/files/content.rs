@@ -13,6 +13,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::find;
 use super::range::{RequestedRange, requested_range};
+use super::validators::{entity_tag, is_known, ranges_apply};
 use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState};
@@ -22,10 +23,11 @@ use crate::storage::ReadError;
 use crate::storage::blobs::{BlobError, FileBytes};
 use crate::telemetry::chain;
 
-/// Downloads a file, or the part of it that a `Range` header asks for.
+/// Downloads a file, or the part of it that a `Range` header asks for. `If-None-Match` and `If-Range` are honoured.
 #[utoipa::path(get, path = "/v1/files/{file_id}/content", tag = "files", params(("file_id" = String, Path,)), responses(
     (status = 200, description = "The bytes", content_type = "application/octet-stream"),
     (status = 206, description = "The bytes of the range asked for", content_type = "application/octet-stream"),
+    (status = 304, description = "The client has the file: `If-None-Match` names its `ETag`"),
     (status = 404, body = crate::api::error::ErrorBody),
     (status = 416, description = "The file has no such range", body = crate::api::error::ErrorBody)
 ))]
@@ -38,20 +40,25 @@ pub(in crate::api) async fn file_content(
     let file = find(&app, &owner, &id).await?;
     let bytes = FileBytes::new(app.storage.file_parts(&owner, file.id).await?);
     let length = bytes.len();
-    let (status, range) =
-        match requested_range(headers.get(header::RANGE).and_then(|range| range.to_str().ok()), length) {
-            RequestedRange::Whole => (StatusCode::OK, 0..length),
-            RequestedRange::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-            RequestedRange::Unsatisfiable => {
-                let none = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
-                return Ok((none, ApiError::no_such_range(length)).into_response());
-            }
-        };
+    let tag = entity_tag(&file.id, length);
+    if is_known(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    let range = headers.get(header::RANGE).filter(|_| ranges_apply(&headers, &tag));
+    let (status, range) = match requested_range(range.and_then(|range| range.to_str().ok()), length) {
+        RequestedRange::Whole => (StatusCode::OK, 0..length),
+        RequestedRange::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        RequestedRange::Unsatisfiable => {
+            let none = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
+            return Ok((none, ApiError::no_such_range(length)).into_response());
+        }
+    };
     let mut response = Response::new(Body::from_stream(stream(app.clone(), owner, file.id, &bytes, range.clone())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    headers.insert(header::ETAG, tag);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_DISPOSITION, disposition(&file.filename));
     if status == StatusCode::PARTIAL_CONTENT {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::http::HeaderMap;
 
 use super::FileObject;
-use super::form::{Form, FormPart, malformed};
+use super::form::{Form, FormPart, file_too_large, malformed};
 use crate::actions::{self, CreateFileError, FileForm};
 use crate::api::caller::Caller;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
@@ -33,9 +33,10 @@ pub(in crate::api) async fn create_file(
         return Err(ApiError::stopping());
     }
     let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
+    let announced = body.size_hint().lower();
     let mut bytes = body.into_data_stream();
     let mut upload = Upload::default();
-    let read = match Form::new(&mut bytes, &headers, app.intake.max_file_bytes) {
+    let read = match Form::new(&mut bytes, &headers, announced, app.intake.max_file_bytes) {
         Ok(form) => upload.read(&app, form).await,
         Err(error) => Err(error),
     };
@@ -92,8 +93,8 @@ impl Upload {
                 Some("file") => self.take(app, part).await?,
                 // The purpose decides how the file is read, so the first one counts.
                 Some("purpose") if self.purpose.is_none() => self.purpose = Some(part.text().await?),
-                Some("expires_after[anchor]") => self.anchor = Some(part.text().await?),
-                Some("expires_after[seconds]") => self.seconds = Some(part.text().await?),
+                Some("expires_after[anchor]" | "expires_after.anchor") => self.anchor = Some(part.text().await?),
+                Some("expires_after[seconds]" | "expires_after.seconds") => self.seconds = Some(part.text().await?),
                 Some("expires_after") => {
                     let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and \
                                    'expires_after[seconds]'.";
@@ -116,7 +117,7 @@ impl Upload {
             }
             Err(IntakeError::Stream(error)) => Err(malformed(&error)),
             Err(IntakeError::Blob(error)) => Err(error.into()),
-            Err(IntakeError::TooLarge) => Err(ApiError::invalid("File is too large.")),
+            Err(IntakeError::TooLarge) => Err(file_too_large()),
         }
     }
 

@@ -14,11 +14,21 @@ use axum::http::{HeaderMap, header};
 use futures::{Stream, StreamExt as _};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
+use super::filename::filename;
 use crate::api::ApiError;
 use crate::api::server::BodyCut;
 
 /// A text part is a word or a number.
 const TEXT_BYTES: u64 = 4096;
+/// The text parts of a form.
+const TEXTS: [&str; 6] = [
+    "purpose",
+    "expires_after",
+    "expires_after[anchor]",
+    "expires_after[seconds]",
+    "expires_after.anchor",
+    "expires_after.seconds",
+];
 /// Bytes that the parser may get without delivering anything: the headers of a part, or the text before the first part.
 const UNPLACED_BYTES: usize = 64 << 10;
 /// Bytes that the parser gets at once.
@@ -57,7 +67,8 @@ enum FormTooLarge {
 }
 
 impl<'a> Form<'a> {
-    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, max_file_bytes: u64) -> Result<Self, ApiError>
+    /// The form in `bytes`, whose client announced at least so many.
+    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, announced: u64, max_file_bytes: u64) -> Result<Self, ApiError>
     where
         S: Stream<Item = Result<Bytes, axum::Error>> + Send + Unpin + 'a,
     {
@@ -69,10 +80,13 @@ impl<'a> Form<'a> {
             let message = format!("The boundary of the form is too long: it may have {BOUNDARY_BYTES} characters.");
             return Err(ApiError::invalid(message));
         }
-        let texts = ["purpose", "expires_after[anchor]", "expires_after[seconds]", "expires_after"];
-        let limits = texts.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
+        let limits = TEXTS.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
         let unplaced = Arc::new(AtomicUsize::new(0));
         let limit = max_file_bytes.saturating_add(BESIDE_FILE);
+        // Reading a byte would tell a client that waits for `100 Continue` to send it all.
+        if announced > limit {
+            return Err(file_too_large());
+        }
         let counted =
             CountedBody { bytes, rest: Bytes::new(), at_once: 0, whole: 0, limit, unplaced: unplaced.clone() };
         let parts = Multipart::with_constraints(counted, boundary, Constraints::new().size_limit(limits));
@@ -112,9 +126,8 @@ impl FormPart<'_> {
 
     /// The name of the file; empty if it has none.
     pub(super) fn filename(&self) -> String {
-        let plain = self.field.file_name().map(str::to_owned);
-        // multer does not find a `filename` after a `filename*`.
-        plain.or_else(|| extended_filename(self.field.headers())).unwrap_or_default()
+        let disposition = self.field.headers().get(header::CONTENT_DISPOSITION);
+        disposition.map(|header| filename(header.as_bytes())).unwrap_or_default()
     }
 
     pub(super) async fn text(mut self) -> Result<String, ApiError> {
@@ -180,6 +193,11 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for CountedBod
     }
 }
 
+/// The refusal of a file beyond the limit, in OpenAI's words.
+pub(super) fn file_too_large() -> ApiError {
+    ApiError::invalid("File is too large.")
+}
+
 /// The error for a form that cannot be read.
 pub(super) fn malformed(error: &multer::Error) -> ApiError {
     let multer::Error::StreamReadFailed(cause) = error else {
@@ -199,26 +217,4 @@ pub(super) fn malformed(error: &multer::Error) -> ApiError {
         }
         None => ApiError::invalid("The upload broke off. Please send it again."),
     }
-}
-
-/// The name in `filename*` (RFC 8187), in UTF-8.
-fn extended_filename(headers: &HeaderMap) -> Option<String> {
-    let disposition = str::from_utf8(headers.get(header::CONTENT_DISPOSITION)?.as_bytes()).ok()?;
-    let (_, value) = disposition.split_once("filename*=")?;
-    let value = value.split(';').next()?.trim();
-    let (charset, encoded) = value.split_once('\'')?;
-    let (_, encoded) = encoded.split_once('\'')?;
-    if !charset.eq_ignore_ascii_case("utf-8") {
-        return None;
-    }
-    let mut decoded = Vec::new();
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        match byte {
-            b'%' => decoded.push(u8::try_from(hex(bytes.next())? * 16 + hex(bytes.next())?).ok()?),
-            _ => decoded.push(byte),
-        }
-    }
-    String::from_utf8(decoded).ok()
 }

@@ -3,10 +3,12 @@
 mod content;
 mod create;
 mod delete;
+mod filename;
 mod form;
 mod get;
 mod list;
 mod range;
+mod validators;
 mod wire;
 
 pub(super) use content::{__path_file_content, file_content};

@@ -19,8 +19,9 @@ use super::connection::Connection;
 use super::refusal;
 
 /// How long a client may keep sending after its response, and how long it may pause meanwhile. If the connection were
-/// closed earlier, the client's system would discard the response unread.
-const LINGER: Duration = Duration::from_secs(5);
+/// closed earlier, the client's system would discard the response unread. Many clients read it only after they have
+/// sent all of a large file. Meanwhile another connection may have the slot.
+const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENT: Duration = Duration::from_secs(1);
 
 /// A connection with bounds.

@@ -8,6 +8,7 @@ mod connection;
 mod io;
 mod limits;
 mod refusal;
+mod remainder;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,7 @@ pub use limits::ServerLimits;
 use body::{ResponseBody, TimedBody};
 use connection::{ConnectionGuard, OpenConnections};
 use io::TimedIo;
+use remainder::shared;
 
 use crate::sync::lock;
 use crate::telemetry::chain;
@@ -173,10 +175,12 @@ impl ApiServer {
         let state = slot.guard.connection.clone();
         let service = service_fn(|request: Request<Incoming>| {
             let answering = state.begin();
-            let request = request.map(|body| Body::new(TimedBody::new(body, limits, stopping.clone())));
-            let response = self.router.clone().oneshot(request);
+            let (head, body) = request.into_parts();
+            let (body, remainder) = shared(TimedBody::new(body, limits, stopping.clone()), &head.headers);
+            let response = self.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
             async move {
-                let response = response.await.unwrap_or_else(|never| match never {});
+                let mut response = response.await.unwrap_or_else(|never| match never {});
+                remainder.settle(response.headers_mut()).await;
                 Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _answering: answering }))
             }
         });
