@@ -182,8 +182,13 @@ fn address_of(table: &UpstreamTable, spelling: &Spelling) -> Result<(Url, Header
     let url: Url = table.url.reveal().parse().map_err(|error| format!("its URL is none: {error}"))?;
     let (url, mut headers) = address(&url, &table.headers)?;
     let Some(key) = &table.key else { return Ok((url, headers)) };
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
-        .map_err(|_| format!("{} has characters that no HTTP header can have", spelling.key))?;
+    let key = key.reveal().trim();
+    if key.is_empty() {
+        return Err(format!("{} is empty: leave it out if the server asks for none", spelling.key));
+    }
+    let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| {
+        format!("{} has a line break in it, or another character that no HTTP header can have", spelling.key)
+    })?;
     value.set_sensitive(true);
     if headers.insert(AUTHORIZATION, value).is_some() {
         return Err(format!(

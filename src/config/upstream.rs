@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{Secret, UpstreamTable};
+use super::{Secret, UpstreamTable, some_time};
 
 /// The inference server.
 #[derive(Args, Debug, Clone)]
@@ -67,9 +67,4 @@ pub enum UnknownModels {
     Wait,
     /// The batch fails.
     Refuse,
-}
-
-fn some_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() { Err("no call can end in no time".to_owned()) } else { Ok(time) }
 }

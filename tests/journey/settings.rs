@@ -87,6 +87,40 @@ async fn a_value_that_cannot_be_is_named_wherever_it_comes_from() {
 }
 
 #[tokio::test]
+async fn a_time_in_which_no_call_can_end_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "[[tools]]\nname = 'x'\nurl = 'http://h'\ntimeout = '0s'\n").expect("a file");
+    let config = file.display().to_string();
+    let cases =
+        [["--request-timeout", "0s"], ["--stall-timeout", "0s"], ["--max-response-time", "0ms"], ["--config", &config]];
+    for flags in cases {
+        let output = run(serve(directory.path(), &[&UPSTREAM[..], &flags].concat())).await;
+
+        assert!(output.status.code().is_some_and(|code| code != 0), "{flags:?}: {output:?}");
+        assert!(said(&output).contains("no call can end in no time"), "{flags:?}: {}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_not_set_and_a_key_has_no_blanks_around_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let upstream = FakeUpstream::start();
+    let url = format!("http://{}/v1", upstream.address);
+    let names =
+        ["UPSTREAM_KEY", "DATABASE_URL", "BLOB_URL", "MAX_CONCURRENCY", "CONFIG", "GRACE", "MAX_RESPONSE_TOKENS"];
+    for (key, expected) in [("", ""), ("sk-1\r\n", "Bearer sk-1")] {
+        let mut command = serve(directory.path(), &["--upstream", &url]);
+        command.envs(names.map(|name| (format!("BATCHWRIGHT_{name}"), "")));
+        command.env("BATCHWRIGHT_UPSTREAM_KEY", key);
+        let server = Process::start(command).await;
+
+        server.client().get("/v1/models").await.ok();
+        assert_eq!(upstream.calls().last().expect("a call").header("authorization"), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_settings_file_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 
@@ -218,11 +252,12 @@ async fn a_url_that_cannot_be_used_is_not_shown() {
         }
         cases.push((command, expected));
     }
-    let flags: [(&[&str], &str); 8] = [
+    let flags: [(&[&str], &str); 9] = [
+        (&["--upstream", "http://h", "--upstream-key", " \n"], "--upstream-key is empty"),
         (&["--upstream", "ftp://user:hunter2@h/v1"], "--upstream"),
         (&["--upstream", "http://user:hunter2@["], "--upstream"),
         (&["--upstream", "http://user:hunter2@h", "--upstream-key", "hunter2"], "--upstream-key"),
-        (&["--upstream", "http://h", "--upstream-key", "hunter2\n"], "--upstream-key"),
+        (&["--upstream", "http://h", "--upstream-key", "hunter2\nhunter2"], "--upstream-key"),
         (&["--upstream", "http://h", "--blob-url", "s3://user:hunter2@bucket"], "--blob-url"),
         (&["--upstream", "http://h", "--blob-url", "ftp://user:hunter2@bucket"], "--blob-url"),
         (
