@@ -10,6 +10,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use super::error::ServiceError;
 use crate::config::{ServeConfig, UpstreamTable, address, shown_url};
 use crate::domain::time::Clock;
+use crate::net::proxy_of;
 use crate::sync::lock;
 use crate::upstream::{GivenModels, GivenRates, Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 
@@ -102,10 +103,11 @@ impl Upstreams {
     fn server(&self, table: &UpstreamTable, spelling: &Spelling) -> Result<Server, ServiceError> {
         let wrong = |why: String| ServiceError::Upstream(format!("{} cannot be used: {why}", spelling.what));
         let (base_url, headers) = address_of(table, spelling).map_err(wrong)?;
+        let proxy = proxy_of(&base_url).map_err(wrong)?;
         let server = server_settings(&self.settings, table).map_err(wrong)?;
         let most = self.settings.worker.max_concurrency;
         let url = shown_url(base_url.as_str());
-        tracing::info!(upstream = %server.name, url, models = %server.models, "upstream");
+        tracing::info!(upstream = %server.name, url, proxy, models = %server.models, "upstream");
         let called = UpstreamSettings {
             base_url,
             headers,

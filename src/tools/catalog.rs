@@ -15,7 +15,7 @@ use super::mcp::{McpClient, McpServer};
 use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig, address};
 use crate::domain::response::raw;
 use crate::domain::schema::Schema;
-use crate::net::{AllowedHosts, ClientSettings};
+use crate::net::{AllowedHosts, ClientSettings, proxy_of};
 
 /// Bounds of MCP servers that come with rows.
 const ROW_SERVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -174,6 +174,7 @@ fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
 fn http_tool(config: &HttpToolConfig) -> Result<ConfiguredFunction, String> {
     let (parameters, schema) = schema(&config.parameters)?;
     let (url, headers) = address(&config.url, &config.headers)?;
+    proxy_of(&url)?;
     let settings = HttpToolSettings {
         url,
         headers,
@@ -192,6 +193,7 @@ fn http_tool(config: &HttpToolConfig) -> Result<ConfiguredFunction, String> {
 
 fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
     let (url, headers) = address(&config.url, &config.headers)?;
+    proxy_of(&url)?;
     let server = McpServer {
         label: config.label.clone(),
         url,

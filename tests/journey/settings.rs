@@ -121,6 +121,35 @@ async fn an_empty_variable_is_not_set_and_a_key_has_no_blanks_around_it() {
 }
 
 #[tokio::test]
+async fn the_proxy_of_the_environment_is_named_or_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "[[mcp_servers]]\nlabel = 'x'\nurl = 'https://there/'\n").expect("a file");
+    let config = file.display().to_string();
+    let refused = [
+        (serve(directory.path(), &["--upstream", "https://there/v1"]), "--upstream cannot be used"),
+        (serve(directory.path(), &["--upstream", "http://here/v1", "--config", &config]), "[[mcp_servers]] 'x'"),
+    ];
+    for (mut command, setting) in refused {
+        command.env("HTTPS_PROXY", "socks5://user:hunter2@127.0.0.1:9");
+        let output = run(command).await;
+
+        assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
+        let said = said(&output);
+        let is_clear = said.contains(setting) && said.contains("the proxy socks5://127.0.0.1:9");
+        assert!(is_clear && said.contains("NO_PROXY") && !said.contains("hunter2"), "{said}");
+    }
+
+    let mut command = serve(directory.path(), &["--upstream", "http://there/v1"]);
+    command.env("HTTP_PROXY", "http://user:hunter2@127.0.0.1:9");
+    let server = Process::start(command).await;
+
+    let answer = server.client().get("/v1/models").await.json().to_string();
+    let shown = "through the proxy http://127.0.0.1:9";
+    assert!(answer.contains(shown) && !server.log().contains("hunter2"), "{answer} {}", server.log());
+}
+
+#[tokio::test]
 async fn a_settings_file_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 
