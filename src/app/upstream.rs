@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use rustls::ClientConfig;
 
 use super::error::ServiceError;
-use crate::config::{ServeConfig, UpstreamTable, address, shown_url};
+use crate::config::{Certificates, ServeConfig, UpstreamTable, address, shown_url};
 use crate::domain::time::Clock;
-use crate::net::proxy_of;
+use crate::net::{proxy_of, tls_with};
 use crate::sync::lock;
 use crate::upstream::{GivenModels, GivenRates, Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 
@@ -108,9 +109,11 @@ impl Upstreams {
         let most = self.settings.worker.max_concurrency;
         let url = shown_url(base_url.as_str());
         tracing::info!(upstream = %server.name, url, proxy, models = %server.models, "upstream");
+        let certificates = table.certificates.as_ref().or(self.settings.upstream.upstream_ca.as_ref());
         let called = UpstreamSettings {
             base_url,
             headers,
+            tls: certificates.map(tls_of).transpose().map_err(wrong)?,
             timeout: table.request_timeout.unwrap_or(self.settings.upstream.request_timeout),
             stall_timeout: self.settings.upstream.stall_timeout,
             max_idle: table.max_concurrency.map_or(most, |own| own.min(most)) as usize,
@@ -118,6 +121,11 @@ impl Upstreams {
         let client = ReqwestHttpClient::new(&called, self.clock.clone()).map_err(ServiceError::HttpClient)?;
         Ok(Server::over_http(client, server, self.clock.clone()))
     }
+}
+
+/// TLS that trusts the certificates of a file too.
+pub(super) fn tls_of(certificates: &Certificates) -> Result<ClientConfig, String> {
+    tls_with(certificates.all()).map_err(|error| format!("the certificates to trust cannot be used: {error}"))
 }
 
 /// What the settings say of the only server, whatever calls it.

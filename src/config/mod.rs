@@ -4,6 +4,7 @@
 //! the flag, else from the environment variable `BATCHWRIGHT_…`, else from the file named by `--config`, else from the
 //! default.
 
+mod certificates;
 mod file;
 mod headers;
 mod http;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches as _};
 
+pub use certificates::Certificates;
 pub use file::{ConfigError, layered};
 pub use headers::{address, headers};
 pub use http::{HttpConfig, Role};

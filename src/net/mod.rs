@@ -9,6 +9,7 @@ mod hosts;
 mod proxy;
 mod rate_limits;
 mod retry_after;
+mod trust;
 
 use std::error::Error;
 
@@ -21,6 +22,7 @@ pub use hosts::{AllowedHost, AllowedHosts, HostError};
 pub use proxy::proxy_of;
 pub use rate_limits::rate_limits;
 pub use retry_after::retry_after;
+pub use trust::tls_with;
 
 use crate::causes::causes;
 

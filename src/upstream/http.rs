@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer_budget::{AnswerBudget, Reservation};
@@ -31,6 +32,8 @@ pub struct UpstreamSettings {
     pub base_url: Url,
     /// Sent with every call, such as `Authorization`.
     pub headers: HeaderMap,
+    /// TLS with other certificates than those of the system.
+    pub tls: Option<ClientConfig>,
     /// How long a whole call may take.
     pub timeout: Duration,
     /// How long a server may send nothing in the middle of a streamed answer.
@@ -65,8 +68,13 @@ impl ReqwestHttpClient {
     pub fn new(settings: &UpstreamSettings, clock: Clock) -> Result<Self, reqwest::Error> {
         let mut headers = settings.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let client =
-            ClientSettings { headers, max_idle: Some(settings.max_idle), ..ClientSettings::default() }.build()?;
+        let client = ClientSettings {
+            headers,
+            max_idle: Some(settings.max_idle),
+            tls: settings.tls.clone(),
+            ..ClientSettings::default()
+        }
+        .build()?;
         let below = |path: &str| {
             let mut url = settings.base_url.clone();
             url.set_path(&format!("{}/{path}", settings.base_url.path().trim_end_matches('/')));

@@ -11,4 +11,5 @@ mod kills;
 mod settings;
 mod stage;
 mod stores;
+mod tls;
 mod whole_batches;

@@ -34,8 +34,14 @@ async fn client(budget: AnswerBudget, timeout: Duration) -> ReqwestHttpClient {
 }
 
 fn client_at(base_url: Url, timeout: Duration) -> ReqwestHttpClient {
-    let settings =
-        UpstreamSettings { base_url, headers: HeaderMap::new(), timeout, stall_timeout: timeout, max_idle: 8 };
+    let settings = UpstreamSettings {
+        base_url,
+        headers: HeaderMap::new(),
+        tls: None,
+        timeout,
+        stall_timeout: timeout,
+        max_idle: 8,
+    };
     ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings")
 }
 
