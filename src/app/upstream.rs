@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use futures::future::join_all;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use rustls::ClientConfig;
 
 use super::error::ServiceError;
+use super::upstream_check::check;
 use crate::config::{Certificates, ServeConfig, UpstreamTable, address, shown_url};
 use crate::domain::time::Clock;
 use crate::net::{proxy_of, tls_with};
@@ -33,6 +35,8 @@ pub struct Upstreams {
     clock: Clock,
     /// The servers, and what each was made of.
     servers: Mutex<Vec<(UpstreamTable, Arc<Server>)>>,
+    /// How the servers that were not checked yet are called.
+    unchecked: Mutex<Vec<(Arc<str>, UpstreamSettings)>>,
 }
 
 impl Upstreams {
@@ -40,7 +44,8 @@ impl Upstreams {
     pub(super) fn new(settings: &ServeConfig, clock: &Clock) -> Result<Self, ServiceError> {
         let config = &settings.upstream;
         let (registry, servers) = (Registry::of_all(Vec::new()), Mutex::default());
-        let upstreams = Self { settings: settings.clone(), registry, clock: clock.clone(), servers };
+        let (settings, clock, unchecked) = (settings.clone(), clock.clone(), Mutex::default());
+        let upstreams = Self { settings, registry, clock, servers, unchecked };
         match (&config.upstream, &*config.upstreams) {
             (Some(_), [_, ..]) => return Err(ServiceError::TwoKindsOfUpstreams),
             (None, []) => return Err(ServiceError::NoUpstreamGiven),
@@ -67,6 +72,12 @@ impl Upstreams {
     pub fn read_again(&self, path: &Path) -> Result<(), ServiceError> {
         let tables = UpstreamTable::read_all(path).map_err(|error| ServiceError::Upstream(error.to_string()))?;
         self.replace(&tables)
+    }
+
+    /// Asks each server once for its models, and logs which base URLs and keys are wrong.
+    pub async fn check(&self) {
+        let servers = std::mem::take(&mut *lock(&self.unchecked));
+        join_all(servers.iter().map(|(name, settings)| check(name, settings))).await;
     }
 
     fn replace(&self, tables: &[UpstreamTable]) -> Result<(), ServiceError> {
@@ -119,6 +130,7 @@ impl Upstreams {
             max_idle: table.max_concurrency.map_or(most, |own| own.min(most)) as usize,
         };
         let client = ReqwestHttpClient::new(&called, self.clock.clone()).map_err(ServiceError::HttpClient)?;
+        lock(&self.unchecked).push((server.name.clone(), called));
         Ok(Server::over_http(client, server, self.clock.clone()))
     }
 }

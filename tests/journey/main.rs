@@ -12,4 +12,5 @@ mod settings;
 mod stage;
 mod stores;
 mod tls;
+mod upstream_check;
 mod whole_batches;
