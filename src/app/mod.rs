@@ -8,6 +8,7 @@ mod open_files;
 mod service;
 mod storage;
 mod upstream;
+mod upstream_check;
 
 pub use error::ServiceError;
 pub use open_files::raise_limit as raise_limit_of_open_files;

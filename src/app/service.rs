@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::error::ServiceError;
 use super::open_files;
 use super::storage::{self, Opened};
-use super::upstream::{Upstreams, only_server};
+use super::upstream::{Upstreams, only_server, tls_of};
 use crate::api::{self, App, ServerLimits, ShutdownTokens};
-use crate::config::{ResponsesConfig, ServeConfig, UnknownModels};
+use crate::config::{Certificates, ResponsesConfig, ServeConfig, UnknownModels};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{AnswerSchemas, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
@@ -72,8 +72,8 @@ impl Service {
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
         let upstreams = Upstreams::new(&settings, &Clock::System)?;
-        let responses = settings.responses.clone();
-        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, blobs, steps);
+        let (responses, ca) = (settings.responses.clone(), settings.upstream.upstream_ca.clone());
+        let processor = move |blobs: &Blobs, steps: StepLog| endpoint_processor(&responses, ca.as_ref(), blobs, steps);
         let service = Self::assemble(limits, settings, upstreams.registry().clone(), processor, metrics).await?;
         Ok(Self { upstreams: Some(Arc::new(upstreams)), ..service })
     }
@@ -236,10 +236,12 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
 /// The processor that runs rows through the inference server and the tools of the settings.
 fn endpoint_processor(
     config: &ResponsesConfig,
+    ca: Option<&Certificates>,
     blobs: &Blobs,
     steps: StepLog,
 ) -> Result<EndpointProcessor, ServiceError> {
-    let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts).map_err(ServiceError::Tools)?;
+    let tls = ca.map(tls_of).transpose().map_err(ServiceError::Tools)?;
+    let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts, tls.as_ref()).map_err(ServiceError::Tools)?;
     let schemas = Arc::new(AnswerSchemas::new(config.ensure_schema, config.schema_retries));
     let responses =
         ResponsesProcessor::new(config.limits(), catalog, schemas.clone(), steps, blobs.clone(), Clock::System);

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use futures::future::join_all;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use rustls::ClientConfig;
 
 use super::error::ServiceError;
-use crate::config::{ServeConfig, UpstreamTable, address, shown_url};
+use super::upstream_check::check;
+use crate::config::{Certificates, ServeConfig, UpstreamTable, address, shown_url};
 use crate::domain::time::Clock;
+use crate::net::{proxy_of, tls_with};
 use crate::sync::lock;
 use crate::upstream::{GivenModels, GivenRates, Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 
@@ -31,6 +35,8 @@ pub struct Upstreams {
     clock: Clock,
     /// The servers, and what each was made of.
     servers: Mutex<Vec<(UpstreamTable, Arc<Server>)>>,
+    /// How the servers that were not checked yet are called.
+    unchecked: Mutex<Vec<(Arc<str>, UpstreamSettings)>>,
 }
 
 impl Upstreams {
@@ -38,7 +44,8 @@ impl Upstreams {
     pub(super) fn new(settings: &ServeConfig, clock: &Clock) -> Result<Self, ServiceError> {
         let config = &settings.upstream;
         let (registry, servers) = (Registry::of_all(Vec::new()), Mutex::default());
-        let upstreams = Self { settings: settings.clone(), registry, clock: clock.clone(), servers };
+        let (settings, clock, unchecked) = (settings.clone(), clock.clone(), Mutex::default());
+        let upstreams = Self { settings, registry, clock, servers, unchecked };
         match (&config.upstream, &*config.upstreams) {
             (Some(_), [_, ..]) => return Err(ServiceError::TwoKindsOfUpstreams),
             (None, []) => return Err(ServiceError::NoUpstreamGiven),
@@ -65,6 +72,12 @@ impl Upstreams {
     pub fn read_again(&self, path: &Path) -> Result<(), ServiceError> {
         let tables = UpstreamTable::read_all(path).map_err(|error| ServiceError::Upstream(error.to_string()))?;
         self.replace(&tables)
+    }
+
+    /// Asks each server once for its models, and logs which base URLs and keys are wrong.
+    pub async fn check(&self) {
+        let servers = std::mem::take(&mut *lock(&self.unchecked));
+        join_all(servers.iter().map(|(name, settings)| check(name, settings))).await;
     }
 
     fn replace(&self, tables: &[UpstreamTable]) -> Result<(), ServiceError> {
@@ -102,20 +115,29 @@ impl Upstreams {
     fn server(&self, table: &UpstreamTable, spelling: &Spelling) -> Result<Server, ServiceError> {
         let wrong = |why: String| ServiceError::Upstream(format!("{} cannot be used: {why}", spelling.what));
         let (base_url, headers) = address_of(table, spelling).map_err(wrong)?;
+        let proxy = proxy_of(&base_url).map_err(wrong)?;
         let server = server_settings(&self.settings, table).map_err(wrong)?;
         let most = self.settings.worker.max_concurrency;
         let url = shown_url(base_url.as_str());
-        tracing::info!(upstream = %server.name, url, models = %server.models, "upstream");
+        tracing::info!(upstream = %server.name, url, proxy, models = %server.models, "upstream");
+        let certificates = table.certificates.as_ref().or(self.settings.upstream.upstream_ca.as_ref());
         let called = UpstreamSettings {
             base_url,
             headers,
+            tls: certificates.map(tls_of).transpose().map_err(wrong)?,
             timeout: table.request_timeout.unwrap_or(self.settings.upstream.request_timeout),
             stall_timeout: self.settings.upstream.stall_timeout,
             max_idle: table.max_concurrency.map_or(most, |own| own.min(most)) as usize,
         };
         let client = ReqwestHttpClient::new(&called, self.clock.clone()).map_err(ServiceError::HttpClient)?;
+        lock(&self.unchecked).push((server.name.clone(), called));
         Ok(Server::over_http(client, server, self.clock.clone()))
     }
+}
+
+/// TLS that trusts the certificates of a file too.
+pub(super) fn tls_of(certificates: &Certificates) -> Result<ClientConfig, String> {
+    tls_with(certificates.all()).map_err(|error| format!("the certificates to trust cannot be used: {error}"))
 }
 
 /// What the settings say of the only server, whatever calls it.
@@ -186,8 +208,13 @@ fn address_of(table: &UpstreamTable, spelling: &Spelling) -> Result<(Url, Header
     let url: Url = table.url.reveal().parse().map_err(|error| format!("its URL is none: {error}"))?;
     let (url, mut headers) = address(&url, &table.headers)?;
     let Some(key) = &table.key else { return Ok((url, headers)) };
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
-        .map_err(|_| format!("{} has characters that no HTTP header can have", spelling.key))?;
+    let key = key.reveal().trim();
+    if key.is_empty() {
+        return Err(format!("{} is empty: leave it out if the server asks for none", spelling.key));
+    }
+    let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| {
+        format!("{} has a line break in it, or another character that no HTTP header can have", spelling.key)
+    })?;
     value.set_sensitive(true);
     if headers.insert(AUTHORIZATION, value).is_some() {
         return Err(format!(

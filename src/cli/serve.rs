@@ -48,6 +48,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let service = Service::start(settings, Some(metrics)).await?;
+    if let Some(upstreams) = service.upstreams() {
+        tokio::spawn(async move { upstreams.check().await });
+    }
     // Without tables there is nothing to read again, and a hangup ends the program in order.
     let reads_again = args.config.filter(|_| has_tables).zip(service.upstreams());
     let ends_on_hangup = reads_again.is_none();
@@ -77,7 +80,11 @@ async fn read_upstreams_on_hangup(path: PathBuf, upstreams: Arc<Upstreams>) {
     let Some(mut hangups) = shutdown::listen(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
         match upstreams.read_again(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "the upstreams of the settings file were read again"),
+            Ok(()) => {
+                tracing::info!(path = %path.display(), "the upstreams of the settings file were read again");
+                let upstreams = upstreams.clone();
+                tokio::spawn(async move { upstreams.check().await });
+            }
             Err(error) => tracing::error!(error = chain(&error), "the upstreams stay as they are"),
         }
     }

@@ -96,7 +96,8 @@ pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, Conf
     let command = command.mut_args(|arg| match arg.get_long() {
         Some(long) => {
             let variable = format!("BATCHWRIGHT_{}", long.replace('-', "_").to_uppercase());
-            arg.env(variable)
+            // An empty variable is what `${NAME:-}` makes in compose files and charts of one that is not set.
+            if std::env::var_os(&variable).is_some_and(|value| value.is_empty()) { arg } else { arg.env(variable) }
         }
         None => arg,
     });

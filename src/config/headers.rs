@@ -51,7 +51,8 @@ impl FromStr for MetadataHeader {
 }
 
 fn configured_headers(given: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {
-    let texts = given.iter().map(|(name, value)| Ok((name, value.with_environment()?.reveal().to_owned())));
+    // A variable often ends with the line break of the file that it came from.
+    let texts = given.iter().map(|(name, value)| Ok((name, value.with_environment()?.reveal().trim().to_owned())));
     headers(texts.collect::<Result<Vec<_>, String>>()?.into_iter())
 }
 

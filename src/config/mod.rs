@@ -4,6 +4,7 @@
 //! the flag, else from the environment variable `BATCHWRIGHT_…`, else from the file named by `--config`, else from the
 //! default.
 
+mod certificates;
 mod file;
 mod headers;
 mod http;
@@ -17,8 +18,11 @@ mod upstream;
 mod upstreams;
 mod worker;
 
+use std::time::Duration;
+
 use clap::{Args, Command, FromArgMatches as _};
 
+pub use certificates::Certificates;
 pub use file::{ConfigError, layered};
 pub use headers::{MetadataHeader, address, headers};
 pub use http::{HttpConfig, Role};
@@ -32,6 +36,12 @@ pub(crate) use tools::{duration, optional_duration};
 pub use upstream::{ExhaustedQuota, StreamMode, UnknownModels, UpstreamConfig};
 pub use upstreams::UpstreamTable;
 pub use worker::{ConcurrencyControl, WorkerConfig};
+
+/// A time in which a call can end.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("no call can end in no time".to_owned()) } else { Ok(time) }
+}
 
 /// All settings of `batchwright serve`.
 #[derive(Args, Debug, Clone)]

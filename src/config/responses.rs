@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::ToolsConfig;
+use super::{ToolsConfig, some_time};
 use crate::domain::response::Limits;
 
 /// How rows for `/v1/responses` are run.
@@ -31,7 +31,7 @@ pub struct ResponsesConfig {
     pub max_tool_calls: u32,
 
     /// How long the calls of one response may take together. Pauses before retries do not count.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = some_time)]
     pub max_response_time: Duration,
 
     /// Tokens that all calls of one response may use together.

@@ -43,8 +43,8 @@ impl Secret {
             let name = &rest[start + 2..start + length];
             text.push_str(&rest[..start]);
             #[expect(clippy::disallowed_methods, reason = "the settings file names it, and nothing else reads it")]
-            let value = std::env::var(name);
-            text.push_str(&value.map_err(|_| format!("the environment variable {name} is not set"))?);
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            text.push_str(&value.ok_or_else(|| format!("the environment variable {name} is not set, or empty"))?);
             rest = &rest[start + length + 1..];
         }
         text.push_str(rest);

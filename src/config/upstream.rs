@@ -1,11 +1,12 @@
 //! The inference server.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{MetadataHeader, Secret, UpstreamTable};
+use super::{Certificates, MetadataHeader, Secret, UpstreamTable, some_time};
 
 /// The inference server.
 #[derive(Args, Debug, Clone)]
@@ -19,6 +20,11 @@ pub struct UpstreamConfig {
     /// Key to send to the inference server, as a bearer token.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub upstream_key: Option<Secret>,
+
+    /// PEM file of certificates to trust besides those of the system, for upstreams, tools and MCP servers of the
+    /// settings. A server's own self-signed certificate may be one of them.
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| Certificates::read(Path::new(path)))]
+    pub upstream_ca: Option<Certificates>,
 
     /// How long one call may take, from connecting to the last byte.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = some_time)]
@@ -92,9 +98,4 @@ pub enum ExhaustedQuota {
     Wait,
     /// It fails.
     Fail,
-}
-
-fn some_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() { Err("no call can end in no time".to_owned()) } else { Ok(time) }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::tools::{optional_duration, parsed};
-use super::{ConcurrencyControl, ConfigError, Dialect, Secret, StreamMode, file};
+use super::{Certificates, ConcurrencyControl, ConfigError, Dialect, Secret, StreamMode, file};
 use crate::domain::run_window::RunWindow;
 
 /// The tables of a settings file that say which inference servers there are.
@@ -27,6 +27,12 @@ pub struct UpstreamTable {
     /// A file with the key instead.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
+    /// `--upstream-ca` for this server.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// The certificates of that file, so that others make another table.
+    #[serde(skip)]
+    pub certificates: Option<Certificates>,
     /// Further headers. `${NAME}` stands for the environment variable of that name.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
@@ -99,6 +105,8 @@ impl UpstreamTable {
             url: url.clone(),
             key: key.cloned(),
             key_file: None,
+            ca: None,
+            certificates: None,
             headers: BTreeMap::new(),
             models: Some(vec!["*".to_owned()]),
             aliases: BTreeMap::new(),
@@ -116,7 +124,7 @@ impl UpstreamTable {
         }
     }
 
-    /// The table with the key of its file, so that another key makes another table.
+    /// The table with the key and the certificates of its files, so that another key makes another table.
     fn resolved(mut self) -> Result<Self, String> {
         self.url = self.url.with_environment()?;
         self.key = match (&self.key, &self.key_file) {
@@ -132,6 +140,10 @@ impl UpstreamTable {
             }
             (None, None) => None,
         };
+        if let Some(file) = &self.ca {
+            let read = Certificates::read(file).map_err(|why| format!("its ca {} {why}", file.display()))?;
+            self.certificates = Some(read);
+        }
         Ok(self)
     }
 }

@@ -1,7 +1,39 @@
 //! Reads the body of a response up to a limit.
 
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use bytes::{Bytes, BytesMut};
 use reqwest::{Error, Response};
+
+/// How much of an answer has come, for the words of its failure.
+#[derive(Debug, Default)]
+pub struct Received {
+    has_head: AtomicBool,
+    bytes: AtomicUsize,
+}
+
+impl Received {
+    /// Notes that the head has come.
+    pub fn note_head(&self) {
+        self.has_head.store(true, Relaxed);
+    }
+
+    /// Notes further bytes of the body.
+    pub fn note(&self, chunk: &[u8]) {
+        self.bytes.fetch_add(chunk.len(), Relaxed);
+    }
+}
+
+impl fmt::Display for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bytes.load(Relaxed) {
+            0 if !self.has_head.load(Relaxed) => f.write_str("before its answer began"),
+            0 => f.write_str("after the head of its answer"),
+            bytes => write!(f, "after {bytes} bytes of its answer"),
+        }
+    }
+}
 
 /// The result of reading a body up to a limit.
 #[derive(Debug)]
@@ -20,18 +52,24 @@ pub struct UnfinishedBody {
     read: BytesMut,
 }
 
-/// Reads a body of at most `limit` bytes. If its `Content-Length` is larger, nothing is read.
+/// Reads a body of at most `limit` bytes, and counts them. If its `Content-Length` is larger, nothing is read.
 ///
 /// # Errors
 /// The connection broke.
-pub async fn read_body(response: Response, limit: usize) -> Result<BoundedBody, Error> {
+pub async fn read_body(mut response: Response, limit: usize, received: &Received) -> Result<BoundedBody, Error> {
     let length = response.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    match length {
-        // A body in one piece is not copied.
-        Some(length) if length <= limit => Ok(BoundedBody::Whole(response.bytes().await?)),
-        Some(_) => Ok(BoundedBody::TooLong(UnfinishedBody { response, length, read: BytesMut::new() })),
-        None => UnfinishedBody { response, length, read: BytesMut::new() }.read_on(limit).await,
+    if length.is_some_and(|length| length > limit) {
+        return Ok(BoundedBody::TooLong(UnfinishedBody { response, length, read: BytesMut::new() }));
     }
+    let Some(first) = response.chunk().await? else { return Ok(BoundedBody::Whole(Bytes::new())) };
+    received.note(&first);
+    // A body in one piece is not copied.
+    if length == Some(first.len()) {
+        return Ok(BoundedBody::Whole(first));
+    }
+    let mut read = BytesMut::with_capacity(length.unwrap_or(first.len()));
+    read.extend_from_slice(&first);
+    UnfinishedBody { response, length, read }.read_on(limit, received).await
 }
 
 impl UnfinishedBody {
@@ -45,12 +83,13 @@ impl UnfinishedBody {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn read_on(mut self, limit: usize) -> Result<BoundedBody, Error> {
+    pub async fn read_on(mut self, limit: usize, received: &Received) -> Result<BoundedBody, Error> {
         if let Some(length) = self.length {
             self.read.reserve(length.min(limit).saturating_sub(self.read.len()));
         }
         while self.read.len() <= limit {
             let Some(chunk) = self.response.chunk().await? else { return Ok(BoundedBody::Whole(self.read.freeze())) };
+            received.note(&chunk);
             self.read.extend_from_slice(&chunk);
         }
         Ok(BoundedBody::TooLong(self))
@@ -60,8 +99,8 @@ impl UnfinishedBody {
     ///
     /// # Errors
     /// The connection broke before.
-    pub async fn read_beginning(self, limit: usize) -> Result<Bytes, Error> {
-        Ok(match self.read_on(limit).await? {
+    pub async fn read_beginning(self, limit: usize, received: &Received) -> Result<Bytes, Error> {
+        Ok(match self.read_on(limit, received).await? {
             BoundedBody::Whole(body) => body,
             BoundedBody::TooLong(mut rest) => {
                 rest.read.truncate(limit);

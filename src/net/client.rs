@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Client;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
+use rustls::ClientConfig;
 
 use super::guard::PublicOnly;
 
@@ -23,6 +24,8 @@ pub struct ClientSettings {
     pub max_idle: Option<usize>,
     /// Which addresses the client connects to.
     pub reach: Reach,
+    /// TLS with other certificates than those of the system.
+    pub tls: Option<ClientConfig>,
 }
 
 /// Which addresses a client connects to.
@@ -58,10 +61,13 @@ impl ClientSettings {
         if let Some(max_idle) = self.max_idle {
             client = client.pool_max_idle_per_host(max_idle);
         }
-        match self.reach {
-            Reach::Everywhere => client.build(),
-            // A proxy would resolve names by itself.
-            Reach::PublicOnly => client.dns_resolver(Arc::new(PublicOnly)).no_proxy().build(),
+        if let Some(tls) = self.tls {
+            client = client.tls_backend_preconfigured(tls);
         }
+        if self.reach == Reach::PublicOnly {
+            // A proxy would resolve names by itself.
+            client = client.dns_resolver(Arc::new(PublicOnly)).no_proxy();
+        }
+        client.build()
     }
 }

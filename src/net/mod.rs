@@ -6,21 +6,31 @@ mod body;
 mod client;
 mod guard;
 mod hosts;
+mod proxy;
 mod rate_limits;
 mod retry_after;
+mod trust;
 
 use std::error::Error;
 
 use reqwest::header::HeaderName;
 
-pub use body::{BoundedBody, UnfinishedBody, read_body};
+pub use body::{BoundedBody, Received, UnfinishedBody, read_body};
 pub use client::{ClientSettings, Reach};
 pub use guard::UrlRefusal;
 pub use hosts::{AllowedHost, AllowedHosts, HostError};
+pub use proxy::proxy_of;
 pub use rate_limits::rate_limits;
 pub use retry_after::retry_after;
+pub use trust::tls_with;
 
 use crate::causes::causes;
+
+/// Whether a server has answered with something that is no head of an HTTP answer.
+#[must_use]
+pub fn is_invalid_head(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
+}
 
 /// The header by which a server recognises a repeated request.
 pub static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::ClientConfig;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -15,7 +16,7 @@ use super::mcp::{McpClient, McpServer};
 use crate::config::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig, address};
 use crate::domain::response::raw;
 use crate::domain::schema::Schema;
-use crate::net::{AllowedHosts, ClientSettings};
+use crate::net::{AllowedHosts, ClientSettings, proxy_of};
 
 /// Bounds of MCP servers that come with rows.
 const ROW_SERVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -62,11 +63,11 @@ pub struct Agent {
 }
 
 impl Catalog {
-    /// The tools of a settings file.
+    /// The tools of a settings file, which are called with this TLS if it is another than the system's.
     ///
     /// # Errors
     /// Which tool is wrong, and why.
-    pub fn new(config: &ToolsConfig, allowed_hosts: &[String]) -> Result<Self, String> {
+    pub fn new(config: &ToolsConfig, allowed_hosts: &[String], tls: Option<&ClientConfig>) -> Result<Self, String> {
         let host = |text: &String| text.parse().map_err(|error| format!("--mcp-allowed-hosts '{text}': {error}"));
         let hosts: AllowedHosts = allowed_hosts.iter().map(host).collect::<Result<_, String>>()?;
         let mut catalog = Self {
@@ -76,11 +77,12 @@ impl Catalog {
             row_servers: Cache::new(ROW_SERVERS),
         };
         for tool in &config.tools {
-            let entry = http_tool(tool).map_err(|error| format!("[[tools]] '{}': {error}", tool.name))?;
+            let entry = http_tool(tool, tls).map_err(|error| format!("[[tools]] '{}': {error}", tool.name))?;
             catalog.add(&tool.name, entry)?;
         }
         for server in &config.mcp_servers {
-            let client = mcp_server(server).map_err(|error| format!("[[mcp_servers]] '{}': {error}", server.label))?;
+            let client =
+                mcp_server(server, tls).map_err(|error| format!("[[mcp_servers]] '{}': {error}", server.label))?;
             if catalog.servers.insert(server.label.clone(), Arc::new(client)).is_some() {
                 return Err(format!("[[mcp_servers]] has the label '{}' twice", server.label));
             }
@@ -135,6 +137,7 @@ impl Catalog {
                 label,
                 url,
                 headers,
+                tls: None,
                 allowed_tools: None,
                 timeout: ROW_SERVER_TIMEOUT,
                 max_output_bytes: ROW_SERVER_OUTPUT,
@@ -171,9 +174,10 @@ fn schema(parameters: &toml::Value) -> Result<(Box<RawValue>, Schema), String> {
     Ok((json, schema))
 }
 
-fn http_tool(config: &HttpToolConfig) -> Result<ConfiguredFunction, String> {
+fn http_tool(config: &HttpToolConfig, tls: Option<&ClientConfig>) -> Result<ConfiguredFunction, String> {
     let (parameters, schema) = schema(&config.parameters)?;
     let (url, headers) = address(&config.url, &config.headers)?;
+    proxy_of(&url)?;
     let settings = HttpToolSettings {
         url,
         headers,
@@ -184,18 +188,21 @@ fn http_tool(config: &HttpToolConfig) -> Result<ConfiguredFunction, String> {
         max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),
         cache: config.cache,
     };
-    let client = ClientSettings { read_timeout: Some(config.timeout * 2), ..ClientSettings::default() };
+    let client =
+        ClientSettings { read_timeout: Some(config.timeout * 2), tls: tls.cloned(), ..ClientSettings::default() };
     let client = client.build().map_err(|error| error.to_string())?;
     let handler = FunctionHandler::Http(Arc::new(HttpTool::new(settings, client)));
     Ok(ConfiguredFunction { handler, description: config.description.clone(), parameters })
 }
 
-fn mcp_server(config: &McpServerConfig) -> Result<McpClient, String> {
+fn mcp_server(config: &McpServerConfig, tls: Option<&ClientConfig>) -> Result<McpClient, String> {
     let (url, headers) = address(&config.url, &config.headers)?;
+    proxy_of(&url)?;
     let server = McpServer {
         label: config.label.clone(),
         url,
         headers,
+        tls: tls.cloned(),
         allowed_tools: config.allowed_tools.clone(),
         timeout: config.timeout,
         max_output_bytes: usize::try_from(config.max_output_bytes.as_u64()).unwrap_or(usize::MAX),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{FutureExt as _, TryFutureExt as _};
+use futures::FutureExt as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer_budget::{AnswerBudget, Reservation};
@@ -16,7 +17,9 @@ use super::{Call, HttpClient, RowHeaders, UpstreamError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
-use crate::net::{self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, rate_limits, retry_after};
+use crate::net::{
+    self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, Received, UnfinishedBody, rate_limits, retry_after,
+};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -30,6 +33,8 @@ pub struct UpstreamSettings {
     pub base_url: Url,
     /// Sent with every call, such as `Authorization`.
     pub headers: HeaderMap,
+    /// TLS with other certificates than those of the system.
+    pub tls: Option<ClientConfig>,
     /// How long a whole call may take.
     pub timeout: Duration,
     /// How long a server may send nothing in the middle of a streamed answer.
@@ -47,6 +52,8 @@ pub struct ReqwestHttpClient {
     stall_timeout: Duration,
     clock: Clock,
     budget: AnswerBudget,
+    /// The proxy of the environment that calls go through, for the words of failures.
+    proxy: Option<Arc<str>>,
 }
 
 struct Paths {
@@ -62,8 +69,13 @@ impl ReqwestHttpClient {
     pub fn new(settings: &UpstreamSettings, clock: Clock) -> Result<Self, reqwest::Error> {
         let mut headers = settings.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let client =
-            ClientSettings { headers, max_idle: Some(settings.max_idle), ..ClientSettings::default() }.build()?;
+        let client = ClientSettings {
+            headers,
+            max_idle: Some(settings.max_idle),
+            tls: settings.tls.clone(),
+            ..ClientSettings::default()
+        }
+        .build()?;
         let below = |path: &str| {
             let mut url = settings.base_url.clone();
             url.set_path(&format!("{}/{path}", settings.base_url.path().trim_end_matches('/')));
@@ -77,6 +89,7 @@ impl ReqwestHttpClient {
             stall_timeout: settings.stall_timeout,
             clock,
             budget: AnswerBudget::default(),
+            proxy: net::proxy_of(&settings.base_url).ok().flatten().map(Arc::from),
         })
     }
 
@@ -114,11 +127,14 @@ impl ReqwestHttpClient {
         let mut request = self.request(call);
         headers.add_to(request.headers_mut());
         *request.body_mut() = Some(body.into());
-        let deadline = Instant::now() + self.timeout;
-        let response = self.in_time(deadline, self.client.execute(request).map_err(why)).await?;
+        let (deadline, received) = (Instant::now() + self.timeout, Received::default());
+        let response = self.execute(request, deadline, &received).await?;
         let is_stream = response.status().is_success()
             && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM));
-        if is_stream { self.fold(response, call.endpoint, deadline).await } else { self.read(response, deadline).await }
+        match is_stream {
+            true => self.fold(response, call.endpoint, deadline, &received).await,
+            false => self.read(response, deadline, &received).await,
+        }
     }
 
     /// Puts a streamed answer together.
@@ -127,14 +143,18 @@ impl ReqwestHttpClient {
         mut response: Response,
         endpoint: Endpoint,
         mut deadline: Instant,
+        received: &Received,
     ) -> Result<HttpResponse, UpstreamError> {
         let head = self.head(&response);
         let (mut events, mut fold, mut room) = (EventStream::default(), Fold::new(endpoint), None);
         let folded = loop {
             let stalled = fold.has_begun().then(|| Instant::now() + self.stall_timeout);
             let ends = stalled.map_or(deadline, |stalled| stalled.min(deadline));
-            let chunk = timeout_at(ends, response.chunk()).await.map_err(|_| self.timed_out(ends < deadline))?;
-            let Some(chunk) = chunk.map_err(why)? else { break fold.at_end_of_connection() };
+            let chunk = timeout_at(ends, response.chunk()).await;
+            let chunk = chunk.map_err(|_| self.timed_out(ends < deadline, received))?;
+            let chunk = chunk.map_err(|error| self.failure(&error, received))?;
+            let Some(chunk) = chunk else { break fold.at_end_of_connection() };
+            received.note(&chunk);
             events.push(&chunk);
             let mut news = std::iter::from_fn(|| events.next_event());
             if let Some(folded) = news.find_map(|(data, is_error)| fold.add(&data, is_error)) {
@@ -160,13 +180,28 @@ impl ReqwestHttpClient {
         })
     }
 
-    fn timed_out(&self, has_stalled: bool) -> UpstreamError {
+    fn timed_out(&self, has_stalled: bool, received: &Received) -> UpstreamError {
         let shown = humantime::format_duration;
         UpstreamError::Timeout(if has_stalled {
-            format!("it has sent nothing for {} in the middle of its answer", shown(self.stall_timeout))
+            format!("it sent nothing for {} {received}", shown(self.stall_timeout))
         } else {
-            format!("it had {}", shown(self.timeout))
+            format!("it had {}, which ended {received}", shown(self.timeout))
         })
+    }
+
+    /// Why a call has no answer, in words.
+    fn failure(&self, error: &reqwest::Error, received: &Received) -> UpstreamError {
+        let text = net::innermost(error);
+        let through = self.proxy.as_ref().map_or_else(String::new, |proxy| format!(", through the proxy {proxy}"));
+        if error.is_connect() {
+            UpstreamError::Unreachable(format!("{text}{through}"))
+        } else if error.is_timeout() {
+            UpstreamError::Timeout(format!("{text}, {received}{through}"))
+        } else if net::is_invalid_head(error) {
+            UpstreamError::Broken(format!("the head of its answer cannot be read: {text}{through}"))
+        } else {
+            UpstreamError::Broken(format!("{text}, {received}{through}"))
+        }
     }
 
     fn request(&self, call: &Call) -> Request {
@@ -178,14 +213,38 @@ impl ReqwestHttpClient {
     }
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
-        let deadline = Instant::now() + self.timeout;
-        let response = self.in_time(deadline, self.client.execute(request).map_err(why)).await?;
-        self.read(response, deadline).await
+        let (deadline, received) = (Instant::now() + self.timeout, Received::default());
+        let response = self.execute(request, deadline, &received).await?;
+        self.read(response, deadline, &received).await
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    fn execute(
+        &self,
+        request: Request,
+        deadline: Instant,
+        received: &Received,
+    ) -> impl Future<Output = Result<Response, UpstreamError>> {
+        let head = self.client.execute(request).map(|ended| {
+            let response = ended.map_err(|error| self.failure(&error, received))?;
+            received.note_head();
+            match response.status() {
+                // The connection no longer speaks HTTP.
+                StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Broken("it answered with status 101".into())),
+                _ => Ok(response),
+            }
+        });
+        self.in_time(deadline, received, head)
     }
 
     /// Reads an answer until a deadline.
-    async fn read(&self, response: Response, deadline: Instant) -> Result<HttpResponse, UpstreamError> {
-        let (answer, rest) = match self.in_time(deadline, self.answer(response)).await? {
+    async fn read(
+        &self,
+        response: Response,
+        deadline: Instant,
+        received: &Received,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let (answer, rest) = match self.in_time(deadline, received, self.answer(response, received)).await? {
             Begun::Whole(answer) => return Ok(answer),
             Begun::Large(large) => *large,
         };
@@ -193,7 +252,7 @@ impl ReqwestHttpClient {
         let waiting = Instant::now();
         let reservation = self.budget.reserve(rest.length().unwrap_or(self.budget.largest())).await;
         let deadline = deadline + waiting.elapsed();
-        let body = self.in_time(deadline, read_large(rest, reservation, self.budget.largest())).await?;
+        let body = self.in_time(deadline, received, self.large(rest, reservation, received)).await?;
         Ok(HttpResponse { body, ..answer })
     }
 
@@ -201,27 +260,46 @@ impl ReqwestHttpClient {
     fn in_time<T>(
         &self,
         deadline: Instant,
+        received: &Received,
         work: impl Future<Output = Result<T, UpstreamError>>,
     ) -> impl Future<Output = Result<T, UpstreamError>> {
-        timeout_at(deadline, work).map(|ended| ended.map_err(|_| self.timed_out(false))?)
+        timeout_at(deadline, work).map(|ended| ended.map_err(|_| self.timed_out(false, received))?)
     }
 
     /// The answer, as far as it may be read without a reservation.
-    async fn answer(&self, response: Response) -> Result<Begun, UpstreamError> {
+    async fn answer(&self, response: Response, received: &Received) -> Result<Begun, UpstreamError> {
+        let failure = |error: reqwest::Error| self.failure(&error, received);
         let (head, is_success) = (self.head(&response), response.status().is_success());
         let with = |body| HttpResponse { body, ..head };
-        let rest = match net::read_body(response, self.budget.share()).await.map_err(why)? {
+        let rest = match net::read_body(response, self.budget.share(), received).await.map_err(failure)? {
             BoundedBody::Whole(body) => return Ok(Begun::Whole(with(body))),
             BoundedBody::TooLong(rest) => rest,
         };
         if !is_success {
             // An error is cut off: a row that has failed may wait for others that need the room.
-            return Ok(Begun::Whole(with(rest.read_beginning(self.budget.share()).await.map_err(why)?)));
+            let beginning = rest.read_beginning(self.budget.share(), received).await;
+            return Ok(Begun::Whole(with(beginning.map_err(failure)?)));
         }
         if rest.length().is_some_and(|length| length > self.budget.largest()) {
             return Err(UpstreamError::TooLarge { limit: self.budget.largest() });
         }
         Ok(Begun::Large(Box::new((with(Bytes::new()), rest))))
+    }
+
+    /// The body of an answer that has a reservation.
+    async fn large(
+        &self,
+        rest: UnfinishedBody,
+        reservation: Reservation,
+        received: &Received,
+    ) -> Result<Bytes, UpstreamError> {
+        let (has_length, largest) = (rest.length().is_some(), self.budget.largest());
+        match rest.read_on(largest, received).await.map_err(|error| self.failure(&error, received))? {
+            // What grew may have twice the room that it needs.
+            BoundedBody::Whole(body) if !has_length => Ok(reservation.fill(Bytes::copy_from_slice(&body))),
+            BoundedBody::Whole(body) => Ok(reservation.fill(body)),
+            BoundedBody::TooLong(_) => Err(UpstreamError::TooLarge { limit: largest }),
+        }
     }
 
     /// What the head of a response says; without its body.
@@ -244,121 +322,11 @@ enum Begun {
     Large(Box<(HttpResponse, UnfinishedBody)>),
 }
 
-async fn read_large(rest: UnfinishedBody, reservation: Reservation, largest: usize) -> Result<Bytes, UpstreamError> {
-    let has_length = rest.length().is_some();
-    match rest.read_on(largest).await.map_err(why)? {
-        // What grew may have twice the room that it needs.
-        BoundedBody::Whole(body) if !has_length => Ok(reservation.fill(Bytes::copy_from_slice(&body))),
-        BoundedBody::Whole(body) => Ok(reservation.fill(body)),
-        BoundedBody::TooLong(_) => Err(UpstreamError::TooLarge { limit: largest }),
-    }
-}
-
 impl HttpClient for ReqwestHttpClient {
     async fn post(&self, call: Call) -> Result<HttpResponse, UpstreamError> {
         self.send(self.request(&call)).await
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
-fn why(error: reqwest::Error) -> UpstreamError {
-    let text = net::innermost(&error);
-    if error.is_connect() {
-        UpstreamError::Unreachable(text)
-    } else if error.is_timeout() {
-        UpstreamError::Timeout(text)
-    } else {
-        UpstreamError::Broken(text)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use axum::Router;
-    use axum::body::Body;
-    use axum::routing::post;
-    use futures::future::join_all;
-    use futures::stream;
-
-    use super::*;
-
-    const KIB: usize = 1 << 10;
-
-    /// A client with little room, of a server that answers with as many bytes as it is told: how they are sent, and
-    /// with which status.
-    async fn client(budget: AnswerBudget, timeout: Duration) -> ReqwestHttpClient {
-        let answer = async |body: Bytes| {
-            let text = str::from_utf8(&body).expect("a text");
-            let (status, kib) = text.split_once(' ').expect("two words");
-            let bytes = "x".repeat(kib.trim_start_matches('~').parse::<usize>().expect("a number") * KIB);
-            let body = match kib.strip_prefix('~') {
-                None => Body::from(bytes),
-                Some(_) => Body::from_stream(stream::iter([Ok::<_, Infallible>(bytes)])),
-            };
-            axum::http::Response::builder().status(status.parse::<u16>().expect("a status")).body(body).expect("valid")
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let base_url = format!("http://{}/v1", listener.local_addr().expect("an address")).parse().expect("a URL");
-        let server = Router::new().route("/v1/chat/completions", post(answer));
-        tokio::spawn(async move { axum::serve(listener, server).await });
-        let settings =
-            UpstreamSettings { base_url, headers: HeaderMap::new(), timeout, stall_timeout: timeout, max_idle: 8 };
-        ReqwestHttpClient { budget, ..ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings") }
-    }
-
-    fn call(what: String) -> Call {
-        Call { endpoint: Endpoint::ChatCompletions, model: "m".into(), key: "k".to_owned(), body: what.into() }
-    }
-
-    #[tokio::test]
-    async fn large_answers_wait_for_room_and_all_come() {
-        let budget = AnswerBudget::new(4 * KIB, 64 * KIB, 256 * KIB);
-        let client = client(budget, Duration::from_mins(1)).await;
-        let sent = |no: usize| format!("200 {}{}", ["", "~"][no % 2], [1, 3, 5, 40, 64][no % 5]);
-
-        let ask = async |no: usize| {
-            let answer = client.post(call(sent(no))).await.expect("an answer");
-            // Others get room meanwhile, if there is any.
-            tokio::task::yield_now().await;
-            assert_eq!(answer.body.len(), [1, 3, 5, 40, 64][no % 5] * KIB);
-        };
-        join_all((0..200).map(ask)).await;
-    }
-
-    #[tokio::test]
-    async fn waiting_for_room_is_not_the_upstreams_time() {
-        let budget = AnswerBudget::new(4 * KIB, 64 * KIB, 128 * KIB);
-        let client = client(budget, Duration::from_secs(2)).await;
-        let first = client.post(call("200 64".to_owned())).await.expect("an answer");
-
-        let mut waiting = Box::pin(client.post(call("200 64".to_owned())));
-        let waited = tokio::time::timeout(Duration::from_secs(3), &mut waiting).await;
-
-        assert!(waited.is_err(), "there is no room as long as the first answer lives");
-        assert_eq!(client.post(call("200 3".to_owned())).await.expect("an answer").body.len(), 3 * KIB, "a small one");
-        drop(first);
-        assert_eq!(waiting.await.expect("an answer").body.len(), 64 * KIB);
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_too_large_is_refused_and_an_error_is_cut_off() {
-        let budget = AnswerBudget::new(4 * KIB, 64 * KIB, 128 * KIB);
-        let client = client(budget, Duration::from_mins(1)).await;
-        let too_large = Err(UpstreamError::TooLarge { limit: 64 * KIB });
-        let cases = [
-            ("200 64", Ok(64)),
-            ("200 ~64", Ok(64)),
-            ("200 65", too_large.clone()),
-            ("200 ~65", too_large),
-            ("503 4", Ok(4)),
-            ("503 65", Ok(4)),
-            ("503 ~65", Ok(4)),
-        ];
-        for (sent, expected) in cases {
-            let answer = client.post(call(sent.to_owned())).await.map(|answer| answer.body.len() / KIB);
-            assert_eq!(answer, expected, "{sent}");
-        }
-    }
-}
+mod tests;

@@ -11,4 +11,6 @@ mod kills;
 mod settings;
 mod stage;
 mod stores;
+mod tls;
+mod upstream_check;
 mod whole_batches;

@@ -99,6 +99,69 @@ async fn a_key_of_metadata_that_cannot_be_part_of_a_header_is_refused() {
 }
 
 #[tokio::test]
+async fn a_time_in_which_no_call_can_end_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "[[tools]]\nname = 'x'\nurl = 'http://h'\ntimeout = '0s'\n").expect("a file");
+    let config = file.display().to_string();
+    let cases =
+        [["--request-timeout", "0s"], ["--stall-timeout", "0s"], ["--max-response-time", "0ms"], ["--config", &config]];
+    for flags in cases {
+        let output = run(serve(directory.path(), &[&UPSTREAM[..], &flags].concat())).await;
+
+        assert!(output.status.code().is_some_and(|code| code != 0), "{flags:?}: {output:?}");
+        assert!(said(&output).contains("no call can end in no time"), "{flags:?}: {}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_not_set_and_a_key_has_no_blanks_around_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let upstream = FakeUpstream::start();
+    let url = format!("http://{}/v1", upstream.address);
+    let names =
+        ["UPSTREAM_KEY", "DATABASE_URL", "BLOB_URL", "MAX_CONCURRENCY", "CONFIG", "GRACE", "MAX_RESPONSE_TOKENS"];
+    for (key, expected) in [("", ""), ("sk-1\r\n", "Bearer sk-1")] {
+        let mut command = serve(directory.path(), &["--upstream", &url]);
+        command.envs(names.map(|name| (format!("BATCHWRIGHT_{name}"), "")));
+        command.env("BATCHWRIGHT_UPSTREAM_KEY", key);
+        let server = Process::start(command).await;
+
+        server.client().get("/v1/models").await.ok();
+        assert_eq!(upstream.calls().last().expect("a call").header("authorization"), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_proxy_of_the_environment_is_named_or_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "[[mcp_servers]]\nlabel = 'x'\nurl = 'https://there/'\n").expect("a file");
+    let config = file.display().to_string();
+    let refused = [
+        (serve(directory.path(), &["--upstream", "https://there/v1"]), "--upstream cannot be used"),
+        (serve(directory.path(), &["--upstream", "http://here/v1", "--config", &config]), "[[mcp_servers]] 'x'"),
+    ];
+    for (mut command, setting) in refused {
+        command.env("HTTPS_PROXY", "socks5://user:hunter2@127.0.0.1:9");
+        let output = run(command).await;
+
+        assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
+        let said = said(&output);
+        let is_clear = said.contains(setting) && said.contains("the proxy socks5://127.0.0.1:9");
+        assert!(is_clear && said.contains("NO_PROXY") && !said.contains("hunter2"), "{said}");
+    }
+
+    let mut command = serve(directory.path(), &["--upstream", "http://there/v1"]);
+    command.env("HTTP_PROXY", "http://user:hunter2@127.0.0.1:9");
+    let server = Process::start(command).await;
+
+    let answer = server.client().get("/v1/models").await.json().to_string();
+    let shown = "through the proxy http://127.0.0.1:9";
+    assert!(answer.contains(shown) && !server.log().contains("hunter2"), "{answer} {}", server.log());
+}
+
+#[tokio::test]
 async fn a_settings_file_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
 
@@ -230,11 +293,12 @@ async fn a_url_that_cannot_be_used_is_not_shown() {
         }
         cases.push((command, expected));
     }
-    let flags: [(&[&str], &str); 8] = [
+    let flags: [(&[&str], &str); 9] = [
+        (&["--upstream", "http://h", "--upstream-key", " \n"], "--upstream-key is empty"),
         (&["--upstream", "ftp://user:hunter2@h/v1"], "--upstream"),
         (&["--upstream", "http://user:hunter2@["], "--upstream"),
         (&["--upstream", "http://user:hunter2@h", "--upstream-key", "hunter2"], "--upstream-key"),
-        (&["--upstream", "http://h", "--upstream-key", "hunter2\n"], "--upstream-key"),
+        (&["--upstream", "http://h", "--upstream-key", "hunter2\nhunter2"], "--upstream-key"),
         (&["--upstream", "http://h", "--blob-url", "s3://user:hunter2@bucket"], "--blob-url"),
         (&["--upstream", "http://h", "--blob-url", "ftp://user:hunter2@bucket"], "--blob-url"),
         (

@@ -126,6 +126,7 @@ impl Stage {
         let upstream = UpstreamSettings {
             base_url: format!("{}/v1", self.simulator.base_url).parse().expect("a URL"),
             headers: HeaderMap::new(),
+            tls: None,
             timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
             max_idle: 16,

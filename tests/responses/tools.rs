@@ -160,7 +160,7 @@ async fn what_is_wrong_with_the_settings_is_said_at_the_start() {
         ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\nparameters = { type = 'strang' }", "[[tools]] 'x': parameters:"),
         (
             "[[tools]]\nname = 'x'\nurl = 'TOOLS'\nheaders = { A = '${NO_SUCH}' }",
-            "the environment variable NO_SUCH is not set",
+            "the environment variable NO_SUCH is not set, or empty",
         ),
         ("[[tools]]\nname = 'x'\nurl = 'TOOLS'\ncolour = 'red'", "unknown field `colour`"),
         ("[[tools]]\nurl = 'TOOLS'", "missing field `name`"),

@@ -16,6 +16,7 @@ use crate::everything::Everything;
 /// A server of the operator's.
 pub fn server(url: Url) -> McpServer {
     McpServer {
+        tls: None,
         label: "test".to_owned(),
         url,
         headers: HeaderMap::new(),

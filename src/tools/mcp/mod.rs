@@ -58,6 +58,8 @@ pub struct McpServer {
     pub url: Url,
     /// Sent with every request.
     pub headers: HeaderMap,
+    /// TLS with other certificates than those of the system.
+    pub tls: Option<rustls::ClientConfig>,
     /// The tools that may be listed and called; all of them if `None`.
     pub allowed_tools: Option<Vec<String>>,
     /// How long a call, or listing the tools, may take, including connecting.
@@ -89,6 +91,7 @@ impl McpClient {
         }
         let client = ClientSettings {
             headers: server.headers.clone(),
+            tls: server.tls.clone(),
             read_timeout: Some(server.timeout * 2),
             reach: if server.row_hosts.is_some() { Reach::PublicOnly } else { Reach::Everywhere },
             ..ClientSettings::default()

@@ -212,6 +212,7 @@ mod tests {
         let settings = UpstreamSettings {
             base_url: "http://127.0.0.1:9/v1".parse().expect("a URL"),
             headers: HeaderMap::new(),
+            tls: None,
             timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(5),
             max_idle: 1,
