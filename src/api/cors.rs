@@ -28,7 +28,7 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
-        // Every header that the page wants to send: the SDKs add a dozen that name themselves, with each version others.
+        // Every header that the page wants to send: the SDKs add a dozen that describe themselves.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(EXPOSED)
         .max_age(MAX_AGE)

@@ -1,4 +1,4 @@
-//! Refusals of requests whose bodies are not read: they reach their clients, and the connection is used again or closed.
+//! Refusals of requests whose bodies are not read: they reach their clients, and say whether the connection goes on.
 
 use std::net::SocketAddr;
 
