@@ -21,6 +21,7 @@ use super::responses_api::ResponsesApi;
 use super::served_models::{ServedModels, listed_models};
 use super::server_client::ServerClient;
 use super::server_settings::ServerSettings;
+use super::server_software::ServerSoftware;
 use super::streamed::Streaming;
 use super::{Call, HttpClient, ReqwestHttpClient, RowHeaders, UpstreamError};
 use crate::config::{ConcurrencyControl, ExhaustedQuota};
@@ -64,6 +65,7 @@ pub struct Server {
     /// Told when an admission has changed.
     changed: Arc<Notify>,
     responses_api: Arc<ResponsesApi>,
+    software: ServerSoftware,
     streaming: Streaming,
     exhausted_quota: ExhaustedQuota,
     pub(super) body_priority: Option<i64>,
@@ -102,7 +104,8 @@ impl Server {
             rates: settings.rates,
             admissions: Mutex::default(),
             changed: Arc::default(),
-            responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock)),
+            responses_api: Arc::new(ResponsesApi::new(settings.dialect, clock.clone())),
+            software: ServerSoftware::new(clock),
             streaming: Streaming::new(settings.stream),
             exhausted_quota: settings.exhausted_quota,
             body_priority: settings.body_priority,
@@ -335,6 +338,12 @@ impl Server {
             return Err(format!("it answered with status {}", answer.status));
         }
         Ok(self.models.discover(listed_models(&answer.body)?))
+    }
+
+    /// Whether calls that ask for a schema or tools are better made through chat completions, although the server has
+    /// `/v1/responses`.
+    pub(super) async fn ignores_form(&self) -> bool {
+        self.responses_api.may_be_tried() && self.software.ignores_form(self.models()).await
     }
 
     /// What is known of its `/v1/responses`.

@@ -113,6 +113,18 @@ impl Session {
         let route = self.calls.route(&mut row, model)?;
         Ok(route.route.server.responses_api().clone())
     }
+
+    /// Whether the next call of a model is better made through chat completions if it asks for a schema or tools,
+    /// because the server ignores them in `/v1/responses`.
+    ///
+    /// # Errors
+    /// [`UpstreamError::HeldBack`] if no server takes calls of the model.
+    pub async fn ignores_form(&self, model: &Arc<str>) -> Result<bool, UpstreamError> {
+        let mut row = self.calls.row.lock().await;
+        self.calls.take_permit(&mut row).await;
+        let route = self.calls.route(&mut row, model)?;
+        Ok(route.route.server.ignores_form().await)
+    }
 }
 
 impl Calls {

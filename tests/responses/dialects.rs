@@ -52,6 +52,42 @@ async fn an_upstream_that_has_only_chat_completions_is_found_out_once() {
     );
 }
 
+#[tokio::test]
+async fn schemas_and_tools_go_to_chat_completions_of_servers_that_ignore_them_in_responses() {
+    let format = json!({ "type": "json_schema", "name": "s", "schema": { "type": "object" } });
+    let tool = json!({ "type": "function", "name": "f", "parameters": { "type": "object" } });
+    let rows = [
+        ("plain", json!({ "model": "m", "input": "plainly" })),
+        ("schema", json!({ "model": "m", "input": "by a schema", "text": { "format": format } })),
+        ("tools", json!({ "model": "m", "input": "with tools", "tools": [tool] })),
+    ];
+    let cases: [(&str, &[&str], [&str; 3]); 5] = [
+        ("llamacpp", &[], ["responses", "chat", "chat"]),
+        ("sglang", &[], ["responses", "chat", "chat"]),
+        ("library", &[], ["responses", "chat", "chat"]),
+        ("vllm", &[], ["responses", "responses", "responses"]),
+        ("llamacpp", &["--upstream-responses", "native"], ["responses", "responses", "responses"]),
+    ];
+    for (owner, flags, expected) in cases {
+        let upstream = FakeUpstream::start();
+        upstream.reply(move |call| match &*call.path {
+            "/v1/models" => Reply::new(200, format!(r#"{{"data":[{{"id":"m","owned_by":"{owner}"}}]}}"#)),
+            "/v1/responses" => Reply::new(200, r#"{"object":"response","status":"completed","output":[]}"#),
+            _ => Reply::chat("{}"),
+        });
+        let stage = Stage::at(&upstream, flags).await;
+
+        let results = stage.results(&rows).await;
+
+        assert_eq!(results.output.len(), 3, "{:?}", results.errors);
+        let api_of = |input: &str| {
+            let call = upstream.calls().into_iter().find(|call| call.text().contains(input)).expect("it was called");
+            if call.path == "/v1/responses" { "responses" } else { "chat" }
+        };
+        assert_eq!(["plainly", "by a schema", "with tools"].map(api_of), expected, "{owner} {flags:?}");
+    }
+}
+
 /// An upstream whose model calls `add` once. It knows only its own items, and has `/v1/responses` if `has_responses`.
 fn replaceable(call: &Call, has_responses: bool) -> Reply {
     let (text, is_native) = (call.text(), call.path == "/v1/responses");

@@ -164,15 +164,16 @@ impl ResponsesProcessor {
         http: &Session,
         should_retry: &ShouldRetry,
     ) -> Result<HttpResponse, FailureReason> {
+        let is_ignored = dialect::asks_for_form(body) && http.ignores_form(&data.model).await?;
         let api = http.responses_api(&data.model).await?;
-        if let Some(answer) = pass_through(&api, data, http).await? {
+        if !is_ignored && let Some(answer) = pass_through(&api, data, http).await? {
             return Ok(answer);
         }
         let path = StepPath::root().child(0);
         let started_at = self.clock.now();
         let ids = ItemIds::of_step(data.id, &path);
         let (request, model, key, used) = (body, data.model.clone(), data.id.to_string(), HashSet::new());
-        let call = ModelCall { request, model, key, ids, used, has_native_turns: false };
+        let call = ModelCall { request, model, key, ids, used, has_native_turns: false, is_ignored };
         let turn = dialect::call_chat(http, &call, should_retry).await?;
         let end = ScopeEnd::of(&turn);
         let step = Step {

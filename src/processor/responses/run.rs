@@ -176,6 +176,8 @@ impl<'a> Run<'a> {
             let held_back = |error: UpstreamError| Stop::Failed(error.into());
             self.http.acquire_permit_for(&scope.model).await.map_err(held_back)?;
             let api = self.http.responses_api(&scope.model).await.map_err(held_back)?;
+            let is_ignored =
+                dialect::asks_for_form(&request) && self.http.ignores_form(&scope.model).await.map_err(held_back)?;
             // Not before: a step's time is that of its call.
             let seq = self.begin(&path, StepBody::ModelCall(None)).await;
             let ids = ItemIds::of_step(self.row, &path);
@@ -186,6 +188,7 @@ impl<'a> Run<'a> {
                 used: self.used_call_ids(scope),
                 has_native_turns: turns_of(&scope.path, &self.steps()).any(|(_, turn)| turn.has_ids_of_upstream(&ids)),
                 ids,
+                is_ignored,
             };
             let asked = dialect::call_model(&api, self.http, &call, self.should_retry).await;
             if scope.path != StepPath::root() {

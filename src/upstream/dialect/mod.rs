@@ -30,6 +30,16 @@ pub struct ModelCall<'a> {
     /// Whether turns before came from `/v1/responses`. Such a conversation goes on there as long as the server has it:
     /// chat completions cannot express all that is in it.
     pub has_native_turns: bool,
+    /// Whether the server ignores in `/v1/responses` what the request asks for.
+    pub is_ignored: bool,
+}
+
+/// Whether a request asks for a form of the answer that some servers know in chat completions only: a schema, or tools.
+#[must_use]
+pub fn asks_for_form(request: &Fields) -> bool {
+    let format = request.get::<Fields>("text").ok().flatten().and_then(|text| text.get::<Fields>("format").ok()?);
+    let kind = format.and_then(|format| format.get::<String>("type").ok()?);
+    kind.is_some_and(|kind| kind != "text") || request.raw("tools").is_some_and(|tools| tools.get() != "[]")
 }
 
 /// Calls a model for a turn, through the API that its server has, of which `api` knows. `http` makes the call.
@@ -42,7 +52,8 @@ pub async fn call_model(
     call: &ModelCall<'_>,
     should_retry: &ShouldRetry,
 ) -> Result<Turn, FailureReason> {
-    if api.is_next() || (call.has_native_turns && api.may_be_tried()) {
+    let is_native = !call.is_ignored && api.is_next();
+    if is_native || (call.has_native_turns && api.may_be_tried()) {
         let body = native::request(call.request, &call.ids).to_json().into();
         let (model, key) = (call.model.clone(), call.key.clone());
         let sent = Call { endpoint: Endpoint::Responses, model, key, body };
@@ -81,6 +92,21 @@ fn reason(bad: BadAnswer) -> FailureReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_asks_for_a_form_by_its_schema_or_its_tools() {
+        let cases = [
+            (r#"{"input":"Hi"}"#, false),
+            (r#"{"tools":[],"text":{"verbosity":"low"}}"#, false),
+            (r#"{"text":{"format":{"type":"text"}}}"#, false),
+            (r#"{"text":{"format":{"type":"json_schema","schema":{}}}}"#, true),
+            (r#"{"text":{"format":{"type":"json_object"}}}"#, true),
+            (r#"{"tools":[{"type":"function"}]}"#, true),
+        ];
+        for (request, expected) in cases {
+            assert_eq!(asks_for_form(&Fields::read(request.as_bytes()).expect("an object")), expected, "{request}");
+        }
+    }
 
     #[test]
     fn an_answer_that_may_pass_is_asked_for_again() {
