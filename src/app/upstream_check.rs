@@ -68,7 +68,8 @@ async fn has_no_list(upstream: &str, settings: &UpstreamSettings, url: &str, sta
         // A server that asks for a key there, and not here, has something there.
         if answer.is_ok_and(|answer| is_list(&answer) || matches!(answer.status, 401 | 403)) {
             let instead = shown_url(other.as_str());
-            tracing::warn!(upstream, url, status, %instead, "the base URL of an upstream is wrong: change it to `instead`");
+            let said = "the base URL of an upstream is wrong: change it to `instead`";
+            tracing::warn!(upstream, url, status, %instead, "{said}");
             return;
         }
     }
@@ -92,11 +93,11 @@ async fn models(settings: &UpstreamSettings, base_url: Url) -> Result<HttpRespon
 
 fn is_list(answer: &HttpResponse) -> bool {
     #[derive(Deserialize)]
-    struct List {
+    struct AnyModelList {
         #[serde(rename = "data")]
         _data: Vec<IgnoredAny>,
     }
-    answer.is_success() && serde_json::from_slice::<List>(&answer.body).is_ok()
+    answer.is_success() && serde_json::from_slice::<AnyModelList>(&answer.body).is_ok()
 }
 
 fn is_endpoint(base: &Url) -> bool {

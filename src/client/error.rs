@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::domain::retry::may_pass;
 use crate::domain::time::Clock;
-use crate::net::{BoundedBody, Received, innermost, read_body, retry_after};
+use crate::net::{AnswerProgress, BoundedBody, innermost, read_body, retry_after};
 
 /// As much of an answer that is not OpenAI's as its message shows.
 const SHOWN_CHARS: usize = 200;
@@ -100,7 +100,7 @@ impl ErrorAnswer {
     pub(super) async fn read(response: Response) -> ClientError {
         let status = response.status();
         let retry_after = retry_after(response.headers(), &Clock::System);
-        let received = Received::default();
+        let received = AnswerProgress::default();
         let body = match read_body(response, MAX_ERROR_BYTES, &received).await {
             Ok(BoundedBody::Whole(body)) => body,
             Ok(BoundedBody::TooLong(rest)) => rest.read_beginning(MAX_ERROR_BYTES, &received).await.unwrap_or_default(),

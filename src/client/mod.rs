@@ -39,7 +39,7 @@ pub use error::{ClientError, ErrorAnswer};
 pub use objects::{BatchRequest, RemoteBatch, RemoteFile};
 pub use wait::Polling;
 
-use crate::net::{BoundedBody, ClientSettings, Received, read_body};
+use crate::net::{AnswerProgress, BoundedBody, ClientSettings, read_body};
 
 /// How long an answer may take that is not a file's content.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ impl Client {
 
 /// Sends a request and reads the JSON of its answer.
 async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ClientError> {
-    match read_body(send(request).await?, MAX_ANSWER_BYTES, &Received::default()).await? {
+    match read_body(send(request).await?, MAX_ANSWER_BYTES, &AnswerProgress::default()).await? {
         BoundedBody::Whole(body) => {
             serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected(error.to_string()))
         }

@@ -8,12 +8,12 @@ use reqwest::{Error, Response};
 
 /// How much of an answer has come, for the words of its failure.
 #[derive(Debug, Default)]
-pub struct Received {
+pub struct AnswerProgress {
     has_head: AtomicBool,
     bytes: AtomicUsize,
 }
 
-impl Received {
+impl AnswerProgress {
     /// Notes that the head has come.
     pub fn note_head(&self) {
         self.has_head.store(true, Relaxed);
@@ -25,7 +25,7 @@ impl Received {
     }
 }
 
-impl fmt::Display for Received {
+impl fmt::Display for AnswerProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes.load(Relaxed) {
             0 if !self.has_head.load(Relaxed) => f.write_str("before its answer began"),
@@ -56,7 +56,7 @@ pub struct UnfinishedBody {
 ///
 /// # Errors
 /// The connection broke.
-pub async fn read_body(mut response: Response, limit: usize, received: &Received) -> Result<BoundedBody, Error> {
+pub async fn read_body(mut response: Response, limit: usize, received: &AnswerProgress) -> Result<BoundedBody, Error> {
     let length = response.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     if length.is_some_and(|length| length > limit) {
         return Ok(BoundedBody::TooLong(UnfinishedBody { response, length, read: BytesMut::new() }));
@@ -83,7 +83,7 @@ impl UnfinishedBody {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn read_on(mut self, limit: usize, received: &Received) -> Result<BoundedBody, Error> {
+    pub async fn read_on(mut self, limit: usize, received: &AnswerProgress) -> Result<BoundedBody, Error> {
         if let Some(length) = self.length {
             self.read.reserve(length.min(limit).saturating_sub(self.read.len()));
         }
@@ -99,7 +99,7 @@ impl UnfinishedBody {
     ///
     /// # Errors
     /// The connection broke before.
-    pub async fn read_beginning(self, limit: usize, received: &Received) -> Result<Bytes, Error> {
+    pub async fn read_beginning(self, limit: usize, received: &AnswerProgress) -> Result<Bytes, Error> {
         Ok(match self.read_on(limit, received).await? {
             BoundedBody::Whole(body) => body,
             BoundedBody::TooLong(mut rest) => {

@@ -15,7 +15,7 @@ use std::error::Error;
 
 use reqwest::header::HeaderName;
 
-pub use body::{BoundedBody, Received, UnfinishedBody, read_body};
+pub use body::{AnswerProgress, BoundedBody, UnfinishedBody, read_body};
 pub use client::{ClientSettings, Reach};
 pub use guard::UrlRefusal;
 pub use hosts::{AllowedHost, AllowedHosts, HostError};

@@ -2,11 +2,14 @@
 //!
 //! They are formatted as text, not built as JSON values: this is most of the work for a request.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
 use super::draws::Draws;
+use super::shaped;
 
 /// A constant instead of the clock: an answer depends on its request alone.
 const CREATED: u64 = 1_767_225_600;
@@ -79,6 +82,8 @@ pub struct SimulatedRequest {
     output_words: Option<u32>,
     /// The number of texts to embed or to moderate.
     inputs: usize,
+    /// The schema that the text of the answer has to match.
+    schema: Option<Value>,
     draws: Draws,
 }
 
@@ -92,8 +97,14 @@ impl SimulatedRequest {
             cached_tokens: 0,
             output_words: None,
             inputs: input.map_or(1, count_inputs),
+            schema: None,
             draws,
         }
+    }
+
+    /// The same request with an answer whose text matches a schema.
+    pub fn with_schema(self, schema: Option<Value>) -> Self {
+        Self { schema, ..self }
     }
 
     /// The same request with an answer of so many words, of whose prompt so many tokens were known.
@@ -129,12 +140,22 @@ impl SimulatedRequest {
         )
     }
 
-    fn words(&mut self) -> Vec<&'static str> {
+    /// The text of the answer in pieces, as they stand in a JSON string.
+    fn words(&mut self) -> Vec<Cow<'static, str>> {
+        if let Some(schema) = &self.schema {
+            let text = shaped::instance(schema, &mut self.draws).to_string();
+            return text.split_inclusive(',').map(|piece| escape(piece).into()).collect();
+        }
         let count = self.output_words.unwrap_or_else(|| 4 + self.draws.below(16));
-        (0..count).map(|_| WORDS[self.draws.below(32) as usize]).collect()
+        (0..count).map(|_| word(&mut self.draws).into()).collect()
     }
 
-    fn tokens(&self, words: &[&str]) -> Tokens {
+    /// What stands between the pieces.
+    fn space(&self) -> &'static str {
+        if self.schema.is_some() { "" } else { " " }
+    }
+
+    fn tokens(&self, words: &[Cow<'_, str>]) -> Tokens {
         let (prompt, cached, completion) = (self.prompt_tokens, self.cached_tokens, words.len());
         Tokens { prompt, cached, written_to_cache: 0, completion, reasoning: 0 }
     }
@@ -177,7 +198,8 @@ pub fn answer(kind: Kind, request: SimulatedRequest) -> String {
 
 fn chat(mut request: SimulatedRequest) -> String {
     let words = request.words();
-    let message = format!(r#"{{"role":"assistant","content":"{}","refusal":null,"annotations":[]}}"#, words.join(" "));
+    let text = words.join(request.space());
+    let message = format!(r#"{{"role":"assistant","content":"{text}","refusal":null,"annotations":[]}}"#);
     let tokens = request.tokens(&words);
     request.chat_completion(&message, "stop", tokens)
 }
@@ -200,7 +222,7 @@ pub fn chat_events(mut request: SimulatedRequest, wants_usage: bool) -> Vec<Stri
 
     let mut events = vec![delta(r#"{"role":"assistant","content":"","refusal":null}"#, "null")];
     for (position, word) in words.iter().enumerate() {
-        let space = if position == 0 { "" } else { " " };
+        let space = if position == 0 { "" } else { request.space() };
         events.push(delta(&format!(r#"{{"content":"{space}{word}"}}"#), "null"));
     }
     events.push(delta("{}", r#""stop""#));
@@ -214,7 +236,7 @@ pub fn chat_events(mut request: SimulatedRequest, wants_usage: bool) -> Vec<Stri
 fn completion(mut request: SimulatedRequest) -> String {
     let id = request.draws.id();
     let words = request.words();
-    let text = words.join(" ");
+    let text = words.join(request.space());
     let usage = chat_usage(request.tokens(&words));
     let model = request.model;
     format!(
@@ -233,7 +255,7 @@ fn chat_usage(tokens: Tokens) -> String {
 fn response(mut request: SimulatedRequest) -> String {
     let message_id = request.draw_id();
     let words = request.words();
-    let text = words.join(" ");
+    let text = words.join(request.space());
     let output = format!(
         r#"[{{"type":"message","id":"msg_{message_id:032x}","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[],"logprobs":[]}}]}}]"#
     );
@@ -277,9 +299,23 @@ fn moderation(mut request: SimulatedRequest) -> String {
     format!(r#"{{"id":"modr-{id:032x}","model":{},"results":[{}]}}"#, request.model, results.join(","))
 }
 
-/// The list of models. Requests may name any other.
-pub fn models() -> String {
-    format!(
-        r#"{{"object":"list","data":[{{"id":"simulator","object":"model","created":{CREATED},"owned_by":"batchwright"}}]}}"#
-    )
+/// The list of models.
+pub fn models(names: &[String]) -> String {
+    let model = |name| json!({ "id": name, "object": "model", "created": CREATED, "owned_by": "batchwright" });
+    let data: Vec<Value> = match names {
+        [] => vec![model("simulator")],
+        names => names.iter().map(|name| model(name)).collect(),
+    };
+    json!({ "object": "list", "data": data }).to_string()
+}
+
+/// A word.
+pub fn word(draws: &mut Draws) -> &'static str {
+    WORDS[draws.below(32) as usize]
+}
+
+/// A text as it stands between the quotes of a JSON string.
+fn escape(text: &str) -> String {
+    let quoted = serde_json::to_string(text).expect("text is JSON");
+    quoted[1..quoted.len() - 1].to_owned()
 }

@@ -10,12 +10,14 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// The draws of a request whose `Idempotency-Key` was seen `repeat` times before.
-    pub fn new(seed: u64, repeat: u32, body: &[u8]) -> Self {
+    /// The draws of a request whose `Idempotency-Key` was seen `repeat` times before. With the key, an equal request of
+    /// another batch has others; without, the same.
+    pub fn new(seed: u64, repeat: u32, key: &[u8], body: &[u8]) -> Self {
         // `DefaultHasher::new` has fixed keys, unlike the hashers of a `HashMap`.
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(seed);
         hasher.write_u32(repeat);
+        hasher.write(key);
         hasher.write(body);
         Self { state: hasher.finish() }
     }
@@ -54,19 +56,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seed_repeat_and_body_decide_together() {
-        let first = |seed, repeat, body: &str| Draws::new(seed, repeat, body.as_bytes()).id();
-        let id = first(1, 0, "a");
+    fn seed_repeat_key_and_body_decide_together() {
+        let first =
+            |seed, repeat, key: &str, body: &str| Draws::new(seed, repeat, key.as_bytes(), body.as_bytes()).id();
+        let id = first(1, 0, "k", "a");
 
-        assert_eq!(first(1, 0, "a"), id);
-        for other in [first(2, 0, "a"), first(1, 1, "a"), first(1, 0, "b")] {
+        assert_eq!(first(1, 0, "k", "a"), id);
+        for other in [first(2, 0, "k", "a"), first(1, 1, "k", "a"), first(1, 0, "l", "a"), first(1, 0, "k", "b")] {
             assert_ne!(other, id);
         }
     }
 
     #[test]
     fn draws_stay_within_their_bounds_and_fill_them() {
-        let mut draws = Draws::new(0, 0, b"");
+        let mut draws = Draws::new(0, 0, b"", b"");
         let mut counts = [0; 4];
         for _ in 0..4000 {
             assert!((0.0..1.0).contains(&draws.unit()));

@@ -15,6 +15,17 @@ pub enum SimulatedFailure {
     Streaming,
     /// The model is `simulator-fail-400`.
     InvalidModel,
+    /// A member of the body that cannot be.
+    InvalidMember {
+        /// Which.
+        param: String,
+        /// The code of the error.
+        code: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A model that the server does not have.
+    UnknownModel(String),
     /// No such route.
     UnknownUrl,
     /// The route does not have this method.
@@ -36,7 +47,7 @@ pub enum SimulatedFailure {
 }
 
 /// The members of the envelope: type, param, code, message.
-type Envelope = (&'static str, Option<&'static str>, Option<&'static str>, String);
+type Envelope = (&'static str, Option<String>, Option<&'static str>, String);
 
 impl SimulatedFailure {
     /// The failure of a script that asks for `status`.
@@ -53,10 +64,11 @@ impl SimulatedFailure {
             Self::InvalidBody
             | Self::Streaming
             | Self::InvalidModel
+            | Self::InvalidMember { .. }
             | Self::InvalidScript(_)
             | Self::Mispaired(_)
             | Self::InvalidArguments(_) => StatusCode::BAD_REQUEST,
-            Self::UnknownUrl => StatusCode::NOT_FOUND,
+            Self::UnknownUrl | Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -86,6 +98,13 @@ impl SimulatedFailure {
             Self::ServerError => (None, None, "The server had an error while processing your request."),
             Self::ShuttingDown => (None, None, "The server is shutting down."),
             Self::Scripted(_) => (None, Some("scripted"), "The script of this request asks for this failure."),
+            Self::InvalidMember { param, code, message } => {
+                return (kind, Some(param.clone()), Some(*code), message.clone());
+            }
+            Self::UnknownModel(model) => {
+                let message = format!("The model `{model}` does not exist.");
+                return (kind, Some("model".to_owned()), Some("model_not_found"), message);
+            }
             Self::InvalidScript(reason) => return (kind, None, Some("invalid_script"), reason.clone()),
             Self::Mispaired(mispaired) => return (kind, None, None, mispaired.to_string()),
             Self::InvalidArguments(id) => {
@@ -93,7 +112,7 @@ impl SimulatedFailure {
                 return (kind, None, None, message);
             }
         };
-        (kind, param, code, message.to_owned())
+        (kind, param.map(str::to_owned), code, message.to_owned())
     }
 }
 

@@ -24,7 +24,7 @@ use super::draws::Draws;
 use super::engine::{Engine, EngineAnswer};
 use super::failure::SimulatedFailure;
 use super::script::{self, Cue};
-use super::{Latency, Overload, SimulatorState, scripted};
+use super::{Latency, Overload, SimulatorArgs, SimulatorState, messages, scripted, shaped};
 use crate::domain::rate_limits::RateLimit;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -53,7 +53,7 @@ pub fn router(shared: Arc<SimulatorState>, closing: CancellationToken) -> Router
     };
     let router = Kind::ALL.into_iter().fold(Router::new(), |router, kind| router.route(kind.path(), endpoint(kind)));
     router
-        .route("/v1/models", get(|| async { json_text(answers::models()) }))
+        .route("/v1/models", get(models))
         .route(
             "/stats",
             get(|State(server): State<Arc<SimulatedServer>>| async move { Json(server.shared.stats.snapshot()) }),
@@ -74,6 +74,10 @@ fn inference(kind: Kind) -> MethodRouter<Arc<SimulatedServer>> {
     })
 }
 
+async fn models(State(server): State<Arc<SimulatedServer>>) -> Response {
+    json_text(answers::models(&server.shared.args.models))
+}
+
 /// Answers as a server without the Responses API does.
 async fn no_responses(State(server): State<Arc<SimulatedServer>>) -> (StatusCode, Json<Value>) {
     server.shared.stats.arrived(Kind::Response, None);
@@ -83,18 +87,21 @@ async fn no_responses(State(server): State<Arc<SimulatedServer>>) -> (StatusCode
 
 async fn infer(server: &Arc<SimulatedServer>, kind: Kind, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let repeat = server.shared.stats.arrived(kind, head.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes));
+    let key = head.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
+    let repeat = server.shared.stats.arrived(kind, key);
     // Not the `Bytes` extractor: it has a size limit, and lifting that costs every request a layer.
     let Ok(body) = to_bytes(body, usize::MAX).await else {
         return SimulatedFailure::InvalidBody.into_response();
     };
-    let mut draws = Draws::new(server.shared.args.seed, repeat, &body);
+    let SimulatorArgs { seed, fail_rate, models, .. } = &server.shared.args;
+    let mut draws = Draws::new(*seed, repeat, b"", &body);
     let request_id = draws.id();
+    let is_unlucky = || Draws::new(*seed, repeat, key.unwrap_or_default(), &body).unit() < *fail_rate;
 
     let mut response = match RequestBody::read(&body) {
-        Some(call) => match script::cue(kind, &body, server.shared.args.seed, repeat) {
+        Some(call) => match call.check(kind, models).and_then(|()| script::cue(kind, &body, *seed, repeat)) {
             Ok(cue) => match &server.shared.engine {
-                None => run(server, kind, &call, cue, body.len(), draws).await,
+                None => run(server, kind, (&call, body.len()), cue, is_unlucky(), draws).await,
                 Some(engine) => run_in(engine, server, kind, (&call, &body), draws).await,
             },
             Err(failure) => failure.into_response(),
@@ -109,9 +116,9 @@ async fn infer(server: &Arc<SimulatedServer>, kind: Kind, request: Request) -> R
 async fn run(
     server: &Arc<SimulatedServer>,
     kind: Kind,
-    call: &RequestBody<'_>,
+    (call, body_len): (&RequestBody<'_>, usize),
     cue: Option<Cue>,
-    body_len: usize,
+    is_unlucky: bool,
     mut draws: Draws,
 ) -> Response {
     let stream = call.stream == Some(true);
@@ -121,11 +128,11 @@ async fn run(
     let Some(running) = Running::admit(server).await else {
         return SimulatedFailure::TooManyRequests.into_response();
     };
-    // Always three draws, so that the answer does not depend on the latency and the share of failures.
+    // Always two draws, so that the answer does not depend on the latency.
     let latency = server.shared.args.latency.at(draws.unit(), draws.unit());
-    let is_unlucky = draws.unit() < server.shared.args.fail_rate;
     let fate = Fate::of(&call.model, is_unlucky);
     let simulated = SimulatedRequest::new(&call.model, body_len, call.input.map(RawValue::get), draws);
+    let simulated = simulated.with_schema(call.schema(kind));
 
     if stream && matches!(fate, Fate::Answer | Fate::Pretty) {
         let wants_usage = call.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
@@ -164,6 +171,7 @@ async fn run_in(
     let drawn = u32::try_from(drawn.at(draws.unit(), draws.unit()).as_secs()).unwrap_or(u32::MAX);
     let output = drawn.clamp(1, most.max(1));
     let simulated = SimulatedRequest::new(&call.model, body.len(), call.input.map(RawValue::get), draws);
+    let simulated = simulated.with_schema(call.schema(kind));
     let row = SimulatedRow {
         prompt: f64::from(u32::try_from(simulated.prompt_tokens()).unwrap_or(u32::MAX)),
         cached: 0.0,
@@ -287,6 +295,12 @@ struct RequestBody<'a> {
     /// The texts of embeddings and moderations.
     #[serde(borrow)]
     input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response_format: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -301,6 +315,19 @@ impl<'a> RequestBody<'a> {
             return None;
         }
         serde_json::from_slice(body).ok()
+    }
+
+    /// Checks the request as a server does that has these models, or any if there are none.
+    fn check(&self, kind: Kind, models: &[String]) -> Result<(), SimulatedFailure> {
+        if !models.is_empty() && !models.iter().any(|model| *model == self.model) {
+            return Err(SimulatedFailure::UnknownModel(self.model.to_string()));
+        }
+        if kind == Kind::Chat { messages::check(self.messages) } else { Ok(()) }
+    }
+
+    /// The schema that the text of the answer has to match.
+    fn schema(&self, kind: Kind) -> Option<Value> {
+        shaped::schema(kind, self.response_format, self.text)
     }
 }
 

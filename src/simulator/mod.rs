@@ -1,8 +1,9 @@
 //! A simulated inference server: real HTTP, random answers, and failures on request.
 //!
 //! What a request gets (its latency, whether it fails, the text, the token counts) depends only on the seed, the
-//! bytes of its body and how often its `Idempotency-Key` was seen before, never on the order of arrival. Some models
-//! have a fixed behaviour:
+//! bytes of its body and how often its `Idempotency-Key` was seen before, never on the order of arrival. Whether it
+//! fails also depends on the key. A request that asks for JSON, or for a JSON schema, gets a text in that shape. Some
+//! models have a fixed behaviour:
 //!
 //! | model                | what a request for it gets                                 |
 //! |----------------------|------------------------------------------------------------|
@@ -39,8 +40,8 @@
 //! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object.
 //! Answers by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
-//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `answers`, `failure`; for scenarios `scenario`,
-//! `batching`, `prefix_cache`, `engine`; then the scripts: `conversation`, `script`, `scripted`.
+//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `messages`, `answers`, `shaped`, `failure`; for scenarios
+//! `scenario`, `batching`, `prefix_cache`, `engine`; then the scripts: `conversation`, `script`, `scripted`.
 
 mod answers;
 pub mod batching;
@@ -50,10 +51,12 @@ mod engine;
 mod failure;
 mod handlers;
 mod latency;
+mod messages;
 mod prefix_cache;
 mod scenario;
 mod script;
 mod scripted;
+mod shaped;
 mod stats;
 
 use std::future::Future;
@@ -98,7 +101,12 @@ pub struct SimulatorArgs {
     #[arg(long, value_enum, default_value_t = SimulatorArgs::default().overload)]
     pub overload: Overload,
 
-    /// Share of requests answered with HTTP 500, from 0 to 1. A retry with the same `Idempotency-Key` draws anew.
+    /// Models that the server has, such as `a,b`; any if not given. A request for another is answered 404.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub models: Vec<String>,
+
+    /// Share of requests answered with HTTP 500, from 0 to 1. Each `Idempotency-Key`, and each retry with it, draws
+    /// anew.
     #[arg(long, value_name = "SHARE", value_parser = parse_share, default_value_t = SimulatorArgs::default().fail_rate)]
     pub fail_rate: f64,
 
@@ -123,6 +131,7 @@ impl Default for SimulatorArgs {
             latency: Latency::Constant(Duration::from_millis(50)),
             max_parallel: None,
             overload: Overload::Queue,
+            models: Vec::new(),
             fail_rate: 0.0,
             seed: 0,
             scenario: None,

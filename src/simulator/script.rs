@@ -96,7 +96,7 @@ pub fn cue(kind: Kind, body: &[u8], seed: u64, repeat: u32) -> Result<Option<Cue
         return Err(SimulatedFailure::scripted(*status));
     }
     // A repeated request gets the same ids of calls, so that it continues as the same conversation.
-    Ok(Some(script.cue(turn, reply, &outputs, Draws::new(seed, 0, body))))
+    Ok(Some(script.cue(turn, reply, &outputs, Draws::new(seed, 0, b"", body))))
 }
 
 fn script_in(entry: &ConversationEntry) -> Option<&str> {

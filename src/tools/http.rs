@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::ToolError;
 use crate::domain::retry::may_pass;
 use crate::domain::schema::Schema;
-use crate::net::{self, BoundedBody, IDEMPOTENCY_KEY, Received};
+use crate::net::{self, AnswerProgress, BoundedBody, IDEMPOTENCY_KEY};
 
 /// The pause before the first retry; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -132,7 +132,10 @@ impl HttpTool {
 
     async fn body(&self, response: Response) -> Result<String, ToolError> {
         let limit = self.settings.max_output_bytes;
-        match net::read_body(response, limit, &Received::default()).await.map_err(|error| ToolError::of_http(&error))? {
+        match net::read_body(response, limit, &AnswerProgress::default())
+            .await
+            .map_err(|error| ToolError::of_http(&error))?
+        {
             BoundedBody::Whole(body) => Ok(String::from_utf8_lossy(&body).into_owned()),
             BoundedBody::TooLong(_) => Err(ToolError::TooLarge { limit }),
         }

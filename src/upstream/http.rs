@@ -18,7 +18,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
 use crate::net::{
-    self, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, Received, UnfinishedBody, rate_limits, retry_after,
+    self, AnswerProgress, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, rate_limits, retry_after,
 };
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -127,13 +127,14 @@ impl ReqwestHttpClient {
         let mut request = self.request(call);
         headers.add_to(request.headers_mut());
         *request.body_mut() = Some(body.into());
-        let (deadline, received) = (Instant::now() + self.timeout, Received::default());
+        let (deadline, received) = (Instant::now() + self.timeout, AnswerProgress::default());
         let response = self.execute(request, deadline, &received).await?;
         let is_stream = response.status().is_success()
             && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM));
-        match is_stream {
-            true => self.fold(response, call.endpoint, deadline, &received).await,
-            false => self.read(response, deadline, &received).await,
+        if is_stream {
+            self.fold(response, call.endpoint, deadline, &received).await
+        } else {
+            self.read(response, deadline, &received).await
         }
     }
 
@@ -143,7 +144,7 @@ impl ReqwestHttpClient {
         mut response: Response,
         endpoint: Endpoint,
         mut deadline: Instant,
-        received: &Received,
+        received: &AnswerProgress,
     ) -> Result<HttpResponse, UpstreamError> {
         let head = self.head(&response);
         let (mut events, mut fold, mut room) = (EventStream::default(), Fold::new(endpoint), None);
@@ -180,7 +181,7 @@ impl ReqwestHttpClient {
         })
     }
 
-    fn timed_out(&self, has_stalled: bool, received: &Received) -> UpstreamError {
+    fn timed_out(&self, has_stalled: bool, received: &AnswerProgress) -> UpstreamError {
         let shown = humantime::format_duration;
         UpstreamError::Timeout(if has_stalled {
             format!("it sent nothing for {} {received}", shown(self.stall_timeout))
@@ -190,7 +191,7 @@ impl ReqwestHttpClient {
     }
 
     /// Why a call has no answer, in words.
-    fn failure(&self, error: &reqwest::Error, received: &Received) -> UpstreamError {
+    fn failure(&self, error: &reqwest::Error, received: &AnswerProgress) -> UpstreamError {
         let text = net::innermost(error);
         let through = self.proxy.as_ref().map_or_else(String::new, |proxy| format!(", through the proxy {proxy}"));
         if error.is_connect() {
@@ -213,7 +214,7 @@ impl ReqwestHttpClient {
     }
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
-        let (deadline, received) = (Instant::now() + self.timeout, Received::default());
+        let (deadline, received) = (Instant::now() + self.timeout, AnswerProgress::default());
         let response = self.execute(request, deadline, &received).await?;
         self.read(response, deadline, &received).await
     }
@@ -223,7 +224,7 @@ impl ReqwestHttpClient {
         &self,
         request: Request,
         deadline: Instant,
-        received: &Received,
+        received: &AnswerProgress,
     ) -> impl Future<Output = Result<Response, UpstreamError>> {
         let head = self.client.execute(request).map(|ended| {
             let response = ended.map_err(|error| self.failure(&error, received))?;
@@ -242,7 +243,7 @@ impl ReqwestHttpClient {
         &self,
         response: Response,
         deadline: Instant,
-        received: &Received,
+        received: &AnswerProgress,
     ) -> Result<HttpResponse, UpstreamError> {
         let (answer, rest) = match self.in_time(deadline, received, self.answer(response, received)).await? {
             Begun::Whole(answer) => return Ok(answer),
@@ -260,14 +261,14 @@ impl ReqwestHttpClient {
     fn in_time<T>(
         &self,
         deadline: Instant,
-        received: &Received,
+        received: &AnswerProgress,
         work: impl Future<Output = Result<T, UpstreamError>>,
     ) -> impl Future<Output = Result<T, UpstreamError>> {
         timeout_at(deadline, work).map(|ended| ended.map_err(|_| self.timed_out(false, received))?)
     }
 
     /// The answer, as far as it may be read without a reservation.
-    async fn answer(&self, response: Response, received: &Received) -> Result<Begun, UpstreamError> {
+    async fn answer(&self, response: Response, received: &AnswerProgress) -> Result<Begun, UpstreamError> {
         let failure = |error: reqwest::Error| self.failure(&error, received);
         let (head, is_success) = (self.head(&response), response.status().is_success());
         let with = |body| HttpResponse { body, ..head };
@@ -291,7 +292,7 @@ impl ReqwestHttpClient {
         &self,
         rest: UnfinishedBody,
         reservation: Reservation,
-        received: &Received,
+        received: &AnswerProgress,
     ) -> Result<Bytes, UpstreamError> {
         let (has_length, largest) = (rest.length().is_some(), self.budget.largest());
         match rest.read_on(largest, received).await.map_err(|error| self.failure(&error, received))? {

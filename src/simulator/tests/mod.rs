@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 
 use super::{Latency, Overload, Simulator, SimulatorArgs, serve};
 
+mod as_servers;
 mod scripts;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -93,7 +94,8 @@ async fn what_a_request_gets_depends_on_seed_body_and_repeat_alone() {
 #[tokio::test]
 async fn every_endpoint_answers_with_its_complete_object() {
     let router = Simulator::new(instant()).router();
-    let body = json!({ "model": "m \"1\"", "input": ["a", "b"] }).to_string();
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    let body = json!({ "model": "m \"1\"", "messages": messages, "input": ["a", "b"] }).to_string();
     let cases = [
         (CHAT, "/object", json!("chat.completion")),
         (CHAT, "/choices/0/message/refusal", json!(null)),
@@ -142,7 +144,10 @@ async fn every_input_gets_its_embedding() {
 #[tokio::test]
 async fn a_streamed_chat_ends_with_done() {
     let router = Simulator::new(SimulatorArgs { latency: "1ms".parse().unwrap(), ..instant() }).router();
-    let body = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
+    let body = concat!(
+        r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"#,
+        r#""stream":true,"stream_options":{"include_usage":true}}"#
+    );
 
     let response = post(&router, CHAT, None, body).await;
 

@@ -277,6 +277,6 @@ async fn a_server_without_the_responses_api_has_no_such_url() {
 
     assert_eq!(response.status(), 404);
     assert_eq!(json_body(response).await, json!({ "detail": "Not Found" }));
-    assert_eq!(post(&router, CHAT, None, r#"{"model":"m"}"#).await.status(), 200);
+    assert_eq!(post(&router, CHAT, None, super::chat("m")).await.status(), 200);
     assert_eq!(simulator.stats().requests_by_path[RESPONSES], 1);
 }

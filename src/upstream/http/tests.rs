@@ -104,14 +104,13 @@ async fn client_of_bytes(bytes: &'static str, closes: bool) -> ReqwestHttpClient
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let base_url = format!("http://{}/v1", listener.local_addr().expect("an address")).parse().expect("a URL");
     tokio::spawn(async move {
+        let mut open = Vec::new();
         loop {
             let (mut connection, _) = listener.accept().await.expect("a connection");
             let mut head = [0; 1024];
-            connection.read(&mut head).await.expect("a request");
+            assert_ne!(connection.read(&mut head).await.expect("a request"), 0);
             connection.write_all(bytes.as_bytes()).await.expect("it is read");
-            if !closes {
-                tokio::spawn(async move { connection.read_to_end(&mut Vec::new()).await });
-            }
+            open.extend((!closes).then_some(connection));
         }
     });
     client_at(base_url, Duration::from_millis(if closes { 60_000 } else { 300 }))
