@@ -16,7 +16,7 @@ async fn the_models_are_those_of_the_upstream_as_it_lists_them() {
 
     assert_eq!(answer.text(), "{ \"object\": \"list\",\n \"data\": [{ \"id\": \"m\", \"x\": 1.10 }] }");
     assert_eq!(answer.header("content-type"), "application/json");
-    let call = &app.upstream.calls()[0];
+    let call = &app.upstream.lists()[0];
     assert_eq!((call.path.as_str(), call.header("authorization")), ("/v1/models", "Bearer secret"));
 }
 

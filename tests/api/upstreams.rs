@@ -106,6 +106,7 @@ async fn a_priority_is_written_into_bodies_that_have_none_and_no_other_byte_chan
         ("/v1/embeddings", r#"{"model":"m","input":"Hi"}"#, "{"),
     ];
     let app = TestApp::with(&["--body-priority", "100", "--max-retries", "0"]).await;
+    app.upstream.reply(|_| Reply::new(200, r#"{"output":[],"data":[{}],"choices":[{}]}"#));
     for (endpoint, body, begin) in cases {
         let input = app.upload(line("r").url(endpoint).body(body).to_string()).await;
         let id = app.create_batch_for(&input, endpoint).await;

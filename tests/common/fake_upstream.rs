@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Response};
+use axum::http::{HeaderMap, Method, Response};
 use futures::stream::{self, StreamExt as _};
 use tokio::net::TcpSocket;
 use tokio::sync::{Barrier, watch};
@@ -159,6 +159,8 @@ pub struct FakeUpstream {
 struct Shared {
     script: Mutex<Script>,
     calls: Mutex<Vec<Call>>,
+    /// The GET requests, which are for lists of models.
+    lists: Mutex<Vec<Call>>,
     attempts: Mutex<HashMap<String, usize>>,
     running: AtomicUsize,
     peak: AtomicUsize,
@@ -181,6 +183,7 @@ impl FakeUpstream {
         let shared = Shared {
             script: Mutex::new(Arc::new(|_: &Call| Reply::ok())),
             calls: Mutex::default(),
+            lists: Mutex::default(),
             attempts: Mutex::default(),
             running: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -208,9 +211,14 @@ impl FakeUpstream {
         self.shared.is_released.send_replace(true);
     }
 
-    /// Every request so far.
+    /// Every request for a row so far.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.shared.calls).clone()
+    }
+
+    /// Every request for the list of models so far, of which one comes at the start.
+    pub fn lists(&self) -> Vec<Call> {
+        lock(&self.shared.lists).clone()
     }
 
     /// Requests that have not been answered.
@@ -239,7 +247,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     call.attempt = times - 1;
     let script = lock(&shared.script).clone();
     let reply = script(&call);
-    lock(&shared.calls).push(call);
+    let is_list = head.method == Method::GET;
+    lock(if is_list { &shared.lists } else { &shared.calls }).push(call);
     if reply.is_held {
         let _ = shared.is_released.subscribe().wait_for(|is_released| *is_released).await;
     }

@@ -61,12 +61,13 @@ async fn schemas_and_tools_go_to_chat_completions_of_servers_that_ignore_them_in
         ("schema", json!({ "model": "m", "input": "by a schema", "text": { "format": format } })),
         ("tools", json!({ "model": "m", "input": "with tools", "tools": [tool] })),
     ];
+    let (native, chat) = ("/v1/responses", "/v1/chat/completions");
     let cases: [(&str, &[&str], [&str; 3]); 5] = [
-        ("llamacpp", &[], ["responses", "chat", "chat"]),
-        ("sglang", &[], ["responses", "chat", "chat"]),
-        ("library", &[], ["responses", "chat", "chat"]),
-        ("vllm", &[], ["responses", "responses", "responses"]),
-        ("llamacpp", &["--upstream-responses", "native"], ["responses", "responses", "responses"]),
+        ("llamacpp", &[], [native, chat, chat]),
+        ("sglang", &[], [native, chat, chat]),
+        ("library", &[], [native, chat, chat]),
+        ("vllm", &[], [native, native, native]),
+        ("llamacpp", &["--upstream-responses", "native"], [native, native, native]),
     ];
     for (owner, flags, expected) in cases {
         let upstream = FakeUpstream::start();
@@ -82,7 +83,7 @@ async fn schemas_and_tools_go_to_chat_completions_of_servers_that_ignore_them_in
         assert_eq!(results.output.len(), 3, "{:?}", results.errors);
         let api_of = |input: &str| {
             let call = upstream.calls().into_iter().find(|call| call.text().contains(input)).expect("it was called");
-            if call.path == "/v1/responses" { "responses" } else { "chat" }
+            call.path
         };
         assert_eq!(["plainly", "by a schema", "with tools"].map(api_of), expected, "{owner} {flags:?}");
     }
