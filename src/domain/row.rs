@@ -53,9 +53,7 @@ pub enum RowError {
         got: &'static str,
     },
     /// Longer than the configured bound, so the line was not read.
-    #[error(
-        "This line is longer than the {limit} bytes one request could have at its upload (--max-line-bytes)."
-    )]
+    #[error("This line is longer than the {limit} bytes one request could have at its upload (--max-line-bytes).")]
     TooLong {
         /// The bound, in bytes.
         limit: usize,

@@ -192,7 +192,8 @@ async fn a_line_of_200_mb_is_an_error_of_its_line_and_is_not_held_in_memory() {
     let batch = client.create_batch(file["id"].as_str().expect("an id")).await;
     let batch = client.wait_for(&batch, "failed").await;
 
-    let message = "This line is longer than the 16777216 bytes one request could have at its upload (--max-line-bytes).";
+    let message =
+        "This line is longer than the 16777216 bytes one request could have at its upload (--max-line-bytes).";
     let expected = json!([{ "code": "invalid_request", "message": message, "param": null, "line": 1 }]);
     assert_eq!(batch["errors"]["data"], expected);
     let grown = server.peak_memory() - before;

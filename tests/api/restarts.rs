@@ -196,8 +196,7 @@ async fn a_file_that_was_uploaded_under_other_limits_runs_whole_or_not_at_all() 
                     Please try again with a smaller batch.";
     let cut = "The batch input file has 20 requests, more than the 10 one batch could have when it was uploaded. \
                Please upload the file again.";
-    let long =
-        "This line is longer than the 1024 bytes one request could have at its upload (--max-line-bytes).";
+    let long = "This line is longer than the 1024 bytes one request could have at its upload (--max-line-bytes).";
     let (twenty, long_row) = (rows(20), line(&"x".repeat(2000)).to_string());
     let cases = [
         (few, all, &twenty, Some(cut)),

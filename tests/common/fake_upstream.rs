@@ -213,6 +213,11 @@ impl FakeUpstream {
         lock(&self.shared.calls).clone()
     }
 
+    /// Every request for a row so far. `serve` also asks for the list of models when it starts.
+    pub fn row_calls(&self) -> Vec<Call> {
+        self.calls().into_iter().filter(|call| !call.key().is_empty()).collect()
+    }
+
     /// Requests that have not been answered.
     pub fn running(&self) -> usize {
         self.shared.running.load(SeqCst)

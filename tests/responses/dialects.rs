@@ -25,8 +25,8 @@ async fn without_tools_a_native_upstream_gets_the_body_and_gives_the_answer_byte
 
     let batch = client.wait_for(&id, "completed").await;
 
-    assert_eq!(upstream.calls().len(), 1);
-    assert_eq!((upstream.calls()[0].path.as_str(), upstream.calls()[0].text()), ("/v1/responses", body));
+    assert_eq!(upstream.row_calls().len(), 1);
+    assert_eq!((upstream.row_calls()[0].path.as_str(), upstream.row_calls()[0].text()), ("/v1/responses", body));
     let output = client.content(batch["output_file_id"].as_str().expect("a file")).await.text();
     assert!(output.contains(&format!(r#""body":{answer}}}"#)), "{output}");
 }
@@ -94,7 +94,7 @@ async fn a_row_that_was_begun_in_one_dialect_goes_on_in_the_other_when_the_upstr
         let row = json!({ "model": "m", "input": "How much is 1 and 2?", "tools": tools });
         let id = submit(&server.client(), &[("row", row)], json!({})).await;
         until("the server to die", || !server.is_running()).await;
-        let begun_through = upstream.calls().last().expect("a call").path.clone();
+        let begun_through = upstream.row_calls().last().expect("a call").path.clone();
 
         upstream.reply(move |call| replaceable(call, !was_native));
         let server = stage.serve().await;
@@ -105,7 +105,7 @@ async fn a_row_that_was_begun_in_one_dialect_goes_on_in_the_other_when_the_upstr
         assert!(results.errors.is_empty(), "{:?}", results.errors);
         let response = &results.output[0]["response"]["body"];
         assert_eq!(types(response), ["function_call", "function_call_output", "message"]);
-        let ended_through = upstream.calls().last().expect("a call").path.clone();
+        let ended_through = upstream.row_calls().last().expect("a call").path.clone();
         let expected = ["/v1/chat/completions", "/v1/responses"];
         let [begun, ended] = if was_native { [expected[1], expected[0]] } else { expected };
         assert_eq!([begun_through.as_str(), ended_through.as_str()], [begun, ended]);

@@ -186,7 +186,7 @@ async fn instructions_are_not_carried_over_to_who_goes_on_and_what_was_said_is()
         respond(&client, second(json!("Be a bush."))).await;
 
         let asked: Vec<Value> =
-            upstream.calls().iter().map(|call| serde_json::from_str(call.text()).expect("JSON")).collect();
+            upstream.row_calls().iter().map(|call| serde_json::from_str(call.text()).expect("JSON")).collect();
         let told: Vec<Vec<[&str; 2]>> = asked.iter().map(told_to_model).collect();
         let said = [["user", "Apple?"], ["assistant", "Pear."], ["user", "Plum?"]];
         assert_eq!(told[0], [["system", "Be a tree."], said[0]], "{}", asked[0]);
@@ -284,7 +284,7 @@ async fn what_a_row_goes_on_from_is_a_hundred_responses_and_no_more() {
         text = text.replace(&placeholder(no), &format!(r#""previous_response_id":"{}""#, id(no - 1)));
     }
     std::fs::write(file, text).expect("it can be written");
-    let calls_before = upstream.calls().len();
+    let calls_before = upstream.row_calls().len();
     let going_on = |no: usize| json!({ "model": "m", "input": "Plum?", "previous_response_id": id(no) });
 
     let rows = [("accepted", going_on(MOST - 1)), ("refused", going_on(MOST))];
@@ -294,7 +294,7 @@ async fn what_a_row_goes_on_from_is_a_hundred_responses_and_no_more() {
     assert_eq!((results.output.len(), results.errors.len()), (1, 1), "{:?}", results.errors);
     let error = json!({ "code": "unsupported", "message": "The conversation before this request is too long." });
     assert_eq!((&results.errors[0]["custom_id"], &results.errors[0]["error"]), (&json!("refused"), &error));
-    let asked: Value = serde_json::from_str(upstream.calls()[calls_before].text()).expect("JSON");
+    let asked: Value = serde_json::from_str(upstream.row_calls()[calls_before].text()).expect("JSON");
     assert_eq!(told_to_model(&asked).len(), 2 * MOST + 1);
 }
 

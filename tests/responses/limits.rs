@@ -85,7 +85,7 @@ async fn what_the_models_of_a_row_say_together_is_bounded() {
 
     assert_eq!(line["error"]["code"], "invalid_upstream_answer");
     assert!(line["error"]["message"].as_str().expect("a text").contains("are together larger than 16777216"), "{line}");
-    assert_eq!(upstream.calls().len(), 3);
+    assert_eq!(upstream.row_calls().len(), 3);
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn a_row_whose_steps_cannot_be_read_for_a_while_loses_no_attempt() {
     assert_eq!(last_text(&client.results(&batch).await.output[0]["response"]["body"]), "3");
     let upstream = stage.upstream().await;
     assert_eq!((&upstream["requests"], &upstream["repeats"]), (&json!(3), &json!(1)), "{upstream}");
-    assert_eq!(stage.tools.calls().len(), 1, "the tool that had answered is not called again");
+    assert_eq!(stage.tools.row_calls().len(), 1, "the tool that had answered is not called again");
     assert_eq!(parked(&client).await, 3);
     assert_eq!(parked_rows(&client).await.as_deref(), Some("0"));
     let log = server.log();

@@ -49,7 +49,7 @@ async fn a_crash_at_any_boundary_of_any_step_repeats_that_step_alone_and_with_it
         assert_eq!(types(response), [&tool[..], &tool, &["message"]].concat());
         assert_eq!(last_text(response), "3 | 12");
         let upstream = stage.upstream().await;
-        let keys: Vec<String> = stage.tools.calls().iter().map(|call| call.key().to_owned()).collect();
+        let keys: Vec<String> = stage.tools.row_calls().iter().map(|call| call.key().to_owned()).collect();
         let distinct: std::collections::BTreeSet<&String> = keys.iter().collect();
         let (models, repeats) = (number(&upstream["requests"]), number(&upstream["repeats"]));
         assert_eq!((models - repeats, distinct.len()), (3, 2), "{point} of step {step}: {upstream} {keys:?}");
@@ -148,7 +148,7 @@ async fn another_replica_goes_on_where_one_died() {
     assert_eq!(last_text(&client.results(&batch).await.output[0]["response"]["body"]), "3 | 12");
     let upstream = stage.upstream().await;
     assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (3, 0), "{upstream}");
-    assert_eq!(stage.tools.calls().len(), 2);
+    assert_eq!(stage.tools.row_calls().len(), 2);
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn each_step_has_attempts_of_its_own() {
     assert_eq!(last_text(&client.results(&batch).await.output[0]["response"]["body"]), "3 | 12");
     let upstream = stage.upstream().await;
     assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (6, 3), "{upstream}");
-    assert_eq!(stage.tools.calls().len(), 2, "tools that had answered are not called again");
+    assert_eq!(stage.tools.row_calls().len(), 2, "tools that had answered are not called again");
 }
 
 #[tokio::test]

@@ -205,5 +205,5 @@ async fn an_answer_that_is_too_long_to_be_checked_is_not_asked_for_again() {
     let (results, _) = run(&server.client(), "/v1/chat/completions", row("/v1/chat/completions", &[]), "true").await;
 
     assert_eq!(results.errors[0]["error"]["code"], "schema_invalid");
-    assert_eq!(upstream.calls().len(), 1);
+    assert_eq!(upstream.row_calls().len(), 1);
 }

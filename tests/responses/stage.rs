@@ -140,7 +140,7 @@ impl Stage {
 
     /// The calls of a tool so far, in the order in which they came.
     pub fn calls(&self, tool: &str) -> Vec<Call> {
-        self.tools.calls().into_iter().filter(|call| call.path == format!("/{tool}")).collect()
+        self.tools.row_calls().into_iter().filter(|call| call.path == format!("/{tool}")).collect()
     }
 
     /// The counters of the upstream.
