@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::rows::LastFailures;
 use crate::config::MetadataHeader;
 use crate::domain::ids::DaemonId;
 use crate::domain::report::BatchLimits;
@@ -65,4 +66,5 @@ pub(super) struct DaemonCore<S> {
     pub(super) wakeup: Wakeup,
     pub(super) settings: DaemonSettings,
     pub(super) shutdown: Shutdown,
+    pub(super) last_failures: Arc<LastFailures>,
 }

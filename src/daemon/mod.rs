@@ -33,7 +33,7 @@ use self::duties::FlushCounts;
 use self::items::Surroundings;
 use self::leases::{Heartbeat, HeldLeases, LeaseValidity};
 use self::recording::{Outbox, Recorder};
-use self::rows::{Queue, RowRunner, Supply, Workers};
+use self::rows::{LastFailures, Queue, RowRunner, Supply, Workers};
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
 use crate::processor::{RequestProcessor, ShouldRetry, StepLog};
@@ -161,6 +161,7 @@ where
             wakeup: self.wakeup,
             settings: self.settings,
             shutdown: shutdown.clone(),
+            last_failures: Arc::new(LastFailures::new()),
         };
         RowRunner {
             shared: Arc::new(shared),

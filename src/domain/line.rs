@@ -77,10 +77,15 @@ pub fn failed(id: RequestId, custom_id: &str, reason: &FailureReason) -> Vec<u8>
     }
 }
 
-/// The error line of a row that never ran.
+/// The error line of a row that has no outcome. `last_failure` says how its last attempt ended, if it had one.
 #[must_use]
-pub fn never_ran(id: RequestId, custom_id: &str, why: NeverRan) -> Vec<u8> {
-    with_error(id, custom_id, why.code(), why.message())
+pub fn never_ran(id: RequestId, custom_id: &str, why: NeverRan, last_failure: Option<&str>) -> Vec<u8> {
+    match last_failure {
+        None => with_error(id, custom_id, why.code(), why.message()),
+        Some(last) => {
+            with_error(id, custom_id, why.code(), &format!("{} Its last attempt failed: {last}", why.message()))
+        }
+    }
 }
 
 fn with_response(id: RequestId, custom_id: &str, response: &HttpResponse, body: &[u8]) -> Vec<u8> {
@@ -248,7 +253,7 @@ mod tests {
             failed(id(), custom_id, &refused),
             failed(id(), custom_id, &broken),
             failed(id(), custom_id, &page),
-            never_ran(id(), custom_id, NeverRan::Expired),
+            never_ran(id(), custom_id, NeverRan::Expired, None),
         ];
 
         for line in lines {
@@ -301,7 +306,7 @@ mod tests {
 
     #[test]
     fn rows_that_never_ran_have_an_error_and_no_response() {
-        let line = never_ran(id(), "r", NeverRan::Expired);
+        let line = never_ran(id(), "r", NeverRan::Expired, None);
 
         assert_eq!(
             String::from_utf8(line).expect("UTF-8"),

@@ -99,8 +99,8 @@ mod tests {
         let timeout = FailureReason::UpstreamTimeout("No answer.".to_owned());
         let refused = FailureReason::NonRetriableHttpStatus(response("{}"));
         let cases = [
-            (never_ran(id, "a", NeverRan::Cancelled), RequestStatus::Cancelled),
-            (never_ran(id, "a", NeverRan::Expired), RequestStatus::Expired),
+            (never_ran(id, "a", NeverRan::Cancelled, None), RequestStatus::Cancelled),
+            (never_ran(id, "a", NeverRan::Expired, None), RequestStatus::Expired),
             (failed(id, "a", &timeout), RequestStatus::Failed),
             (failed(id, "a", &refused), RequestStatus::Failed),
         ];
@@ -120,6 +120,6 @@ mod tests {
 
         assert_eq!(response_made_for(row, &line).expect("a response").get(), BODY);
         assert!(response_made_for(other, &line).is_none());
-        assert!(response_made_for(row, &never_ran(row, "a", NeverRan::Expired)).is_none());
+        assert!(response_made_for(row, &never_ran(row, "a", NeverRan::Expired, None)).is_none());
     }
 }

@@ -311,7 +311,7 @@ fn every_error_line_that_a_batch_can_have_is_in_order() {
         FailureReason::WorkerDied(3),
     ];
     let ran = reasons.iter().map(|reason| (format!("{reason:?}"), failed(id, "a", reason)));
-    let never = [NeverRan::Cancelled, NeverRan::Expired].map(|why| (format!("{why:?}"), never_ran(id, "a", why)));
+    let never = [NeverRan::Cancelled, NeverRan::Expired].map(|why| (format!("{why:?}"), never_ran(id, "a", why, None)));
     for (name, line) in ran.chain(never) {
         let line = String::from_utf8(line).expect("UTF-8");
 

@@ -142,6 +142,29 @@ async fn an_expired_batch_keeps_what_was_done_in_time() {
 }
 
 #[tokio::test]
+async fn the_line_of_an_expired_row_says_how_its_last_attempt_ended() {
+    let app = TestApp::with(&[&WINDOWS[..], &["--max-retries", "1000"]].concat()).await;
+    app.upstream.reply(|call| match call.text() {
+        text if text.contains("row-1") => Reply::error(500),
+        text if text.contains("row-2") => Reply::error(429).header("retry-after", "60"),
+        _ => Reply::ok(),
+    });
+    let file_id = app.upload(rows(3)).await;
+
+    let id = app.create_batch_within(&file_id, "4s").await;
+    let batch = app.wait_for(&id, "expired").await;
+
+    let errors = app.results(&batch).await.errors;
+    let said_of = |row: &str| {
+        let line = errors.iter().find(|line| line["custom_id"] == row).unwrap_or_else(|| panic!("{row}: {errors:?}"));
+        assert_eq!(line["error"]["code"], "batch_expired");
+        line["error"]["message"].as_str().expect("a message").to_owned()
+    };
+    assert!(said_of("row-1").contains("status 500"), "{}", said_of("row-1"));
+    assert!(said_of("row-2").contains("status 429"), "{}", said_of("row-2"));
+}
+
+#[tokio::test]
 async fn an_expired_batch_cannot_be_called_off() {
     let app = TestApp::with(&WINDOWS).await;
     app.upstream.reply(|_| Reply::ok().held());

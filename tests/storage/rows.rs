@@ -129,7 +129,7 @@ async fn a_result_line_is_read_out_of_its_part(storage: TestStorage) -> Result<(
     let id = storage.running(&[3]).await?.id;
     let lease = storage.claimed(id, 3, DaemonId::new()).await?;
     // The line that is looked for lies across two reads.
-    let lines = [1, 0].map(|number| never_ran(row(id, number), &"x".repeat(3 << 20), NeverRan::Expired));
+    let lines = [1, 0].map(|number| never_ran(row(id, number), &"x".repeat(3 << 20), NeverRan::Expired, None));
     let bytes = lines.concat();
     let part = FilePart { bytes: bytes.len() as u64, blob: blobs.put(bytes).await.expect("it can be kept") };
     let mut recorded = flush(&[(&lease, 0..0, 0..2)]);

@@ -1,12 +1,14 @@
 //! Writes the lines of rows that never ran, when their batch ends.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringBitmap;
 
 use crate::daemon::core::DaemonCore;
+use crate::daemon::rows::LastFailures;
 use crate::daemon::timer::DutyError;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, RequestId};
@@ -100,16 +102,20 @@ struct Lines {
     pending: Vec<u8>,
     count: u64,
     rows: RoaringBitmap,
+    last_failures: Arc<LastFailures>,
 }
 
 impl Lines {
     async fn new<S>(shared: &DaemonCore<S>, owed: &Owed) -> Result<Self, BlobError> {
         let writer = shared.blobs.writer().await?;
-        Ok(Self { batch: owed.batch, writer, pending: Vec::new(), count: 0, rows: RoaringBitmap::new() })
+        let (rows, last_failures) = (RoaringBitmap::new(), shared.last_failures.clone());
+        Ok(Self { batch: owed.batch, writer, pending: Vec::new(), count: 0, rows, last_failures })
     }
 
     fn push(&mut self, row: u32, custom_id: &str, why: NeverRan) {
-        self.pending.extend(line::never_ran(RequestId { batch: self.batch, row }, custom_id, why));
+        let id = RequestId { batch: self.batch, row };
+        let last_failure = self.last_failures.of(id);
+        self.pending.extend(line::never_ran(id, custom_id, why, last_failure.as_deref()));
         self.rows.insert(row);
         self.count += 1;
     }

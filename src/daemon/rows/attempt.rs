@@ -102,6 +102,9 @@ fn judge<S, P>(
     took: Duration,
 ) -> Result<(Request<Pending>, Option<Parked>), Box<Failed>> {
     let verdict = runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random());
+    if matches!(verdict, Verdict::Retry { .. } | Verdict::Park { .. }) {
+        runner.shared.last_failures.note(failed.data.id, &failed.state.reason);
+    }
     let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());
     match verdict {
         Verdict::Fail => Err(Box::new(failed.state)),

@@ -10,6 +10,7 @@ mod backlog;
 mod batches;
 mod claim;
 mod deadlines;
+mod last_failures;
 mod lease_run;
 mod models;
 mod parked;
@@ -35,6 +36,7 @@ use crate::domain::lease::LeaseHold;
 use crate::processor::ShouldRetry;
 
 pub(super) use claim::claim;
+pub(super) use last_failures::LastFailures;
 pub(super) use parked::ParkedRows;
 pub(super) use queue::Queue;
 pub(super) use share::FairShare;
