@@ -1,23 +1,14 @@
 //! One call under way: how it ends is told to the admission, and remembered with its row.
 
-use std::sync::LazyLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-use memchr::memmem::FinderRev;
 
 use super::Admission;
 use super::breaker::{LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
 use super::judge::{RowSigns, shows_that_rows_are_taken};
 use super::state::{CallEnd, Sent};
-use crate::domain::outcome::HttpResponse;
-
-/// An answer states its usage in its last bytes.
-const USAGE_BYTES: usize = 1024;
-/// The members that state it.
-static OUTPUT_TOKENS: LazyLock<[FinderRev<'_>; 2]> =
-    LazyLock::new(|| ["\"completion_tokens\"", "\"output_tokens\""].map(FinderRev::new));
-static TOTAL_TOKENS: LazyLock<[FinderRev<'_>; 1]> = LazyLock::new(|| ["\"total_tokens\""].map(FinderRev::new));
+use crate::domain::outcome::{BodyReading, HttpResponse};
+use crate::domain::usage::Usage;
 
 /// What a row's calls so far came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,8 +52,11 @@ impl<'a> AdmittedCall<'a> {
         self.admission.note_success(is_success);
         let failed_at = (!is_success).then_some(self.admission.of.server_no);
         *history = CallHistory { failed_at, ..CallHistory::default() };
-        let stated = |names: &[FinderRev<'_>]| tokens_stated(&response.body, names);
-        let (output_tokens, total_tokens) = (stated(&OUTPUT_TOKENS[..]), stated(&TOTAL_TOKENS[..]));
+        let stated = |count: fn(&Usage) -> u64| match &response.reading {
+            BodyReading::Answer(usage) => Some(count(usage)).filter(|count| *count > 0),
+            BodyReading::Unread | BodyReading::Unreadable(_) => None,
+        };
+        let (output_tokens, total_tokens) = (stated(|usage| usage.output_tokens), stated(|usage| usage.total_tokens));
         self.over(CallEnd::Answered { is_success, output_tokens, total_tokens }, Some(response));
     }
 
@@ -119,38 +113,6 @@ impl Drop for AdmittedCall<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             self.over(CallEnd::Abandoned, None);
-        }
-    }
-}
-
-/// The tokens that an answer states near its end, where servers write them. A guess is enough here: this reads every
-/// answer once more.
-fn tokens_stated(body: &[u8], names: &[FinderRev<'_>]) -> Option<u64> {
-    let end = &body[body.len().saturating_sub(USAGE_BYTES)..];
-    let after = names.iter().find_map(|name| Some(&end[name.rfind(end)? + name.needle().len()..]))?;
-    let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
-    str::from_utf8(&value[..digits]).ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_output_tokens_of_an_answer_are_read_where_servers_state_them() {
-        let far = format!(r#"{{"usage":{{"completion_tokens":5}},"choices":["{}"]}}"#, "a".repeat(USAGE_BYTES));
-        let cases: [(&str, Option<u64>); 7] = [
-            (r#"{"usage":{"prompt_tokens":3,"completion_tokens":12,"total_tokens":15}}"#, Some(12)),
-            (r#"{"usage":{"output_tokens" : 7, "output_tokens_details":{"reasoning_tokens":2}}}"#, Some(7)),
-            (r#"{"usage":{"completion_tokens_details":{"reasoning_tokens":2}}}"#, None),
-            (r#"{"usage":{"completion_tokens":null}}"#, None),
-            (r#"{"usage":{"completion_tokens":99999999999999999999999}}"#, None),
-            ("", None),
-            (&far, None),
-        ];
-        for (body, tokens) in cases {
-            assert_eq!(tokens_stated(body.as_bytes(), &OUTPUT_TOKENS[..]), tokens, "{body}");
         }
     }
 }
