@@ -40,7 +40,7 @@ pub async fn request_state(
         _ if is_held => RequestStatus::InProgress,
         status if !status.is_terminal() => RequestStatus::Pending,
         BatchStatus::Failed => RequestStatus::Failed,
-        // Called off before it was admitted, so that no row has a line.
+        // Called off before it was admitted, and with a bad input, so that no row has a line.
         BatchStatus::Cancelled if batch.counts.total == 0 => RequestStatus::Cancelled,
         _ => return Ok(None),
     };

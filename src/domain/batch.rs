@@ -148,7 +148,7 @@ pub struct Milestones {
 /// failed (contract §6.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// All rows; 0 until the batch has passed validation.
+    /// All rows; 0 until the batch has passed validation, or has ended if it was called off before.
     pub total: u64,
     /// Rows answered with success: the lines of the output file.
     pub completed: u64,

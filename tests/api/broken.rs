@@ -290,7 +290,8 @@ async fn a_batch_whose_results_the_database_refuses_costs_those_beside_it_no_cal
 async fn a_batch_whose_report_cannot_be_read_fails_and_says_so() {
     let app = TestApp::with(&["--role", "api"]).await;
     let file = app.upload(rows(1)).await;
-    let id = app.create_batch(&file).await;
+    let (id, called_off) = (app.create_batch(&file).await, app.create_batch(&file).await);
+    app.cancel(&called_off).await.ok();
     let uuid = FileId::parse(&file).expect("the id of a file").0;
     damage(&app, "UPDATE files SET report = '{}' WHERE id = $1", uuid).await;
 
@@ -301,4 +302,6 @@ async fn a_batch_whose_report_cannot_be_read_fails_and_says_so() {
     let error = &batch["errors"]["data"][0];
     assert_eq!((&error["code"], &error["param"]), (&json!("input_unavailable"), &json!("file_id")));
     assert!(text(&error["message"]).contains("Please upload the file again"), "{error}");
+    let cancelled = app.wait_for(&called_off, "cancelled").await;
+    assert_eq!((&cancelled["request_counts"]["total"], &cancelled["error_file_id"]), (&json!(0), &Value::Null));
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use batchwright::domain::time::Clock;
 use serde_json::{Value, json};
 
 use crate::common::builders::rows;
@@ -60,18 +61,61 @@ async fn a_batch_may_be_called_off_twice() {
 }
 
 #[tokio::test]
-async fn a_batch_called_off_before_validation_has_no_files() {
+async fn a_batch_called_off_while_it_is_validated_leaves_one_line_for_each_row() {
     let app = TestApp::with(&["--role", "api"]).await;
-    let id = app.submit(rows(2)).await;
-    app.cancel(&id).await.ok();
+    let input = rows(500);
+    let id = app.submit(input.clone()).await;
+    let cancelling = app.cancel(&id).await.ok();
 
     let app = app.stop().await.start(&[]).await;
     let batch = app.wait_for(&id, "cancelled").await;
 
-    assert_eq!(batch["request_counts"], json!({ "total": 0, "completed": 0, "failed": 0 }));
-    assert_eq!((&batch["output_file_id"], &batch["error_file_id"]), (&Value::Null, &Value::Null));
-    assert_eq!(batch["in_progress_at"], Value::Null);
+    assert_eq!(cancelling["request_counts"], json!({ "total": 0, "completed": 0, "failed": 0 }));
+    assert_eq!(batch["request_counts"], json!({ "total": 500, "completed": 0, "failed": 0 }));
+    assert_eq!((&batch["output_file_id"], &batch["in_progress_at"]), (&Value::Null, &Value::Null));
+    assert_eq!(batch["model"], "m");
+    let verdict = app.verify(&input, &batch).await;
+    assert!(verdict.holds(), "{verdict}");
+    assert_eq!(app.results(&batch).await.error_codes(), ["batch_cancelled"; 500]);
     assert_eq!(app.upstream.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_called_off_at_once_leaves_one_line_for_each_row() {
+    let app = TestApp::start().await;
+    app.upstream.reply(|_| Reply::ok().held());
+    let input = rows(500);
+    let file_id = app.upload(input.clone()).await;
+
+    for _ in 0..8 {
+        let id = app.create_batch(&file_id).await;
+        app.cancel(&id).await.ok();
+        let batch = app.wait_for(&id, "cancelled").await;
+
+        assert_eq!(batch["request_counts"], json!({ "total": 500, "completed": 0, "failed": 0 }));
+        let verdict = app.verify(&input, &batch).await;
+        assert!(verdict.holds(), "{verdict}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_called_off_that_would_have_failed_has_no_files() {
+    let app = TestApp::with(&["--role", "api"]).await;
+    let gone = app.upload(rows(1)).await;
+    let called_off = [app.submit("{}\n").await, app.create_batch(&gone).await];
+    app.delete(&format!("/v1/files/{gone}")).await.ok();
+    for id in &called_off {
+        app.cancel(id).await.ok();
+    }
+
+    let app = app.stop().await.start(&[]).await;
+    for id in called_off {
+        let batch = app.wait_for(&id, "cancelled").await;
+
+        assert_eq!(batch["request_counts"], json!({ "total": 0, "completed": 0, "failed": 0 }));
+        assert_eq!((&batch["output_file_id"], &batch["error_file_id"]), (&Value::Null, &Value::Null));
+        assert_eq!(batch["errors"], Value::Null);
+    }
 }
 
 #[tokio::test]
@@ -124,6 +168,25 @@ async fn a_batch_out_of_time_expires_with_one_line_for_each_row() {
     let message = "This request could not be executed before the completion window expired.";
     assert_eq!(results.errors[0]["error"]["message"], message);
     until("the calls to be aborted", || app.upstream.aborted() == app.upstream.calls().len()).await;
+}
+
+#[tokio::test]
+async fn a_batch_out_of_time_while_it_is_validated_expires_with_one_line_for_each_row() {
+    let app = TestApp::with(&["--role", "api", "--completion-windows", "24h,1s"]).await;
+    let input = rows(5);
+    let file_id = app.upload(input.clone()).await;
+    let id = app.create_batch_within(&file_id, "1s").await;
+    let expires_at = app.batch(&id).await["expires_at"].as_i64().expect("a time");
+    until("the window to close", || Clock::System.now().seconds() > expires_at).await;
+
+    let app = app.stop().await.start(&[]).await;
+    let batch = app.wait_for(&id, "expired").await;
+
+    assert!(batch["in_progress_at"].as_i64() > Some(expires_at), "{batch}");
+    assert_eq!(batch["request_counts"], json!({ "total": 5, "completed": 0, "failed": 0 }));
+    let verdict = app.verify(&input, &batch).await;
+    assert!(verdict.holds(), "{verdict}");
+    assert_eq!(app.results(&batch).await.error_codes(), ["batch_expired"; 5]);
 }
 
 #[tokio::test]

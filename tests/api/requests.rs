@@ -91,11 +91,25 @@ async fn requests_that_never_ran_are_cancelled_or_expired() {
 }
 
 #[tokio::test]
-async fn requests_of_a_batch_that_never_began_share_its_state() {
+async fn requests_of_a_batch_called_off_while_it_is_validated_are_cancelled() {
     let app = TestApp::with(&["--role", "api"]).await;
-    let called_off = app.submit(rows(1)).await;
+    let id = app.submit(rows(2)).await;
+    app.cancel(&id).await.ok();
+    let app = app.stop().await.start(&[]).await;
+    app.wait_for(&id, "cancelled").await;
+
+    let never_ran = request(&app, &id, "row-1").await;
+
+    assert_eq!((&never_ran["state"], &never_ran["row"]), (&json!("cancelled"), &json!(1)));
+    assert_eq!(never_ran["result"]["error"]["code"], "batch_cancelled");
+}
+
+#[tokio::test]
+async fn requests_of_a_batch_whose_input_is_bad_share_its_state() {
+    let app = TestApp::with(&["--role", "api"]).await;
+    let bad = app.upload(file([line("row-0"), line("row-0")])).await;
+    let (called_off, refused) = (app.create_batch(&bad).await, app.create_batch(&bad).await);
     app.cancel(&called_off).await.ok();
-    let refused = app.submit(file([line("row-0"), line("row-0")])).await;
     let app = app.stop().await.start(&[]).await;
 
     for (id, state) in [(called_off, "cancelled"), (refused, "failed")] {

@@ -51,18 +51,34 @@ def test_calling_off_again_while_cancelling_changes_nothing(idle_client):
     assert second.to_dict() == first.to_dict()
 
 
-def test_a_batch_called_off_before_it_was_validated_ends_with_nothing(tmp_path):
+def called_off_before_it_was_validated(tmp_path, rows):
+    """What becomes of such a batch, and the lines of its error file."""
     # A server without a worker holds the batch in `validating`; one with a worker, on the same data, ends it.
     with running(tmp_path, "--role", "api", name="serve-api") as client:
-        batch = create(client, [chat_row("r-1")])
+        batch = create(client, rows)
         client.batches.cancel(batch.id)
     with running(tmp_path) as client:
         batch = wait(client, batch)
+        assert batch.status == "cancelled"
+        assert batch.output_file_id is None
+        assert (batch.in_progress_at, batch.finalizing_at) == (None, None)
+        return batch, lines_of(client, batch.error_file_id)
 
-    assert batch.status == "cancelled"
+
+def test_every_row_of_a_batch_called_off_before_it_was_validated_has_a_line(tmp_path):
+    batch, errors = called_off_before_it_was_validated(tmp_path, [chat_row("r-1"), chat_row("r-2")])
+
+    assert counts(batch) == (2, 0, 0)
+    assert ids(errors) == ["r-1", "r-2"]
+    for line in errors:
+        is_unexecuted_line(line, "batch_cancelled")
+
+
+def test_a_batch_called_off_that_would_have_failed_ends_with_nothing(tmp_path):
+    batch, errors = called_off_before_it_was_validated(tmp_path, [{"custom_id": "r-1"}])
+
     assert counts(batch) == (0, 0, 0)
-    assert (batch.output_file_id, batch.error_file_id) == (None, None)
-    assert (batch.in_progress_at, batch.finalizing_at) == (None, None)
+    assert (batch.error_file_id, errors) == (None, [])
 
 
 def test_a_batch_is_called_off_while_it_runs(client):

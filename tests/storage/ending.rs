@@ -9,7 +9,7 @@ use batchwright::domain::page::Order;
 use batchwright::storage::{BatchStore as _, Ending, FileStore as _, LeaseStore as _, Ledger as _, Recorded, Result};
 use futures::future::join_all;
 
-use crate::given::{ERROR_LINE, EVERY_STATUS, OUTPUT_LINE, OWNER, TestStorage, after, all, ending, flush};
+use crate::given::{ERROR_LINE, EVERY_STATUS, OUTPUT_LINE, OWNER, TestStorage, after, all, ending, flush, lanes};
 
 on_both_databases!(
     a_fence_returns_the_counts_as_they_stay,
@@ -24,11 +24,13 @@ on_both_databases!(
     a_batch_whose_window_closed_first_is_expired,
     a_batch_whose_rows_all_ran_after_its_window_closed_is_completed,
     a_batch_that_was_called_off_is_cancelled,
-    a_batch_called_off_before_validation_is_cancelled_without_files,
+    a_batch_called_off_before_its_admission_has_a_line_for_each_row,
+    a_batch_called_off_that_would_have_been_refused_has_no_files,
     files_without_lines_are_not_published,
     published_files_vanish_when_they_expire,
     a_batch_is_finished_once,
     one_of_several_finishers_wins,
+    one_of_several_finishers_counts_the_rows_of_a_batch_that_was_never_admitted,
     a_batch_called_off_meanwhile_is_not_finished_as_it_was,
     a_batch_that_runs_is_not_finished,
 );
@@ -239,7 +241,32 @@ async fn a_batch_that_was_called_off_is_cancelled(storage: TestStorage) -> Resul
     assert_finished(&storage, batch, 3..5, BatchStatus::Cancelled, milestones, [2, 3]).await
 }
 
-async fn a_batch_called_off_before_validation_is_cancelled_without_files(storage: TestStorage) -> Result<()> {
+async fn a_batch_called_off_before_its_admission_has_a_line_for_each_row(storage: TestStorage) -> Result<()> {
+    for (rows, model) in [(&[3][..], Some("model-0")), (&[2, 3], None)] {
+        let batch = storage.validating().await?;
+        let batch = called_off(&storage, batch.id).await?;
+        storage.fence(batch.id).await?.expect("no daemon lives");
+        let total = rows.iter().sum();
+
+        let ending = Ending { never_admitted: lanes(rows), ..ending(&batch, 0..total) };
+        assert!(storage.finish(&ending, after(9)).await?);
+
+        let expected = Batch {
+            status: BatchStatus::Cancelled,
+            milestones: Milestones { cancelled_at: Some(after(9)), ..batch.milestones },
+            counts: Counts { total: u64::from(total), completed: 0, failed: 0 },
+            model: model.map(str::to_owned),
+            ..batch
+        };
+        assert_eq!(storage.now(expected.id).await?, expected);
+        assert_eq!((expected.output_file(), expected.error_file()), (None, Some(expected.error_file_id)));
+        assert!(storage.file(&OWNER, expected.error_file_id, after(9)).await?.is_some());
+        assert_eq!(storage.recorded_rows(expected.id).await?, (0..total).collect());
+    }
+    Ok(())
+}
+
+async fn a_batch_called_off_that_would_have_been_refused_has_no_files(storage: TestStorage) -> Result<()> {
     let batch = storage.validating().await?;
     let batch = called_off(&storage, batch.id).await?;
 
@@ -297,6 +324,31 @@ async fn one_of_several_finishers_wins(storage: TestStorage) -> Result<()> {
     let won: Vec<bool> = answers.into_iter().collect::<Result<_>>()?;
     assert_eq!(won.iter().filter(|won| **won).count(), 1);
     assert_eq!(storage.parts_of(batch.error_file_id).await?.len(), 2);
+    Ok(())
+}
+
+async fn one_of_several_finishers_counts_the_rows_of_a_batch_that_was_never_admitted(
+    storage: TestStorage,
+) -> Result<()> {
+    let batch = storage.validating().await?;
+    let batch = called_off(&storage, batch.id).await?;
+    storage.fence(batch.id).await?.expect("no daemon lives");
+
+    // Daemons with different settings may differ in whether the batch could have run.
+    let endings: Vec<Ending> = (0..8)
+        .map(|no| match no % 2 {
+            0 => Ending { never_admitted: lanes(&[3]), ..ending(&batch, 0..3) },
+            _ => ending(&batch, []),
+        })
+        .collect();
+    let answers = join_all(endings.iter().map(|ending| storage.finish(ending, after(9)))).await;
+
+    let won: Vec<bool> = answers.into_iter().collect::<Result<_>>()?;
+    let winner = won.iter().position(|won| *won).expect("one wins");
+    assert_eq!(won.iter().filter(|won| **won).count(), 1);
+    let total = if winner % 2 == 0 { 3 } else { 0 };
+    assert_eq!(storage.now(batch.id).await?.counts, Counts { total, completed: 0, failed: 0 });
+    assert_eq!(storage.recorded_rows(batch.id).await?.len(), total);
     Ok(())
 }
 

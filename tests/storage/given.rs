@@ -313,7 +313,14 @@ pub fn ending(batch: &Batch, never_ran: impl IntoIterator<Item = u32>) -> Ending
     for row in never_ran {
         add_row(&mut part, row, ERROR_LINE);
     }
-    Ending { id: batch.id, from: batch.status, never_ran: part, counts_as_failed: false, files_expire_at: None }
+    Ending {
+        id: batch.id,
+        from: batch.status,
+        never_ran: part,
+        never_admitted: Vec::new(),
+        counts_as_failed: false,
+        files_expire_at: None,
+    }
 }
 
 /// All of a list on one page.

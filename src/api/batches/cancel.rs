@@ -10,8 +10,7 @@ use crate::api::{ApiError, AppState};
 use crate::domain::batch::BatchStatus;
 
 /// Cancels a batch. Rows that have run keep their lines; each of the others gets an error line. A batch that is
-/// cancelled while it is `validating` has not counted its rows yet: it ends with no lines, and its `request_counts` are
-/// 0.
+/// cancelled while it is `validating`, and would have failed, ends with no lines, and its `request_counts` are 0.
 #[utoipa::path(post, path = "/v1/batches/{batch_id}/cancel", tag = "batches",
     params(("batch_id" = String, Path,)),
     responses(

@@ -61,8 +61,8 @@ pub struct BatchObject {
     /// When it became cancelled.
     #[schema(required)]
     cancelled_at: Option<i64>,
-    /// How many rows it has, and how many of them have run: 0 until it is `in_progress`, and for good if it fails or is
-    /// cancelled before.
+    /// How many rows it has, and how many of them have run: 0 until it has passed validation, or has ended as
+    /// `cancelled`, and for good if its input is bad.
     #[schema(value_type = RequestCounts)]
     request_counts: Counts,
     /// The tokens they used.

@@ -6,15 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
+use super::validation::{is_hopeless, validated_lanes};
 use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
-use crate::daemon::lost_input::GONE_AFTER;
 use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
-use crate::domain::ids::{BatchId, FileId};
-use crate::domain::report::{NewLane, file_not_found};
-use crate::domain::row::shown;
-use crate::storage::{Result, Storage, StorageError};
+use crate::domain::ids::BatchId;
+use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,7 +41,6 @@ impl<S: Storage> Duty for Admit<S> {
 }
 
 async fn admit_or_refuse<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
-    let now = shared.clock.now();
     match admit(shared, &batch).await {
         Ok(Ok(lanes)) => {
             if let Some(lanes) = lanes {
@@ -52,14 +49,7 @@ async fn admit_or_refuse<S: Storage>(shared: &DaemonCore<S>, items: &Items<Batch
             }
         }
         Ok(Err(errors)) => refuse(shared, &batch, &errors).await?,
-        // Corrupt data stays corrupt. Any other fault of this batch alone may pass while its window is open; after that
-        // the batch would not run anyway.
-        Err(error) if !error.is_outage() => {
-            let is_corrupt = matches!(error, StorageError::Corrupt { .. });
-            let is_hopeless = is_corrupt && items.failing_for(batch.id) >= GONE_AFTER || now >= batch.expires_at;
-            if !is_hopeless {
-                return Err(error.into());
-            }
+        Err(error) if is_hopeless(&error, items.failing_for(batch.id), &batch, shared.clock.now()) => {
             tracing::error!(batch_id = %batch.id, error = chain(&error), "a batch is refused: it cannot be admitted");
             refuse(shared, &batch, &[not_admitted()]).await?;
         }
@@ -74,17 +64,10 @@ async fn admit<S: Storage>(
     shared: &DaemonCore<S>,
     batch: &Batch,
 ) -> Result<std::result::Result<Option<usize>, Vec<BatchError>>> {
-    let lanes = match lanes(shared, batch).await? {
+    let lanes = match validated_lanes(shared, batch).await? {
         Ok(lanes) => lanes,
         Err(errors) => return Ok(Err(errors)),
     };
-    if shared.settings.refuses_unknown_models && !shared.registry.may_learn_of_models() {
-        let unknown = lanes.iter().filter(|lane| !shared.registry.serves(&lane.model));
-        let errors: Vec<_> = unknown.map(|lane| model_not_found(&lane.model)).collect();
-        if !errors.is_empty() {
-            return Ok(Err(errors));
-        }
-    }
     let admitted = shared.storage.admit_batch(batch.id, &lanes, shared.clock.now()).await?;
     Ok(Ok(admitted.then_some(lanes.len())))
 }
@@ -96,15 +79,6 @@ async fn refuse<S: Storage>(shared: &DaemonCore<S>, batch: &Batch, errors: &[Bat
     Ok(())
 }
 
-fn model_not_found(model: &str) -> BatchError {
-    BatchError {
-        code: "model_not_found".to_owned(),
-        message: format!("The model '{}' does not exist here. GET /v1/models lists those that do.", shown(model)),
-        param: Some("body.model".to_owned()),
-        line: None,
-    }
-}
-
 fn not_admitted() -> BatchError {
     BatchError {
         code: "input_unavailable".to_owned(),
@@ -114,20 +88,4 @@ fn not_admitted() -> BatchError {
         param: Some("file_id".to_owned()),
         line: None,
     }
-}
-
-async fn lanes<S: Storage>(
-    shared: &DaemonCore<S>,
-    batch: &Batch,
-) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
-    let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));
-    let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
-    let Some(file) = shared.storage.file(&batch.owner, id, shared.clock.now()).await? else { return not_found() };
-    let Some(report) = shared.storage.file_report(&batch.owner, id).await? else { return not_found() };
-    let lanes = report.lanes(batch.endpoint, file.bytes, &shared.settings.limits);
-    // A batch with fewer rows than its file would end `completed` all the same.
-    if lanes.as_ref().is_ok_and(|lanes| lanes.iter().map(NewLane::rows).sum::<u64>() != report.rows) {
-        return Err(StorageError::Corrupt { table: "files", column: "report", id: batch.input_file_id.clone() });
-    }
-    Ok(lanes)
 }

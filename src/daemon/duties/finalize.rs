@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::Duty;
 use super::owed::{self, Owed, OwedError};
+use super::validation::{is_hopeless, validated_lanes};
 use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
 use crate::daemon::lost_input::{GONE_AFTER, is_lost};
@@ -15,7 +16,8 @@ use crate::domain::batch::{Batch, BatchStatus, Counts};
 use crate::domain::file::BATCH_FILE_RETENTION;
 use crate::domain::ids::BatchId;
 use crate::domain::line::NeverRan;
-use crate::storage::{Ending, RecordedPart, Storage};
+use crate::domain::report::NewLane;
+use crate::storage::{Ending, RecordedPart, Storage, StorageError};
 use crate::telemetry::{chain, metrics};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -45,7 +47,9 @@ impl<S: Storage> Duty for Finalize<S> {
 
 async fn end<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
     // `None`: a living daemon holds a lease of the batch. The batch can be ended when that daemon has given it back.
-    let Some(counts) = shared.storage.fence(batch.id).await? else { return Ok(()) };
+    let Some(mut counts) = shared.storage.fence(batch.id).await? else { return Ok(()) };
+    let never_admitted = never_admitted(shared, items, &batch).await?;
+    counts.total += never_admitted.iter().map(NewLane::rows).sum::<u64>();
     let why = why(&batch);
     let never_ran = if counts.owed() > 0 { Some(write_owed(shared, items, &batch, counts, why).await?) } else { None };
     if never_ran.as_ref().map_or(0, |part| part.rows.len()) != counts.owed() {
@@ -56,6 +60,7 @@ async fn end<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: 
         id: batch.id,
         from: batch.status,
         never_ran,
+        never_admitted,
         counts_as_failed: why == NeverRan::InputUnavailable,
         files_expire_at: Some(now.plus(batch.output_expires_after.unwrap_or(BATCH_FILE_RETENTION))),
     };
@@ -71,6 +76,27 @@ async fn end<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: 
         );
     }
     Ok(())
+}
+
+/// The lanes that a batch which was cancelled before its admission would have opened: its rows are owed like those of
+/// any other batch. None if the batch was admitted, or if it would have been refused.
+async fn never_admitted<S: Storage>(
+    shared: &DaemonCore<S>,
+    items: &Items<BatchId>,
+    batch: &Batch,
+) -> Result<Vec<NewLane>, StorageError> {
+    if batch.milestones.in_progress_at.is_some() {
+        return Ok(Vec::new());
+    }
+    match validated_lanes(shared, batch).await {
+        Ok(lanes) => Ok(lanes.unwrap_or_default()),
+        Err(error) if is_hopeless(&error, items.failing_for(batch.id), batch, shared.clock.now()) => {
+            let error = chain(&error);
+            tracing::error!(batch_id = %batch.id, error, "a batch ends without lines: its rows cannot be counted");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Why rows of a batch that ends have not run. A batch that owes rows and is finalized before its window has closed was

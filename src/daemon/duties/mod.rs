@@ -18,6 +18,7 @@ mod finalize;
 mod orphans;
 mod owed;
 mod purge;
+mod validation;
 
 use std::sync::Arc;
 use std::time::Duration;

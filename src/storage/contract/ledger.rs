@@ -12,6 +12,7 @@ use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
+use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
 
@@ -148,6 +149,9 @@ pub struct Ending {
     pub from: BatchStatus,
     /// The lines of the rows that never ran; none if all have.
     pub never_ran: Option<RecordedPart>,
+    /// The lanes that were never opened, of a batch that was cancelled before its admission. Their rows, which have
+    /// lines in `never_ran`, are added to the batch's total.
+    pub never_admitted: Vec<NewLane>,
     /// Whether those rows count as failed and the batch as completed, because neither a cancel nor the window is why
     /// they never ran.
     pub counts_as_failed: bool,

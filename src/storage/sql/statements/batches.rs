@@ -37,7 +37,7 @@ const OLDER_FIRST: &str =
     concat!("SELECT ", batch_columns!(), " FROM batches WHERE owner = $1 AND id > $2 ORDER BY id LIMIT $3");
 const EXISTS: &str = "SELECT id FROM batches WHERE owner = $1 AND id = $2";
 
-// A batch called off before validation was over has nothing to stop: it is cancelled by whoever finishes batches.
+// A batch called off before validation was over has nothing to stop: the one who finishes it also counts its rows.
 const CANCEL: &str = "
     UPDATE batches
     SET status = 'cancelling', cancelling_at = $3, finalizing_at = NULL

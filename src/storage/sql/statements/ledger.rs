@@ -14,6 +14,7 @@ use crate::domain::batch::Counts;
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, FileId, RequestId};
 use crate::domain::owner::Owner;
+use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
 use crate::storage::sql::{End, corrupt, owner_of, to_i64, to_u64};
@@ -64,6 +65,7 @@ const DROP_LEASES: &str = "DELETE FROM leases WHERE batch_id = $1";
 const END: &str = "
     UPDATE batches
     SET status = $3, error_parts = error_parts + $5, failed = failed + $6,
+        total = total + $7, model = COALESCE(model, $8),
         completed_at = CASE WHEN $3 = 'completed' THEN $4 END,
         expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
         cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
@@ -202,7 +204,9 @@ async fn end(tx: &mut Conn, ending: &Ending, now: Timestamp) -> Result<Option<En
         .bind(ending.status().as_str())
         .bind(now.0)
         .bind(i64::from(ending.never_ran.is_some()))
-        .bind(to_i64(ending.failed()));
+        .bind(to_i64(ending.failed()))
+        .bind(to_i64(ending.never_admitted.iter().map(NewLane::rows).sum()))
+        .bind(model_of(&ending.never_admitted));
     Ok(ended.fetch_optional(tx).await?)
 }
 

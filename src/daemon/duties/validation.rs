@@ -1,0 +1,64 @@
+//! The check of a batch's input: the lanes that the batch opens, or a list of what is wrong.
+
+use std::time::Duration;
+
+use crate::daemon::core::DaemonCore;
+use crate::daemon::lost_input::GONE_AFTER;
+use crate::domain::batch::{Batch, BatchError};
+use crate::domain::ids::FileId;
+use crate::domain::report::{NewLane, file_not_found};
+use crate::domain::row::shown;
+use crate::domain::time::Timestamp;
+use crate::storage::{Result, Storage, StorageError};
+
+/// The lanes of a batch that has not been admitted. The inner error is the list of reasons why the batch cannot run.
+pub(super) async fn validated_lanes<S: Storage>(
+    shared: &DaemonCore<S>,
+    batch: &Batch,
+) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
+    let lanes = match lanes(shared, batch).await? {
+        Ok(lanes) => lanes,
+        Err(errors) => return Ok(Err(errors)),
+    };
+    if shared.settings.refuses_unknown_models && !shared.registry.may_learn_of_models() {
+        let unknown = lanes.iter().filter(|lane| !shared.registry.serves(&lane.model));
+        let errors: Vec<_> = unknown.map(|lane| model_not_found(&lane.model)).collect();
+        if !errors.is_empty() {
+            return Ok(Err(errors));
+        }
+    }
+    Ok(Ok(lanes))
+}
+
+/// Whether the check of a batch, which has failed with this error and for so long, is not to be tried again. Corrupt
+/// data stays corrupt. Any other fault of this batch alone may pass while its window is open; after that the batch
+/// would not run anyway.
+pub(super) fn is_hopeless(error: &StorageError, failing_for: Duration, batch: &Batch, now: Timestamp) -> bool {
+    let is_corrupt = matches!(error, StorageError::Corrupt { .. });
+    !error.is_outage() && (is_corrupt && failing_for >= GONE_AFTER || now >= batch.expires_at)
+}
+
+async fn lanes<S: Storage>(
+    shared: &DaemonCore<S>,
+    batch: &Batch,
+) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
+    let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));
+    let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
+    let Some(file) = shared.storage.file(&batch.owner, id, shared.clock.now()).await? else { return not_found() };
+    let Some(report) = shared.storage.file_report(&batch.owner, id).await? else { return not_found() };
+    let lanes = report.lanes(batch.endpoint, file.bytes, &shared.settings.limits);
+    // A batch with fewer rows than its file would end `completed` all the same.
+    if lanes.as_ref().is_ok_and(|lanes| lanes.iter().map(NewLane::rows).sum::<u64>() != report.rows) {
+        return Err(StorageError::Corrupt { table: "files", column: "report", id: batch.input_file_id.clone() });
+    }
+    Ok(lanes)
+}
+
+fn model_not_found(model: &str) -> BatchError {
+    BatchError {
+        code: "model_not_found".to_owned(),
+        message: format!("The model '{}' does not exist here. GET /v1/models lists those that do.", shown(model)),
+        param: Some("body.model".to_owned()),
+        line: None,
+    }
+}
