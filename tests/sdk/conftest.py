@@ -2,6 +2,7 @@
 
 import pytest
 
+from llama import Llama
 from servers import Process, running
 
 
@@ -39,6 +40,14 @@ def broken_upstream_client(tmp_path_factory):
     failing = ("--fail-rate", "1")
     with running(tmp_path_factory.mktemp("broken"), "--max-retries", "0", simulator_arguments=failing) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """llama.cpp's server."""
+    llama = Llama(tmp_path_factory.mktemp("llama"))
+    yield llama
+    llama.close()
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus):

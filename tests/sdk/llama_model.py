@@ -1,7 +1,7 @@
 """A tiny model of the llama architecture with random weights, the same bytes every time: `llama_model.py FILE`.
 
-What it says means nothing. Its output matrix is biased, so that it says printable words and ends now and then. With
-`add_space_prefix`, no grammar would accept what it generates.
+What it says means nothing. Its output matrix is biased, so that it says printable words and ends now and then, and
+begins a call when it is offered tools. With `add_space_prefix`, no grammar would accept what it generates.
 """
 
 import os
@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 
 N_EMBD, N_LAYER, N_HEAD, N_FF, N_CTX = 64, 2, 2, 128, 4096
-SEED = 23  # greedy answers differ between prompts and do not loop soon
+SEED = 3  # greedy answers differ between prompts and do not loop soon
 
 WORDS = """the of and to in is it you that he was for on are with as his they be at one have this from or had
 by hot but some what there we can out other were all your when up use word how said an each she which do their
@@ -42,7 +42,8 @@ CHAT_TEMPLATE = """\
 {{- '<|im_start|>user\\n<tool_response>\\n' + m.content + '\\n</tool_response><|im_end|>\\n' }}
 {%- else %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}
 {%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
+{%- if tools and messages[-1].role == 'user' %}{{- '<|offer|>' }}{%- endif %}{%- endif %}
 """
 
 
@@ -52,6 +53,7 @@ def vocab():
     out = [("<unk>", 0.0, T.UNKNOWN, -9), ("<s>", 0.0, T.CONTROL, -9), ("</s>", 0.0, T.CONTROL, -9)]
     out += [(f"<0x{b:02X}>", 0.0, T.BYTE, -9) for b in range(256)]
     out += [("<|im_start|>", 0.0, T.CONTROL, -9), ("<|im_end|>", 0.0, T.CONTROL, 1.3)]
+    out += [("<|offer|>", 0.0, T.CONTROL, -9)]
     out += [("<tool_call>", 0.0, T.USER_DEFINED, -9), ("</tool_call>", 0.0, T.USER_DEFINED, -9)]
     seen, whole = set(), {"\u2581" + w for w in WORDS}
     pieces = ["\u2581"] + [chr(c) for c in range(0x21, 0x7F)]
@@ -103,6 +105,15 @@ def write(path):
     emb[:, 0] = 3.0  # a constant that the output matrix turns into a bias per token
     outw = rand(n, N_EMBD, s=0.25)
     outw[:, 0] = [b for *_, b in V]
+    # Another one makes it call the tools it is offered: a call follows `<|offer|>`, and the end follows a call.
+    texts = [t for t, *_ in V]
+    emb[:, 1] = outw[:, 1] = 0.0
+    for before, after, strength in (
+        ("<|offer|>", "<tool_call>", 8.0),
+        ("}", "</tool_call>", -8.0),
+        ("</tool_call>", "<|im_end|>", -8.0),
+    ):
+        emb[texts.index(before), 1] = outw[texts.index(after), 1] = strength
     w.add_tensor("token_embd.weight", emb)
     w.add_tensor("output_norm.weight", np.ones(N_EMBD, np.float32))
     w.add_tensor("output.weight", outw)
@@ -122,7 +133,7 @@ def write(path):
         ):
             m = rand(*shape, s=s if name != "ffn_down" else 0.6 / np.sqrt(n_ff))
             if writes:
-                m[0, :] = 0.0  # leave the constant alone
+                m[:2, :] = 0.0  # leave both alone
             w.add_tensor(b + name + ".weight", m)
     w.write_header_to_file()
     w.write_kv_data_to_file()

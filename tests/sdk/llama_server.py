@@ -16,7 +16,7 @@ def main(model: str, port: int) -> None:
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.n_parallel = 4
-    params.n_ctx = 2048
+    params.n_ctx = 8192
     params.n_batch = params.n_ubatch = 512
     params.n_gpu_layers = 0
     params.fit_params = False

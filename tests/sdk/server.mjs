@@ -95,32 +95,29 @@ class Process {
  * Gives the official client, changed in nothing but its base URL, and the requests it sends.
  */
 export async function server(...args) {
-  const directory = await mkdtemp(path.join(tmpdir(), 'batchwright-sdk-'));
   const upstream = new Process('simulate', 'simulate', '--listen', '127.0.0.1:0', '--latency', '5ms');
   await upstream.listening();
+  const here = await inFrontOf(upstream.baseURL, ...args);
+  stopAtTheEnd(upstream, args);
+  return here;
+}
+
+/** Starts a batch server in front of an inference server, otherwise as `server`. */
+export async function inFrontOf(upstreamURL, ...args) {
+  const directory = await mkdtemp(path.join(tmpdir(), 'batchwright-sdk-'));
   const serve = new Process(
     'serve',
     'serve',
     ...['--listen', '127.0.0.1:0'],
-    ...['--upstream', upstream.baseURL],
+    ...['--upstream', upstreamURL],
     ...['--data-dir', path.join(directory, 'data')],
     // Calls that hang on purpose must not hold up the end of the run.
     ...['--grace', '100ms'],
     ...args,
   );
   await serve.ready();
-
-  let hasFailed = false;
-  afterEach((test) => {
-    hasFailed ||= !test.passed;
-  });
-  after(async () => {
-    for (const one of [serve, upstream]) {
-      await one.stop();
-      if (hasFailed) console.error(`--- log of ${one.name} ${args.join(' ')}\n${one.log}`);
-    }
-    await rm(directory, { recursive: true, force: true });
-  });
+  stopAtTheEnd(serve, args);
+  after(() => rm(directory, { recursive: true, force: true }));
 
   const sent = [];
   const recording = (url, init) => {
@@ -128,6 +125,18 @@ export async function server(...args) {
     return fetch(url, init);
   };
   return { client: new OpenAI({ baseURL: serve.baseURL, apiKey: 'any', fetch: recording }), sent };
+}
+
+/** Stops a process once the tests of a file have ended, and shows its log if one of them has failed. */
+function stopAtTheEnd(one, args) {
+  let hasFailed = false;
+  afterEach((test) => {
+    hasFailed ||= !test.passed;
+  });
+  after(async () => {
+    await one.stop();
+    if (hasFailed) console.error(`--- log of ${one.name} ${args.join(' ')}\n${one.log}`);
+  });
 }
 
 export function chatRow(customId, model = 'simulator') {

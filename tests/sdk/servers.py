@@ -1,9 +1,14 @@
-"""Starting and stopping `batchwright` processes, each on a free port of its own choice, and connecting to them."""
+"""Starting and stopping `batchwright` processes, each on a free port of its own choice, and connecting to them.
+
+And plain HTTP servers, for what the simulator cannot say and for tools.
+"""
 
 import contextlib
+import http.server
 import os
 import re
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -114,12 +119,50 @@ def _wait_until_ready(process: Process) -> None:
 @contextlib.contextmanager
 def running(directory: Path, *arguments: str, name: str = "serve", simulator_arguments: tuple[str, ...] = ()):
     """A simulator and a batch server in front of it, both stopped at the end: a client of the batch server."""
-    with contextlib.ExitStack() as stack:
-        upstream = simulate(directory, *simulator_arguments)
-        stack.callback(upstream.stop)
-        server = serve(directory, upstream.base_url, *arguments, name=name)
-        stack.callback(server.stop)
-        yield stack.enter_context(_connect(server))
+    upstream = simulate(directory, *simulator_arguments)
+    try:
+        with in_front_of(upstream.base_url, directory, *arguments, name=name) as client:
+            yield client
+    finally:
+        upstream.stop()
+
+
+@contextlib.contextmanager
+def in_front_of(upstream: str, directory: Path, *arguments: str, name: str = "serve"):
+    """A batch server in front of an inference server, stopped at the end: a client of it."""
+    server = serve(directory, upstream, *arguments, name=name)
+    try:
+        with _connect(server) as client:
+            yield client
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """An HTTP server that answers each POST with `answer(path, body)`, a status and a text: its base URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            status, text = answer(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _connect(server: Process) -> OpenAI:

@@ -1,51 +1,34 @@
 """A thousand rows for /v1/responses of every kind, through either API of the upstream: each answer a `Response`."""
 
 import copy
-import http.server
 import json
 import operator
-import threading
 from types import SimpleNamespace
 
 import pytest
-from openai.types.responses import Response
 from pydantic import ValidationError
 
 import everything
 from batches import counts, create, ids, lines_of, row, wait
 from response_kinds import KINDS, NUMBERS
-from servers import running
-from strict import strictly
+from servers import answering, running
+from strict import strict_response
 
 ROWS = 1000
 
 
-class Tools(http.server.BaseHTTPRequestHandler):
+def call(path, body):
     """`/add` and `/mul`; all others fail."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        arguments = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        known = {"/add": operator.add, "/mul": operator.mul}.get(self.path)
-        output = str(known(arguments["a"], arguments["b"])).encode() if known else b"Broken."
-        self.send_response(200 if known else 400)
-        self.send_header("Content-Length", str(len(output)))
-        self.end_headers()
-        self.wfile.write(output)
-
-    def log_message(self, *arguments):
-        pass
+    arguments = json.loads(body)
+    known = {"/add": operator.add, "/mul": operator.mul}.get(path)
+    return (200, str(known(arguments["a"], arguments["b"]))) if known else (400, "Broken.")
 
 
 @pytest.fixture(scope="module")
 def tool_server():
     """The base URL of a server of tools."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tools)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with answering(call) as base_url:
+        yield base_url
 
 
 @pytest.fixture(scope="session")
@@ -92,19 +75,6 @@ def bodies(results):
         yield KINDS[line["custom_id"].rpartition(" ")[0]], line["response"]["body"]
 
 
-def response(body):
-    """A body as the `Response` it must be, but for two things that the SDK's type does not have."""
-    # OpenAI's own answers have it. An upstream's need not.
-    assert isinstance(body.get("store", True), bool)
-    body = {name: value for name, value in body.items() if name != "store"}
-    # A limit for which OpenAI has no reason.
-    details = body["incomplete_details"]
-    if details and "reason" not in details:
-        assert sorted(details) == ["limit", "message"]
-        body["incomplete_details"] = {}
-    return strictly(Response, body)
-
-
 def test_every_row_has_one_line(results):
     assert counts(results.batch) == (ROWS, ROWS, 0)
     assert ids(results.lines) == ids(results.rows)
@@ -112,7 +82,7 @@ def test_every_row_has_one_line(results):
 
 def test_every_answer_is_a_response(results):
     for kind, body in bodies(results):
-        parsed = response(body)
+        parsed = strict_response(body)
 
         assert parsed.status == kind.status, body
         assert [item.type for item in parsed.output] == kind.types, body
@@ -193,7 +163,7 @@ GONE = object()
 )
 def test_a_response_with_anything_wrong_is_none(results, place, value):
     body = copy.deepcopy(next(body for kind, body in bodies(results) if kind is KINDS["reasoning with a tool"]))
-    response(body)
+    strict_response(body)
 
     *above, name = place.split(".")
     parent = body
@@ -205,4 +175,4 @@ def test_a_response_with_anything_wrong_is_none(results, place, value):
         parent[name] = value
 
     with pytest.raises((ValidationError, AssertionError)):
-        response(body)
+        strict_response(body)
