@@ -49,7 +49,7 @@ async fn a_model_goes_to_a_server_that_has_it_and_any_other_to_one_that_takes_al
     lists(&b, &["n", "llama:latest"]);
     let tables = [table("a", &a, "models = ['m']"), table("b", &b, ""), table("rest", &rest, "models = '*'")];
     let app = app_of(&tables, &NO_RETRIES).await;
-    until("the list of models", || !b.calls().is_empty()).await;
+    until("the list of models", || !b.lists().is_empty()).await;
 
     let models = [rows_of("m", 3), rows_of("n", 3), rows_of("llama", 3), rows_of("unheard-of", 3)].concat();
     // Until the list has come, the rows that it names go to the server that takes all.
