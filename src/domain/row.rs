@@ -24,7 +24,7 @@ pub struct RowHead<'a> {
 
 impl<'a> RowHead<'a> {
     /// The JSON texts of which the prompt is made, from its beginning; none for a row that has no prompt.
-    pub fn prompt(&self) -> impl Iterator<Item = &'a str> + '_ {
+    pub fn prompt(&self) -> impl Iterator<Item = &'a str> + Clone + '_ {
         let texts = self.prompt.iter().flatten().map(|text| text.get());
         texts.filter(|_| self.endpoint.has_prompt())
     }

@@ -21,10 +21,13 @@ pub(super) struct Beginnings([u32; LENGTHS.len()]);
 
 impl Beginnings {
     /// The beginnings of a prompt that is made of these texts.
-    pub(super) fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(super) fn of<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Self {
+        if texts.clone().map(str::len).sum::<usize>() < LENGTHS[0] {
+            return Self([TOO_SHORT; LENGTHS.len()]);
+        }
         let mut hasher = FixedState::default().build_hasher();
         let mut hashes = [TOO_SHORT; LENGTHS.len()];
-        let (mut texts, mut rest) = (texts.into_iter(), "".as_bytes());
+        let (mut texts, mut rest) = (texts, "".as_bytes());
         let mut piece = |most: usize| {
             while rest.is_empty() && most > 0 {
                 rest = texts.next()?.as_bytes();
@@ -65,10 +68,12 @@ fn group(positions: &mut [usize], rows: &[Beginnings], level: usize) {
         return;
     }
     let mut first_of = HashMap::with_hasher(FixedState::default());
-    for &position in &*positions {
+    let mut long = 0;
+    for &position in positions.iter().filter(|position| rows[**position].0[level] != TOO_SHORT) {
         first_of.entry(rows[position].0[level]).or_insert(position);
+        long += 1;
     }
-    if first_of.len() < positions.len() {
+    if first_of.len() < long {
         positions.sort_by_cached_key(|&position| match rows[position].0[level] {
             TOO_SHORT => position,
             hash => first_of[&hash],
@@ -84,7 +89,7 @@ mod tests {
     use super::*;
 
     fn order(prompts: &[String]) -> Vec<usize> {
-        let rows: Vec<_> = prompts.iter().map(|prompt| Beginnings::of([prompt.as_str()])).collect();
+        let rows: Vec<_> = prompts.iter().map(|prompt| Beginnings::of([prompt.as_str()].into_iter())).collect();
         by_beginning(&rows)
     }
 
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn a_prompt_of_several_texts_is_compared_as_one() {
         let long = "p".repeat(1000);
-        let of = |tools: &str| Beginnings::of([tools, &long]);
+        let of = |tools: &str| Beginnings::of([tools, &long].into_iter());
 
         assert_eq!(of("tools"), of("tools"));
         assert_ne!(of("tools"), of("other"));

@@ -249,7 +249,7 @@ impl Server {
     }
 
     async fn shows_models(&self) -> bool {
-        self.models().await.is_ok_and(|models| models.is_success())
+        timeout(LIST_PATIENCE, self.models()).await.is_ok_and(|models| models.is_ok_and(|models| models.is_success()))
     }
 
     /// The server's list of models, as it answers it. That of an embedding program's own client is empty.

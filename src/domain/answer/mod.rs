@@ -6,12 +6,12 @@
 mod repair;
 mod shape;
 
-pub use repair::without_lone_surrogates;
+pub use repair::{repaired, without_lone_surrogates};
+pub use shape::status_of_error;
 
 use super::endpoint::Endpoint;
 use super::outcome::{BodyReading, FailureReason, HttpResponse};
 use super::usage::Usage;
-use repair::repaired;
 use shape::{AnswerShape, Judged};
 
 /// A successful answer: valid JSON, with its token usage.
@@ -105,7 +105,7 @@ mod tests {
             (CHAT, r#"{"error":{"message":"Provider returned error","code":429}}"#, 429),
             (CHAT, r#"{"error":{"code":"503"}}"#, 503),
             (CHAT, r#"{"error":{"code":200}}"#, 502),
-            (CHAT, r#"{"error":{"code":"rate_limit"}}"#, 502),
+            (CHAT, r#"{"error":{"code":"server_error"}}"#, 502),
             (CHAT, r#"{"error":"it broke"}"#, 502),
             (CHAT, r#"{"choices":[],"error":{"code":400}}"#, 400),
             (CHAT, r#"{"object":"error","message":"m","code":404}"#, 404),
@@ -132,6 +132,17 @@ mod tests {
             (Responses, r#"{"status":"failed","error":{"code":429}}"#, 200),
             (Responses, r#"{"error":{"code":429}}"#, 429),
             (Responses, "{}", 502),
+            (Responses, r#"{"status":404,"error":"Not Found","path":"/v1/responses"}"#, 502),
+            (Responses, r#"{"status":"error","message":"quota"}"#, 502),
+            (Responses, r#"{"status":"cancelled","output":[]}"#, 502),
+            (Responses, r#"{"status":"queued","output":[]}"#, 502),
+            (Responses, r#"{"error":"Unexpected endpoint or method. (POST /v1/responses)"}"#, 404),
+            (CHAT, r#"{"error":{"message":"no money","code":"insufficient_quota"}}"#, 429),
+            (CHAT, r#"{"error":{"code":429.0}}"#, 429),
+            (CHAT, r#"{"choices":[null]}"#, 502),
+            (CHAT, r#"{"choices":[{"index":0,"error":{"code":503}}]}"#, 503),
+            (Embeddings, r#"{"data":[{"object":"error","message":"m"}]}"#, 502),
+            (Embeddings, r#"{"data":[{"embedding":[0.5]},{"embedding":null}]}"#, 502),
         ];
         for (endpoint, body, status) in cases {
             let read = answer(endpoint, body.as_bytes());
@@ -175,7 +186,10 @@ mod tests {
                 r#"{"choices":[{"content":"NaN \" -Infinity","b":null}]}"#,
             ),
             (b"{\"choices\":[\"caf\xe9\"]}".to_vec(), "{\"choices\":[\"caf\u{fffd}\"]}"),
-            (b"\xef\xbb\xbf{\"choices\":[NaN,\"\xe9\"]}data: [DONE]".to_vec(), "{\"choices\":[null,\"\u{fffd}\"]}"),
+            (
+                b"\xef\xbb\xbf{\"choices\":[{},NaN,\"\xe9\"]}data: [DONE]".to_vec(),
+                "{\"choices\":[{},null,\"\u{fffd}\"]}",
+            ),
         ];
         for (body, expected) in cases {
             let read = answer(CHAT, &body);

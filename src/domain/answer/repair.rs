@@ -13,7 +13,8 @@ const NO_NUMBERS: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
 
 /// A body without a byte order mark before it and without the end of a stream behind it. Bytes that are not UTF-8 are
 /// U+FFFD, and numbers that JSON does not have are null. `None` if nothing of that was in it.
-pub(super) fn repaired(body: &[u8]) -> Option<Bytes> {
+#[must_use]
+pub fn repaired(body: &[u8]) -> Option<Bytes> {
     let trimmed = body.trim_ascii();
     let value = trimmed.strip_prefix(BYTE_ORDER_MARK).unwrap_or(trimmed);
     let value = value.strip_suffix(END_OF_STREAM).unwrap_or(value).trim_ascii();

@@ -59,7 +59,7 @@ impl<'a> AnswerShape<'a> {
             return Judged::Error(self.code.and_then(status).unwrap_or(BAD_GATEWAY));
         }
         if !self.has_result(endpoint) {
-            return Judged::Error(self.error.and_then(status_of).unwrap_or(BAD_GATEWAY));
+            return Judged::Error(self.error.and_then(status_of_error).unwrap_or(BAD_GATEWAY));
         }
         match self.choices.and_then(status_of_choices) {
             Some(status) => Judged::Error(status),
@@ -72,47 +72,83 @@ impl<'a> AnswerShape<'a> {
         match endpoint {
             Endpoint::ChatCompletions | Endpoint::Completions => self.choices.is_some_and(is_filled_list),
             // Some servers answer with the vectors alone.
-            Endpoint::Embeddings => self.is_list || self.data.is_some_and(is_filled_list),
+            Endpoint::Embeddings => self.is_list || self.data.is_some_and(has_all_vectors),
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits => self.data.is_some_and(is_filled_list),
             // A response that failed is an answer (contract §10.6).
-            Endpoint::Responses => self.output.is_some() || self.status.is_some(),
+            Endpoint::Responses => match self.status.map(RawValue::get) {
+                None => self.output.is_some(),
+                Some(status) => matches!(status, "\"completed\"" | "\"failed\"" | "\"incomplete\""),
+            },
             Endpoint::Moderations | Endpoint::Videos => self.is_object && self.error.is_none(),
         }
     }
 }
 
 fn is_filled_list(value: &RawValue) -> bool {
-    let inner = value.get().strip_prefix('[');
-    inner.is_some_and(|inner| inner.trim_ascii_start() != "]")
+    let inner = value.get().strip_prefix('[').map(str::trim_ascii_start);
+    inner.is_some_and(|inner| inner != "]" && !inner.starts_with("null"))
 }
 
-/// The status that the `code` of an error names.
-fn status_of(error: &RawValue) -> Option<u16> {
+/// Whether every entry of a list has a vector.
+fn has_all_vectors(data: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Vector<'a> {
+        #[serde(borrow)]
+        embedding: Option<&'a RawValue>,
+    }
+    let is_doubtful =
+        ["\"error\"", "null"].iter().any(|text| memmem::find(data.get().as_bytes(), text.as_bytes()).is_some());
+    let all = || {
+        serde_json::from_str::<Vec<Vector<'_>>>(data.get())
+            .is_ok_and(|all| all.iter().all(|one| one.embedding.is_some()))
+    };
+    is_filled_list(data) && (!is_doubtful || all())
+}
+
+/// The status that an error names by its `code`, or that its words stand for.
+#[must_use]
+pub fn status_of_error(error: &RawValue) -> Option<u16> {
     #[derive(serde::Deserialize)]
     struct ErrorCode<'a> {
         #[serde(borrow)]
         code: Option<&'a RawValue>,
+    }
+    // LM Studio's words for a path that it does not have.
+    if error.get().starts_with("\"Unexpected endpoint") {
+        return Some(404);
     }
     serde_json::from_str::<ErrorCode<'_>>(error.get()).ok()?.code.and_then(status)
 }
 
 /// An error status, as a number or a text.
 fn status(code: &RawValue) -> Option<u16> {
-    code.get().trim_matches('"').parse().ok().filter(|status| (400..600).contains(status))
+    let text = code.get().trim_matches('"');
+    if matches!(text, "rate_limit_exceeded" | "insufficient_quota") {
+        return Some(429);
+    }
+    let number = text.strip_suffix(".0").unwrap_or(text);
+    number.parse().ok().filter(|status| (400..600).contains(status))
 }
 
-/// The status of a choice that ended by an error.
+/// The status of a choice that ended by an error, or that is one.
 fn status_of_choices(choices: &RawValue) -> Option<u16> {
     #[derive(serde::Deserialize)]
     struct ChoiceEnd<'a> {
         finish_reason: Option<Value>,
         #[serde(borrow)]
         error: Option<&'a RawValue>,
+        #[serde(borrow)]
+        message: Option<&'a RawValue>,
+        #[serde(borrow)]
+        text: Option<&'a RawValue>,
     }
     memmem::find(choices.get().as_bytes(), b"\"error\"")?;
     let choices: Vec<ChoiceEnd<'_>> = serde_json::from_str(choices.get()).ok()?;
-    let failed = choices.iter().find(|choice| choice.finish_reason.as_ref().is_some_and(|reason| reason == "error"))?;
-    Some(failed.error.and_then(status_of).unwrap_or(BAD_GATEWAY))
+    let failed = choices.iter().find(|choice| {
+        let is_error = choice.error.is_some() && choice.message.is_none() && choice.text.is_none();
+        is_error || choice.finish_reason.as_ref().is_some_and(|reason| reason == "error")
+    })?;
+    Some(failed.error.and_then(status_of_error).unwrap_or(BAD_GATEWAY))
 }
 
 fn usage(usage: &RawValue) -> Usage {

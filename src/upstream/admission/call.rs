@@ -10,6 +10,9 @@ use super::state::{CallEnd, Sent};
 use crate::domain::outcome::{BodyReading, HttpResponse};
 use crate::domain::usage::Usage;
 
+/// Calls of other rows between two of one row. While a server is away and many rows wait for it, there are more.
+const FEW: u64 = 8;
+
 /// What a row's calls so far came to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallHistory {
@@ -17,6 +20,8 @@ pub struct CallHistory {
     refusals: u32,
     /// How many rows the server had taken at the last refusal.
     taken: u64,
+    /// How many calls had ended then.
+    ended: u64,
     /// The number of the server whose call was the last, unless that was a success.
     pub(in crate::upstream) failed_at: Option<u32>,
 }
@@ -40,11 +45,15 @@ impl<'a> AdmittedCall<'a> {
         // Another server's count says nothing of this one.
         let is_here = history.failed_at == Some(self.admission.of.server_no);
         let since_refusal = is_here && history.refusals > 0 && self.admission.taken.load(Relaxed) != history.taken;
-        RowSigns { has_taken_others: self.has_taken_others() || since_refusal, refusals: history.refusals }
+        let ended = self.admission.ended.load(Relaxed);
+        let is_alone = is_here && ended.saturating_sub(history.ended) <= FEW && self.admission.has_taken();
+        let has_taken_others = self.has_taken_others() || since_refusal;
+        RowSigns { has_taken_others, is_alone, refusals: history.refusals }
     }
 
     /// The server's answer is the row's.
     pub(in crate::upstream) fn answered(mut self, response: &HttpResponse, history: &mut CallHistory) {
+        self.admission.ended.fetch_add(1, Relaxed);
         if shows_that_rows_are_taken(response) {
             self.admission.taken.fetch_add(1, Relaxed);
         }
@@ -97,9 +106,9 @@ impl<'a> AdmittedCall<'a> {
     }
 
     fn count(&self, history: &mut CallHistory) {
-        let taken = self.admission.taken.load(Relaxed);
+        let (taken, ended) = (self.admission.taken.load(Relaxed), self.admission.ended.fetch_add(1, Relaxed) + 1);
         let failed_at = Some(self.admission.of.server_no);
-        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, failed_at };
+        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, ended, failed_at };
     }
 
     fn over(&mut self, end: CallEnd, response: Option<&HttpResponse>) {

@@ -28,6 +28,8 @@ pub(in crate::upstream) enum Judgement {
 pub(in crate::upstream) struct RowSigns {
     /// The server has taken another row since this row's call was sent, or since this row was last refused.
     pub(in crate::upstream) has_taken_others: bool,
+    /// Few calls of other rows have ended since this row was last refused, and the server has taken rows before.
+    pub(in crate::upstream) is_alone: bool,
     /// How often in a row this row was refused before.
     pub(in crate::upstream) refusals: u32,
 }
@@ -38,8 +40,10 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
     if response.should_retry == Some(false) || is_refused_alone || is_too_large(response) {
         return Judgement::Answered;
     }
-    if matches!(response.reading, BodyReading::Unreadable(_)) && !row.has_taken_others {
-        return Judgement::Gone("what answers is not the server");
+    // The last rows of all may be the only ones that a server fails with, which no other row would show.
+    let is_rows_own = row.has_taken_others || (row.is_alone && row.refusals >= MOST_REFUSALS);
+    if matches!(response.reading, BodyReading::Unreadable(_)) && !is_rows_own {
+        return Judgement::Gone("something else than the server answers");
     }
     match response.status {
         429 | 503 | 529 if is_unpaid(response) => Judgement::Unavailable("the account has no quota left"),
@@ -47,8 +51,8 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
         300..=399 => Judgement::Unavailable("it redirects: check --upstream, or the URL in its table"),
         401 => Judgement::Unavailable("it refuses the key: check --upstream-key, or the key in its table"),
         402 => Judgement::Unavailable("it asks for a payment"),
-        _ if row.has_taken_others => Judgement::Answered,
-        502 | 504 | 520..=527 => Judgement::Gone("its gateway reaches no server"),
+        _ if is_rows_own => Judgement::Answered,
+        502 | 504 | 520..=527 | 530 => Judgement::Gone("its gateway reaches no server"),
         403 => Judgement::UnavailableUnlessItShowsModels(
             "it refuses every call: check --upstream-key, or the key in its table",
         ),
@@ -79,7 +83,8 @@ pub(in crate::upstream) fn shows_no_endpoint(response: &HttpResponse) -> bool {
         return false;
     }
     let body = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
-    !body.contains("model") && !body.contains("with id")
+    let is_page = body.trim_start().starts_with('<');
+    is_page || !body.contains("model") && !body.contains("with id")
 }
 
 /// Whether an answer that is final for a row may be its server's doing, so that another server with the model is to be
@@ -129,7 +134,7 @@ mod tests {
         let (away, unless) = ("unavailable", "unless it shows models");
         let judged = |response: &HttpResponse, has_taken_others, refusals| match judge(
             response,
-            RowSigns { has_taken_others, refusals },
+            RowSigns { has_taken_others, is_alone: false, refusals },
         ) {
             Judgement::Answered => answered,
             Judgement::Busy => busy,
@@ -154,6 +159,8 @@ mod tests {
             (answer(502, ""), away, answered),
             (answer(504, ""), away, answered),
             (answer(522, ""), away, answered),
+            (answer(530, ""), away, answered),
+            (answer(404, "<p>See our model catalog"), unless, answered),
             (answer(307, ""), away, away),
             (answer(401, ""), away, away),
             (answer(402, ""), away, away),
@@ -176,6 +183,20 @@ mod tests {
                 let judged = judged(&response, has_taken_others, refusals);
                 assert_eq!(judged, expected, "{response:?} {has_taken_others} {refusals}");
             }
+        }
+    }
+
+    #[test]
+    fn the_last_row_of_all_is_charged_after_many_refusals() {
+        let page = HttpResponse { reading: BodyReading::Unreadable("".into()), ..answer(200, "") };
+        for (is_alone, refusals, expected) in
+            [(true, MOST_REFUSALS, true), (true, MOST_REFUSALS - 1, false), (false, MOST_REFUSALS, false)]
+        {
+            let row = RowSigns { has_taken_others: false, is_alone, refusals };
+            for response in [answer(502, ""), page.clone()] {
+                assert_eq!(judge(&response, row) == Judgement::Answered, expected, "{is_alone} {refusals}");
+            }
+            assert_eq!(judge(&answer(429, ""), row), Judgement::Busy, "a rate limit says nothing of the row");
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Admission {
     rows: AtomicUsize,
     /// Rows that the server took.
     taken: AtomicU64,
+    /// How many calls have ended with an answer to their row, or with a failure of the server.
+    ended: AtomicU64,
     /// Whether it has answered any with success, and how many in a row it has not.
     has_succeeded: AtomicBool,
     failures: AtomicU32,
@@ -106,6 +108,7 @@ impl Admission {
             limit: AtomicUsize::new(usize::MAX),
             rows: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             has_succeeded: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             next_trial: AtomicU64::new(0),

@@ -135,7 +135,7 @@ fn what_is_known_of_a_row_is_what_happened_since_its_last_refusal() {
     let admission = admission();
     let mut history = CallHistory::default();
     let signs = |call: &AdmittedCall<'_>, history| {
-        let RowSigns { has_taken_others, refusals } = call.signs(history);
+        let RowSigns { has_taken_others, refusals, .. } = call.signs(history);
         (has_taken_others, refusals)
     };
     // Refused among others, a call says nothing of a rate.

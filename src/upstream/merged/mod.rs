@@ -135,11 +135,16 @@ impl MergedCalls {
         let shared = match &answer {
             Ok(response) if response.is_success() => split::split(response, &rows),
             // It is about the server, and so about all of them.
-            Ok(response) if matches!(response.status, 401 | 402 | 403 | 408 | 429 | 500..) => {
+            Ok(response) if matches!(response.status, 401 | 402 | 429 | 503 | 529) => {
                 Some(vec![response.clone(); members.len()])
             }
+            Err(error @ UpstreamError::Unreachable(_)) => {
+                return members.into_iter().for_each(|member| member.hand_out(Some(Err(error.clone()))));
+            }
+            // One of the rows may be the cause.
+            Err(_) => return,
+            Ok(response) if response.status >= 500 => return,
             Ok(_) => None,
-            Err(error) => return members.into_iter().for_each(|member| member.hand_out(Some(Err(error.clone())))),
         };
         let Some(responses) = shared else {
             if self.refusals.fetch_add(1, Relaxed) + 1 == MOST_REFUSALS {

@@ -10,6 +10,8 @@ pub(in crate::upstream) struct EventStream {
     rest: BytesMut,
     /// So many of them have no line end.
     searched: usize,
+    /// Whether a line was looked at.
+    has_begun: bool,
     /// Whether the event that has not ended is an `error`.
     is_error: bool,
     /// The data lines of an event that has not ended.
@@ -22,6 +24,12 @@ impl EventStream {
         self.rest.extend_from_slice(bytes);
     }
 
+    /// A line without the byte order mark that a stream may begin with.
+    fn without_mark<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        if is_first { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
+    }
+
     /// The data of the next event that is complete, and whether the event is an `error`.
     pub(in crate::upstream) fn next_event(&mut self) -> Option<(Vec<u8>, bool)> {
         loop {
@@ -32,6 +40,7 @@ impl EventStream {
             let line = self.rest.split_to(std::mem::take(&mut self.searched) + end + 1);
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let line = self.without_mark(line);
             match line.strip_prefix(b"data:") {
                 Some(data) => self.add(data.strip_prefix(b" ").unwrap_or(data)),
                 None if line.is_empty() && self.data.is_empty() => self.is_error = false,

@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::domain::answer::{repaired, status_of_error};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::response::Fields;
 
 /// Members that are names, which some servers repeat in every chunk.
-const NAMES: [&str; 4] = ["role", "id", "type", "name"];
+const NAMES: [&str; 7] = ["role", "id", "type", "name", "format", "finish_reason", "native_finish_reason"];
 
 /// Types of events of a Responses stream whose generation has not begun.
 const WAITING: [&str; 3] = ["response.created", "response.queued", "response.in_progress"];
@@ -74,7 +74,8 @@ impl Fold {
         if data.trim_ascii() == b"[DONE]" {
             return Some(self.end());
         }
-        let Ok(mut chunk) = Fields::read(data) else {
+        let chunk = Fields::read(data).ok().or_else(|| Fields::read(&repaired(data)?).ok());
+        let Some(mut chunk) = chunk else {
             return Some(Folded::Unreadable("an event of its stream is not a JSON object".to_owned()));
         };
         if chunk.raw("error").is_some() {
@@ -93,8 +94,10 @@ impl Fold {
             return last_response(&chunk);
         }
         self.has_begun = true;
-        let choices =
-            chunk.remove("choices").map(|choices| serde_json::from_str::<Vec<Map<String, Value>>>(choices.get()));
+        let choices = chunk
+            .remove("choices")
+            .filter(|choices| choices.get() != "null")
+            .map(|choices| serde_json::from_str::<Vec<Map<String, Value>>>(choices.get()));
         match choices {
             None => {}
             Some(Ok(choices)) => choices.into_iter().for_each(|choice| self.add_choice(choice)),
@@ -250,12 +253,7 @@ fn last_response(event: &Fields) -> Option<Folded> {
 
 /// The status that an error in a stream stands for.
 fn status_of(chunk: &Fields) -> u16 {
-    #[derive(Deserialize)]
-    struct Code {
-        code: Value,
-    }
-    let code = chunk.get::<Code>("error").ok().flatten().and_then(|error| error.code.as_u64());
-    code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)).unwrap_or(500)
+    chunk.raw("error").and_then(status_of_error).unwrap_or(502)
 }
 
 impl Folded {

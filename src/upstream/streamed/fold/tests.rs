@@ -150,9 +150,10 @@ fn an_error_in_the_middle_is_the_answer() {
     let chunk = r#"{"id":"c","choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
     let cases = [
         (r#"{"error":{"message":"no","code":400}}"#, 400),
-        (r#"{"error":{"message":"no","code":"server_error"}}"#, 500),
-        (r#"{"error":{"message":"no","code":7}}"#, 500),
-        (r#"{"error":"no"}"#, 500),
+        (r#"{"error":{"message":"no","code":"server_error"}}"#, 502),
+        (r#"{"error":{"message":"no","code":7}}"#, 502),
+        (r#"{"error":"no"}"#, 502),
+        (r#"{"error":{"message":"no","code":"429"}}"#, 429),
         (r#"{"object":"error","message":"no","code":400}"#, 400),
         (r#"{"message":"no, overloaded","code":503}"#, 503),
     ];
