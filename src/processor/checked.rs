@@ -58,19 +58,10 @@ impl SchemaCheckedRow {
             asked = self.ask(&request, http, &should_retry, corrections) => asked,
             reason = cancellation => return RequestCompletionResult::Canceled(request.cancel(reason)),
         };
+        let request = request.spend(self.earlier);
         match asked {
-            Err(reason) => RequestCompletionResult::Failed(request.fail_after(self.earlier, reason)),
-            Ok(response) => match request.complete(response, &*should_retry) {
-                RequestCompletionResult::Completed(mut request) => {
-                    request.state.answer.usage.add(self.earlier);
-                    RequestCompletionResult::Completed(request)
-                }
-                RequestCompletionResult::Failed(mut request) => {
-                    request.state.usage.add(self.earlier);
-                    RequestCompletionResult::Failed(request)
-                }
-                other @ RequestCompletionResult::Canceled(_) => other,
-            },
+            Err(reason) => RequestCompletionResult::Failed(request.fail(reason)),
+            Ok(response) => request.complete(response, &*should_retry),
         }
     }
 

@@ -107,7 +107,11 @@ fn judge<S, P>(
     }
     let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());
     match verdict {
-        Verdict::Fail => Err(Box::new(failed.state)),
+        Verdict::Fail => {
+            let mut state = failed.state;
+            state.usage.add(failed.spent);
+            Err(Box::new(state))
+        }
         Verdict::Retry { at } => {
             metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
             tracing::debug!(%request_id, attempt, reason, "request will be tried again");
@@ -158,7 +162,10 @@ where
     let should_retry = runner.should_retry.clone();
     let work = runner.processor.process(request, session.clone(), &runner.shared.storage, should_retry, cancellation);
     match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok(RequestCompletionResult::Completed(request))) => ProcessingEnd::Completed(request.state.answer),
+        Ok(Ok(RequestCompletionResult::Completed(mut request))) => {
+            request.state.answer.usage.add(request.spent);
+            ProcessingEnd::Completed(request.state.answer)
+        }
         Ok(Ok(RequestCompletionResult::Failed(request))) => ProcessingEnd::Failed(request),
         Ok(Ok(RequestCompletionResult::Canceled(request))) => ProcessingEnd::Canceled(request),
         Ok(Err(error)) => ProcessingEnd::GaveUp(FailureReason::Processor(error.to_string())),

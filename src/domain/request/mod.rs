@@ -26,6 +26,7 @@ use super::endpoint::Endpoint;
 use super::ids::RequestId;
 use super::owner::Owner;
 use super::time::Timestamp;
+use super::usage::Usage;
 
 /// One row of a batch on its way to an outcome, in state `S`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Request<S: RequestState> {
     pub parks: u32,
     /// Whether this daemon has run it before, so that there may be steps of it.
     pub has_run: bool,
+    /// Tokens of answers to it that were of no use. They count in the usage of its batch.
+    pub spent: Usage,
     /// The data of this state.
     pub state: S,
 }

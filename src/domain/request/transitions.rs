@@ -11,7 +11,14 @@ use crate::domain::usage::Usage;
 
 impl<S: RequestState> Request<S> {
     fn into_state<T: RequestState>(self, state: T) -> Request<T> {
-        Request { data: self.data, attempt: self.attempt, parks: self.parks, has_run: self.has_run, state }
+        Request {
+            data: self.data,
+            attempt: self.attempt,
+            parks: self.parks,
+            has_run: self.has_run,
+            spent: self.spent,
+            state,
+        }
     }
 }
 
@@ -19,7 +26,14 @@ impl Request<Pending> {
     /// A request that has not been tried.
     #[must_use]
     pub fn new(data: RequestData) -> Self {
-        Self { data, attempt: 0, parks: 0, has_run: false, state: Pending { not_before: None } }
+        Self {
+            data,
+            attempt: 0,
+            parks: 0,
+            has_run: false,
+            spent: Usage::default(),
+            state: Pending { not_before: None },
+        }
     }
 
     /// A daemon takes the request.
@@ -65,6 +79,13 @@ impl Request<Processing> {
         }
     }
 
+    /// Answers to it have used tokens, and were of no use.
+    #[must_use]
+    pub fn spend(mut self, usage: Usage) -> Self {
+        self.spent.add(usage);
+        self
+    }
+
     /// One of several calls has succeeded, so the attempts at the next call are counted from 0.
     #[must_use]
     pub fn progress(self) -> Self {
@@ -77,7 +98,8 @@ impl Request<Processing> {
         self.fail_after(Usage::default(), reason)
     }
 
-    /// The same after answers that were of no use and used tokens, which count in the usage of the batch.
+    /// The same after answers that used tokens, which count in the usage of the batch unless the request is tried again,
+    /// because it then goes on from these answers.
     #[must_use]
     pub fn fail_after(self, usage: Usage, reason: FailureReason) -> Request<Failed> {
         self.into_state(Failed { reason, usage })
