@@ -98,8 +98,8 @@ impl Request<Processing> {
         self.fail_after(Usage::default(), reason)
     }
 
-    /// The same after answers that used tokens. These count in the usage of the batch unless the request is tried again,
-    /// because it then goes on from the answers.
+    /// The same after answers that used tokens. These count in the usage of the batch, unless the request is tried
+    /// again, because it then goes on from the answers.
     #[must_use]
     pub fn fail_after(self, usage: Usage, reason: FailureReason) -> Request<Failed> {
         self.into_state(Failed { reason, usage })
