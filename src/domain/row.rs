@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -168,35 +169,34 @@ impl RowError {
     }
 }
 
+/// `V` is what the members of the prompt are read as.
 #[derive(Deserialize)]
-struct FastRow<'a> {
+struct FastRow<'a, V> {
     #[serde(borrow)]
     custom_id: Cow<'a, str>,
     #[serde(borrow)]
     method: Cow<'a, str>,
     #[serde(borrow)]
     url: Cow<'a, str>,
-    #[serde(borrow)]
-    body: FastBody<'a>,
+    #[serde(borrow, bound(deserialize = "V: Deserialize<'de>"))]
+    body: FastBody<'a, V>,
 }
 
 #[derive(Deserialize)]
-struct FastBody<'a> {
+struct FastBody<'a, V> {
     /// Empty if it is absent.
     #[serde(borrow, default)]
     model: Cow<'a, str>,
-    #[serde(borrow)]
-    tools: Option<&'a RawValue>,
-    #[serde(borrow)]
-    instructions: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt: Option<&'a RawValue>,
+    tools: Option<V>,
+    instructions: Option<V>,
+    messages: Option<V>,
+    input: Option<V>,
+    prompt: Option<V>,
     stream: Option<bool>,
 }
+
+/// Bytes of a line whose prompt is too short for an order by prompts.
+const SHORT: usize = 300;
 
 /// Reads a line and makes all checks that need no other line.
 ///
@@ -205,16 +205,29 @@ struct FastBody<'a> {
 /// # Errors
 /// The first error of the line.
 pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
-    let read: Result<FastRow<'_>, _> = serde_json::from_str(line);
+    // Raw values cost a little more, and prompts that are short are not looked at.
+    if line.len() < SHORT {
+        let read = serde_json::from_str::<FastRow<'_, IgnoredAny>>(line);
+        return checked(line, read).map(|(head, _)| head);
+    }
+    let (head, prompt) = checked(line, serde_json::from_str::<FastRow<'_, &RawValue>>(line))?;
+    Ok(RowHead { prompt, ..head })
+}
+
+/// The head of a row without its prompt, and the members of the prompt.
+fn checked<'a, V>(
+    line: &str,
+    read: serde_json::Result<FastRow<'a, V>>,
+) -> Result<(RowHead<'a>, [Option<V>; 5]), RowError> {
     match read {
         Ok(row) => {
             let endpoint = check_envelope(&row.custom_id, &row.method, &row.url)?;
             let FastBody { model, tools, instructions, messages, input, prompt, stream } = row.body;
             check_body(endpoint, &model, messages.is_some(), stream)?;
-            let prompt = [tools, instructions, messages, input, prompt];
-            Ok(RowHead { custom_id: row.custom_id, endpoint, model, prompt })
+            let head = RowHead { custom_id: row.custom_id, endpoint, model, prompt: [None; 5] };
+            Ok((head, [tools, instructions, messages, input, prompt]))
         }
-        Err(error) if error.is_data() => diagnose(line),
+        Err(error) if error.is_data() => diagnose(line).map(|head| (head, [const { None }; 5])),
         Err(_) => Err(RowError::InvalidJson),
     }
 }
