@@ -66,11 +66,18 @@ pub fn slices(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
     })
 }
 
-/// Cuts entries into runs of rows that are close neighbours in the file, each of which is best read at once.
+/// Cuts entries into runs of rows that are close neighbours in the file, each of which is best read at once. From its
+/// first row to its last, gaps included, a run has at most `max_bytes`, unless a single row is longer.
 #[must_use]
-pub fn neighbours(entries: &[IndexEntry]) -> Vec<Range<usize>> {
-    // The bytes of a gap are read and thrown away, which is cheaper than another read up to about a page.
-    cut(entries, |entry, next| next.offset >= entry.end() && next.offset - entry.end() <= 4096)
+pub fn neighbours(entries: &[IndexEntry], max_bytes: u64) -> Vec<Range<usize>> {
+    let mut begins = entries.first().map_or(0, |entry| entry.offset);
+    cut(entries, |entry, next| {
+        // The bytes of a gap are read and thrown away, which is cheaper than another read up to about a page.
+        let is_near = next.offset >= entry.end() && next.offset - entry.end() <= 4096;
+        let fits = is_near && next.end() - begins <= max_bytes;
+        begins = if fits { begins } else { next.offset };
+        fits
+    })
 }
 
 /// The positions in `entries` of runs of which each entry belongs together with the one before.
@@ -109,10 +116,19 @@ mod tests {
         let entries = [entry(0, 10), entry(11, 10), entry(22, 10), entry(9000, 10), entry(8000, 10), entry(8011, 500)];
 
         let slices: Vec<usize> = slices(&entries, 25).into_iter().map(|slice| slice.len()).collect();
-        let neighbours: Vec<usize> = neighbours(&entries).into_iter().map(|run| run.len()).collect();
+        let read = |max_bytes| neighbours(&entries, max_bytes).into_iter().map(|run| run.len()).collect::<Vec<usize>>();
 
         assert_eq!(slices, [2, 2, 1, 1]);
-        assert_eq!(neighbours, [3, 1, 2]);
+        assert_eq!(read(1000), [3, 1, 2]);
+        assert_eq!(read(25), [2, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn the_gaps_between_rows_count_as_what_is_read() {
+        let entries: Vec<_> = (0..100).map(|row| entry(row * 4000, 10)).collect();
+
+        assert_eq!(slices(&entries, 1000).len(), 1);
+        assert!(neighbours(&entries, 100_000).iter().all(|run| run.len() <= 25));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use memchr::memchr;
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What some editors and servers put before a text in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Cuts chunks into lines.
 pub struct LineSplitter {
@@ -96,7 +97,7 @@ impl LineSplitter {
     }
 
     fn give(&self, line: &[u8], each: &mut impl FnMut(Line<'_>)) {
-        let mark = if self.number == 1 && line.starts_with(BOM) { BOM.len() } else { 0 };
+        let mark = if self.number == 1 && line.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let line = &line[mark..];
         let bytes = line.strip_suffix(b"\r").unwrap_or(line);
         each(Line::Whole { bytes, offset: self.offset + mark as u64, number: self.number });

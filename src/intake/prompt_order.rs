@@ -67,7 +67,8 @@ fn group(positions: &mut [usize], rows: &[Beginnings], level: usize) {
     if level == LENGTHS.len() || positions.len() < 3 {
         return;
     }
-    let mut first_of = HashMap::with_hasher(FixedState::default());
+    // With random keys: the file decides about the hashes.
+    let mut first_of = HashMap::new();
     let mut long = 0;
     for &position in positions.iter().filter(|position| rows[**position].0[level] != TOO_SHORT) {
         first_of.entry(rows[position].0[level]).or_insert(position);

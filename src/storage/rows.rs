@@ -13,7 +13,8 @@ use crate::domain::index::{self, IndexEntry};
 use crate::domain::row::RowCall;
 use crate::domain::splitter::{Line, LineSplitter};
 
-/// How many bytes of rows are read at once. Small: one slow row keeps the memory of its whole read.
+/// How many bytes the rows of a slice have, and are read at once. Small: one slow row keeps the memory of its whole
+/// read.
 pub const READ_BYTES: u64 = 128 << 10;
 /// Reads under way for rows that are no neighbours, so that an object store's time for each is spent together.
 const READS_AT_ONCE: usize = 16;
@@ -51,7 +52,7 @@ impl RowReader {
 
     /// The lines of some rows, in the order of `entries`, each with its row number. Neighbours are read at once.
     pub async fn lines(&self, entries: &[IndexEntry]) -> Result<Vec<(u32, Bytes)>, BlobError> {
-        let runs = stream::iter(index::neighbours(entries));
+        let runs = stream::iter(index::neighbours(entries, READ_BYTES));
         runs.map(|run| self.lines_of(&entries[run])).buffered(READS_AT_ONCE).try_concat().await
     }
 

@@ -84,12 +84,18 @@ impl Reservation {
     }
 }
 
-struct Filled {
-    body: Bytes,
-    _room: OwnedSemaphorePermit,
+/// A body that was made of another: it keeps the room of that one, as long as any copy of it lives.
+pub(super) fn made_of(other: Bytes, body: Bytes) -> Bytes {
+    Bytes::from_owner(Filled { body, _room: other })
 }
 
-impl AsRef<[u8]> for Filled {
+/// A body, and what keeps its room.
+struct Filled<R> {
+    body: Bytes,
+    _room: R,
+}
+
+impl<R> AsRef<[u8]> for Filled<R> {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }
@@ -112,6 +118,11 @@ mod tests {
         let part = body.slice(1..2);
         drop(body);
         assert_eq!(budget.reserved(), 512 << 10);
+        let repaired = made_of(part, Bytes::from_static(b"repaired"));
+        assert_eq!(budget.reserved(), 512 << 10, "what is made of it has its room");
+        let part = repaired.slice(1..2);
+        drop(repaired);
+        assert_eq!((&part[..], budget.reserved()), (&b"e"[..], 512 << 10));
         drop(part);
         assert_eq!(budget.reserved(), 0);
     }

@@ -7,10 +7,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::time::timeout;
 
 use super::served_models::{Fit, entries};
-use super::server::LIST_PATIENCE;
 use super::{Registry, Server};
 
 /// The lists of all servers as one, with the names that the settings give models. A server that does not answer is left
@@ -65,9 +63,7 @@ pub async fn listed_model(registry: &Registry, id: &str) -> Result<Option<Box<Ra
 
 /// The list of a server, as it is.
 async fn list_of(server: &Server) -> Result<Bytes, String> {
-    let timed_out = |_| format!("The upstream did not answer in time: it had {} s.", LIST_PATIENCE.as_secs());
-    let answer =
-        timeout(LIST_PATIENCE, server.models()).await.map_err(timed_out)?.map_err(|error| error.to_string())?;
+    let answer = server.models().await.map_err(|error| error.to_string())?;
     if !answer.is_success() {
         return Err(format!("The upstream answered with status {}.", answer.status));
     }

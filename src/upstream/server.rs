@@ -36,7 +36,7 @@ use crate::telemetry::metrics;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a server may take to answer with its list of models.
-pub(super) const LIST_PATIENCE: Duration = Duration::from_secs(10);
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Gives each server a number of its own.
 static NUMBERS: AtomicU32 = AtomicU32::new(1);
@@ -249,16 +249,18 @@ impl Server {
     }
 
     async fn shows_models(&self) -> bool {
-        timeout(LIST_PATIENCE, self.models()).await.is_ok_and(|models| models.is_ok_and(|models| models.is_success()))
+        self.models().await.is_ok_and(|models| models.is_success())
     }
 
     /// The server's list of models, as it answers it. That of an embedding program's own client is empty.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// Why there is no answer within [`LIST_PATIENCE`].
     pub async fn models(&self) -> Result<HttpResponse, UpstreamError> {
         match &self.client {
-            ServerClient::Http(client) => client.models().await,
+            ServerClient::Http(client) => timeout(LIST_PATIENCE, client.models())
+                .await
+                .unwrap_or_else(|_| Err(UpstreamError::Timeout(format!("it had {} s", LIST_PATIENCE.as_secs())))),
             ServerClient::Embedded(_) => Ok(HttpResponse::json(200, &json!({ "object": "list", "data": [] }))),
         }
     }
@@ -332,8 +334,10 @@ impl Server {
     /// # Errors
     /// Why there is no list. The last one remains.
     pub(super) async fn discover(&self) -> Result<bool, String> {
-        let answer = timeout(LIST_PATIENCE, self.models()).await;
-        let answer = answer.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())?;
+        let answer = self.models().await.map_err(|error| match error {
+            UpstreamError::Timeout(_) => "it does not answer".to_owned(),
+            error => error.to_string(),
+        })?;
         if !answer.is_success() {
             return Err(format!("it answered with status {}", answer.status));
         }

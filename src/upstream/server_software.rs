@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 use super::served_models::entries;
-use super::server::LIST_PATIENCE;
 use super::{BELIEVED_FOR, UpstreamError};
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::{Clock, Timestamp};
 
 /// What the members `owned_by` of the lists of such servers are, in this order: llama.cpp, SGLang, Ollama.
 const OWNERS: [&str; 3] = ["llamacpp", "sglang", "library"];
+
+/// A server that has no list now is asked again after so long.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is known of a server's software.
 #[derive(Debug)]
@@ -44,12 +45,15 @@ impl ServerSoftware {
         if self.clock.now() < known.until {
             return known.ignores_form;
         }
-        let answer = timeout(LIST_PATIENCE, list).await;
-        let answer = answer.ok().and_then(Result::ok).filter(HttpResponse::is_success);
-        let believed = if answer.is_some() { BELIEVED_FOR } else { Duration::from_secs(5) };
-        if let Some(answer) = answer {
-            known.ignores_form = has_such_owner(&answer.body);
-        }
+        let believed = match list.await {
+            Ok(answer) if answer.is_success() => {
+                known.ignores_form = has_such_owner(&answer.body);
+                BELIEVED_FOR
+            }
+            // Every row that asks for a form waits for the answer, so that a list which hangs is not asked for often.
+            Err(UpstreamError::Timeout(_)) => BELIEVED_FOR,
+            Ok(_) | Err(_) => ASK_AGAIN,
+        };
         known.until = self.clock.now().plus(believed);
         known.ignores_form
     }
@@ -67,6 +71,10 @@ fn has_such_owner(list: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{poll_fn, ready};
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -78,5 +86,24 @@ mod tests {
             assert_eq!(has_such_owner(list.as_bytes()), expected, "{owner}");
         }
         assert!(!has_such_owner(b"<html>") && !has_such_owner(br#"{"data":[{"id":"m"}]}"#));
+    }
+
+    #[tokio::test]
+    async fn a_list_that_hangs_is_not_asked_for_again_soon() {
+        let clock = Clock::manual(Timestamp(1_000_000));
+        let listed = || Ok(HttpResponse::json(200, &json!({ "data": [{ "id": "m", "owned_by": "llamacpp" }] })));
+        let broken = || Err(UpstreamError::Broken("reset".to_owned()));
+        let hangs = || Err(UpstreamError::Timeout("it had 10 s".to_owned()));
+        // What the list is, and how long after it the server is asked again.
+        for (list, again_after) in [(listed(), BELIEVED_FOR), (hangs(), BELIEVED_FOR), (broken(), ASK_AGAIN)] {
+            let software = ServerSoftware::new(clock.clone());
+            let is_listed = list.is_ok();
+            assert_eq!(software.ignores_form(ready(list)).await, is_listed);
+
+            clock.advance(again_after / 2);
+            assert_eq!(software.ignores_form(poll_fn(|_| panic!("it is not asked"))).await, is_listed);
+            clock.advance(again_after / 2);
+            assert!(software.ignores_form(ready(listed())).await, "it is asked again");
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::domain::splitter::BYTE_ORDER_MARK;
 use line::Finding;
 pub use report::VerifyReport;
 
@@ -218,7 +219,7 @@ fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8])) -> Result<(), Ve
         if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
             break;
         }
-        let mark = if number == 1 { &b"\xef\xbb\xbf"[..] } else { b"" };
+        let mark = if number == 1 { BYTE_ORDER_MARK } else { b"" };
         each(number, line.strip_prefix(mark).unwrap_or(&line));
     }
     Ok(())

@@ -118,6 +118,28 @@ async fn a_surprise_has_each_row_called_by_itself() {
 }
 
 #[tokio::test]
+async fn a_failure_that_one_row_may_have_caused_is_that_of_none() {
+    type Answer = fn() -> Reply;
+    // How a server answers calls with several inputs.
+    let cases: [(&str, Answer); 5] = [
+        ("does not let them in", || Reply::error(403)),
+        ("has not implemented them", || Reply::error(501)),
+        ("fails with them", || Reply::error(500)),
+        ("lets them time out", || Reply::error(408)),
+        ("breaks off", || Reply::new(200, r#"{"data":["#).broken_off()),
+    ];
+    for (what, several) in cases {
+        let app = TestApp::with(&["--max-retries", "0"]).await;
+        app.upstream.reply(move |call| if inputs(call).len() > 1 { several() } else { embedded(call) });
+
+        let (results, _) = run(&app, &texts(100)).await;
+
+        assert_eq!((results.output.len(), results.errors.len()), (100, 0), "{what}");
+        assert!(app.upstream.calls().iter().any(|call| inputs(call).len() > 1), "{what}: none was merged");
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_is_wrong_fails_alone() {
     let app = TestApp::start().await;
     app.upstream.reply(|call| {

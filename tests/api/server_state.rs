@@ -148,6 +148,20 @@ async fn a_row_does_not_fail_for_the_quota_of_one_server_if_another_answers_it()
 }
 
 #[tokio::test]
+async fn a_list_of_models_that_hangs_holds_no_row_for_long() {
+    let app = TestApp::start().await;
+    app.upstream.reply(|call| match call.path.as_str() {
+        "/v1/models" => Reply::ok().held(),
+        _ if call.is_of("row-0") => Reply::error(403),
+        _ => Reply::ok(),
+    });
+
+    let results = app.run(rows(20)).await;
+
+    assert_eq!((results.output.len(), results.errors.len()), (19, 1));
+}
+
+#[tokio::test]
 async fn a_row_that_is_refused_by_a_server_that_takes_others_is_an_error_line() {
     for status in [403, 404] {
         let app = TestApp::start().await;

@@ -1,15 +1,10 @@
 //! The metadata of a new batch (contract §8.1), which is kept in the order in which it was sent.
 
-use std::collections::HashMap;
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde::ser::{Serialize, Serializer};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::create::object;
 use crate::api::ApiError;
+use crate::domain::response::Fields;
 use crate::domain::row::{shown, type_name};
 
 const MAX_PAIRS: usize = 16;
@@ -47,50 +42,17 @@ pub(super) fn metadata(body: &Map<String, Value>, text: &[u8]) -> Result<Option<
             return Err(too_long("string", MAX_VALUE, value_length));
         }
     }
-    let pairs = in_order(text).expect("an object with an object of texts, as it was checked");
-    Ok(Some(serde_json::to_string(&pairs).expect("an object of texts serialises")))
+    Ok(Some(in_order(text).expect("an object with an object of texts, as it was checked")))
 }
 
-/// The pairs of the metadata in their order, which a parsed object does not have.
-fn in_order(body: &[u8]) -> serde_json::Result<OrderedPairs> {
-    let members: HashMap<String, &RawValue> = serde_json::from_slice(body)?;
-    serde_json::from_str(members.get("metadata").map_or("{}", |metadata| metadata.get()))
-}
-
-/// The members of an object of texts. Of a key that is there twice, the last value counts, as in any parsed object.
-struct OrderedPairs(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for OrderedPairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PairsVisitor)
+/// The metadata of a body, with its pairs in their order, which a parsed object does not have.
+fn in_order(body: &[u8]) -> serde_json::Result<String> {
+    let given: Fields = Fields::read(body)?.get("metadata")?.unwrap_or_default();
+    let mut pairs = Fields::default();
+    for (key, value) in given.iter() {
+        pairs.set(key, &serde_json::from_str::<String>(value.get())?);
     }
-}
-
-struct PairsVisitor;
-
-impl<'de> Visitor<'de> for PairsVisitor {
-    type Value = OrderedPairs;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<OrderedPairs, A::Error> {
-        let mut pairs: Vec<(String, Value)> = Vec::new();
-        while let Some((key, value)) = members.next_entry::<String, Value>()? {
-            match pairs.iter_mut().find(|(earlier, _)| *earlier == key) {
-                Some(pair) => pair.1 = value,
-                None => pairs.push((key, value)),
-            }
-        }
-        Ok(OrderedPairs(pairs))
-    }
-}
-
-impl Serialize for OrderedPairs {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
+    serde_json::to_string(&pairs)
 }
 
 #[cfg(test)]

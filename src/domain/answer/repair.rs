@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use memchr::memmem;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+use crate::domain::splitter::BYTE_ORDER_MARK;
+
 /// The end of a stream, which some gateways send behind a plain answer too.
 const END_OF_STREAM: &[u8] = b"data: [DONE]";
 /// Numbers of Python that JSON does not have.

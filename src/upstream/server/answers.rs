@@ -7,6 +7,7 @@ use crate::domain::answer;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::upstream::admission::with_quota_judged;
+use crate::upstream::answer_budget::made_of;
 use crate::upstream::server_client::ServerClient;
 use crate::upstream::streamed::{folded, streamed_body};
 use crate::upstream::{Call, ReqwestHttpClient, RowHeaders, UpstreamError};
@@ -15,7 +16,11 @@ impl Server {
     /// The answer to a call, of which it is known whether it is one.
     pub(super) async fn answer(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
         let answer = self.answer_as_it_came(call, headers).await?;
-        let read = answer::read(call.endpoint, folded(call.endpoint, answer));
+        let came = answer.body.clone();
+        let mut read = answer::read(call.endpoint, folded(call.endpoint, answer));
+        if read.body.as_ptr() != came.as_ptr() {
+            read.body = made_of(came, read.body);
+        }
         Ok(with_quota_judged(read, self.exhausted_quota))
     }
 

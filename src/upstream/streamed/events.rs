@@ -3,6 +3,8 @@
 use bytes::BytesMut;
 use memchr::memchr;
 
+use crate::domain::splitter::BYTE_ORDER_MARK;
+
 /// Splits bytes into events.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct EventStream {
@@ -27,7 +29,7 @@ impl EventStream {
     /// A line without the byte order mark that a stream may begin with.
     fn without_mark<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
-        if is_first { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
+        if is_first { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line }
     }
 
     /// The data of the next event that is complete, and whether the event is an `error`.

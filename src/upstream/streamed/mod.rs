@@ -19,6 +19,7 @@ use crate::config::StreamMode;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::response::Fields;
+use crate::domain::splitter::BYTE_ORDER_MARK;
 
 pub(super) use events::EventStream;
 pub(super) use fold::{Fold, Folded};
@@ -111,7 +112,7 @@ pub(super) fn streamed_body(endpoint: Endpoint, body: &Bytes) -> Option<Bytes> {
 pub(super) fn folded(endpoint: Endpoint, answer: HttpResponse) -> HttpResponse {
     const BEGINNINGS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b": "];
     let beginning = answer.body.trim_ascii_start();
-    let beginning = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning);
+    let beginning = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning);
     if !answer.is_success() || !BEGINNINGS.iter().any(|of_stream| beginning.starts_with(of_stream)) {
         return answer;
     }
