@@ -2,10 +2,12 @@
 //!
 //! Everything else in the crate may import this module; it imports nothing of theirs.
 
+pub mod activity;
 pub mod answer;
 pub mod batch;
 mod codes;
 pub mod endpoint;
+pub mod failures;
 pub mod file;
 pub mod ids;
 pub mod index;
@@ -16,6 +18,7 @@ pub mod outcome;
 pub mod owner;
 pub mod page;
 pub mod priority;
+pub mod progress;
 pub mod rate_limits;
 pub mod report;
 pub mod request;
@@ -26,6 +29,7 @@ pub mod row;
 pub mod run_window;
 pub mod schema;
 pub mod splitter;
+pub mod statistics;
 mod text_enum;
 pub mod time;
 pub mod usage;

@@ -10,7 +10,8 @@ use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
 use batchwright::domain::lease::{DaemonPulse, LeaseHold};
 use batchwright::domain::page::Order;
 use batchwright::storage::{
-    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, StepStore as _, Upkeep as _,
+    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, ProgressStore as _, Result, StepStore as _,
+    Upkeep as _,
 };
 
 use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
@@ -34,6 +35,7 @@ on_both_databases!(
     the_batch_of_a_key_is_found_by_index,
     what_an_owner_asks_for_by_id_is_found_by_index,
     a_flush_is_recorded_by_index,
+    the_progress_of_a_batch_is_found_by_index,
     the_ledger_is_read_by_index,
     the_line_of_a_row_is_found_by_index,
     whether_a_row_is_held_is_found_by_index,
@@ -173,6 +175,16 @@ async fn a_flush_is_recorded_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.record(&flush(&[(&lease, 0..2, 2..3)]), after(1))).await?;
 
     assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
+    Ok(())
+}
+
+async fn the_progress_of_a_batch_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+
+    let statistics = sent(storage.batch_statistics(&OWNER, batch.id)).await?;
+    assert_found_by(&storage.place, &["autoindex_batch_statistics", "batch_statistics_pkey"], statistics).await;
+    let models = sent(storage.models_owed(&OWNER, batch.id, 10)).await?;
+    assert_found_by(&storage.place, &["leases_by_batch", "lanes_with_work"], models).await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod create;
 mod get;
 mod list;
 mod metadata;
+mod progress;
 mod requests;
 mod wire;
 
@@ -12,6 +13,7 @@ pub(super) use cancel::{__path_cancel_batch, cancel_batch};
 pub(super) use create::{__path_create_batch, create_batch};
 pub(super) use get::{__path_get_batch, get_batch};
 pub(super) use list::{__path_list_batches, list_batches};
+pub(super) use progress::{__path_get_batch_progress, get_batch_progress};
 pub(super) use requests::{__path_get_batch_request, __path_list_request_steps, get_batch_request, list_request_steps};
 pub(super) use wire::BatchObject;
 

@@ -8,11 +8,12 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, files, leases};
+use super::{Conn, files, leases, progress};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::lease::LeaseHold;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
+use crate::storage::sql::progress::read as read_statistics;
 use crate::storage::sql::{corrupt, to_i64};
 use crate::storage::{BatchFlush, Contradiction, RecordedPart, Result, Violation};
 
@@ -96,6 +97,7 @@ pub async fn record_batch(
         return Ok(refused);
     }
     append(tx, &files, batch).await?;
+    add_statistics(tx, id, batch, now).await?;
     finalize_if_all_recorded(tx, id, now).await?;
     Ok(Checked::Recorded)
 }
@@ -213,6 +215,14 @@ async fn append(tx: &mut Conn, files: &Files, batch: &BatchFlush) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Adds what is recorded to the statistics of the batch, which is locked.
+async fn add_statistics(tx: &mut Conn, id: BatchId, batch: &BatchFlush, now: Timestamp) -> Result<()> {
+    let stored = progress::statistics_of(tx, id).await?;
+    let mut statistics = stored.as_deref().map(read_statistics).unwrap_or_default();
+    statistics.record(now, &batch.statistics);
+    progress::keep(tx, id, &serde_json::to_string(&statistics).expect("numbers, texts and lists of them")).await
 }
 
 /// Moves a batch whose last row is recorded to `finalizing`.
