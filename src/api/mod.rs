@@ -30,6 +30,7 @@ pub use router::{health_router, router};
 pub use server::{ServerLimits, ShutdownTokens, serve};
 
 use crate::domain::batch::Window;
+use crate::domain::cost::Prices;
 use crate::domain::report::IntakeLimits;
 use crate::domain::time::Clock;
 use crate::storage::Storage;
@@ -52,6 +53,8 @@ pub struct App {
     pub intake: IntakeLimits,
     /// One permit for each upload that may be taken in at once.
     pub uploads: Semaphore,
+    /// What tokens cost, if the settings say so.
+    pub prices: Option<Prices>,
     /// The completion windows that clients may choose.
     pub windows: Vec<Window>,
     /// The inference servers, whose models `GET /v1/models` lists.

@@ -146,6 +146,7 @@ impl Service {
             wakeup,
             intake: settings.limits.intake(),
             uploads: Semaphore::new(limits.uploads),
+            prices: settings.http.prices.clone(),
             windows: settings.limits.completion_windows.clone(),
             registry,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),

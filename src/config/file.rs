@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Command};
 use serde::de::DeserializeOwned;
 
-use super::{tools, upstreams};
+use super::{prices, tools, upstreams};
 
 /// Bytes of a settings file. A longer file must be the wrong one.
 const LONGEST: u64 = 4 << 20;
@@ -139,7 +139,7 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> 
     let path = path.to_owned();
     let text = read(&path)?;
     let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
-    let is_flag = |key: &str| key != upstreams::SECTION && !tools::SECTIONS.contains(&key);
+    let is_flag = |key: &str| ![upstreams::SECTION, prices::SECTION].contains(&key) && !tools::SECTIONS.contains(&key);
     for (key, value) in table.into_iter().filter(|(key, _)| is_flag(key)) {
         let long = key.replace('_', "-");
         let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());

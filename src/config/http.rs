@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use url::Url;
 
+use crate::domain::cost::Prices;
+
 /// The address, and how the program starts and stops.
 #[derive(Args, Debug, Clone)]
 pub struct HttpConfig {
@@ -25,6 +27,10 @@ pub struct HttpConfig {
     /// How long calls in flight may go on after the first SIGTERM or Ctrl-C. A second one ends the program at once.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub grace: Duration,
+
+    /// What tokens cost: the table `[prices]` of the settings file.
+    #[arg(skip)]
+    pub prices: Option<Prices>,
 }
 
 /// What a process does.

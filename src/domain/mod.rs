@@ -6,6 +6,7 @@ pub mod activity;
 pub mod answer;
 pub mod batch;
 mod codes;
+pub mod cost;
 pub mod endpoint;
 pub mod failures;
 pub mod file;

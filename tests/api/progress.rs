@@ -173,6 +173,27 @@ async fn a_batch_at_work_has_a_rate_and_an_end() {
 }
 
 #[tokio::test]
+async fn a_batch_costs_what_the_settings_say_of_its_models() {
+    // The prices of the settings; what 20 rows of 3 and 2 tokens cost.
+    let cases = [
+        ("", Value::Null),
+        ("[prices.models.other]\ninput = 1\noutput = 1", Value::Null),
+        (
+            "[prices]\ncurrency = 'EUR'\n[prices.models.'*']\ninput = 1000\noutput = 2000.0",
+            json!({ "currency": "EUR", "amount": "0.14", "estimated_total": "0.14" }),
+        ),
+    ];
+    for (prices, expected) in cases {
+        let server = FakeUpstream::start();
+        let app = app_of(&[table("gpu", &server, "models = '*'"), prices.to_owned()], &[]).await;
+        let id = app.submit(rows(20)).await;
+        app.wait_for(&id, "completed").await;
+
+        assert_eq!(progress(&app, &id).await["cost"], expected, "{prices}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_unknown_is_refused() {
     let app = TestApp::start().await;
     let id = app.submit(rows(1)).await;

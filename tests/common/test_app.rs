@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchwright::api::ServerLimits;
 use batchwright::app::{Service, ServiceError, Upstreams};
-use batchwright::config::{ServeConfig, UpstreamTable};
+use batchwright::config::{ServeConfig, UpstreamTable, read_prices};
 use clap::Parser;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -150,6 +150,7 @@ impl Stopped {
         let mut settings = self.settings(flags);
         let path = settings_file(&self.directory, file);
         settings.upstream.upstreams = UpstreamTable::read_all(&path).expect("the tables are in order");
+        settings.http.prices = read_prices(&path).expect("the table is in order");
         self.start_as(ServerLimits::default(), settings).await
     }
 

@@ -48,6 +48,27 @@ async fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_ov
 }
 
 #[tokio::test]
+async fn prices_that_are_none_are_refused_with_their_place() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("settings.toml");
+    // The table, and what the refusal says.
+    let cases = [
+        ("[prices.models.m]\ninput = -1\noutput = 1", "a price is a number from 0 on"),
+        ("[prices.models.m]\ninput = inf\noutput = 1", "a price is a number from 0 on"),
+        ("[prices.models.m]\ninput = 1", "output"),
+        ("[prices.models.m]\ninput = 1\noutput = 1\nper = 1000", "per"),
+    ];
+    for (table, expected) in cases {
+        std::fs::write(&file, table).expect("a file");
+
+        let flags = ["--config", &file.display().to_string(), UPSTREAM[0], UPSTREAM[1]];
+        let said = refusal(serve(directory.path(), &flags), 1).await;
+
+        assert!(said.contains(expected), "{table}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn the_settings_file_may_be_named_in_the_environment() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("settings.toml");

@@ -43,5 +43,5 @@ pub(in crate::api) async fn get_batch_progress(
     };
     let observed = observe_batch(&*app.storage, &app.clock, &owner, parse_id(&id)?).await?;
     let observed = observed.ok_or_else(|| not_found(&id))?;
-    Ok(Json(BatchProgressObject::new(&observed, has_throughput)))
+    Ok(Json(BatchProgressObject::new(&observed, app.prices.as_ref(), has_throughput)))
 }

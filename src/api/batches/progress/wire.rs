@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::actions::ObservedBatch;
+use crate::domain::cost::{Prices, amount};
 use crate::domain::failures::FailureTally;
 use crate::domain::progress::{Estimate, ProgressReason, RowCounts};
 use crate::domain::statistics::{RecordedRate, ThroughputPoint};
@@ -33,6 +34,9 @@ pub struct BatchProgressObject {
     failures: Vec<ProgressFailure>,
     /// The tokens of the rows that have ended.
     usage: ProgressUsage,
+    /// What they cost, by the prices of the settings file; null if it has none for one of the models.
+    #[schema(required)]
+    cost: Option<ProgressCost>,
     /// The course since the first row was recorded: at most 448 points. Only with `include=throughput`.
     #[serde(skip_serializing_if = "Option::is_none")]
     throughput: Option<Vec<ProgressPoint>>,
@@ -128,6 +132,17 @@ pub struct ProgressUsage {
     total_tokens: u64,
 }
 
+/// What tokens cost. The amounts are decimal numbers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProgressCost {
+    currency: String,
+    /// Of the rows that have ended.
+    amount: String,
+    /// Of all rows, if the others cost what those did; null until a row has ended.
+    #[schema(required)]
+    estimated_total: Option<String>,
+}
+
 /// What was recorded in a part of the course.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProgressPoint {
@@ -141,7 +156,7 @@ pub struct ProgressPoint {
 
 impl BatchProgressObject {
     /// What was observed, with the throughput if that is asked for.
-    pub(super) fn new(observed: &ObservedBatch, has_throughput: bool) -> Self {
+    pub(super) fn new(observed: &ObservedBatch, prices: Option<&Prices>, has_throughput: bool) -> Self {
         let ObservedBatch { batch, statistics, progress } = observed;
         let points = || statistics.throughput().into_iter().map(ProgressPoint::from).collect();
         Self {
@@ -156,9 +171,29 @@ impl BatchProgressObject {
             reason: progress.reason.clone().map(ProgressReasonObject::from),
             failures: statistics.failures().tallies().into_iter().map(ProgressFailure::from).collect(),
             usage: batch.usage.into(),
+            cost: prices.and_then(|prices| ProgressCost::new(observed, prices)),
             throughput: has_throughput.then(points),
         }
     }
+}
+
+impl ProgressCost {
+    fn new(observed: &ObservedBatch, prices: &Prices) -> Option<Self> {
+        let cost = prices.cost(observed.statistics.usage())?;
+        let counts = observed.batch.counts;
+        let ended = counts.completed + counts.failed;
+        let whole = |ended: u64| amount(cost * count(counts.total) / count(ended));
+        Some(Self {
+            currency: prices.currency.clone(),
+            amount: amount(cost),
+            estimated_total: (ended > 0).then(|| whole(ended)),
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
+fn count(rows: u64) -> f64 {
+    rows as f64
 }
 
 impl From<RowCounts> for ProgressRows {
