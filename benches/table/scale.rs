@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use batchwright::actions::observe_batch;
 use batchwright::domain::batch::{NewBatch, Window};
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::ids::{BatchId, DaemonId, FileId};
@@ -74,6 +75,7 @@ struct Side {
     daemon: DaemonId,
     claims: Vec<Duration>,
     reads: Vec<Duration>,
+    observations: Vec<Duration>,
     beats: Vec<Duration>,
 }
 
@@ -88,8 +90,16 @@ impl Side {
             storage.admit_batch(batch.id, &[lane], now).await?;
             batches.push(batch.id);
         }
-        let (claims, reads, beats) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { place, storage, batches, daemon: DaemonId::new(), claims, reads, beats })
+        Ok(Self {
+            place,
+            storage,
+            batches,
+            daemon: DaemonId::new(),
+            claims: Vec::new(),
+            reads: Vec::new(),
+            observations: Vec::new(),
+            beats: Vec::new(),
+        })
     }
 
     async fn beat(&mut self, leases: usize) -> Result<()> {
@@ -112,6 +122,14 @@ impl Side {
         let batch = self.storage.batch(&Owner::default(), self.batches[no % self.batches.len()]).await?;
         self.reads.push(started.elapsed());
         batch.map(drop).ok_or("a batch is missing".into())
+    }
+
+    async fn observe(&mut self, no: usize) -> Result<()> {
+        let started = Instant::now();
+        let (owner, id) = (Owner::default(), self.batches[no % self.batches.len()]);
+        let observed = observe_batch(&self.storage, &Clock::System, &owner, id).await?;
+        self.observations.push(started.elapsed());
+        observed.map(drop).ok_or("a batch is missing".into())
     }
 }
 
@@ -142,6 +160,10 @@ async fn compare(database: &str, few: Place, many: Place) -> Result<()> {
         few.read(no).await?;
         many.read(no).await?;
     }
+    for no in 0..READS {
+        few.observe(no).await?;
+        many.observe(no).await?;
+    }
     for _ in 0..BEATS {
         few.beat(BATCHES).await?;
         many.beat(BATCHES).await?;
@@ -149,6 +171,7 @@ async fn compare(database: &str, few: Place, many: Place) -> Result<()> {
     let claims = (&mut few.claims, &mut many.claims);
     times(&format!("claim among {BATCHES} batches, p99 ({database})"), claims.0, claims.1);
     times(&format!("status read, p99 ({database})"), &mut few.reads, &mut many.reads);
+    times(&format!("progress read, p99 ({database})"), &mut few.observations, &mut many.observations);
     times(&format!("heartbeat with {BATCHES} leases, p99 ({database})"), &mut few.beats, &mut many.beats);
     let (few, many) = (few.place.size().await?, many.place.size().await?);
     let kilobytes = |bytes: u64| format!("{} kB", bytes / 1000);

@@ -159,12 +159,6 @@ impl BatchStatistics {
         (0..).zip(&self.points).map(point).collect()
     }
 
-    /// When the last row was recorded, to the length of a point.
-    #[must_use]
-    pub fn last_recorded(&self) -> Option<Timestamp> {
-        self.recent.last().map(|(begins, ..)| Timestamp(begins * 1000))
-    }
-
     /// The failures by kind.
     #[must_use]
     pub fn failures(&self) -> &FailureCounts {
@@ -228,7 +222,6 @@ mod tests {
         assert!((rate.rows_per_second() - 5.0).abs() < 0.3, "{rate:?}");
         assert!((rate.tokens_per_second() - 50.0).abs() < 3.0, "{rate:?}");
         assert_eq!(statistics.rate(at(400)).rows, 0, "nothing was recorded for a minute");
-        assert_eq!(statistics.last_recorded(), Some(at(298)));
     }
 
     #[test]
