@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::ServiceError;
 use crate::config::StorageConfig;
-use crate::domain::ids::BlobId;
-use crate::storage::Storage as _;
+use crate::domain::ids::{BlobId, DaemonId};
+use crate::storage::{LeaseStore as _, Storage as _};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
 
@@ -39,6 +40,9 @@ pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError>
     let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?;
     let id = belong_together(&storage, &blobs, config.adopt_blobs).await?;
     let blobs = blobs.belonging_to(id);
+    if lock.is_some() {
+        bury_predecessors(&storage).await?;
+    }
     Ok(Opened { storage: Arc::new(storage), blobs, lock })
 }
 
@@ -94,8 +98,19 @@ async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> Re
     Ok(id)
 }
 
+/// Declares all daemons dead that a data directory knows. None of them lives, because this process has the lock, so
+/// their rows need not wait until they have been silent for a while.
+async fn bury_predecessors(storage: &SqlStorage) -> Result<(), ServiceError> {
+    let observer = DaemonId::new();
+    let beat = storage.beat(observer, Duration::ZERO).await?;
+    for predecessor in beat.daemons {
+        storage.declare_dead(predecessor).await?;
+    }
+    Ok(())
+}
+
 /// SQLite is embedded: a second process on the same directory would run the same rows.
-fn lock(directory: &Path) -> Result<File, ServiceError> {
+pub(crate) fn lock(directory: &Path) -> Result<File, ServiceError> {
     let path = directory.join(LOCK);
     let file = File::create(&path).map_err(|source| ServiceError::Lock { path, source })?;
     file.try_lock().map_err(|_| ServiceError::DataDirectoryInUse(directory.to_owned()))?;
