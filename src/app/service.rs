@@ -74,12 +74,7 @@ impl Service {
     }
 
     /// Gives an engine its router.
-    fn around(
-        engine: Engine,
-        limits: ServerLimits,
-        settings: ServeConfig,
-        metrics: Option<PrometheusHandle>,
-    ) -> Self {
+    fn around(engine: Engine, limits: ServerLimits, settings: ServeConfig, metrics: Option<PrometheusHandle>) -> Self {
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
         let limits = open_files::within_limit(limits, calls);
         let stop = ShutdownTokens::default();

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::error::ServiceError;
 use crate::config::StorageConfig;
 use crate::domain::ids::{BlobId, DaemonId};
-use crate::storage::{LeaseStore as _, Storage as _};
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
+use crate::storage::{LeaseStore as _, Storage as _};
 
 /// The file in a data directory that whoever uses it has locked.
 const LOCK: &str = "lock";
