@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::ServiceError;
 use crate::config::StorageConfig;
-use crate::domain::ids::{BlobId, DaemonId};
+use crate::domain::ids::BlobId;
+use crate::storage::Storage as _;
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
-use crate::storage::{LeaseStore as _, Storage as _};
 
 /// The file in a data directory that whoever uses it has locked.
 const LOCK: &str = "lock";
@@ -40,9 +39,6 @@ pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError>
     let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?;
     let id = belong_together(&storage, &blobs, config.adopt_blobs).await?;
     let blobs = blobs.belonging_to(id);
-    if lock.is_some() {
-        bury_predecessors(&storage).await?;
-    }
     Ok(Opened { storage: Arc::new(storage), blobs, lock })
 }
 
@@ -96,17 +92,6 @@ async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> Re
         return Err(ServiceError::OtherDatabase);
     }
     Ok(id)
-}
-
-/// Declares all daemons dead that a data directory knows. None of them lives, because this process has the lock, so
-/// their rows need not wait until they have been silent for a while.
-async fn bury_predecessors(storage: &SqlStorage) -> Result<(), ServiceError> {
-    let observer = DaemonId::new();
-    let beat = storage.beat(observer, Duration::ZERO).await?;
-    for predecessor in beat.daemons {
-        storage.declare_dead(predecessor).await?;
-    }
-    Ok(())
 }
 
 /// SQLite is embedded: a second process on the same directory would run the same rows.

@@ -22,6 +22,12 @@ pub(super) fn name(path: &Path) -> String {
     if is_standard(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
+/// Finds out whether a file can be read.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+    let opened = if is_standard(path) { Ok(()) } else { File::open(path).map(drop) };
+    opened.with_context(|| format!("{} cannot be read", name(path)))
+}
+
 /// Gives the bytes of a file to `each`, chunk by chunk.
 pub(super) fn for_each_chunk(path: &Path, mut each: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let failed = || format!("{} cannot be read", name(path));

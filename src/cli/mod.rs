@@ -52,8 +52,8 @@ enum Action {
     /// Run a batch from an input file to its results, without a server.
     ///
     /// Every row gets exactly one line. Rows are tried again, wait while the inference server takes no calls, and are
-    /// recorded as they end. A run that was killed goes on with the same command line: at most the rows whose calls
-    /// were in flight are sent again. Exit code: 0 if all rows succeeded, 3 if rows failed, 4 if the input was refused,
+    /// recorded as they end. A run that was killed goes on with the same command line: only rows whose calls were in
+    /// flight, or had ended within the last moment, are sent again. Exit code: 0 if all rows succeeded, 3 if rows failed, 4 if the input was refused,
     /// 130 if the run was interrupted, 2 if the command line is wrong, 1 otherwise.
     Run(Box<RunArgs>),
     /// Say what a server would find wrong with input files, line by line.
@@ -129,7 +129,9 @@ fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
 }
 
 fn bare_command() -> Command {
-    Cli::command().mut_subcommand("run", run::with_defaults)
+    let command = Cli::command().mut_subcommand("run", run::with_defaults);
+    // The order in which rows would run makes no difference to a check.
+    command.mut_subcommand("check", |check| check.mut_arg("row_order", |arg| arg.hide(true)))
 }
 
 /// The whole command line as `--help` has it, for documentation.

@@ -71,7 +71,7 @@ struct StatsBody {
 
 pub(super) fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     let mut stats = FileStats::default();
-    let (mut ids, mut bodies) = (Hashes::default(), Hashes::default());
+    let (mut ids, mut bodies) = (TextHashes::default(), TextHashes::default());
     input::for_each_row(&args.input, |row| {
         stats.rows += 1;
         stats.bytes += row.len() as u64 + 1;
@@ -107,14 +107,14 @@ fn characters(value: &Value) -> u64 {
     }
 }
 
-/// Hashes of texts, a few bytes for each.
+/// TextHashes of texts, a few bytes for each.
 #[derive(Default)]
-struct Hashes {
+struct TextHashes {
     seen: HashSet<u64>,
     keys: RandomState,
 }
 
-impl Hashes {
+impl TextHashes {
     fn has_seen(&mut self, text: &str) -> bool {
         !self.seen.insert(self.keys.hash_one(text))
     }

@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use super::RunArgs;
-use super::progress::Progress;
+use super::progress::RunProgress;
 use crate::actions::{CreateFileError, FileForm, create_batch, create_file};
 use crate::app::Engine;
 use crate::cli::check::endpoint;
@@ -31,7 +31,7 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 const NO_DEADLINE: Duration = Duration::from_hours(24 * 365 * 50);
 
 /// What a run begins with.
-pub(super) enum Beginning {
+pub(super) enum RunBeginning {
     /// The input cannot be a batch input file at all, for this reason.
     Refused(String),
     /// The batch.
@@ -46,7 +46,7 @@ struct RunMetadata {
 }
 
 /// Finds the batch that an earlier process has begun over the same input, or begins one.
-pub(super) async fn begin(args: &RunArgs, engine: &Engine) -> anyhow::Result<Beginning> {
+pub(super) async fn begin(args: &RunArgs, engine: &Engine) -> anyhow::Result<RunBeginning> {
     let first = PageRequest { after: None, limit: 1, order: Order::Ascending };
     match engine.storage().batches(&Owner::default(), &first).await?.data.pop() {
         None => create(args, engine).await,
@@ -58,7 +58,7 @@ pub(super) async fn begin(args: &RunArgs, engine: &Engine) -> anyhow::Result<Beg
                 .await
                 .with_context(|| unreadable(args))?;
             check_is_same(args, &batch, &hex(hash))?;
-            Ok(Beginning::Batch(Box::new(batch)))
+            Ok(RunBeginning::Batch(Box::new(batch)))
         }
     }
 }
@@ -79,13 +79,13 @@ fn check_is_same(args: &RunArgs, batch: &Batch, sha256: &str) -> anyhow::Result<
 }
 
 /// Copies the input into the work directory, and creates the batch.
-async fn create(args: &RunArgs, engine: &Engine) -> anyhow::Result<Beginning> {
+async fn create(args: &RunArgs, engine: &Engine) -> anyhow::Result<RunBeginning> {
     let (storage, owner, now) = (engine.storage(), Owner::default(), Clock::System.now());
     let mut hash = Sha256::new();
     let bytes = read(&args.input, &mut hash).await?;
     let taken = match take_in(bytes, engine.blobs(), &args.limits.intake(), true).await {
         Ok(taken) => taken,
-        Err(IntakeError::TooLarge) => return Ok(Beginning::Refused("File is too large.".to_owned())),
+        Err(IntakeError::TooLarge) => return Ok(RunBeginning::Refused("File is too large.".to_owned())),
         Err(IntakeError::Stream(error)) => return Err(error).with_context(|| unreadable(args)),
         Err(IntakeError::Blob(error)) => return Err(error).context("the input cannot be copied"),
     };
@@ -95,7 +95,7 @@ async fn create(args: &RunArgs, engine: &Engine) -> anyhow::Result<Beginning> {
     let form = FileForm { purpose: Purpose::Batch, filename, expires_after: Some(NO_DEADLINE) };
     let file = match create_file(&*storage, engine.blobs(), &owner, taken, form, now).await {
         Ok(file) => file,
-        Err(CreateFileError::Refused(refusal)) => return Ok(Beginning::Refused(refusal.to_string())),
+        Err(CreateFileError::Refused(refusal)) => return Ok(RunBeginning::Refused(refusal.to_string())),
         Err(error) => return Err(error).context("the input cannot be kept"),
     };
     let new = NewBatch {
@@ -107,7 +107,7 @@ async fn create(args: &RunArgs, engine: &Engine) -> anyhow::Result<Beginning> {
         idempotency_key: None,
     };
     let batch = create_batch(&*storage, engine.wakeup(), &owner, &new, now).await?;
-    Ok(Beginning::Batch(Box::new(batch)))
+    Ok(RunBeginning::Batch(Box::new(batch)))
 }
 
 /// The bytes of the input, which are hashed as they are read.
@@ -133,7 +133,7 @@ fn hex(hash: Sha256) -> String {
 }
 
 /// Waits for the end of the batch.
-pub(super) async fn wait(engine: &Engine, batch: Batch, progress: &Progress) -> anyhow::Result<Batch> {
+pub(super) async fn wait(engine: &Engine, batch: Batch, progress: &RunProgress) -> anyhow::Result<Batch> {
     let (storage, id) = (engine.storage(), batch.id);
     let mut batch = batch;
     loop {

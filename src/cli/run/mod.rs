@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Command};
 
-use self::batch::Beginning;
-use self::progress::Progress;
-use self::results::Results;
+use self::batch::RunBeginning;
+use self::progress::RunProgress;
+use self::results::ResultFiles;
 use self::work_directory::WorkDirectory;
 use super::check::error_lines;
 use super::exit::Exit;
@@ -84,7 +84,8 @@ pub struct RunArgs {
 const DEFAULTS: [(&str, &str); 3] = [("max_batch_rows", "4294967295"), ("max_batch_bytes", "1PiB"), ("log", "warn")];
 
 /// Settings of `serve` that mean nothing to a run: it has no other workers and batches, and no request that reads steps.
-const MEANINGLESS: [&str; 4] = ["global_max_concurrency", "batch_priorities", "steps_retention", "metadata_headers"];
+const MEANINGLESS: [&str; 5] =
+    ["global_max_concurrency", "batch_priorities", "lease", "steps_retention", "metadata_headers"];
 
 /// The command with the defaults of a run.
 pub(super) fn with_defaults(mut command: Command) -> Command {
@@ -95,8 +96,9 @@ pub(super) fn with_defaults(mut command: Command) -> Command {
 }
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let progress = Progress::new();
-    let results = Results::new(&args)?;
+    let progress = RunProgress::new();
+    input::check(&args.input)?;
+    let results = ResultFiles::new(&args)?;
     let directory = WorkDirectory::of(&args);
     logs::start_with(&args.log.log, progress.log_writer())?;
     raise_limit_of_open_files();
@@ -112,27 +114,24 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(Exit::Interrupted.into());
         }
     };
-    let ended = ended.context(GOES_ON)?;
+    let ended = ended?;
     engine.stop(Duration::ZERO).await;
     drop(engine);
     directory.remove();
     match ended {
-        Ended::Refused(errors) => {
+        RunEnd::Refused(errors) => {
             eprint!("{}", error_lines(&input::name(&args.input), &errors));
             Ok(Exit::ValidationFailed.into())
         }
-        Ended::Batch(batch) => {
+        RunEnd::Batch(batch) => {
             progress.ended(&batch, &results);
             Ok(Exit::of_ended(batch.status, batch.counts.total - batch.counts.completed).into())
         }
     }
 }
 
-/// What keeps a run that did not end well from being a loss.
-const GOES_ON: &str = "the run has stopped; the same command line goes on from here";
-
 /// How a run ended.
-enum Ended {
+enum RunEnd {
     /// The input was refused, and no row ran.
     Refused(Vec<BatchError>),
     /// The results are written.
@@ -140,17 +139,23 @@ enum Ended {
 }
 
 /// Begins the batch or finds it, waits for its end, and writes its results.
-async fn work(args: &RunArgs, engine: &Engine, results: &Results, progress: &Progress) -> anyhow::Result<Ended> {
+async fn work(
+    args: &RunArgs,
+    engine: &Engine,
+    results: &ResultFiles,
+    progress: &RunProgress,
+) -> anyhow::Result<RunEnd> {
     let batch = match batch::begin(args, engine).await? {
-        Beginning::Refused(message) => return Ok(Ended::Refused(vec![super::check::refusal(message)])),
-        Beginning::Batch(batch) => *batch,
+        RunBeginning::Refused(message) => return Ok(RunEnd::Refused(vec![super::check::refusal(message)])),
+        RunBeginning::Batch(batch) => *batch,
     };
-    let batch = batch::wait(engine, batch, progress).await?;
+    let ended = batch::wait(engine, batch, progress).await;
+    let batch = ended.context("the run has stopped, and the same command line goes on with it")?;
     if !batch.errors.is_empty() {
-        return Ok(Ended::Refused(batch.errors));
+        return Ok(RunEnd::Refused(batch.errors));
     }
     results.write(engine, &batch).await?;
-    Ok(Ended::Batch(Box::new(batch)))
+    Ok(RunEnd::Batch(Box::new(batch)))
 }
 
 /// The settings of a service that does the same, except for its address.
@@ -172,14 +177,17 @@ fn settings(args: &RunArgs, directory: &WorkDirectory) -> anyhow::Result<ServeCo
 }
 
 async fn start(settings: ServeConfig, directory: &WorkDirectory) -> anyhow::Result<Engine> {
-    match Engine::start(&settings).await {
-        Err(ServiceError::DataDirectoryInUse(_)) => Err(directory.in_use()),
-        started => Ok(started?),
-    }
+    Engine::start(&settings).await.map_err(|error| {
+        directory.remove_if_empty();
+        match error {
+            ServiceError::DataDirectoryInUse(_) => directory.in_use(),
+            error => error.into(),
+        }
+    })
 }
 
 /// Stops an interrupted run, at once if it is interrupted again.
-async fn stop(args: &RunArgs, mut engine: Engine, progress: &Progress) {
+async fn stop(args: &RunArgs, mut engine: Engine, progress: &RunProgress) {
     let grace = humantime::format_duration(args.grace);
     progress.say(&format!("stopping: calls in flight may go on for {grace}; Ctrl-C again stops at once"));
     tokio::select! {

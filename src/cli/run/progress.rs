@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::results::Results;
+use super::results::ResultFiles;
 use crate::domain::batch::{Batch, Counts};
 use crate::sync::lock;
 use crate::upstream::Registry;
@@ -19,13 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TEMPLATE: &str = "{bar:30} {pos}/{len} rows  {per_sec}  {eta} left{msg}";
 
 /// The progress of one batch.
-pub(super) struct Progress {
+pub(super) struct RunProgress {
     bar: ProgressBar,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<ShownCounts>>,
 }
 
 /// What was shown.
-struct Seen {
+struct ShownCounts {
     /// When the batch was seen for the first time, and how many rows had ended before.
     began: Instant,
     ended_before: u64,
@@ -35,7 +35,7 @@ struct Seen {
     line: Option<Instant>,
 }
 
-impl Progress {
+impl RunProgress {
     pub(super) fn new() -> Self {
         // It is hidden if standard error is no terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -66,7 +66,7 @@ impl Progress {
             self.bar.set_length(counts.total);
             self.bar.set_position(ended);
             self.bar.reset_eta();
-            Seen { began: now, ended_before: ended, counts, changed: now, line: None }
+            ShownCounts { began: now, ended_before: ended, counts, changed: now, line: None }
         });
         if seen.counts != counts {
             (seen.counts, seen.changed) = (counts, now);
@@ -88,7 +88,7 @@ impl Progress {
     }
 
     /// Says how the batch has ended.
-    pub(super) fn ended(&self, batch: &Batch, results: &Results) {
+    pub(super) fn ended(&self, batch: &Batch, results: &ResultFiles) {
         let Counts { total, completed, .. } = batch.counts;
         self.bar.finish_and_clear();
         let failed = total - completed;
@@ -105,19 +105,17 @@ impl Progress {
     }
 }
 
-impl Seen {
+impl ShownCounts {
     fn text(&self, now: Instant) -> String {
         let Counts { total, completed, failed } = self.counts;
         let ended = completed + failed;
         let (here, took) = (ended - self.ended_before, now.duration_since(self.began));
-        #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-        let rate = here as f64 / took.as_secs_f64().max(0.001);
-        let left = u32::try_from(total - ended).ok().zip(u32::try_from(here).ok().filter(|here| *here > 0));
-        let left = left.map_or_else(String::new, |(left, here)| {
-            let seconds = (took * left / here).as_secs();
-            format!(", {} left", humantime::format_duration(Duration::from_secs(seconds)))
+        let pace = u32::try_from(here).ok().filter(|here| *here > 0).map_or_else(String::new, |here| {
+            let left = took * u32::try_from(total - ended).unwrap_or(u32::MAX) / here;
+            let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
+            format!(", {:.1} rows/s, {left} left", f64::from(here) / took.as_secs_f64().max(0.001))
         });
-        format!("{ended} of {total} rows, {rate:.1} rows/s, {failed} failed{left}")
+        format!("{ended} of {total} rows{pace}, {failed} failed")
     }
 }
 

@@ -17,13 +17,13 @@ use crate::domain::owner::Owner;
 use crate::storage::blobs::FileBytes;
 
 /// Where the lines of a run go.
-pub(super) struct Results {
-    output: Target,
-    errors: Option<Target>,
+pub(super) struct ResultFiles {
+    output: ResultTarget,
+    errors: Option<ResultTarget>,
 }
 
 /// Where lines go.
-enum Target {
+enum ResultTarget {
     Standard,
     /// A file, which is replaced as a whole.
     File(PathBuf),
@@ -31,13 +31,14 @@ enum Target {
     Device(PathBuf),
 }
 
-impl Results {
+impl ResultFiles {
     /// Looks where the results are to go, before anything is paid for.
     pub(super) fn new(args: &RunArgs) -> anyhow::Result<Self> {
         let input = args.input.canonicalize().ok();
-        let is_input = |target: &Target| matches!(target, Target::File(path) if input.as_ref() == Some(path));
-        let output = Target::at(&args.output_file)?;
-        let errors = args.error_file.as_deref().map(Target::at).transpose()?;
+        let is_input =
+            |target: &ResultTarget| matches!(target, ResultTarget::File(path) if input.as_ref() == Some(path));
+        let output = ResultTarget::at(&args.output_file)?;
+        let errors = args.error_file.as_deref().map(ResultTarget::at).transpose()?;
         if is_input(&output) || errors.as_ref().is_some_and(is_input) {
             return Err(UsageError("the results would replace the input: choose another file for them".into()).into());
         }
@@ -67,7 +68,7 @@ impl Results {
     }
 }
 
-impl Target {
+impl ResultTarget {
     fn at(path: &Path) -> anyhow::Result<Self> {
         if is_standard(path) {
             return Ok(Self::Standard);
@@ -95,7 +96,7 @@ impl Target {
     }
 
     async fn write(&self, engine: &Engine, files: &[Option<FileId>]) -> anyhow::Result<()> {
-        let failed = || format!("{} cannot be written", self.name());
+        let failed = || format!("{} cannot be written; the same command line tries it again", self.name());
         match self {
             Self::Standard => copy(engine, files, &mut tokio::io::stdout()).await,
             Self::Device(path) => {

@@ -43,9 +43,9 @@ impl WorkDirectory {
     /// Makes the directory, or uses the one that is there. With `restart`, what it has is thrown away.
     pub(super) fn prepare(&self, restart: bool) -> anyhow::Result<()> {
         let cannot = |what: &str| format!("{} cannot be {what}; choose another --work-dir", self.0.display());
-        create_dir_all(self.data()).with_context(|| cannot("made"))?;
+        create_dir_all(&self.0).with_context(|| cannot("made"))?;
         self.remove_removed().with_context(|| cannot("cleared"))?;
-        if !restart {
+        if !restart || !self.data().exists() {
             return Ok(());
         }
         let locked = lock_data_directory(&self.data());
@@ -69,7 +69,11 @@ impl WorkDirectory {
         if let Err(error) = self.clear() {
             tracing::warn!(%error, directory = %self.0.display(), "the work directory cannot be removed");
         }
-        // It stays if the user keeps other files in it.
+        self.remove_if_empty();
+    }
+
+    /// Removes the directory, unless something is in it: a run, or other files of the user.
+    pub(super) fn remove_if_empty(&self) {
         let _ = remove_dir(&self.0);
     }
 
