@@ -56,7 +56,7 @@ impl Service {
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
         let engine = Engine::start(&settings).await?;
-        Ok(Self::around(engine, limits, settings, metrics))
+        Ok(Self::around(engine, limits, &settings, metrics))
     }
 
     /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls. Metrics
@@ -70,11 +70,11 @@ impl Service {
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
         let engine = Engine::embed(&settings, http, processor).await?;
-        Ok(Self::around(engine, ServerLimits::default(), settings, None))
+        Ok(Self::around(engine, ServerLimits::default(), &settings, None))
     }
 
     /// Gives an engine its router.
-    fn around(engine: Engine, limits: ServerLimits, settings: ServeConfig, metrics: Option<PrometheusHandle>) -> Self {
+    fn around(engine: Engine, limits: ServerLimits, settings: &ServeConfig, metrics: Option<PrometheusHandle>) -> Self {
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
         let limits = open_files::within_limit(limits, calls);
         let stop = ShutdownTokens::default();

@@ -54,14 +54,11 @@ pub(super) fn run(args: &SplitArgs) -> anyhow::Result<ExitCode> {
         if let Some(full) = part.take_if(|part| part.rows >= args.rows || part.bytes + bytes > limit) {
             full.close()?;
         }
-        let part = match &mut part {
-            Some(part) => part,
-            None => {
-                number += 1;
-                part.insert(PartFile::create(path(args, number))?)
-            }
-        };
-        part.write(row)
+        if part.is_none() {
+            number += 1;
+            part = Some(PartFile::create(path(args, number))?);
+        }
+        part.as_mut().map_or(Ok(()), |part| part.write(row))
     })?;
     match part {
         Some(part) => part.close()?,

@@ -107,7 +107,7 @@ fn characters(value: &Value) -> u64 {
     }
 }
 
-/// TextHashes of texts, a few bytes for each.
+/// Hashes of texts, a few bytes for each.
 #[derive(Default)]
 struct TextHashes {
     seen: HashSet<u64>,
@@ -196,7 +196,9 @@ mod tests {
             [(&[], [0; 4]), (&[7], [7, 7, 7, 7]), (&[3, 1, 2], [1, 2, 3, 6]), (&[5, 1, 1, 1, 9], [1, 1, 9, 17])];
         for (numbers, expected) in cases {
             let mut distribution = Distribution::default();
-            numbers.iter().for_each(|number| distribution.add(*number));
+            for number in numbers {
+                distribution.add(*number);
+            }
 
             assert_eq!(distribution.figures(), expected, "{numbers:?}");
         }

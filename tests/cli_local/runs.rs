@@ -1,7 +1,5 @@
 //! Runs from end to end.
 
-use std::time::Duration;
-
 use crate::common::builders::{file, line, rows};
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::{run, said};
@@ -96,17 +94,18 @@ async fn a_run_takes_the_settings_file_of_a_server() {
     let stage = Stage::new(file([line("a"), line("b").model("fast")]));
     let url = format!("http://{}/v1", stage.upstream.address);
     let settings = format!(
-        "listen = \"127.0.0.1:1\"\nmax_concurrency = 1\n[[upstreams]]\nname = \"gpu\"\nurl = \"{url}\"\nmodels = \
+        "listen = \"127.0.0.1:1\"\nmax_retries = 0\n[[upstreams]]\nname = \"gpu\"\nurl = \"{url}\"\nmodels = \
          [\"m\"]\naliases = {{ fast = \"m\" }}\n"
     );
     stage.write("settings.toml", settings);
-    stage.upstream.reply(|_| Reply::ok().after(Duration::from_millis(20)));
+    stage.upstream.reply(|call| if call.is_of("b") { Reply::error(500) } else { Reply::ok() });
 
     let output = run(stage.command(&["run", INPUT, "-o", OUTPUT, "--config", "settings.toml"])).await;
 
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert_eq!(stage.upstream.peak(), 1);
-    assert!(stage.upstream.calls().iter().all(|call| call.text().contains("\"model\":\"m\"")));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let calls = stage.upstream.calls();
+    assert_eq!(calls.len(), 2, "no call is tried again");
+    assert!(calls.iter().all(|call| call.text().contains("\"model\":\"m\"")));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
@@ -57,7 +59,7 @@ pub(super) async fn begin(args: &RunArgs, engine: &Engine) -> anyhow::Result<Run
                 .try_for_each(async |_| Ok(()))
                 .await
                 .with_context(|| unreadable(args))?;
-            check_is_same(args, &batch, &hex(hash))?;
+            check_is_same(args, &batch, &text_of(hash))?;
             Ok(RunBeginning::Batch(Box::new(batch)))
         }
     }
@@ -102,7 +104,7 @@ async fn create(args: &RunArgs, engine: &Engine) -> anyhow::Result<RunBeginning>
         input_file_id: file.id.to_string(),
         endpoint: endpoint.ok_or_else(|| anyhow!("the input was not read"))?,
         window: Window { text: "none".to_owned(), length: NO_DEADLINE },
-        metadata: Some(serde_json::to_string(&RunMetadata { sha256: hex(hash) })?),
+        metadata: Some(serde_json::to_string(&RunMetadata { sha256: text_of(hash) })?),
         output_expires_after: Some(NO_DEADLINE),
         idempotency_key: None,
     };
@@ -128,8 +130,8 @@ fn unreadable(args: &RunArgs) -> String {
     format!("{} cannot be read", name(&args.input))
 }
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+fn text_of(hash: Sha256) -> String {
+    URL_SAFE_NO_PAD.encode(hash.finalize())
 }
 
 /// Waits for the end of the batch.

@@ -7,6 +7,7 @@ mod results;
 mod work_directory;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -102,6 +103,9 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let directory = WorkDirectory::of(&args);
     logs::start_with(&args.log.log, progress.log_writer())?;
     raise_limit_of_open_files();
+    let mut interrupted = pin!(shutdown::requested(true));
+    // Listens from now on: rows of an earlier process are called as soon as the engine starts.
+    let _ = futures::poll!(interrupted.as_mut());
     directory.prepare(args.restart)?;
     let mut engine = start(settings(&args, &directory)?, &directory).await?;
     if let Some(upstreams) = engine.upstreams() {
@@ -109,7 +113,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let ended = tokio::select! {
         ended = work(&args, &engine, &results, &progress) => ended,
-        () = shutdown::requested(true) => {
+        () = interrupted => {
             stop(&args, engine, &progress).await;
             return Ok(Exit::Interrupted.into());
         }
