@@ -26,7 +26,7 @@ use crate::wakeup::Wakeup;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Storage and, if the settings ask for it, a daemon that runs from the start.
-pub(crate) struct Engine {
+pub(crate) struct BatchEngine {
     storage: Arc<SqlStorage>,
     blobs: Blobs,
     wakeup: Wakeup,
@@ -40,7 +40,7 @@ pub(crate) struct Engine {
     _lock: Option<File>,
 }
 
-impl Engine {
+impl BatchEngine {
     /// An engine that calls the inference servers of the settings.
     pub(crate) async fn start(settings: &ServeConfig) -> Result<Self, ServiceError> {
         let upstreams = Upstreams::new(settings, &Clock::System)?;

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::engine::BatchEngine;
 use super::error::ServiceError;
 use super::open_files;
 use super::upstream::Upstreams;
@@ -31,7 +31,7 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 /// once [`serve`](Self::serve) is called.
 pub struct Service {
     router: Router,
-    engine: Engine,
+    engine: BatchEngine,
     stop: ShutdownTokens,
     limits: ServerLimits,
     grace: Duration,
@@ -55,7 +55,7 @@ impl Service {
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
-        let engine = Engine::start(&settings).await?;
+        let engine = BatchEngine::start(&settings).await?;
         Ok(Self::around(engine, limits, &settings, metrics))
     }
 
@@ -69,12 +69,17 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
-        let engine = Engine::embed(&settings, http, processor).await?;
+        let engine = BatchEngine::embed(&settings, http, processor).await?;
         Ok(Self::around(engine, ServerLimits::default(), &settings, None))
     }
 
     /// Gives an engine its router.
-    fn around(engine: Engine, limits: ServerLimits, settings: &ServeConfig, metrics: Option<PrometheusHandle>) -> Self {
+    fn around(
+        engine: BatchEngine,
+        limits: ServerLimits,
+        settings: &ServeConfig,
+        metrics: Option<PrometheusHandle>,
+    ) -> Self {
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
         let limits = open_files::within_limit(limits, calls);
         let stop = ShutdownTokens::default();

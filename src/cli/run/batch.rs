@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 use super::RunArgs;
 use super::progress::RunProgress;
 use crate::actions::{CreateFileError, FileForm, create_batch, create_file};
-use crate::app::Engine;
+use crate::app::BatchEngine;
 use crate::cli::check::endpoint;
 use crate::cli::input::{is_standard, name};
 use crate::domain::batch::{Batch, NewBatch, Window};
@@ -48,7 +48,7 @@ struct RunMetadata {
 }
 
 /// Finds the batch that an earlier process has begun over the same input, or begins one.
-pub(super) async fn begin(args: &RunArgs, engine: &Engine) -> anyhow::Result<RunBeginning> {
+pub(super) async fn begin(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBeginning> {
     let first = PageRequest { after: None, limit: 1, order: Order::Ascending };
     match engine.storage().batches(&Owner::default(), &first).await?.data.pop() {
         None => create(args, engine).await,
@@ -81,7 +81,7 @@ fn check_is_same(args: &RunArgs, batch: &Batch, sha256: &str) -> anyhow::Result<
 }
 
 /// Copies the input into the work directory, and creates the batch.
-async fn create(args: &RunArgs, engine: &Engine) -> anyhow::Result<RunBeginning> {
+async fn create(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBeginning> {
     let (storage, owner, now) = (engine.storage(), Owner::default(), Clock::System.now());
     let mut hash = Sha256::new();
     let bytes = read(&args.input, &mut hash).await?;
@@ -135,7 +135,7 @@ fn text_of(hash: Sha256) -> String {
 }
 
 /// Waits for the end of the batch.
-pub(super) async fn wait(engine: &Engine, batch: Batch, progress: &RunProgress) -> anyhow::Result<Batch> {
+pub(super) async fn wait(engine: &BatchEngine, batch: Batch, progress: &RunProgress) -> anyhow::Result<Batch> {
     let (storage, id) = (engine.storage(), batch.id);
     let mut batch = batch;
     loop {

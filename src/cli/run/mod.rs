@@ -21,7 +21,7 @@ use self::work_directory::WorkDirectory;
 use super::check::error_lines;
 use super::exit::Exit;
 use super::{input, shutdown};
-use crate::app::{Engine, ServiceError, raise_limit_of_open_files};
+use crate::app::{BatchEngine, ServiceError, raise_limit_of_open_files};
 use crate::config::{
     InputLimits, LogConfig, ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, UpstreamTable, WorkerConfig,
 };
@@ -145,7 +145,7 @@ enum RunEnd {
 /// Begins the batch or finds it, waits for its end, and writes its results.
 async fn work(
     args: &RunArgs,
-    engine: &Engine,
+    engine: &BatchEngine,
     results: &ResultFiles,
     progress: &RunProgress,
 ) -> anyhow::Result<RunEnd> {
@@ -180,8 +180,8 @@ fn settings(args: &RunArgs, directory: &WorkDirectory) -> anyhow::Result<ServeCo
     Ok(settings)
 }
 
-async fn start(settings: ServeConfig, directory: &WorkDirectory) -> anyhow::Result<Engine> {
-    Engine::start(&settings).await.map_err(|error| {
+async fn start(settings: ServeConfig, directory: &WorkDirectory) -> anyhow::Result<BatchEngine> {
+    BatchEngine::start(&settings).await.map_err(|error| {
         directory.remove_if_empty();
         match error {
             ServiceError::DataDirectoryInUse(_) => directory.in_use(),
@@ -191,7 +191,7 @@ async fn start(settings: ServeConfig, directory: &WorkDirectory) -> anyhow::Resu
 }
 
 /// Stops an interrupted run, at once if it is interrupted again.
-async fn stop(args: &RunArgs, mut engine: Engine, progress: &RunProgress) {
+async fn stop(args: &RunArgs, mut engine: BatchEngine, progress: &RunProgress) {
     let grace = humantime::format_duration(args.grace);
     progress.say(&format!("stopping: calls in flight may go on for {grace}; Ctrl-C again stops at once"));
     tokio::select! {

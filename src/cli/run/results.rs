@@ -8,7 +8,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::RunArgs;
-use crate::app::Engine;
+use crate::app::BatchEngine;
 use crate::cli::exit::UsageError;
 use crate::cli::input::is_standard;
 use crate::domain::batch::Batch;
@@ -50,7 +50,7 @@ impl ResultFiles {
     }
 
     /// Writes the lines of a batch that has ended.
-    pub(super) async fn write(&self, engine: &Engine, batch: &Batch) -> anyhow::Result<()> {
+    pub(super) async fn write(&self, engine: &BatchEngine, batch: &Batch) -> anyhow::Result<()> {
         let (output, errors) = (batch.output_file(), batch.error_file());
         match &self.errors {
             None => self.output.write(engine, &[output, errors]).await,
@@ -95,7 +95,7 @@ impl ResultTarget {
         }
     }
 
-    async fn write(&self, engine: &Engine, files: &[Option<FileId>]) -> anyhow::Result<()> {
+    async fn write(&self, engine: &BatchEngine, files: &[Option<FileId>]) -> anyhow::Result<()> {
         let failed = || format!("{} cannot be written; the same command line tries it again", self.name());
         match self {
             Self::Standard => copy(engine, files, &mut tokio::io::stdout()).await,
@@ -129,7 +129,11 @@ async fn sync_directory(path: &Path) -> std::io::Result<()> {
 }
 
 /// Copies files, one after the other.
-async fn copy(engine: &Engine, files: &[Option<FileId>], to: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<()> {
+async fn copy(
+    engine: &BatchEngine,
+    files: &[Option<FileId>],
+    to: &mut (impl AsyncWrite + Unpin),
+) -> anyhow::Result<()> {
     for &id in files.iter().flatten() {
         // Looked up just before they are read: parts that are merged afterwards stay for an hour.
         let file = FileBytes::new(engine.storage().file_parts(&Owner::default(), id).await?);
