@@ -25,7 +25,7 @@ use crate::wakeup::Wakeup;
 /// How often one of the blob store's directories is swept: all of them every two hours or so.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Storage and, if the settings ask for it, a daemon that runs from the start.
+/// Storage and, once it runs rows, a daemon.
 pub(crate) struct BatchEngine {
     storage: Arc<SqlStorage>,
     blobs: Blobs,
@@ -41,13 +41,13 @@ pub(crate) struct BatchEngine {
 }
 
 impl BatchEngine {
-    /// An engine that calls the inference servers of the settings.
-    pub(crate) async fn start(settings: &ServeConfig) -> Result<Self, ServiceError> {
-        let upstreams = Upstreams::new(settings, &Clock::System)?;
-        let (responses, ca) = (&settings.responses, settings.upstream.upstream_ca.as_ref());
-        let processor = |blobs: &Blobs, steps| endpoint_processor(responses, ca, blobs, steps);
-        let engine = Self::assemble(settings, upstreams.registry().clone(), processor).await?;
-        Ok(Self { upstreams: Some(Arc::new(upstreams)), ..engine })
+    /// An engine that calls the inference servers of the settings, if the settings have it run rows.
+    pub(super) async fn start(settings: &ServeConfig) -> Result<Self, ServiceError> {
+        let mut engine = Self::open(settings).await?;
+        if settings.http.role.runs_rows() {
+            engine.run_rows(settings)?;
+        }
+        Ok(engine)
     }
 
     /// An engine whose rows are run by a processor of the embedding program's own.
@@ -57,30 +57,35 @@ impl BatchEngine {
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
         let server = Server::embedded(http, only_server(settings), Clock::System);
-        Self::assemble(settings, Registry::of(server), |_, _| Ok(processor)).await
-    }
-
-    /// Opens the storage, and starts the daemon with the processor that goes with it.
-    async fn assemble<P>(
-        settings: &ServeConfig,
-        registry: Registry,
-        processor: impl FnOnce(&Blobs, StepLog) -> Result<P, ServiceError>,
-    ) -> Result<Self, ServiceError>
-    where
-        P: RequestProcessor<SqlStorage, Session> + 'static,
-    {
-        let Opened { storage, blobs, lock } = storage::open(&settings.storage).await?;
-        let (wakeup, threads) = (Wakeup::new(), Threads::new()?);
-        let mut engine = Self { storage, blobs, wakeup, registry, daemon: None, threads, upstreams: None, _lock: lock };
+        let mut engine = Self::over(settings, Registry::of(server)).await?;
         if settings.http.role.runs_rows() {
-            let steps = StepLog::default();
-            let processor = processor(&engine.blobs, steps.clone())?;
-            engine.run_rows(settings, processor, steps);
+            engine.start_daemon(settings, processor, StepLog::default());
         }
         Ok(engine)
     }
 
-    fn run_rows<P>(&mut self, settings: &ServeConfig, processor: P, steps: StepLog)
+    /// An engine that runs no rows before [`run_rows`](Self::run_rows).
+    pub(crate) async fn open(settings: &ServeConfig) -> Result<Self, ServiceError> {
+        let upstreams = Upstreams::new(settings, &Clock::System)?;
+        let engine = Self::over(settings, upstreams.registry().clone()).await?;
+        Ok(Self { upstreams: Some(Arc::new(upstreams)), ..engine })
+    }
+
+    async fn over(settings: &ServeConfig, registry: Registry) -> Result<Self, ServiceError> {
+        let Opened { storage, blobs, lock } = storage::open(&settings.storage).await?;
+        let (wakeup, threads) = (Wakeup::new(), Threads::new()?);
+        Ok(Self { storage, blobs, wakeup, registry, daemon: None, threads, upstreams: None, _lock: lock })
+    }
+
+    /// Runs rows from now on, of all batches that the storage has.
+    pub(crate) fn run_rows(&mut self, settings: &ServeConfig) -> Result<(), ServiceError> {
+        let (steps, ca) = (StepLog::default(), settings.upstream.upstream_ca.as_ref());
+        let processor = endpoint_processor(&settings.responses, ca, &self.blobs, steps.clone())?;
+        self.start_daemon(settings, processor, steps);
+        Ok(())
+    }
+
+    fn start_daemon<P>(&mut self, settings: &ServeConfig, processor: P, steps: StepLog)
     where
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {

@@ -79,11 +79,15 @@ async fn a_second_run_over_the_same_work_directory_is_refused() {
 #[tokio::test]
 async fn another_input_is_refused_until_the_unfinished_run_is_thrown_away() {
     let stage = held(5);
-    let run = stage.start(&[]);
+    let unfinished = stage.start(&[]);
     until("the calls", || stage.upstream.calls().len() == 5).await;
-    run.kill();
+    unfinished.kill();
     stage.write(INPUT, rows(4));
 
+    // So large that rows of the unfinished run would be sent while it is read.
+    stage.write("large.jsonl", rows(100_000));
+    let large = run(stage.run_command(&["large.jsonl", "-o", OUTPUT])).await;
+    assert_eq!(large.status.code(), Some(1), "{}", said(&large));
     let refusal = stage.run(&[], 1).await;
     assert!(refusal.contains("is not the input") && refusal.contains("--restart"), "{refusal}");
     assert_eq!(stage.upstream.calls().len(), 5);

@@ -111,8 +111,9 @@ async fn a_run_takes_the_settings_file_of_a_server() {
 #[tokio::test]
 async fn what_cannot_work_is_refused_before_anything_is_sent() {
     let stage = Stage::new(rows(1));
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["nowhere.jsonl", "-o", OUTPUT], 1, "nowhere.jsonl cannot be read"),
+        (&[INPUT, "-o", OUTPUT, "--config", "nowhere.toml"], 2, "nowhere.toml cannot be read"),
         (&[INPUT], 2, "--output-file"),
         (&[INPUT, "-o", INPUT], 2, "would replace the input"),
         (&[INPUT, "-o", OUTPUT, "-e", OUTPUT], 2, "the output and the error file are the same"),

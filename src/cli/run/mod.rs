@@ -7,7 +7,6 @@ mod results;
 mod work_directory;
 
 use std::path::PathBuf;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -103,17 +102,12 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let directory = WorkDirectory::of(&args);
     logs::start_with(&args.log.log, progress.log_writer())?;
     raise_limit_of_open_files();
-    let mut interrupted = pin!(shutdown::requested(true));
-    // Listens from now on: rows of an earlier process are called as soon as the engine starts.
-    let _ = futures::poll!(interrupted.as_mut());
+    let settings = settings(&args, &directory)?;
     directory.prepare(args.restart)?;
-    let mut engine = start(settings(&args, &directory)?, &directory).await?;
-    if let Some(upstreams) = engine.upstreams() {
-        tokio::spawn(async move { upstreams.check().await });
-    }
+    let mut engine = open(&settings, &directory).await?;
     let ended = tokio::select! {
-        ended = work(&args, &engine, &results, &progress) => ended,
-        () = interrupted => {
+        ended = work(&args, &settings, &mut engine, &results, &progress) => ended,
+        () = shutdown::requested(true) => {
             stop(&args, engine, &progress).await;
             return Ok(Exit::Interrupted.into());
         }
@@ -124,7 +118,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     directory.remove();
     match ended {
         RunEnd::Refused(errors) => {
-            eprint!("{}", error_lines(&input::name(&args.input), &errors));
+            progress.say(error_lines(&input::name(&args.input), &errors).trim_end());
             Ok(Exit::ValidationFailed.into())
         }
         RunEnd::Batch(batch) => {
@@ -142,10 +136,11 @@ enum RunEnd {
     Batch(Box<Batch>),
 }
 
-/// Begins the batch or finds it, waits for its end, and writes its results.
+/// Begins the batch or finds it, runs its rows, and writes its results.
 async fn work(
     args: &RunArgs,
-    engine: &BatchEngine,
+    settings: &ServeConfig,
+    engine: &mut BatchEngine,
     results: &ResultFiles,
     progress: &RunProgress,
 ) -> anyhow::Result<RunEnd> {
@@ -153,6 +148,11 @@ async fn work(
         RunBeginning::Refused(message) => return Ok(RunEnd::Refused(vec![super::check::refusal(message)])),
         RunBeginning::Batch(batch) => *batch,
     };
+    // Not before: rows of an unfinished run over another input are not to be sent.
+    engine.run_rows(settings)?;
+    if let Some(upstreams) = engine.upstreams() {
+        tokio::spawn(async move { upstreams.check().await });
+    }
     let ended = batch::wait(engine, batch, progress).await;
     let batch = ended.context("the run has stopped, and the same command line goes on with it")?;
     if !batch.errors.is_empty() {
@@ -180,8 +180,8 @@ fn settings(args: &RunArgs, directory: &WorkDirectory) -> anyhow::Result<ServeCo
     Ok(settings)
 }
 
-async fn start(settings: ServeConfig, directory: &WorkDirectory) -> anyhow::Result<BatchEngine> {
-    BatchEngine::start(&settings).await.map_err(|error| {
+async fn open(settings: &ServeConfig, directory: &WorkDirectory) -> anyhow::Result<BatchEngine> {
+    BatchEngine::open(settings).await.map_err(|error| {
         directory.remove_if_empty();
         match error {
             ServiceError::DataDirectoryInUse(_) => directory.in_use(),

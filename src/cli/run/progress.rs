@@ -51,7 +51,8 @@ impl RunProgress {
 
     /// Says something on standard error.
     pub(super) fn say(&self, text: &str) {
-        above(&self.bar, || eprintln!("{text}"));
+        // A reader of standard error that has gone does not end the run.
+        above(&self.bar, || drop(writeln!(io::stderr(), "{text}")));
     }
 
     /// Shows how far the batch is.
@@ -92,7 +93,8 @@ impl RunProgress {
         let Counts { total, completed, .. } = batch.counts;
         self.bar.finish_and_clear();
         let failed = total - completed;
-        eprintln!("{total} rows: {completed} succeeded, {failed} failed; the lines are in {}", results.places());
+        let places = results.places();
+        self.say(&format!("{total} rows: {completed} succeeded, {failed} failed; the lines are in {places}"));
     }
 
     /// Says how far a run is that was interrupted.
@@ -101,7 +103,7 @@ impl RunProgress {
         let far = lock(&self.seen).as_ref().map_or_else(String::new, |seen| {
             format!(" with {} of {} rows done", seen.counts.completed + seen.counts.failed, seen.counts.total)
         });
-        eprintln!("interrupted{far}; the same command line goes on from here");
+        self.say(&format!("interrupted{far}; the same command line goes on from here"));
     }
 }
 
