@@ -1,4 +1,4 @@
-//! How far a run is, on standard error: a bar on a terminal, otherwise a line now and then. Log lines do not disturb it.
+//! How far a run is, on standard error: a bar on a terminal, otherwise a line now and then. Log lines leave it whole.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
