@@ -18,7 +18,8 @@ pub struct SampleArgs {
     pub input: PathBuf,
 
     /// Rows to print, on standard output. They are held in memory.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub rows: u32,
 
     /// Number that determines which rows are chosen: the same rows of the same file each time. Without it, others are
