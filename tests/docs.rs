@@ -52,7 +52,8 @@ fn the_readme_has_every_code_of_a_failure_and_no_other() {
 fn the_readme_has_every_setting_with_its_default_and_its_help() {
     let table = table_of_readme("settings");
 
-    let expected = settings_table(&batchwright::cli::serve_command());
+    let command = batchwright::cli::documented_command();
+    let expected = settings_table(command.find_subcommand("serve").expect("the command has it"));
 
     assert!(table == expected, "README.md's table of settings should be:\n\n{expected}");
 }

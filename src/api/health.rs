@@ -1,7 +1,5 @@
 //! Liveness, readiness and metrics.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,13 +11,9 @@ use tokio::time::timeout;
 
 use super::AppState;
 use crate::telemetry::{self, chain};
-use crate::upstream::Server;
 
 /// How long a check may take: `/readyz` must answer soon, also when something hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// So many models are named in a warning.
-const NAMED_MODELS: usize = 3;
 
 /// Answers as long as the process does.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses(
@@ -49,17 +43,7 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
         Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
         Err(_) => problems.push("the blob store does not answer".to_owned()),
     }
-    let servers = app.registry.servers();
-    let mut warnings: Vec<_> = servers.iter().flat_map(|server| by_reason(server.name(), server.troubles())).collect();
-    warnings.extend(servers.iter().filter_map(|server| resting(server)));
-    warnings.extend(servers.iter().filter_map(|server| {
-        let why = server.models_untold()?;
-        Some(format!("the upstream '{}' does not tell which models it has: {why}", server.name()))
-    }));
-    let unserved = app.registry.unserved();
-    if !unserved.is_empty() {
-        warnings.push(format!("no upstream has {}, and the rows of its batches wait", named(&unserved)));
-    }
+    let mut warnings = app.registry.warnings();
     if let Some(liveness) = &app.liveness {
         problems.extend(liveness.stuck().iter().map(|name| format!("the {name} loop does not turn")));
         let failing = |(name, since): &(_, Duration)| {
@@ -81,34 +65,6 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     }
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(answer)).into_response()
-}
-
-/// One warning for each reason why an upstream's models are not called.
-fn by_reason(upstream: &str, troubles: Vec<(Arc<str>, String)>) -> Vec<String> {
-    let mut models = BTreeMap::<String, Vec<Arc<str>>>::new();
-    for (model, why) in troubles {
-        models.entry(why).or_default().push(model);
-    }
-    let warning = |(why, models): (String, Vec<Arc<str>>)| {
-        let named = named(&models);
-        format!("the upstream '{upstream}' takes no calls for {named}; rows wait, or go to another upstream: {why}")
-    };
-    models.into_iter().map(warning).collect()
-}
-
-/// The warning of an upstream that is outside its run window.
-fn resting(server: &Server) -> Option<String> {
-    let window = server.rests_outside()?;
-    Some(format!("the upstream '{}' takes no rows outside its run window {window}", server.name()))
-}
-
-/// Some names of models, and how many others there are.
-fn named(models: &[Arc<str>]) -> String {
-    let mut names: Vec<_> = models.iter().take(NAMED_MODELS).map(|model| format!("`{model}`")).collect();
-    if models.len() > NAMED_MODELS {
-        names.push(format!("{} others", models.len() - NAMED_MODELS));
-    }
-    names.join(", ")
 }
 
 /// The metrics, in the text format of Prometheus.

@@ -1,8 +1,10 @@
 //! The program as a library: storage, API and daemon put together in one process.
 //!
-//! `batchwright serve` is built on it, and so is any program that embeds the service. `examples/custom_processor.rs`
-//! shows how. It is the only place that chooses the storage; nothing is decided here about files, batches or rows.
+//! `batchwright serve` and `batchwright run` are built on it, and so is any program that embeds the service.
+//! `examples/custom_processor.rs` shows how. It is the only place that chooses the storage; nothing is decided here
+//! about files, batches or rows.
 
+mod engine;
 mod error;
 mod open_files;
 mod service;
@@ -10,8 +12,9 @@ mod storage;
 mod upstream;
 mod upstream_check;
 
+pub(crate) use engine::BatchEngine;
 pub use error::ServiceError;
 pub use open_files::raise_limit as raise_limit_of_open_files;
 pub use service::Service;
-pub(crate) use storage::database;
+pub(crate) use storage::{database, lock as lock_data_directory};
 pub use upstream::Upstreams;

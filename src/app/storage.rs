@@ -95,7 +95,7 @@ async fn belong_together(storage: &SqlStorage, blobs: &Blobs, adopt: bool) -> Re
 }
 
 /// SQLite is embedded: a second process on the same directory would run the same rows.
-fn lock(directory: &Path) -> Result<File, ServiceError> {
+pub(crate) fn lock(directory: &Path) -> Result<File, ServiceError> {
     let path = directory.join(LOCK);
     let file = File::create(&path).map_err(|source| ServiceError::Lock { path, source })?;
     file.try_lock().map_err(|_| ServiceError::DataDirectoryInUse(directory.to_owned()))?;

@@ -1,9 +1,20 @@
 //! The command line: one file for each command.
 
+mod check;
 mod demo;
+mod documentation;
+#[allow(dead_code, reason = "commands that talk to a server use the rest")]
+mod exit;
+mod input;
 mod migrate;
+#[allow(dead_code, reason = "commands that talk to a server use the rest")]
+mod output;
+mod run;
+mod sample;
 mod serve;
 mod shutdown;
+mod split;
+mod stats;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -11,8 +22,15 @@ use std::process::ExitCode;
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use check::CheckArgs;
 pub use demo::DemoArgs;
+pub use documentation::{CompletionsArgs, ManArgs};
+use exit::Exit;
+pub use run::RunArgs;
+pub use sample::SampleArgs;
 pub use serve::ServeArgs;
+pub use split::SplitArgs;
+pub use stats::StatsArgs;
 
 use crate::config::{ConfigError, StorageConfig, layered};
 use crate::simulator::{self, Simulator, SimulatorArgs};
@@ -31,6 +49,26 @@ struct Cli {
 enum Action {
     /// Serve the API and run batches against an inference server.
     Serve(Box<ServeArgs>),
+    /// Run a batch from an input file to its results, without a server.
+    ///
+    /// Every row gets exactly one line. Rows are tried again, wait while the inference server takes no calls, and are
+    /// recorded as they end. A run that was killed goes on with the same command line: only rows whose calls were in
+    /// flight, or had ended within the last quarter of a second, are sent again. Exit code: 0 if all rows succeeded, 3
+    /// if rows failed, 4 if the input was refused, 130 if the run was interrupted, 2 if the command line is wrong, 1
+    /// otherwise.
+    Run(Box<RunArgs>),
+    /// Say what a server would find wrong with input files, line by line.
+    ///
+    /// Exit code: 0 if nothing is, 4 if something is.
+    Check(CheckArgs),
+    /// Print what is in an input file: rows, models, sizes, duplicates.
+    Stats(StatsArgs),
+    /// Print random rows of an input file, in its order.
+    Sample(SampleArgs),
+    /// Split an input file into parts that are within the limits of a batch, and print their names.
+    ///
+    /// The parts of in.jsonl are in-0001.jsonl and so on. Blank lines are left out.
+    Split(SplitArgs),
     /// Bring the database up to date and end. `serve` does it too, when it starts.
     Migrate(StorageConfig),
     /// Stand in for an inference server, for trying things out and for tests.
@@ -41,6 +79,10 @@ enum Action {
     Verify(VerifyArgs),
     /// Print the OpenAPI document.
     Openapi,
+    /// Print a script that completes this command line in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands.
+    Man(ManArgs),
 }
 
 /// Runs the program with these arguments, the first of which is its name.
@@ -52,10 +94,13 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     };
     match execute(cli.action) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match Exit::of_error(&error) {
+            Some(exit) => {
+                eprintln!("error: {error:#}");
+                exit.into()
+            }
+            None => ExitCode::SUCCESS,
+        },
     }
 }
 
@@ -74,8 +119,8 @@ fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
 
 /// The command with the environment and the settings file under the flags of those that have settings.
 fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
-    let mut command = Cli::command();
-    for name in ["serve", "migrate"] {
+    let mut command = bare_command();
+    for name in ["serve", "run", "migrate"] {
         let at = arguments.iter().position(|argument| argument == name);
         if let Some(found) = command.find_subcommand_mut(name) {
             *found = layered(found.clone(), at.map_or(&[], |at| &arguments[at..]))?;
@@ -84,21 +129,29 @@ fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
     Ok(command)
 }
 
-/// The command `serve` as `--help` has it, for the tables of the documentation.
-///
-/// # Panics
-/// Never: the command is there.
+fn bare_command() -> Command {
+    let command = Cli::command().mut_subcommand("run", run::with_defaults);
+    // The order in which rows would run makes no difference to a check.
+    command.mut_subcommand("check", |check| check.mut_arg("row_order", |arg| arg.hide(true)))
+}
+
+/// The whole command line as `--help` has it, for documentation.
 #[must_use]
-pub fn serve_command() -> Command {
-    let mut command = Cli::command();
+pub fn documented_command() -> Command {
+    let mut command = bare_command();
     command.build();
-    command.find_subcommand("serve").expect("the command has it").clone()
+    command
 }
 
 fn execute(action: Action) -> anyhow::Result<ExitCode> {
     match action {
         Action::Serve(args) => block_on(serve::run(*args)),
         Action::Migrate(config) => block_on(migrate::run(config)),
+        Action::Run(args) => block_on(run::run(*args)),
+        Action::Check(args) => check::run(&args),
+        Action::Stats(args) => stats::run(&args),
+        Action::Sample(args) => sample::run(&args),
+        Action::Split(args) => split::run(&args),
         Action::Demo(args) => block_on(demo::run(args)),
         Action::Simulate(args) => block_on(simulate(args)),
         Action::Verify(args) => {
@@ -110,6 +163,8 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
             print!("{}", crate::api::openapi::document_text());
             Ok(ExitCode::SUCCESS)
         }
+        Action::Completions(args) => documentation::completions(bare_command(), &args),
+        Action::Man(args) => documentation::man(bare_command(), &args),
     }
 }
 

@@ -8,10 +8,13 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, Command};
+use clap::{Arg, Args as _, Command};
 use serde::de::DeserializeOwned;
 
-use super::{prices, tools, upstreams};
+use super::{ServeConfig, prices, tools, upstreams};
+
+/// The flag that names the settings file.
+const CONFIG: &str = "config";
 
 /// Bytes of a settings file. A longer file must be the wrong one.
 const LONGEST: u64 = 4 << 20;
@@ -87,31 +90,36 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// Puts the environment below a command's flags, and below it the settings file that the arguments name with
-/// `--config`.
+/// Puts the environment below those of a command's flags that are settings of `serve`, and below it the settings file
+/// that the arguments name with `--config`.
 ///
 /// # Errors
 /// What is wrong with the file.
 pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, ConfigError> {
+    let settings = ServeConfig::augment_args(Command::new("serve"));
     let command = command.mut_args(|arg| match arg.get_long() {
-        Some(long) => {
+        Some(long) if long == CONFIG || has_flag(&settings, long) => {
             let variable = format!("BATCHWRIGHT_{}", long.replace('-', "_").to_uppercase());
             // An empty variable is what `${NAME:-}` makes in compose files and charts of one that is not set.
             if std::env::var_os(&variable).is_some_and(|value| value.is_empty()) { arg } else { arg.env(variable) }
         }
-        None => arg,
+        _ => arg,
     });
     match config_path(&command, arguments) {
-        Some(path) => with_file(command, &path),
+        Some(path) => with_file(command, &settings, &path),
         None => Ok(command),
     }
+}
+
+fn has_flag(command: &Command, long: &str) -> bool {
+    command.get_arguments().any(|arg| arg.get_long() == Some(long))
 }
 
 /// Finds `--config` before the arguments are really parsed, because the file determines the defaults.
 fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok()?;
     // It is an error if the command has no such flag.
-    matches.try_get_one::<PathBuf>("config").ok()?.cloned()
+    matches.try_get_one::<PathBuf>(CONFIG).ok()?.cloned()
 }
 
 /// Reads a settings file of at most [`LONGEST`] bytes.
@@ -135,16 +143,20 @@ pub(super) fn read_tables<T: DeserializeOwned>(path: &Path, names: &[&str]) -> R
     table.try_into().map_err(not_toml)
 }
 
-fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
+/// `settings` has all settings of `serve`: a file may have them for any command, which ignores those of others.
+fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Command, ConfigError> {
     let path = path.to_owned();
     let text = read(&path)?;
     let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
     let is_flag = |key: &str| ![upstreams::SECTION, prices::SECTION].contains(&key) && !tools::SECTIONS.contains(&key);
     for (key, value) in table.into_iter().filter(|(key, _)| is_flag(key)) {
         let long = key.replace('_', "-");
-        let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());
-        let Some(id) = id.filter(|id| id != "config") else { return Err(ConfigError::Unknown { path, key }) };
+        if !has_flag(settings, &long) {
+            return Err(ConfigError::Unknown { path, key });
+        }
         let Some(values) = as_texts(&value) else { return Err(ConfigError::BadValue { path, key }) };
+        let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());
+        let Some(id) = id else { continue };
         command = command.mut_arg(id, |arg: Arg| {
             // A flag that hides its value from the environment hides the value from the file too.
             let is_secret = arg.is_hide_env_values_set();

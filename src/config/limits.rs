@@ -14,6 +14,14 @@ pub struct LimitsConfig {
     #[arg(long, value_name = "DURATION", value_delimiter = ',', default_values = ["24h", "1h"], value_parser = window)]
     pub completion_windows: Vec<Window>,
 
+    /// The limits of input files.
+    #[command(flatten)]
+    pub input: InputLimits,
+}
+
+/// The limits of input files, and the order of their rows.
+#[derive(Args, Debug, Clone)]
+pub struct InputLimits {
     /// Refuse batches whose rows name more than one model, as OpenAI does.
     #[arg(long)]
     pub single_model: bool,
@@ -51,7 +59,7 @@ pub enum RowOrder {
     File,
 }
 
-impl LimitsConfig {
+impl InputLimits {
     /// How uploads are read.
     #[must_use]
     pub fn intake(&self) -> IntakeLimits {

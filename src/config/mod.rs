@@ -27,7 +27,7 @@ pub use certificates::Certificates;
 pub use file::{ConfigError, layered};
 pub use headers::{MetadataHeader, address, headers};
 pub use http::{HttpConfig, Role};
-pub use limits::{LimitsConfig, RowOrder};
+pub use limits::{InputLimits, LimitsConfig, RowOrder};
 pub use log::LogConfig;
 pub use prices::read_prices;
 pub use responses::{Dialect, ResponsesConfig};

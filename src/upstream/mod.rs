@@ -6,6 +6,7 @@
 //! | `route` | which server a model's next call goes to |
 //! | `served_models` | which models a server has, and by which names |
 //! | `model_list` | the list of all models, for clients |
+//! | `warnings` | what operators should know of the servers |
 //! | `model_name` | the server's name for a model, written into a body |
 //! | `body_priority` | the priority that a server is to give its requests, written into a body |
 //! | `server` | one server: its settings (`server_settings`), its client (`server_client`), its admissions, whether it has `/v1/responses`, and which software it is (`server_software`) |
@@ -37,6 +38,7 @@ mod server_settings;
 mod server_software;
 mod session;
 mod streamed;
+mod warnings;
 
 pub use admission::{Admission, CallHistory, GivenRates, LoneEntry};
 pub use http::{ReqwestHttpClient, UpstreamSettings};

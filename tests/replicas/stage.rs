@@ -149,7 +149,7 @@ impl Stage {
                 sweep_every,
                 steps_retention: config.responses.steps_retention,
                 retry: config.worker.retry_policy(),
-                limits: config.limits.batch(),
+                limits: config.limits.input.batch(),
                 batches_have_priorities: false,
                 refuses_unknown_models: false,
                 metadata_headers: Vec::new(),

@@ -1,0 +1,140 @@
+//! How far a run is, on standard error: a bar on a terminal, otherwise a line now and then. Log lines leave it whole.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::results::ResultFiles;
+use crate::domain::batch::{Batch, Counts};
+use crate::sync::lock;
+use crate::upstream::Registry;
+
+/// How often there is a line if standard error is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+/// How long no row may end until it is said why.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TEMPLATE: &str = "{bar:30} {pos}/{len} rows  {per_sec}  {eta} left{msg}";
+
+/// The progress of one batch.
+pub(super) struct RunProgress {
+    bar: ProgressBar,
+    seen: Mutex<Option<ShownCounts>>,
+}
+
+/// What was shown.
+struct ShownCounts {
+    /// When the batch was seen for the first time, and how many rows had ended before.
+    began: Instant,
+    ended_before: u64,
+    counts: Counts,
+    /// When a row ended, or when it was said why none does.
+    changed: Instant,
+    line: Option<Instant>,
+}
+
+impl RunProgress {
+    pub(super) fn new() -> Self {
+        // It is hidden if standard error is no terminal.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("the template is right"));
+        Self { bar, seen: Mutex::default() }
+    }
+
+    /// Where log lines go: above the bar.
+    pub(super) fn log_writer(&self) -> impl Fn() -> LogLines + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move || LogLines(bar.clone())
+    }
+
+    /// Says something on standard error.
+    pub(super) fn say(&self, text: &str) {
+        // A reader of standard error that has gone does not end the run.
+        above(&self.bar, || drop(writeln!(io::stderr(), "{text}")));
+    }
+
+    /// Shows how far the batch is.
+    pub(super) fn show(&self, batch: &Batch, upstreams: &Registry) {
+        let counts = batch.counts;
+        if counts.total == 0 || batch.status.is_terminal() {
+            return;
+        }
+        let (now, ended) = (Instant::now(), counts.completed + counts.failed);
+        let mut seen = lock(&self.seen);
+        let seen = seen.get_or_insert_with(|| {
+            self.bar.set_length(counts.total);
+            self.bar.set_position(ended);
+            self.bar.reset_eta();
+            ShownCounts { began: now, ended_before: ended, counts, changed: now, line: None }
+        });
+        if seen.counts != counts {
+            (seen.counts, seen.changed) = (counts, now);
+            self.bar.set_position(ended);
+            if counts.failed > 0 {
+                self.bar.set_message(format!("  {} failed", counts.failed));
+            }
+        }
+        if self.bar.is_hidden() && seen.line.is_none_or(|line| now.duration_since(line) >= LINE_EVERY) {
+            seen.line = Some(now);
+            self.say(&seen.text(now));
+        }
+        if now.duration_since(seen.changed) >= PATIENCE {
+            seen.changed = now;
+            let why = upstreams.warnings();
+            let none = "no row has ended for a minute".to_owned();
+            self.say(&[vec![none], why].concat().join("\n  "));
+        }
+    }
+
+    /// Says how the batch has ended.
+    pub(super) fn ended(&self, batch: &Batch, results: &ResultFiles) {
+        let Counts { total, completed, .. } = batch.counts;
+        self.bar.finish_and_clear();
+        let failed = total - completed;
+        let places = results.places();
+        self.say(&format!("{total} rows: {completed} succeeded, {failed} failed; the lines are in {places}"));
+    }
+
+    /// Says how far a run is that was interrupted.
+    pub(super) fn interrupted(&self) {
+        self.bar.abandon();
+        let far = lock(&self.seen).as_ref().map_or_else(String::new, |seen| {
+            format!(" with {} of {} rows done", seen.counts.completed + seen.counts.failed, seen.counts.total)
+        });
+        self.say(&format!("interrupted{far}; the same command line goes on from here"));
+    }
+}
+
+impl ShownCounts {
+    fn text(&self, now: Instant) -> String {
+        let Counts { total, completed, failed } = self.counts;
+        let ended = completed + failed;
+        let (here, took) = (ended - self.ended_before, now.duration_since(self.began));
+        let pace = u32::try_from(here).ok().filter(|here| *here > 0).map_or_else(String::new, |here| {
+            let left = took * u32::try_from(total - ended).unwrap_or(u32::MAX) / here;
+            let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
+            format!(", {:.1} rows/s, {left} left", f64::from(here) / took.as_secs_f64().max(0.001))
+        });
+        format!("{ended} of {total} rows{pace}, {failed} failed")
+    }
+}
+
+/// Writes above the bar, if there is one yet.
+fn above<T>(bar: &ProgressBar, write: impl FnOnce() -> T) -> T {
+    if bar.length().is_some() { bar.suspend(write) } else { write() }
+}
+
+/// A writer of log lines.
+pub(super) struct LogLines(ProgressBar);
+
+impl Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        above(&self.0, || io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

@@ -1,0 +1,132 @@
+//! Runs from end to end.
+
+use crate::common::builders::{file, line, rows};
+use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::process::{run, said};
+use crate::stage::{ERRORS, INPUT, OUTPUT, Stage, run_with_input};
+
+/// An upstream that refuses this row.
+fn refusing(stage: &Stage, custom_id: &'static str) {
+    stage.upstream.reply(move |call| if call.is_of(custom_id) { Reply::error(400) } else { Reply::ok() });
+}
+
+#[tokio::test]
+async fn a_run_writes_its_results_and_removes_its_work_directory() {
+    let stage = Stage::new(rows(50));
+
+    let said = stage.run(&[], 0).await;
+
+    assert!(stage.verdict().holds(), "{}", stage.verdict());
+    assert!(said.contains("50 rows: 50 succeeded, 0 failed; the lines are in"), "{said}");
+    assert_eq!(stage.names(), [ERRORS, INPUT, OUTPUT]);
+    assert_eq!(stage.read(ERRORS), "");
+}
+
+#[tokio::test]
+async fn rows_that_fail_are_the_exit_code_3_and_their_lines_are_where_they_were_asked_for() {
+    let stage = Stage::new(rows(10));
+    refusing(&stage, "row-3");
+
+    stage.run(&[], 3).await;
+    assert!(stage.verdict().holds(), "{}", stage.verdict());
+    assert_eq!((stage.read(OUTPUT).lines().count(), stage.read(ERRORS).lines().count()), (9, 1));
+    assert!(stage.read(ERRORS).contains("\"row-3\""));
+
+    // Without a file for errors, all lines are in one, and the earlier file is replaced.
+    let output = run(stage.run_command(&[INPUT, "-o", OUTPUT])).await;
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(stage.read(OUTPUT).lines().count(), 10);
+    assert!(stage.read(OUTPUT).lines().last().expect("ten lines").contains("\"row-3\""));
+}
+
+#[tokio::test]
+async fn standard_input_and_output_are_files_too() {
+    let stage = Stage::new("");
+    let lines = rows(7);
+
+    let output = run_with_input(stage.run_command(&["-", "--output-file", "-"]), lines.into_bytes()).await;
+
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(lines.lines().count() == 7 && lines.lines().all(|line| line.starts_with('{')), "{lines}");
+    assert_eq!(stage.names(), [INPUT]);
+}
+
+#[tokio::test]
+async fn a_device_is_written_and_not_replaced() {
+    let stage = Stage::new(rows(1));
+
+    let output = run(stage.run_command(&[INPUT, "-o", "/dev/null", "--work-dir", "work"])).await;
+
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(!std::fs::metadata("/dev/null").expect("it is there").is_file());
+}
+
+#[tokio::test]
+async fn a_work_directory_with_other_files_keeps_them() {
+    let stage = Stage::new(rows(2));
+    std::fs::create_dir(stage.path("work")).expect("a directory");
+    stage.write("work/mine", "");
+
+    stage.run(&["--work-dir", "work", "--restart"], 0).await;
+
+    assert!(stage.verdict().holds(), "{}", stage.verdict());
+    let left: Vec<_> = std::fs::read_dir(stage.path("work")).expect("it is there").collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!(stage.read("work/mine"), "");
+}
+
+#[tokio::test]
+async fn rows_wait_for_an_upstream_that_is_away_and_it_is_said() {
+    let mut stage = Stage::before(FakeUpstream::down(), rows(5));
+    let mut run = stage.start(&[]);
+
+    run.says("an upstream does not answer: its rows wait until it does").await;
+    run.says("0 of 5 rows").await;
+    stage.upstream.listen();
+
+    assert_eq!(run.ended().await.code(), Some(0), "{}", run.said());
+    assert!(stage.verdict().holds(), "{}", stage.verdict());
+}
+
+#[tokio::test]
+async fn a_run_takes_the_settings_file_of_a_server() {
+    let stage = Stage::new(file([line("a"), line("b").model("fast")]));
+    let url = format!("http://{}/v1", stage.upstream.address);
+    let settings = format!(
+        "listen = \"127.0.0.1:1\"\nmax_retries = 0\n[[upstreams]]\nname = \"gpu\"\nurl = \"{url}\"\nmodels = \
+         [\"m\"]\naliases = {{ fast = \"m\" }}\n"
+    );
+    stage.write("settings.toml", settings);
+    stage.upstream.reply(|call| if call.is_of("b") { Reply::error(500) } else { Reply::ok() });
+
+    let output = run(stage.command(&["run", INPUT, "-o", OUTPUT, "--config", "settings.toml"])).await;
+
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let calls = stage.upstream.calls();
+    assert_eq!(calls.len(), 2, "no call is tried again");
+    assert!(calls.iter().all(|call| call.text().contains("\"model\":\"m\"")));
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_before_anything_is_sent() {
+    let stage = Stage::new(rows(1));
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["nowhere.jsonl", "-o", OUTPUT], 1, "nowhere.jsonl cannot be read"),
+        (&[INPUT, "-o", OUTPUT, "--config", "nowhere.toml"], 2, "nowhere.toml cannot be read"),
+        (&[INPUT], 2, "--output-file"),
+        (&[INPUT, "-o", INPUT], 2, "would replace the input"),
+        (&[INPUT, "-o", OUTPUT, "-e", OUTPUT], 2, "the output and the error file are the same"),
+        (&[INPUT, "-o", "."], 2, "is a directory"),
+        (&[INPUT, "-o", "nowhere/out.jsonl"], 2, "there is no directory nowhere"),
+        (&[INPUT, "-o", OUTPUT, "--upstream-key", "a\nb"], 1, "--upstream-key has a line break"),
+    ];
+    for (arguments, status, expected) in cases {
+        let output = run(stage.run_command(arguments)).await;
+
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(expected), "{arguments:?}: {}", said(&output));
+        assert_eq!(stage.names(), [INPUT], "{arguments:?}");
+    }
+    assert!(stage.upstream.calls().is_empty());
+}
