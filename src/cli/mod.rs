@@ -1,7 +1,9 @@
 //! The command line: one file for each command.
 
 mod demo;
+mod exit;
 mod migrate;
+mod output;
 mod serve;
 mod shutdown;
 
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use demo::DemoArgs;
+use exit::Exit;
 pub use serve::ServeArgs;
 
 use crate::config::{ConfigError, StorageConfig, layered};
@@ -52,10 +55,13 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     };
     match execute(cli.action) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match Exit::of_error(&error) {
+            Some(exit) => {
+                eprintln!("error: {error:#}");
+                exit.into()
+            }
+            None => ExitCode::SUCCESS,
+        },
     }
 }
 
