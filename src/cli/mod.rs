@@ -4,6 +4,7 @@ mod demo;
 mod exit;
 mod migrate;
 mod output;
+mod remote;
 mod serve;
 mod shutdown;
 
@@ -42,6 +43,8 @@ enum Action {
     Demo(DemoArgs),
     /// Prove from the files alone that every request of a batch has exactly one line.
     Verify(VerifyArgs),
+    #[command(flatten)]
+    Remote(remote::RemoteAction),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -112,6 +115,7 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
             println!("{report}");
             Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Action::Remote(action) => block_on(remote::run(action)),
         Action::Openapi => {
             print!("{}", crate::api::openapi::document_text());
             Ok(ExitCode::SUCCESS)

@@ -113,14 +113,15 @@ fn horizontal<T: Tabled>(items: &[T]) -> String {
     lines.iter().map(line).collect()
 }
 
-/// The cells as a terminal may show them: names that users chose could have control characters, and so could move the
-/// cursor or break the lines.
+/// The cells as a terminal may show them.
 fn shown<T: Tabled>(item: &T) -> Vec<String> {
-    let harmless = |cell: String| {
-        let cell: String = cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        if cell.is_empty() { "-".to_owned() } else { cell }
-    };
-    item.cells().into_iter().map(harmless).collect()
+    let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { harmless(&cell) };
+    item.cells().into_iter().map(shown).collect()
+}
+
+/// A text of others as a terminal may show it: control characters could move the cursor or break the lines.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -110,17 +110,11 @@ impl Client {
         let mut pacer = Pacer::new(polling);
         loop {
             let answer = self.batch(id).await;
-            let log = |error: Option<&ClientError>| match error {
-                Some(error) => tracing::debug!(batch_id = id, %error, "a batch could not be read"),
-                None => tracing::debug!(batch_id = id, "a batch can be read again"),
-            };
-            if let Some(batch) = pacer.judge(answer, log)? {
-                seen(&batch);
-                if batch.status.is_terminal() {
-                    return Ok(batch);
-                }
+            let log = |error: Option<&ClientError>| tracing::debug!(batch_id = id, ?error, "an outage began or ended");
+            match pacer.judge(answer, log)?.inspect(&mut seen) {
+                Some(batch) if batch.status.is_terminal() => return Ok(batch),
+                _ => pacer.pause().await,
             }
-            pacer.pause().await;
         }
     }
 }
