@@ -230,7 +230,7 @@ async fn create(State(server): State<StandIn>, headers: HeaderMap, Json(body): J
     let key = key.map(|key| key.to_str().expect("text").to_owned());
     if let Some(id) = key.as_ref().and_then(|key| world.keys.get(key)) {
         let known = world.batches.iter().find(|batch| batch["id"] == *id).expect("it is there").clone();
-        return if known["input_file_id"] == body["input_file_id"] {
+        return if is_retry || known["input_file_id"] == body["input_file_id"] {
             Ok(Json(known).into_response())
         } else {
             let error = json!({ "message": "The key was used.", "code": "idempotency_key_reused" });
@@ -296,7 +296,10 @@ fn progress(server: &StandIn, batch: &Value) -> Value {
 }
 
 async fn results(server: &StandIn, Query(query): &Queries) -> Answer {
-    let is_ended = || ["completed", "cancelled"].contains(&server.world().batches[0]["status"].as_str().expect("text"));
+    let is_ended = || {
+        let status = server.world().batches[0]["status"].clone();
+        ["completed", "cancelled", "expired", "failed"].iter().any(|ended| status == *ended)
+    };
     if query.get("order").is_some() {
         let ordered = server.world().results.concat();
         return Ok(lines(server, ordered, "input", true));
@@ -307,7 +310,8 @@ async fn results(server: &StandIn, Query(query): &Queries) -> Answer {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait);
     let kind = query.get("kind").map_or("all", String::as_str);
     loop {
-        let (all, was_ended) = (server.world().results.clone(), is_ended());
+        let was_ended = is_ended();
+        let all = server.world().results.clone();
         if places[0] > all[0].len() || places[1] > all[1].len() {
             return Err(refused(StatusCode::BAD_REQUEST, "The cursor is behind the end.", "after"));
         }

@@ -13,7 +13,7 @@ async fn a_new_status_has_its_line_at_once_and_counts_do_not() {
     for has_extensions in [false, true] {
         let server = StandIn::with_batch("validating", [0; 3], has_extensions).await;
         let running = server.cli(&["watch", "batch_1"]).start();
-        running.notes("batch_1 validating 0/0 rows\n").await;
+        running.notes("batch_1 validating 0/0 rows").await;
         server.world().batches[0] = batch_object("batch_1", "in_progress", [9, 1, 0]);
         running.notes("batch_1 in_progress 1/9 rows").await;
         for completed in [2, 3] {

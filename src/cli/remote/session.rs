@@ -50,10 +50,13 @@ impl Session {
 
     /// Says that the server lacks an extension, if that is why it refused something about a batch that it has.
     pub(super) async fn explain_extension(&self, error: ClientError, batch: &str, what: &str) -> anyhow::Error {
-        if error.is_not_there() && self.client.batch(batch).await.is_ok() {
-            return anyhow::anyhow!("{} cannot {what} batches: this is an extension that it does not have", self.url);
+        if !error.is_not_there() {
+            return self.explain(error);
         }
-        self.explain(error)
+        match self.client.batch(batch).await {
+            Ok(_) => anyhow::anyhow!("{} cannot {what} batches: this is an extension that it does not have", self.url),
+            Err(error) => self.explain(error),
+        }
     }
 }
 

@@ -79,8 +79,9 @@ impl AsyncWrite for LineWriter<'_> {
     }
 }
 
-/// The kind of a line: the output file has the answers with success, the error file all else.
-pub(super) fn kind_of(line: &[u8]) -> LineKinds {
+/// The kind of a line: the output file has the answers with success, the error file all else. `None` if it is no whole
+/// line of either.
+pub(super) fn kind_of(line: &[u8]) -> Option<LineKinds> {
     #[derive(Deserialize)]
     struct ResultLine {
         response: Option<ResultStatus>,
@@ -90,12 +91,9 @@ pub(super) fn kind_of(line: &[u8]) -> LineKinds {
     struct ResultStatus {
         status_code: u16,
     }
-    match serde_json::from_slice(line) {
-        Ok(ResultLine { response: Some(response), error: None }) if (200..300).contains(&response.status_code) => {
-            LineKinds::Output
-        }
-        _ => LineKinds::Errors,
-    }
+    let ResultLine { response, error } = serde_json::from_slice(line).ok()?;
+    let has_success = response.is_some_and(|response| (200..300).contains(&response.status_code));
+    Some(if has_success && error.is_none() { LineKinds::Output } else { LineKinds::Errors })
 }
 
 #[cfg(test)]
@@ -105,14 +103,14 @@ mod tests {
     #[test]
     fn a_line_is_of_the_output_file_if_its_row_succeeded() {
         let cases = [
-            (r#"{"id":"b","custom_id":"a","response":{"status_code":200,"body":{"error":1}},"error":null}"#, "output"),
-            (r#"{"custom_id":"a","response":{"status_code":429,"body":{}},"error":null}"#, "errors"),
-            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":{"code":"c"}}"#, "errors"),
-            (r#"{"custom_id":"a","response":null,"error":{"code":"c"}}"#, "errors"),
+            (r#"{"id":"b","response":{"status_code":200,"body":{"error":1}},"error":null}"#, Some(LineKinds::Output)),
+            (r#"{"custom_id":"a","response":{"status_code":429,"body":{}},"error":null}"#, Some(LineKinds::Errors)),
+            (r#"{"response":{"status_code":200,"body":{}},"error":{"code":"c"}}"#, Some(LineKinds::Errors)),
+            (r#"{"custom_id":"a","response":null,"error":{"code":"c"}}"#, Some(LineKinds::Errors)),
+            (r#""body":{}},"error":null}"#, None),
         ];
         for (line, kind) in cases {
-            let expected = if kind == "output" { LineKinds::Output } else { LineKinds::Errors };
-            assert_eq!(kind_of(line.as_bytes()), expected, "{line}");
+            assert_eq!(kind_of(line.as_bytes()), kind, "{line}");
         }
     }
 }

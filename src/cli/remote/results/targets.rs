@@ -91,15 +91,18 @@ impl Sinks {
 
     /// Writes a line, of this kind if it is known.
     pub(super) fn write(&mut self, kind: Option<LineKinds>, line: &[u8]) -> io::Result<()> {
-        let kind = kind.or((self.kind != LineKinds::All).then_some(self.kind)).unwrap_or_else(|| kind_of(line));
+        let known = kind.or((self.kind != LineKinds::All).then_some(self.kind)).or_else(|| kind_of(line));
+        // Half a line: the file that was there has lines of other lengths.
+        let is_half = known.is_none() && self.written.iter().any(|written| written.expected.is_some());
+        let kind = known.unwrap_or(LineKinds::Errors);
+        let errors = self.errors.as_mut().filter(|_| kind == LineKinds::Errors);
+        let sink = errors.unwrap_or(&mut self.output);
         let written = &mut self.written[slot(kind)];
         written.bytes += line.len() as u64;
-        let sink =
-            if kind == LineKinds::Errors { self.errors.as_mut().unwrap_or(&mut self.output) } else { &mut self.output };
         match written.expected.take() {
-            None => sink.to.write_all(line),
+            None if !is_half => sink.to.write_all(line),
             Some(expected) if expected == line => Ok(()),
-            Some(_) => Err(io::Error::other(format!(
+            _ => Err(io::Error::other(format!(
                 "{} does not have the results of this batch; name another file, or leave out --follow to replace it",
                 sink.path.display()
             ))),
@@ -191,7 +194,7 @@ fn count_lines(file: &File, kind: LineKinds, written: &mut [LinesOfKind; 2]) -> 
             break;
         }
         whole += line.len() as u64;
-        let kind = if kind == LineKinds::All { kind_of(&line) } else { kind };
+        let kind = if kind == LineKinds::All { kind_of(&line).unwrap_or(LineKinds::Errors) } else { kind };
         let written = &mut written[slot(kind)];
         written.bytes += line.len() as u64;
         line.clone_into(written.expected.get_or_insert_default());
