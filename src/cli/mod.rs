@@ -16,6 +16,7 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand
 
 pub use demo::DemoArgs;
 use exit::Exit;
+use output::say;
 pub use serve::ServeArgs;
 
 use crate::config::{ConfigError, StorageConfig, layered};
@@ -60,7 +61,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Ok(code) => code,
         Err(error) => match Exit::of_error(&error) {
             Some(exit) => {
-                eprintln!("error: {error:#}");
+                say(format!("error: {error:#}"));
                 exit.into()
             }
             None => ExitCode::SUCCESS,
@@ -70,7 +71,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 
 fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
     let command = command(arguments).map_err(|error| {
-        eprintln!("error: {error}");
+        say(format!("error: {error}"));
         ExitCode::from(2)
     })?;
     let matches = command.try_get_matches_from(arguments);

@@ -1,5 +1,6 @@
 //! The forms in which commands print objects on standard output. All else that a command says is on standard error.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, SystemTime};
 
@@ -67,6 +68,11 @@ pub(super) fn print_text(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Says something on standard error. `eprintln!` would panic if nobody reads it.
+pub(super) fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A time on the wire, as people read it.

@@ -88,12 +88,16 @@ impl Client {
             request = request.header(RANGE, format!("bytes={written}-"));
         }
         let mut response = in_time(Duration::ZERO, send(request)).await?;
-        if *written > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-            return Err(ClientError::Unexpected("it does not go on with a download that broke off".to_owned()));
-        }
+        // A server that knows no ranges sends the whole file again.
+        let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *written };
         while let Some(piece) = in_time(Duration::ZERO, async { Ok(response.chunk().await?) }).await? {
-            to.write_all(&piece).await?;
-            *written += piece.len() as u64;
+            let known = usize::try_from(skip).map_or(piece.len(), |skip| skip.min(piece.len()));
+            skip -= known as u64;
+            to.write_all(&piece[known..]).await?;
+            *written += (piece.len() - known) as u64;
+        }
+        if skip > 0 {
+            return Err(ClientError::Unexpected("the file is shorter than what was read of it".to_owned()));
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ pub struct RemoteRows {
 pub struct RemoteRate {
     /// Rows that end in a second.
     pub rows_per_second: f64,
-    /// What else the server says.
+    /// Tokens of answers in a second.
     #[serde(default)]
     pub tokens_per_second: f64,
     /// The time in which they were counted.

@@ -43,7 +43,8 @@ pub struct ResultsQuery {
     pub kind: LineKinds,
     /// How long the server may wait for a line, if it has none: at most a minute.
     pub wait: Duration,
-    /// In the order of the input file, which only a batch that has ended can give.
+    /// In the order of the input file, which only a batch that has ended can give: one answer with all lines. A server
+    /// refuses `after` and `wait` beside it.
     pub is_in_input_order: bool,
 }
 
@@ -68,7 +69,7 @@ impl Client {
         url.query_pairs_mut()
             .extend_pairs(query.after.as_ref().map(|cursor| ("after", cursor)))
             .append_pair("kind", query.kind.as_str())
-            .append_pair("wait", &query.wait.as_secs().to_string())
+            .extend_pairs((!query.wait.is_zero()).then(|| ("wait", query.wait.as_secs().to_string())))
             .extend_pairs(query.is_in_input_order.then_some(("order", "input")));
         let response = match in_time(query.wait, send(self.http.get(url))).await {
             Ok(response) => response,

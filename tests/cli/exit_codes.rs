@@ -78,7 +78,8 @@ async fn ctrl_c_ends_a_command_whose_reader_has_stopped_reading() {
     let server = StandIn::with_batch("in_progress", [9, 9, 0], true).await;
     server.world().results[0] = crate::stand_in::output_line(&"x".repeat(1 << 20));
     let mut command = server.cli(&["results", "batch_1"]).command();
-    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("it can be run");
+    let (out, err) = (std::process::Stdio::piped(), std::process::Stdio::null());
+    let mut child = command.stdout(out).stderr(err).spawn().expect("it can be run");
     crate::common::eventually::until("the results to be asked for", || {
         server.count("GET /v1/batches/batch_1/results") > 0
     })

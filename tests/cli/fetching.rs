@@ -1,7 +1,7 @@
 //! `results`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -22,6 +22,16 @@ fn outputs(numbers: std::ops::Range<u32>) -> String {
     numbers.map(|number| output_line(&format!("row-{number}"))).collect()
 }
 
+/// The flags, what is printed, and what is in each of the two files.
+type TargetCase<'a> = (&'a [&'a str], &'a str, Option<&'a str>, Option<&'a str>);
+
+/// What is in a file, which is removed.
+fn taken(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok();
+    let _ = fs::remove_file(path);
+    text
+}
+
 /// A server whose batch has ended with three output lines and one error line.
 async fn ended(has_extensions: bool) -> StandIn {
     let server = StandIn::with_batch("completed", [4, 3, 1], has_extensions).await;
@@ -35,7 +45,7 @@ async fn the_lines_of_a_batch_that_has_ended_go_where_they_are_sent() {
         let server = ended(has_extensions).await;
         let [output, errors] = server.world().results.clone();
         let (_directory, paths, [out, err]) = files();
-        let cases: [(&[&str], &str, Option<&str>, Option<&str>); 6] = [
+        let cases: [TargetCase<'_>; 6] = [
             (&[], &format!("{output}{errors}"), None, None),
             (&["--kind", "output"], &output, None, None),
             (&["--kind", "errors"], &errors, None, None),
@@ -46,10 +56,8 @@ async fn the_lines_of_a_batch_that_has_ended_go_where_they_are_sent() {
         for (flags, printed, in_output, in_errors) in cases {
             let said = server.cli(&[&["results", "batch_1"], flags].concat()).exits(3).await;
             assert_eq!(said.out, printed, "{flags:?} {has_extensions}");
-            for (path, expected) in paths.iter().zip([in_output, in_errors]) {
-                assert_eq!(fs::read_to_string(path).ok().as_deref(), expected, "{flags:?} {has_extensions}");
-                let _ = fs::remove_file(path);
-            }
+            let found = paths.each_ref().map(|path| taken(path));
+            assert_eq!(found.each_ref().map(Option::as_deref), [in_output, in_errors], "{flags:?} {has_extensions}");
         }
         // A file is replaced, and what is no file is written to.
         fs::write(&paths[0], "old").expect("it can be written");
@@ -169,7 +177,7 @@ async fn lines_come_in_the_order_of_the_input_if_the_server_can_do_it() {
     server.world().breaks = vec![outputs(0..1).len() + 7];
     let said = server.cli(&["results", "batch_1", "--order", "input"]).exits(3).await;
     assert_eq!(said.out, server.world().results.concat());
-    assert_eq!(server.count("GET /v1/batches/batch_1/results?kind=all&wait=0&order=input"), 2);
+    assert_eq!(server.count("GET /v1/batches/batch_1/results?kind=all&order=input"), 2);
 
     let said = ended(false).await.cli(&["results", "batch_1", "--order", "input"]).exits(1).await;
     assert!(said.err.contains("cannot give results in the order of the input; leave out --order"), "{said:?}");

@@ -75,7 +75,7 @@ impl StandIn {
     /// One with a single batch, `batch_1`, of this status and with these rows: all, completed and failed.
     pub async fn with_batch(status: &str, counts: [u64; 3], has_extensions: bool) -> Self {
         let batches = vec![batch_object("batch_1", status, counts)];
-        Self::new(World { batches, has_extensions, ..World::default() }).await
+        Self::new(World { has_extensions, batches, ..World::default() }).await
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -301,11 +301,14 @@ async fn results(server: &StandIn, Query(query): &Queries) -> Answer {
         ["completed", "cancelled", "expired", "failed"].iter().any(|ended| status == *ended)
     };
     if query.get("order").is_some() {
+        if let Some(other) = ["after", "wait", "limit"].into_iter().find(|name| query.contains_key(*name)) {
+            return Err(refused(StatusCode::BAD_REQUEST, "One answer has all lines.", other));
+        }
         let ordered = server.world().results.concat();
         return Ok(lines(server, ordered, "input", true));
     }
-    let after = query.get("after").map_or("o0e0", String::as_str);
-    let places: Vec<usize> = after[1..].split('e').map(|place| place.parse().expect("a number")).collect();
+    let after = query.get("after").map_or("0-0", String::as_str);
+    let places: Vec<usize> = after.split('-').map(|place| place.parse().expect("a number")).collect();
     let wait: u64 = query.get("wait").map_or(0, |wait| wait.parse().expect("a number"));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait);
     let kind = query.get("kind").map_or("all", String::as_str);
@@ -318,7 +321,7 @@ async fn results(server: &StandIn, Query(query): &Queries) -> Answer {
         let output = if kind == "errors" { "" } else { &all[0][places[0]..] };
         let errors = if kind == "output" { "" } else { &all[1][places[1]..] };
         if output.len() + errors.len() > 0 || was_ended || tokio::time::Instant::now() >= deadline {
-            let next = format!("o{}e{}", places[0] + output.len(), places[1] + errors.len());
+            let next = format!("{}-{}", places[0] + output.len(), places[1] + errors.len());
             return Ok(lines(server, format!("{output}{errors}"), &next, was_ended));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -6,7 +6,7 @@ use crate::stand_in::{StandIn, World, batch_object};
 
 async fn two_batches(has_extensions: bool) -> StandIn {
     let batches = vec![batch_object("batch_1", "in_progress", [2, 0, 0]), batch_object("batch_2", "completed", [2; 3])];
-    StandIn::new(World { batches, has_extensions, has_keys: has_extensions, ..World::default() }).await
+    StandIn::new(World { has_extensions, has_keys: has_extensions, batches, ..World::default() }).await
 }
 
 #[tokio::test]

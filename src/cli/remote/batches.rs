@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::session::Session;
 use crate::cli::exit::Exit;
-use crate::cli::output::OutputArgs;
+use crate::cli::output::{OutputArgs, say};
 use crate::client::{ClientError, RemoteBatch};
 use crate::config::ServerArgs;
 use crate::domain::batch::BatchStatus;
@@ -50,6 +50,10 @@ pub(in crate::cli) struct ListArgs {
 
 /// The arguments of `cancel`, `pause` and `resume`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  batchwright pause batch_0123
+  batchwright resume batch_0123
+  batchwright list --status in_progress --output plain | cut -f1 | xargs batchwright cancel")]
 pub(in crate::cli) struct SteerArgs {
     /// The batches.
     #[arg(value_name = "BATCH", required = true)]
@@ -102,7 +106,7 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Well)
 }
 
-/// Goes on with the other batches if one is refused; the exit code is that of the first refusal.
+/// Goes on with the other batches if one is refused.
 pub(super) async fn steer(args: SteerArgs, verb: Verb) -> anyhow::Result<Exit> {
     let session = Session::new(&args.server)?;
     let (mut done, mut refusal) = (Vec::new(), None);
@@ -111,7 +115,7 @@ pub(super) async fn steer(args: SteerArgs, verb: Verb) -> anyhow::Result<Exit> {
             Ok(batch) => done.push(batch),
             Err(error) if args.ids.len() == 1 => return Err(error),
             Err(error) => {
-                eprintln!("error: {id}: {error:#}");
+                say(format!("error: {id}: {error:#}"));
                 refusal = refusal.max(Exit::of_error(&error));
             }
         }

@@ -8,7 +8,7 @@ use tokio::io::stdout;
 use super::input::{Input, uploaded};
 use super::session::Session;
 use crate::cli::exit::Exit;
-use crate::cli::output::OutputArgs;
+use crate::cli::output::{OutputArgs, say};
 use crate::client::RemoteFile;
 use crate::config::ServerArgs;
 
@@ -125,7 +125,7 @@ pub(super) async fn run(action: FilesAction) -> anyhow::Result<Exit> {
             let session = Session::new(&args.server)?;
             for id in &args.ids {
                 session.client.delete_file(id).await.map_err(|error| session.explain(error).context(id.clone()))?;
-                eprintln!("deleted {id}");
+                say(format!("deleted {id}"));
             }
         }
     }

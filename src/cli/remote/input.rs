@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::session::Session;
 use crate::cli::exit::UsageError;
+use crate::cli::output::say;
 use crate::client::RemoteFile;
 
 /// A local file that can be read several times.
@@ -94,7 +95,7 @@ pub(super) async fn uploaded(session: &Session, input: &Input, name: String) -> 
     let uploaded = session.client.upload_open_file(file, name, sent).await;
     bar.finish_and_clear();
     let file = uploaded.map_err(|error| session.explain(error))?;
-    eprintln!("uploaded {} bytes as {}", file.bytes, file.id);
+    say(format!("uploaded {} bytes as {}", file.bytes, file.id));
     Ok(file)
 }
 

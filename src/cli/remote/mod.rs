@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::exit::Exit;
+use super::output::say;
 use session::Interruption;
 
 /// The commands of a client.
@@ -54,7 +55,7 @@ pub(super) async fn run(action: RemoteAction) -> anyhow::Result<ExitCode> {
     tokio::select! {
         done = work => Ok(done??.into()),
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("\ninterrupted{}", interruption.hint());
+            say(format!("\ninterrupted{}", interruption.hint()));
             Ok(Exit::Interrupted.into())
         }
     }

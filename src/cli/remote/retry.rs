@@ -66,7 +66,7 @@ fn is_unknown(error: &ClientError) -> bool {
     let ClientError::Refused(answer) = error else { return false };
     let says = |text: &str| answer.message.contains(text) || answer.param.as_deref() == Some(text);
     let is_strict = answer.message.to_lowercase().starts_with("un") && says("retry_of");
-    matches!(answer.status, 400 | 422) && (says("input_file_id") || says("endpoint") || is_strict)
+    matches!(answer.status, 400 | 422) && (says("input_file_id") || is_strict)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::results::{self, Fetch, Targets};
 use super::session::{Interruption, Session};
 use super::watch::{self, WatchDisplay};
 use crate::cli::exit::{Exit, UsageError};
-use crate::cli::output::{OutputArgs, print_text};
+use crate::cli::output::{OutputArgs, print_text, say};
 use crate::client::{BatchRequest, ClientError, LineKinds, RemoteBatch, RemoteFile};
 use crate::config::ServerArgs;
 
@@ -79,7 +79,7 @@ pub(super) async fn run(args: SubmitArgs, interruption: &Interruption) -> anyhow
     interruption.set(format!("{} goes on; run the same command again to go on, or `{watch_command}`", batch.id));
     // Standard output is for the results if they go there.
     match args.output.asked() {
-        _ if args.targets.is_standard_output() => eprintln!("{}", batch.id),
+        _ if args.targets.is_standard_output() => say(&batch.id),
         None => print_text(&format!("{}\n", batch.id))?,
         Some(_) => args.output.print_one(&batch)?,
     }
@@ -115,7 +115,7 @@ async fn submitted(session: &Session, args: &SubmitArgs) -> anyhow::Result<Remot
     if !args.again
         && let Some(batch) = batch_of(session, &files, &request).await?
     {
-        eprintln!("{} is the batch of this command, and is {}; --again creates another", batch.id, batch.status);
+        say(format!("{} is the batch of this command, and is {}; --again creates another", batch.id, batch.status));
         return Ok(batch);
     }
     if let Some(batch) = created(session, &files, &mut request).await? {

@@ -6,7 +6,6 @@ mod targets;
 use std::io;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use self::lines::LineWriter;
@@ -15,13 +14,14 @@ pub(super) use self::targets::Targets;
 use super::session::{Interruption, Session};
 use super::watch::outage_notice;
 use crate::cli::exit::Exit;
+use crate::cli::output::say;
 use crate::client::{ClientError, LineKinds, Pacer, Polling, RemoteBatch, ResultLines, ResultsQuery};
 use crate::config::ServerArgs;
 
 /// How long the server waits for a line before it answers without one.
 const WAIT: Duration = Duration::from_secs(30);
 /// The cursor before all lines.
-const START: &str = "o0e0";
+const START: &str = "0-0";
 
 /// The arguments of `results`.
 #[derive(Args, Debug)]
@@ -79,7 +79,7 @@ pub(super) async fn run(args: ResultsArgs, interruption: &Interruption) -> anyho
     if batch.status.is_terminal() {
         return Ok(Exit::of_batch(&batch));
     }
-    eprintln!("{} is {}: these are the lines so far; --follow waits for the others", batch.id, batch.status);
+    say(format!("{} is {}: these are the lines so far; --follow waits for the others", batch.id, batch.status));
     Ok(Exit::Well)
 }
 
@@ -148,7 +148,7 @@ impl Fetching<'_> {
     /// The lines of the files of a batch, at its end.
     async fn files(self, mut batch: RemoteBatch) -> anyhow::Result<RemoteBatch> {
         if !batch.status.is_terminal() {
-            eprintln!("{} shows results at the end only: waiting for {}", self.session.url, batch.id);
+            say(format!("{} shows results at the end only: waiting for {}", self.session.url, batch.id));
             batch = ended(self.session, &self.fetch.id).await?;
         }
         for (kind, file) in [(LineKinds::Output, &batch.output_file_id), (LineKinds::Errors, &batch.error_file_id)] {
@@ -170,29 +170,25 @@ impl Fetching<'_> {
         Ok(batch)
     }
 
-    /// All lines in the order of the input, which the server can give at the end only.
+    /// All lines in the order of the input, which the server can give at the end only, in one answer.
     async fn in_input_order(mut self) -> anyhow::Result<RemoteBatch> {
-        let batch = ended(self.session, &self.fetch.id).await?;
+        let Fetch { id, kind, .. } = self.fetch;
+        let batch = ended(self.session, id).await?;
+        let query = ResultsQuery { after: None, kind: *kind, wait: Duration::ZERO, is_in_input_order: true };
         let mut pacer = Pacer::new(Polling::default());
         // After a broken connection the same answer comes again: as much of it is skipped as was written.
-        let (mut after, mut skip) = (None::<String>, 0);
+        let mut skip = 0;
         loop {
-            let kind = self.fetch.kind;
-            let query = ResultsQuery { after: after.clone(), kind, wait: Duration::ZERO, is_in_input_order: true };
-            let answer = self.session.client.results(&self.fetch.id, &query).await;
-            let judged = pacer.judge(answer, outage_notice).map_err(|error| self.session.explain(error))?;
-            let Some(lines) = judged else {
-                pacer.pause().await;
-                continue;
+            let taken = match self.session.client.results(id, &query).await {
+                Ok(Some(lines)) => self.take(lines, &mut skip).await?,
+                Ok(None) => {
+                    let url = &self.session.url;
+                    anyhow::bail!("{url} cannot give results in the order of the input; leave out --order")
+                }
+                Err(error) => Err(error),
             };
-            let lines = lines.with_context(|| {
-                format!("{} cannot give results in the order of the input; leave out --order", self.session.url)
-            })?;
-            let next = lines.next_cursor.clone();
-            let taken = self.take(lines, &mut skip).await?;
             match pacer.judge(taken, outage_notice).map_err(|error| self.session.explain(error))? {
-                Some(has_ended) if has_ended || after.as_ref() == Some(&next) => return Ok(batch),
-                Some(_) => (after, skip) = (Some(next), 0),
+                Some(_) => return Ok(batch),
                 None => pacer.pause().await,
             }
         }

@@ -81,7 +81,7 @@ impl Sinks {
     /// The cursor behind all lines that were written, or before the last one of each kind that the server has to repeat.
     pub(super) fn cursor(&self) -> String {
         // The text of the server's own cursors: the bytes of the output and of the error file.
-        format!("o{}e{}", self.written(LineKinds::Output), self.written(LineKinds::Errors))
+        format!("{}-{}", self.written(LineKinds::Output), self.written(LineKinds::Errors))
     }
 
     /// Where the lines of a kind go on, in bytes of their file.

@@ -13,6 +13,7 @@ use self::observe::{Observer, Sight};
 use self::screen::Screen;
 use super::session::{Interruption, Session};
 use crate::cli::exit::Exit;
+use crate::cli::output::say;
 use crate::client::{ClientError, RemoteBatch};
 use crate::config::ServerArgs;
 
@@ -103,7 +104,7 @@ pub(super) async fn until_ended(
 
 /// Says when an outage of the server begins, and when it is over.
 pub(super) fn outage_notice(outage: Option<&ClientError>) {
-    eprintln!("{}", outage_text(outage));
+    say(outage_text(outage));
 }
 
 fn outage_text(outage: Option<&ClientError>) -> String {

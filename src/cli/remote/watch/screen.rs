@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::WatchDisplay;
 use super::observe::{Observation, Sight};
-use crate::cli::output::{harmless, print_text};
+use crate::cli::output::{harmless, print_text, say};
 use crate::client::RemoteBatch;
 
 /// Lines about rows come no more often than this.
@@ -54,8 +54,8 @@ impl Screen {
     pub(super) fn show(&mut self, place: usize, sight: Sight<'_>) -> io::Result<()> {
         match sight {
             Sight::Seen(observation) => self.show_batch(place, observation),
-            Sight::Away(text) if !std::mem::replace(&mut self.is_away, true) => self.say("away", &text),
-            Sight::Back(text) if std::mem::replace(&mut self.is_away, false) => self.say("back", &text),
+            Sight::Away(text) if !std::mem::replace(&mut self.is_away, true) => self.announce("away", &text),
+            Sight::Back(text) if std::mem::replace(&mut self.is_away, false) => self.announce("back", &text),
             Sight::Away(_) | Sight::Back(_) => Ok(()),
         }
     }
@@ -80,7 +80,7 @@ impl Screen {
             }
             match self.display {
                 WatchDisplay::Events => print_events(seen, is_new_status)?,
-                WatchDisplay::Progress => eprintln!("{} {} {text}", seen.batch.id, seen.batch.status),
+                WatchDisplay::Progress => say(format!("{} {} {text}", seen.batch.id, seen.batch.status)),
                 WatchDisplay::Nothing => {}
             }
         }
@@ -91,7 +91,7 @@ impl Screen {
         Ok(())
     }
 
-    fn say(&self, event: &str, text: &str) -> io::Result<()> {
+    fn announce(&self, event: &str, text: &str) -> io::Result<()> {
         match self.display {
             WatchDisplay::Events => print_event(&json!({ "event": event, "message": text })),
             WatchDisplay::Progress => {
@@ -107,7 +107,7 @@ impl Screen {
         match &self.bars {
             // Fails only if the terminal has gone.
             Some(bars) => drop(bars.all.println(text)),
-            None => eprintln!("{text}"),
+            None => say(text),
         }
     }
 
