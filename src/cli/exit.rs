@@ -112,6 +112,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_every_exit_code_and_no_other() {
+        let (_, rest) = include_str!("../../README.md").split_once("<!-- exits -->\n").expect("the table is marked");
+        let (table, _) = rest.split_once("<!-- /exits -->").expect("its end is marked");
+        let explained = table.lines().skip(2).filter_map(|row| row.split('|').nth(1)?.trim().parse().ok());
+        let exits = [Exit::Well, Exit::Failed, Exit::Usage, Exit::RowsFailed, Exit::ValidationFailed, Exit::Expired];
+        let codes = exits.into_iter().chain([Exit::Cancelled, Exit::Unreachable, Exit::Interrupted]).map(Exit::code);
+
+        assert_eq!(explained.collect::<Vec<u8>>(), codes.collect::<Vec<u8>>());
+    }
+
+    #[test]
     fn the_exit_of_an_error_follows_from_its_cause() {
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let cases = [

@@ -3,12 +3,11 @@
 mod check;
 mod demo;
 mod documentation;
-#[allow(dead_code, reason = "commands that talk to a server use the rest")]
 mod exit;
 mod input;
 mod migrate;
-#[allow(dead_code, reason = "commands that talk to a server use the rest")]
 mod output;
+mod remote;
 mod run;
 mod sample;
 mod serve;
@@ -26,6 +25,7 @@ pub use check::CheckArgs;
 pub use demo::DemoArgs;
 pub use documentation::{CompletionsArgs, ManArgs};
 use exit::Exit;
+use output::say;
 pub use run::RunArgs;
 pub use sample::SampleArgs;
 pub use serve::ServeArgs;
@@ -77,6 +77,8 @@ enum Action {
     Demo(DemoArgs),
     /// Prove from the files alone that every request of a batch has exactly one line.
     Verify(VerifyArgs),
+    #[command(flatten)]
+    Remote(remote::RemoteAction),
     /// Print the OpenAPI document.
     Openapi,
     /// Print a script that completes this command line in a shell.
@@ -96,7 +98,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Ok(code) => code,
         Err(error) => match Exit::of_error(&error) {
             Some(exit) => {
-                eprintln!("error: {error:#}");
+                say(format!("error: {error:#}"));
                 exit.into()
             }
             None => ExitCode::SUCCESS,
@@ -106,7 +108,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 
 fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
     let command = command(arguments).map_err(|error| {
-        eprintln!("error: {error}");
+        say(format!("error: {error}"));
         ExitCode::from(2)
     })?;
     let matches = command.try_get_matches_from(arguments);
@@ -159,6 +161,7 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
             println!("{report}");
             Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Action::Remote(action) => block_on(remote::run(action)),
         Action::Openapi => {
             print!("{}", crate::api::openapi::document_text());
             Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! The forms in which commands print objects on standard output. All else that a command says is on standard error.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, SystemTime};
 
@@ -69,6 +70,11 @@ pub(super) fn print_text(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Says something on standard error. `eprintln!` would panic if nobody reads it.
+pub(super) fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// A time on the wire, as people read it.
 pub(super) fn time(seconds: i64) -> String {
     let since_epoch = u64::try_from(seconds).unwrap_or_default();
@@ -113,14 +119,15 @@ fn horizontal<T: Tabled>(items: &[T]) -> String {
     lines.iter().map(line).collect()
 }
 
-/// The cells as a terminal may show them: names that users chose could have control characters, and so could move the
-/// cursor or break the lines.
+/// The cells as a terminal may show them.
 fn shown<T: Tabled>(item: &T) -> Vec<String> {
-    let harmless = |cell: String| {
-        let cell: String = cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        if cell.is_empty() { "-".to_owned() } else { cell }
-    };
-    item.cells().into_iter().map(harmless).collect()
+    let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { harmless(&cell) };
+    item.cells().into_iter().map(shown).collect()
+}
+
+/// A text of others as a terminal may show it: control characters could move the cursor or break the lines.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

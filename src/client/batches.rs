@@ -1,9 +1,9 @@
 //! Creating, reading, listing and cancelling batches.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::attempts::Attempts;
-use super::{ANSWER_TIMEOUT, BatchRequest, Client, ClientError, RemoteBatch, json};
+use super::{ANSWER_TIMEOUT, BatchRequest, Client, ClientError, RemoteBatch, RetryRequest, json};
 use crate::domain::page::Page;
 use crate::net::IDEMPOTENCY_KEY;
 
@@ -20,8 +20,20 @@ impl Client {
     /// The server refused it, or could not be reached. Without an idempotency key it may have been created all the
     /// same.
     pub async fn create_batch(&self, new: &BatchRequest) -> Result<RemoteBatch, ClientError> {
+        self.create(new, new.idempotency_key.as_deref()).await
+    }
+
+    /// Creates a batch of the rows of another one that did not succeed: an extension of batchwright.
+    ///
+    /// # Errors
+    /// As of [`create_batch`](Self::create_batch).
+    pub async fn retry_batch(&self, new: &RetryRequest) -> Result<RemoteBatch, ClientError> {
+        self.create(new, new.idempotency_key.as_deref()).await
+    }
+
+    async fn create(&self, new: &impl Serialize, key: Option<&str>) -> Result<RemoteBatch, ClientError> {
         let request = || self.http.post(self.url(&["batches"])).json(new).timeout(ANSWER_TIMEOUT);
-        let Some(key) = &new.idempotency_key else { return json(request()).await };
+        let Some(key) = key else { return json(request()).await };
         let mut attempts = Attempts::new();
         loop {
             match json(request().header(&IDEMPOTENCY_KEY, key)).await {
@@ -55,6 +67,26 @@ impl Client {
     /// # Errors
     /// It has ended already, there is no such batch, or the server could not be reached.
     pub async fn cancel_batch(&self, id: &str) -> Result<RemoteBatch, ClientError> {
-        json(self.http.post(self.url(&["batches", id, "cancel"])).timeout(ANSWER_TIMEOUT)).await
+        self.steer_batch(id, "cancel").await
+    }
+
+    /// Pauses a batch: the calls under way end, and no new row starts. An extension of batchwright.
+    ///
+    /// # Errors
+    /// It has ended already, there is no such batch, the server cannot pause, or it could not be reached.
+    pub async fn pause_batch(&self, id: &str) -> Result<RemoteBatch, ClientError> {
+        self.steer_batch(id, "pause").await
+    }
+
+    /// Lets a paused batch go on. An extension of batchwright.
+    ///
+    /// # Errors
+    /// As of [`pause_batch`](Self::pause_batch).
+    pub async fn resume_batch(&self, id: &str) -> Result<RemoteBatch, ClientError> {
+        self.steer_batch(id, "resume").await
+    }
+
+    async fn steer_batch(&self, id: &str, verb: &str) -> Result<RemoteBatch, ClientError> {
+        json(self.http.post(self.url(&["batches", id, verb])).timeout(ANSWER_TIMEOUT)).await
     }
 }

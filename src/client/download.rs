@@ -9,10 +9,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::attempts::Attempts;
-use super::{Client, ClientError, send};
-
-/// How long the server may send nothing while a file is downloaded.
-const QUIET: Duration = Duration::from_secs(60);
+use super::{Client, ClientError, in_time, send};
 
 impl Client {
     /// Downloads a file to a local path, which has the whole file or is not there: the bytes are kept under
@@ -52,7 +49,20 @@ impl Client {
     /// # Errors
     /// There is no such file, the writer failed, or the server could not be reached several times in a row.
     pub async fn download(&self, file_id: &str, to: &mut (impl AsyncWrite + Unpin)) -> Result<u64, ClientError> {
-        let (mut written, mut attempts) = (0, Attempts::new());
+        self.download_from(file_id, 0, to).await
+    }
+
+    /// Downloads what comes after the first `from` bytes of a file, as [`download`](Self::download) does.
+    ///
+    /// # Errors
+    /// As of [`download`](Self::download), and if the file has no more than those bytes.
+    pub async fn download_from(
+        &self,
+        file_id: &str,
+        from: u64,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64, ClientError> {
+        let (mut written, mut attempts) = (from, Attempts::new());
         loop {
             let before = written;
             let Err(error) = self.download_rest(file_id, to, &mut written).await else {
@@ -77,18 +87,18 @@ impl Client {
         if *written > 0 {
             request = request.header(RANGE, format!("bytes={written}-"));
         }
-        let mut response = in_time(send(request)).await?;
-        if *written > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-            return Err(ClientError::Unexpected("it does not go on with a download that broke off".to_owned()));
+        let mut response = in_time(Duration::ZERO, send(request)).await?;
+        // A server that knows no ranges sends the whole file again.
+        let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *written };
+        while let Some(piece) = in_time(Duration::ZERO, async { Ok(response.chunk().await?) }).await? {
+            let known = usize::try_from(skip).map_or(piece.len(), |skip| skip.min(piece.len()));
+            skip -= known as u64;
+            to.write_all(&piece[known..]).await?;
+            *written += (piece.len() - known) as u64;
         }
-        while let Some(piece) = in_time(async { Ok(response.chunk().await?) }).await? {
-            to.write_all(&piece).await?;
-            *written += piece.len() as u64;
+        if skip > 0 {
+            return Err(ClientError::Unexpected("the file is shorter than what was read of it".to_owned()));
         }
         Ok(())
     }
-}
-
-async fn in_time<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-    tokio::time::timeout(QUIET, work).await.map_err(|_| ClientError::TimedOut)?
 }

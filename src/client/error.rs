@@ -20,6 +20,9 @@ pub enum ClientError {
     /// The base URL is none.
     #[error("the base URL of the server must be like http://127.0.0.1:8080/v1")]
     BaseUrl,
+    /// The key cannot be sent.
+    #[error("the key has characters that no HTTP header can have")]
+    Key,
     /// The system's TLS certificates cannot be used.
     #[error("the HTTP client cannot be set up")]
     Setup(#[source] reqwest::Error),
@@ -63,8 +66,14 @@ impl ClientError {
         match self {
             Self::Unreachable(_) | Self::TimedOut => true,
             Self::Refused(answer) => may_pass(answer.status),
-            Self::BaseUrl | Self::Setup(_) | Self::Unexpected(_) | Self::Io(_) => false,
+            Self::BaseUrl | Self::Key | Self::Setup(_) | Self::Unexpected(_) | Self::Io(_) => false,
         }
+    }
+
+    /// Whether the server has no such path, or no such object at it.
+    #[must_use]
+    pub fn is_not_there(&self) -> bool {
+        matches!(self, Self::Refused(answer) if matches!(answer.status, 404 | 405 | 501))
     }
 
     /// How long the server asks to wait.

@@ -25,24 +25,32 @@ mod attempts;
 mod batches;
 mod download;
 mod error;
+mod files;
 mod objects;
+mod progress;
+mod results;
 mod upload;
 mod wait;
 
 use std::time::Duration;
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use url::Url;
 
 pub use error::{ClientError, ErrorAnswer};
-pub use objects::{BatchRequest, RemoteBatch, RemoteFile};
-pub use wait::Polling;
+pub use objects::{BatchRequest, RemoteBatch, RemoteFile, RetryRequest, RowPatch};
+pub use progress::{RemoteEstimate, RemoteProgress, RemoteRate, RemoteReason, RemoteRows};
+pub use results::{LineKinds, ResultLines, ResultsQuery};
+pub use wait::{Pacer, Polling};
 
 use crate::net::{AnswerProgress, BoundedBody, ClientSettings, read_body};
 
 /// How long an answer may take that is not a file's content.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the server may send nothing of what may take longer than that, such as a file's content.
+const QUIET: Duration = Duration::from_secs(60);
 /// A page of a hundred batches, each with a thousand errors, is smaller.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -60,11 +68,25 @@ impl Client {
     /// # Errors
     /// The URL is not one of HTTP, or the system's TLS certificates cannot be used.
     pub fn new(base_url: &str) -> Result<Self, ClientError> {
+        Self::with_headers(base_url, HeaderMap::new())
+    }
+
+    /// A client as of [`new`](Self::new), which sends this key with every request.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new), and if no header can have the key.
+    pub fn with_key(base_url: &str, key: &str) -> Result<Self, ClientError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ClientError::Key)?;
+        value.set_sensitive(true);
+        Self::with_headers(base_url, HeaderMap::from_iter([(AUTHORIZATION, value)]))
+    }
+
+    fn with_headers(base_url: &str, headers: HeaderMap) -> Result<Self, ClientError> {
         let base_url: Url = base_url.parse().map_err(|_| ClientError::BaseUrl)?;
         if !matches!(base_url.scheme(), "http" | "https") {
             return Err(ClientError::BaseUrl);
         }
-        let http = ClientSettings::default().build().map_err(ClientError::Setup)?;
+        let http = ClientSettings { headers, ..ClientSettings::default() }.build().map_err(ClientError::Setup)?;
         Ok(Self { http, base_url })
     }
 
@@ -90,6 +112,11 @@ async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ClientE
 async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
     let response = request.send().await?;
     if response.status().is_success() { Ok(response) } else { Err(ErrorAnswer::read(response).await) }
+}
+
+/// Waits for the server to send something, which may take `longer` than usual.
+async fn in_time<T>(longer: Duration, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    tokio::time::timeout(QUIET + longer, work).await.map_err(|_| ClientError::TimedOut)?
 }
 
 #[cfg(test)]

@@ -2,37 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use crate::domain::batch::{BatchError, BatchStatus, Counts};
 
 /// A file on the server. Times are Unix seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteFile {
     /// Its id.
     pub id: String,
     /// The name it was uploaded under.
     pub filename: String,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: String,
     /// Its size.
     pub bytes: u64,
     /// When it was uploaded.
     pub created_at: i64,
     /// When the server removes it; never if unset.
     pub expires_at: Option<i64>,
+    /// What else the server says of it.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// A batch on the server. Times are Unix seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteBatch {
     /// Its id.
     pub id: String,
     /// The endpoint of its rows.
     pub endpoint: String,
     /// Where it stands.
-    #[serde(deserialize_with = "status")]
+    #[serde(deserialize_with = "status", serialize_with = "status_text")]
     pub status: BatchStatus,
     /// Why it failed validation.
-    #[serde(default, deserialize_with = "errors")]
+    #[serde(default, deserialize_with = "errors", serialize_with = "error_list")]
     pub errors: Vec<BatchError>,
     /// The file with its rows.
     pub input_file_id: String,
@@ -47,9 +54,13 @@ pub struct RemoteBatch {
     /// When its window closes.
     pub expires_at: Option<i64>,
     /// How many rows it has, and how many have run.
+    #[serde(default, deserialize_with = "counts")]
     pub request_counts: Counts,
     /// The client's notes.
     pub metadata: Option<BTreeMap<String, String>>,
+    /// What else the server says of it.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// A batch to be created.
@@ -83,6 +94,29 @@ impl BatchRequest {
     }
 }
 
+/// A batch of the rows of another one that did not succeed: an extension of batchwright.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RetryRequest {
+    /// The batch with the rows.
+    pub retry_of: String,
+    /// Which of them, and what of them is changed.
+    pub retry: RowPatch,
+    /// As of a [`BatchRequest`].
+    #[serde(skip)]
+    pub idempotency_key: Option<String>,
+}
+
+/// Which rows are sent again, and with which body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RowPatch {
+    /// Only rows that failed with one of these codes; all if it is empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<String>,
+    /// Members that replace those of each row's body.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub body: Map<String, Value>,
+}
+
 fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BatchStatus, D::Error> {
     let text = String::deserialize(deserializer)?;
     BatchStatus::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("'{text}' is no status of a batch")))
@@ -94,4 +128,18 @@ fn errors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BatchError>,
         data: Vec<BatchError>,
     }
     Ok(Option::<Errors>::deserialize(deserializer)?.map_or_else(Vec::new, |errors| errors.data))
+}
+
+fn counts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counts, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn status_text<S: Serializer>(status: &BatchStatus, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(status.as_str())
+}
+
+fn error_list<S: Serializer>(errors: &Vec<BatchError>, serializer: S) -> Result<S::Ok, S::Error> {
+    let list = (!errors.is_empty()).then(|| json!({ "object": "list", "data": errors }));
+    list.serialize(serializer)
 }

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use reqwest::Body;
 use reqwest::multipart::{Form, Part};
 use tokio::fs::File;
+use tokio::io::AsyncSeekExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::{Client, ClientError, RemoteFile, json};
@@ -22,10 +24,28 @@ impl Client {
     /// the file may be there.
     pub async fn upload_file(&self, path: &Path) -> Result<RemoteFile, ClientError> {
         let file = File::open(path).await?;
-        let length = file.metadata().await?.len();
-        let body = Body::wrap_stream(ReaderStream::with_capacity(file, PIECE));
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        self.upload(Part::stream_with_length(body, length).file_name(name.unwrap_or_default())).await
+        self.upload_open_file(file, name.unwrap_or_default(), |_| ()).await
+    }
+
+    /// Uploads an open local file, from its current position on, under this name. `sent` is called with the size of
+    /// each piece as it is sent.
+    ///
+    /// # Errors
+    /// As of [`upload_file`](Self::upload_file).
+    pub async fn upload_open_file(
+        &self,
+        mut file: File,
+        filename: String,
+        sent: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Result<RemoteFile, ClientError> {
+        let length = file.metadata().await?.len() - file.stream_position().await?;
+        let pieces = ReaderStream::with_capacity(file, PIECE).inspect(move |piece| {
+            if let Ok(piece) = piece {
+                sent(piece.len() as u64);
+            }
+        });
+        self.upload(Part::stream_with_length(Body::wrap_stream(pieces), length).file_name(filename)).await
     }
 
     /// Uploads bytes as the input of a batch.

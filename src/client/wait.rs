@@ -35,6 +35,67 @@ impl Default for Polling {
     }
 }
 
+/// Reads something of a server again and again, over outages.
+#[derive(Debug)]
+pub struct Pacer {
+    polling: Polling,
+    pause: Duration,
+    /// What the server asked for, when it could not answer.
+    asked: Duration,
+    last_answer: Instant,
+    is_away: bool,
+}
+
+impl Pacer {
+    /// Begins with the first pause. The server counts as reached.
+    #[must_use]
+    pub fn new(polling: Polling) -> Self {
+        let (pause, asked) = (polling.first_pause, Duration::ZERO);
+        Self { polling, pause, asked, last_answer: Instant::now(), is_away: false }
+    }
+
+    /// The answer of a read, or `None` if the server could not answer and may do so later. `outage` is called with the
+    /// error when an outage begins, and with `None` when it is over.
+    ///
+    /// # Errors
+    /// The error of the read, if a later one would have it too or the outage has been too long.
+    pub fn judge<T>(
+        &mut self,
+        answer: Result<T, ClientError>,
+        outage: impl FnOnce(Option<&ClientError>),
+    ) -> Result<Option<T>, ClientError> {
+        self.asked = Duration::ZERO;
+        match answer {
+            Ok(answer) => {
+                self.last_answer = Instant::now();
+                if std::mem::take(&mut self.is_away) {
+                    outage(None);
+                }
+                Ok(Some(answer))
+            }
+            Err(error) if error.may_pass() && self.last_answer.elapsed() < self.polling.longest_outage => {
+                self.asked = error.retry_after();
+                if !std::mem::replace(&mut self.is_away, true) {
+                    outage(Some(&error));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits before the next read, each time longer.
+    pub async fn pause(&mut self) {
+        tokio::time::sleep(self.pause.max(self.asked)).await;
+        self.pause = self.pause.mul_f64(1.5).min(self.polling.longest_pause);
+    }
+
+    /// Begins with the first pause again: something has changed, so more may follow soon.
+    pub fn hurry(&mut self) {
+        self.pause = self.polling.first_pause;
+    }
+}
+
 impl Client {
     /// Waits until a batch has ended, however it ends. `seen` is called with each state that was read.
     ///
@@ -46,24 +107,14 @@ impl Client {
         polling: Polling,
         mut seen: impl FnMut(&RemoteBatch),
     ) -> Result<RemoteBatch, ClientError> {
-        let (mut pause, mut last_answer) = (polling.first_pause, Instant::now());
+        let mut pacer = Pacer::new(polling);
         loop {
             let answer = self.batch(id).await;
-            if let Ok(batch) = &answer {
-                last_answer = Instant::now();
-                seen(batch);
+            let log = |error: Option<&ClientError>| tracing::debug!(batch_id = id, ?error, "an outage began or ended");
+            match pacer.judge(answer, log)?.inspect(&mut seen) {
+                Some(batch) if batch.status.is_terminal() => return Ok(batch),
+                _ => pacer.pause().await,
             }
-            let asked = match answer {
-                Ok(batch) if batch.status.is_terminal() => return Ok(batch),
-                Ok(_) => Duration::ZERO,
-                Err(error) if error.may_pass() && last_answer.elapsed() < polling.longest_outage => {
-                    tracing::debug!(batch_id = id, %error, "a batch could not be read");
-                    error.retry_after()
-                }
-                Err(error) => return Err(error),
-            };
-            tokio::time::sleep(pause.max(asked)).await;
-            pause = pause.mul_f64(1.5).min(polling.longest_pause);
         }
     }
 }

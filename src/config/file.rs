@@ -123,7 +123,7 @@ fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 /// Reads a settings file of at most [`LONGEST`] bytes.
-fn read(path: &Path) -> Result<String, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
     let read = read.and_then(|_| {
