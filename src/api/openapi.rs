@@ -21,6 +21,8 @@ use super::{batches, files, health, models, responses};
         batches::list_batches,
         batches::get_batch,
         batches::cancel_batch,
+        batches::list_batch_results,
+        batches::list_batch_events,
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,
