@@ -22,10 +22,10 @@ use crate::telemetry::chain;
 type Events = BoxStream<'static, io::Result<Bytes>>;
 
 /// Answers with events from a cursor on.
-pub(super) async fn answer(mut reader: ResultReader, from: ResultCursor) -> Result<Response, ApiError> {
+pub(super) async fn answer(reader: ResultReader, from: ResultCursor) -> Result<Response, ApiError> {
     let permit = reader.app.waits.clone().try_acquire_owned().map_err(|_| ApiError::too_many_waits())?;
     // An error is an answer, and not the end of a stream.
-    reader.next(from, Some(1), std::time::Duration::ZERO).await?;
+    reader.check(from).await?;
     let state = Some(LiveResults { reader, cursor: from, _permit: permit });
     let parts = stream::try_unfold(state, |state| async move {
         let Some(results) = state else { return Ok(None) };

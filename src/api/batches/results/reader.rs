@@ -65,6 +65,25 @@ impl ResultReader {
         Ok(files)
     }
 
+    /// Checks that lines behind a cursor can be read.
+    pub(super) async fn check(&self, from: ResultCursor) -> Result<(), ApiError> {
+        self.page(&self.batch().await?, from, Some(1)).await.map(drop)
+    }
+
+    async fn page(
+        &self,
+        batch: &Batch,
+        from: ResultCursor,
+        limit: Option<u64>,
+    ) -> Result<(ResultFiles, ResultPage), ApiError> {
+        let files = self.files(batch).await?;
+        let page = files.page(from, self.kind, limit).await.map_err(|error| match error {
+            PageError::NoSuchPlace => no_such_place(from),
+            PageError::Read(error) => error.into(),
+        })?;
+        Ok((files, page))
+    }
+
     /// The lines behind a cursor. If there are none, this waits for one, or for the end of the batch, until the time is
     /// over or the service stops.
     pub(super) async fn next(
@@ -98,11 +117,7 @@ impl ResultReader {
             let has_ended = batch.status.is_terminal();
             return Ok(FoundResults { batch, lines: None, has_ended });
         }
-        let files = self.files(&batch).await?;
-        let page = files.page(from, self.kind, limit).await.map_err(|error| match error {
-            PageError::NoSuchPlace => no_such_place(from),
-            PageError::Read(error) => error.into(),
-        })?;
+        let (files, page) = self.page(&batch, from, limit).await?;
         self.read_at = stands.filter(|_| page.is_last);
         let has_ended = page.is_last && batch.status.is_terminal();
         Ok(FoundResults { batch, lines: (page.bytes() > 0).then_some((files, page)), has_ended })
