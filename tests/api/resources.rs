@@ -57,7 +57,7 @@ async fn readers_of_results_that_do_not_read_cost_little() {
     let page = get(&path);
     let events = page.replace("Host:", "Accept: text/event-stream\r\nHost:");
     let requests = [page, events];
-    let open_one = |no: u64| open(server.address(), &requests[usize::from(no % 2 == 0)]);
+    let open_one = |no: u64| open(server.address(), &requests[usize::from(no.is_multiple_of(2))]);
     let mut unread = join_all((0..CLIENTS).map(open_one)).await;
     for connection in &mut unread {
         connection.read_exact(&mut vec![0; 1 << 20]).await.expect("the results begin");

@@ -12,7 +12,7 @@ use crate::common::test_app::TestApp;
 
 /// The lines of the events of a name.
 fn lines(events: &[Event], name: &str) -> String {
-    events.iter().filter(|event| event.name == name).map(|event| format!("{}\n", event.data)).collect()
+    events.iter().filter(|event| event.name == name).map(|event| event.data.clone() + "\n").collect()
 }
 
 #[tokio::test]

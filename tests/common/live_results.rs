@@ -15,6 +15,17 @@ pub struct Event {
     pub id: String,
 }
 
+impl Event {
+    /// Reads an event; a comment is one without a name.
+    fn read(text: &str) -> Self {
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.unwrap_or_default().to_owned()
+        };
+        Self { name: field("event"), data: field("data"), id: field("id") }
+    }
+}
+
 /// A stream of events that is being read.
 pub struct EventStream {
     response: Response,
@@ -32,21 +43,19 @@ impl EventStream {
     /// The next event, without comments. None if the stream has ended or was cut.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
-                let event: Vec<u8> = self.text.drain(..end + 2).collect();
-                let event = String::from_utf8(event).expect("events are UTF-8");
-                let field = |name: &str| {
-                    let mut values = event.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-                    values.next().unwrap_or_default().to_owned()
-                };
-                let event = Event { name: field("event"), data: field("data"), id: field("id") };
-                if !event.name.is_empty() {
-                    return Some(event);
-                }
-                continue;
+            match self.arrived() {
+                Some(event) if !event.name.is_empty() => return Some(event),
+                Some(_comment) => {}
+                None => self.text.extend_from_slice(&self.response.chunk().await.ok()??),
             }
-            self.text.extend_from_slice(&self.response.chunk().await.ok()??);
         }
+    }
+
+    /// The next event or comment that has arrived whole.
+    fn arrived(&mut self) -> Option<Event> {
+        let end = self.text.windows(2).position(|pair| pair == b"\n\n")?;
+        let text: Vec<u8> = self.text.drain(..end + 2).collect();
+        Some(Event::read(&String::from_utf8(text).expect("events are UTF-8")))
     }
 
     /// All events to the end of the stream.

@@ -7,6 +7,7 @@ use reqwest::Method;
 use crate::common::builders::rows;
 use crate::common::client::Client;
 use crate::common::live_results::{Event, EventStream, files};
+use crate::common::process::Process;
 use crate::stage::{Stage, number, setting};
 
 /// What a reader has: the lines of both files, and the cursor behind them.
@@ -75,7 +76,7 @@ async fn a_reader_that_is_cut_fifty_times_on_two_replicas_has_every_line_once() 
     let stage = Stage::postgres(&["--latency", "lognormal:30ms:0.5", "--fail-rate", "0.03"]).await;
     let flags = ["--max-concurrency", "32", "--concurrency", "fixed", "--max-retries", "0"];
     let replicas = [stage.serve(&flags).await, stage.serve(&flags).await];
-    let clients = replicas.each_ref().map(|replica| replica.client());
+    let clients = replicas.each_ref().map(Process::client);
     let input = rows(usize::try_from(row_count).expect("few"));
     let id = clients[0].submit(input.clone()).await;
 

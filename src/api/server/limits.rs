@@ -49,8 +49,8 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// These limits with at most this many connections. Uploads get at most half of them, and requests that wait at most
-    /// a quarter, so that they never block the rest of the API.
+    /// These limits with at most this many connections. Uploads get at most half of them, and requests that wait at
+    /// most a quarter, so that they never block the rest of the API.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Self {
         let connections = self.connections.min(connections).max(2);

@@ -48,19 +48,27 @@ impl ResultFiles {
     pub async fn in_order(self, rows: u64, kind: ResultKind) -> Result<InputOrder, ReadError> {
         let nowhere = LinePlace { offset: 0, length: 0, file: ResultFile::Output };
         let mut places = vec![nowhere; usize::try_from(rows).expect("rows have numbers of 32 bits")];
-        let wanted = [(kind.has_output(), ResultFile::Output), (kind.has_errors(), ResultFile::Errors)];
-        for (_, file) in wanted.into_iter().filter(|(is_wanted, _)| *is_wanted) {
-            let mut scan = LineScan::default();
-            let mut pieces = pin!(self.stream(file, 0..self.file(file).len()));
-            while let Some(piece) = pieces.try_next().await? {
-                scan.push(&piece, |row, offset, length| {
-                    if let Some(place) = places.get_mut(row as usize) {
-                        *place = LinePlace { offset, length, file };
-                    }
-                });
-            }
+        if kind.has_output() {
+            self.find_lines(ResultFile::Output, &mut places).await?;
+        }
+        if kind.has_errors() {
+            self.find_lines(ResultFile::Errors, &mut places).await?;
         }
         Ok(InputOrder { files: self, places })
+    }
+
+    async fn find_lines(&self, file: ResultFile, places: &mut [LinePlace]) -> Result<(), ReadError> {
+        let mut scan = LineScan::default();
+        let mut note = |row: u32, offset, length| {
+            if let Some(place) = places.get_mut(row as usize) {
+                *place = LinePlace { offset, length, file };
+            }
+        };
+        let mut pieces = pin!(self.stream(file, 0..self.file(file).len()));
+        while let Some(piece) = pieces.try_next().await? {
+            scan.push(&piece, &mut note);
+        }
+        Ok(())
     }
 }
 
@@ -124,9 +132,9 @@ impl InputOrder {
             let bytes = self.files.file(file);
             let runs = stream::iter(index::neighbours(&entries, READ_BYTES));
             let blobs = &self.files.source.blobs;
-            let mut reads = runs.map(|run| read_run(blobs, bytes, &entries[run])).buffered(READS_AT_ONCE);
-            while let Some(read) = reads.try_next().await? {
-                read.into_iter().for_each(|(no, line)| lines[no as usize] = line);
+            let reads = runs.map(|run| read_run(blobs, bytes, &entries[run])).buffered(READS_AT_ONCE);
+            for (no, line) in reads.try_concat().await? {
+                lines[no as usize] = line;
             }
         }
         Ok(lines.concat().into())

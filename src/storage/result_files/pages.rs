@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use memchr::memchr_iter;
 
@@ -93,7 +94,7 @@ impl ResultFiles {
     }
 
     /// The lines of a page, byte for byte as the files have them.
-    pub fn lines(&self, page: &ResultPage) -> impl Stream<Item = Result<bytes::Bytes, ReadError>> + Send + use<> {
+    pub fn lines(&self, page: &ResultPage) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + use<> {
         let output = self.stream(ResultFile::Output, page.from.output..page.next.output);
         output.chain(self.stream(ResultFile::Errors, page.from.errors..page.next.errors))
     }
@@ -116,33 +117,43 @@ impl ResultFiles {
         if room.is_full() {
             return Ok(start);
         }
-        let end = self.end_of_lines(file, start, room).await?;
-        room.bytes = room.bytes.saturating_sub(end - start);
-        Ok(end)
-    }
-
-    /// The same where the lines must be looked at, because not all of them may fit.
-    async fn end_of_lines(&self, file: &FileBytes, start: u64, room: &mut Room) -> Result<u64, BlobError> {
-        let (mut end, mut read) = (start, start);
-        let mut pieces = pin!(file.stream(&self.source.blobs, start..file.len()));
+        let mut taken = TakenLines { start, end: start, read: start };
+        let mut pieces = pin!(file.stream(blobs, start..length));
         while let Some(piece) = pieces.try_next().await? {
-            for at in memchr_iter(b'\n', &piece) {
-                let line_end = read + at as u64 + 1;
-                if !room.has_place_for(line_end - start) {
-                    return Ok(end);
-                }
-                end = line_end;
-                room.is_empty = false;
-                room.lines = room.lines.map(|lines| lines - 1);
-                if room.lines == Some(0) {
-                    return Ok(end);
-                }
-            }
-            read += piece.len() as u64;
-            if !room.has_place_for(read - start) {
-                return Ok(end);
+            if !taken.add(&piece, room) {
+                break;
             }
         }
-        Ok(end)
+        room.bytes = room.bytes.saturating_sub(taken.end - start);
+        Ok(taken.end)
+    }
+}
+
+/// The lines of a file that a page takes, while they are looked at because not all may fit.
+struct TakenLines {
+    start: u64,
+    /// Behind the last line that fits.
+    end: u64,
+    /// How far the file was looked at.
+    read: u64,
+}
+
+impl TakenLines {
+    /// Takes the lines that end in the next piece. False if nothing behind it fits.
+    fn add(&mut self, piece: &[u8], room: &mut Room) -> bool {
+        for at in memchr_iter(b'\n', piece) {
+            let end = self.read + at as u64 + 1;
+            if !room.has_place_for(end - self.start) {
+                return false;
+            }
+            self.end = end;
+            room.is_empty = false;
+            room.lines = room.lines.map(|lines| lines - 1);
+            if room.lines == Some(0) {
+                return false;
+            }
+        }
+        self.read += piece.len() as u64;
+        room.has_place_for(self.read - self.start)
     }
 }

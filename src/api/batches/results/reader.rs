@@ -14,10 +14,10 @@ use crate::domain::owner::Owner;
 use crate::domain::result_cursor::{ResultCursor, ResultKind};
 use crate::storage::result_files::{PageError, ResultFile, ResultFiles, ResultPage, ResultSource};
 
-/// The pause between two looks: the longest, as other processes need not say that they have recorded lines, and the
-/// shortest, as in this process much happens that is of no interest to one reader.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+/// The shortest pause between two looks: much happens in this process that is of no interest to one reader.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How much longer it is without news: other processes need not say that they have recorded lines.
+const PAUSE_WITHOUT_NEWS: Duration = Duration::from_millis(300);
 
 /// A reader of the result lines of one batch.
 pub(super) struct ResultReader {
@@ -101,8 +101,8 @@ impl ResultReader {
                 return Ok(found);
             }
             // Not shorter while the service stops: the client may ask again at once.
-            sleep(SHORTEST_PAUSE.min(left)).await;
-            let _ = timeout((LONGEST_PAUSE - SHORTEST_PAUSE).min(left), woken.changed()).await;
+            sleep(PAUSE.min(left)).await;
+            let _ = timeout(PAUSE_WITHOUT_NEWS.min(left), woken.changed()).await;
             if self.app.stopping.is_cancelled() {
                 return self.look(from, limit).await;
             }
