@@ -21,8 +21,8 @@ pub struct ResultLines {
 }
 
 impl Client {
-    /// The result lines of a batch behind a cursor, about 8 MiB at most. If there are none, the server waits for one, in
-    /// whole seconds and for a minute at most. A page whose connection breaks is asked for again.
+    /// The result lines of a batch behind a cursor, about 8 MiB at most. If there are none, the server waits for one,
+    /// in whole seconds and for a minute at most. A page whose connection breaks is asked for again.
     ///
     /// # Errors
     /// There is no such batch, the cursor is not one of it, a file of it was deleted, or the server could not be

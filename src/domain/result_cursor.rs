@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::text_enum::text_enum;
 
-/// The bytes that were read of each result file of a batch. Both files only grow at their ends, so a cursor keeps its
-/// place while the batch runs and after.
+/// A result cursor: the bytes that were read of each result file of a batch. Both files only grow at their ends, so a
+/// cursor keeps its place while the batch runs and after.
 ///
 /// Printed as both numbers with `-` between them; to clients it is opaque.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

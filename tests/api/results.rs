@@ -13,7 +13,7 @@ use crate::common::builders::{file, line, rows};
 use crate::common::client::{Answer, send};
 use crate::common::eventually::eventually;
 use crate::common::fake_upstream::Reply;
-use crate::common::live_results::{all_pages, files, has_ended, next_cursor, results};
+use crate::common::live_results::{all_pages, files, has_ended, next_cursor, results, sorted};
 use crate::common::test_app::TestApp;
 
 /// Refuses `row-1` and `row-4`, and holds `row-5`.
@@ -309,11 +309,6 @@ async fn the_order_of_the_input_has_every_row_once() {
     };
     assert_eq!(ids(&ordered.text()), (0..40).map(|no| format!("row-{no}")).collect::<Vec<_>>());
     assert_ne!(ids(&ordered.text()), ids(&format!("{output}{errors}")), "they did not come in this order");
-    let sorted = |text: &str| {
-        let mut lines: Vec<_> = text.split_inclusive('\n').map(str::to_owned).collect();
-        lines.sort_unstable();
-        lines
-    };
     assert_eq!(sorted(&ordered.text()), sorted(&format!("{output}{errors}")));
     assert_eq!(sorted(&of_errors.text()), sorted(&errors));
     assert!(has_ended(&ordered));

@@ -106,3 +106,10 @@ pub async fn files(client: &Client, batch: &Value) -> [String; 2] {
     }
     files
 }
+
+/// The lines of a text in the order of their bytes.
+pub fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.split_inclusive('\n').collect();
+    lines.sort_unstable();
+    lines
+}

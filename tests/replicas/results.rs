@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use crate::common::builders::rows;
 use crate::common::client::Client;
-use crate::common::live_results::{Event, EventStream, files};
+use crate::common::live_results::{Event, EventStream, files, results, sorted};
 use crate::common::process::Process;
 use crate::stage::{Stage, number, setting};
 
@@ -100,5 +100,9 @@ async fn a_reader_that_is_cut_fifty_times_on_two_replicas_has_every_line_once() 
     let [output, errors] = files(&clients[0], &batch).await;
     assert!(read.output == output, "{} bytes instead of {}", read.output.len(), output.len());
     assert!(read.errors == errors, "{} bytes instead of {}", read.errors.len(), errors.len());
+    let ordered = results(&clients[1], &id, "order=input").await.text();
+    let rows_of = ordered.lines().map(|line| line.split('"').nth(7).expect("a custom_id"));
+    assert!(rows_of.eq((0..row_count).map(|row| format!("row-{row}"))), "one line for each row, in their order");
+    assert_eq!(sorted(&ordered), sorted(&(output + &errors)));
     stage.prove(&clients[0], &input, &batch, replicas.into()).await;
 }

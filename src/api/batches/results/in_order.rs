@@ -16,8 +16,8 @@ pub(super) async fn answer(reader: ResultReader) -> Result<Response, ApiError> {
     let batch = reader.batch().await?;
     if !batch.status.is_terminal() {
         return Err(ApiError::invalid(format!(
-            "The batch is '{}': its results are in the order of the input once it has ended. Wait for its end, or leave \
-             'order' out to read them as they come.",
+            "The batch is '{}': its results are in the order of the input once it has ended. Wait for its end, or \
+             leave 'order' out to read them as they come.",
             batch.status
         ))
         .at("order"));
@@ -32,7 +32,8 @@ pub(super) async fn answer(reader: ResultReader) -> Result<Response, ApiError> {
     let ordered = files.in_order(batch.counts.total, reader.kind).await?;
     let bytes = ordered.bytes();
     let lines = ordered.lines().inspect_err(move |error| {
-        let _held = &permit;
+        // Named here, so that it is held until the last line is sent.
+        let _ = &permit;
         tracing::error!(batch_id = %batch.id, error = chain(error), "results broke off");
     });
     Ok(response(Body::from_stream(lines), bytes, end, true))
