@@ -9,6 +9,9 @@ use super::download::in_time;
 use super::{Client, ClientError, send};
 use crate::domain::result_cursor::{ResultCursor, ResultKind};
 
+/// How long a server waits for a line at most.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
 /// Result lines of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultLines {
@@ -34,7 +37,7 @@ impl Client {
         kind: ResultKind,
         wait: Duration,
     ) -> Result<ResultLines, ClientError> {
-        let mut attempts = Attempts::new();
+        let (wait, mut attempts) = (wait.min(LONGEST_WAIT), Attempts::new());
         loop {
             match self.results_once(batch_id, after, kind, wait).await {
                 Err(error) => attempts.pause_after(error).await?,
@@ -54,7 +57,7 @@ impl Client {
         url.query_pairs_mut()
             .append_pair("after", &after.to_string())
             .append_pair("kind", kind.as_str())
-            .append_pair("wait", &wait.as_secs().min(60).to_string());
+            .append_pair("wait", &wait.as_secs().to_string());
         let mut response = in_time(wait, send(self.http.get(url))).await?;
         let next = header(&response, "batchwright-next-cursor").and_then(ResultCursor::parse);
         let has_ended = header(&response, "batchwright-has-ended").and_then(|text| text.parse().ok());

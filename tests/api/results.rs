@@ -8,12 +8,14 @@ use batchwright::domain::result_cursor::{ResultCursor, ResultKind};
 use reqwest::{Method, RequestBuilder};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
+use tokio::io::AsyncReadExt as _;
 
 use crate::common::builders::{file, line, rows};
 use crate::common::client::{Answer, send};
 use crate::common::eventually::eventually;
 use crate::common::fake_upstream::Reply;
 use crate::common::live_results::{all_pages, files, has_ended, next_cursor, results, sorted};
+use crate::common::raw_http::{get, open};
 use crate::common::test_app::TestApp;
 
 /// Refuses `row-1` and `row-4`, and holds `row-5`.
@@ -314,6 +316,23 @@ async fn the_order_of_the_input_has_every_row_once() {
     assert!(has_ended(&ordered));
     assert_eq!(next_cursor(&ordered), format!("{}-{}", output.len(), errors.len()));
     assert!(errors.contains("batch_cancelled") && errors.contains(r#""status_code":400"#), "{errors}");
+}
+
+#[tokio::test]
+async fn so_many_answers_are_in_the_order_of_the_input_at_once_and_a_client_that_leaves_makes_room() {
+    let app = TestApp::within(ServerLimits { orders: 1, ..ServerLimits::default() }, &[]).await;
+    app.upstream.reply(|_| Reply::chat(&"x".repeat(4 << 20)));
+    let id = app.submit(rows(4)).await;
+    app.wait_for(&id, "completed").await;
+
+    let mut unread = open(app.address, get(&format!("/v1/batches/{id}/results?order=input"))).await;
+    unread.read_exact(&mut [0; 100]).await.expect("the results begin");
+    let refused = results(&app, &id, "order=input").await;
+    drop(unread);
+    eventually("room for another", async || (results(&app, &id, "order=input").await.status == 200).then_some(()))
+        .await;
+
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
 }
 
 #[tokio::test]

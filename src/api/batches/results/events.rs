@@ -10,13 +10,14 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use memchr::memchr;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::log_break;
 use super::reader::{FoundResults, ResultReader};
 use crate::api::batches::BatchObject;
 use crate::api::{ApiError, sse};
+use crate::domain::ids::BatchId;
 use crate::domain::result_cursor::ResultCursor;
 use crate::storage::ReadError;
 use crate::storage::result_files::{ResultFile, ResultFiles, ResultPage};
-use crate::telemetry::chain;
 
 /// A part of the stream.
 type Events = BoxStream<'static, io::Result<Bytes>>;
@@ -50,7 +51,7 @@ impl LiveResults {
         let found = found.map_err(|_| io::Error::other("the results cannot be read any more"))?;
         let FoundResults { batch, lines, has_ended } = found;
         let mut events = match &lines {
-            Some((files, page)) => events_of(files, *page),
+            Some((files, page)) => events_of(batch.id, files, *page),
             None => stream::iter([Ok(sse::comment())]).boxed(),
         };
         if has_ended {
@@ -64,10 +65,11 @@ impl LiveResults {
 }
 
 /// The lines of a page as events.
-fn events_of(files: &ResultFiles, page: ResultPage) -> Events {
+fn events_of(batch: BatchId, files: &ResultFiles, page: ResultPage) -> Events {
     let ResultPage { from, next, .. } = page;
-    let output = files.stream(ResultFile::Output, from.output..next.output);
-    let errors = files.stream(ResultFile::Errors, from.errors..next.errors);
+    let read = |file, range| files.stream(file, range).inspect_err(move |error| log_break(batch, error));
+    let output = read(ResultFile::Output, from.output..next.output);
+    let errors = read(ResultFile::Errors, from.errors..next.errors);
     let between = ResultCursor { output: next.output, ..from };
     let output = framed(output, ResultFile::Output, from, between);
     output.chain(framed(errors, ResultFile::Errors, between, next)).boxed()
@@ -82,11 +84,7 @@ fn framed(
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let framing = EventFraming { file, cursor: from, is_within_line: false };
     stream::try_unfold((lines.boxed(), framing), move |(mut lines, mut framing)| async move {
-        let piece = lines.try_next().await.map_err(|error| {
-            tracing::error!(error = chain(&error), "results broke off");
-            io::Error::other(error)
-        })?;
-        match piece {
+        match lines.try_next().await.map_err(io::Error::other)? {
             Some(piece) => Ok(Some((framing.push(&piece), (lines, framing)))),
             None if framing.cursor == to => Ok(None),
             // The file was deleted meanwhile.

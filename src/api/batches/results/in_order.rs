@@ -4,12 +4,12 @@ use axum::body::Body;
 use axum::response::Response;
 use futures::TryStreamExt as _;
 
+use super::log_break;
 use super::page::response;
 use super::reader::ResultReader;
 use crate::api::ApiError;
 use crate::domain::result_cursor::ResultCursor;
 use crate::storage::result_files::ResultFile;
-use crate::telemetry::chain;
 
 /// Answers with all lines.
 pub(super) async fn answer(reader: ResultReader) -> Result<Response, ApiError> {
@@ -33,8 +33,8 @@ pub(super) async fn answer(reader: ResultReader) -> Result<Response, ApiError> {
     let bytes = ordered.bytes();
     let lines = ordered.lines().inspect_err(move |error| {
         // Named here, so that it is held until the last line is sent.
-        let _ = &permit;
-        tracing::error!(batch_id = %batch.id, error = chain(error), "results broke off");
+        let _held = &permit;
+        log_break(batch.id, error);
     });
     Ok(response(Body::from_stream(lines), bytes, end, true))
 }

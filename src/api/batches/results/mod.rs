@@ -18,8 +18,11 @@ use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::page::{Query, param};
 use crate::api::{ApiError, AppState, integer, sse};
+use crate::domain::ids::BatchId;
 use crate::domain::result_cursor::{ResultCursor, ResultKind};
 use crate::domain::row::shown;
+use crate::storage::ReadError;
+use crate::telemetry::chain;
 
 use reader::ResultReader;
 
@@ -120,6 +123,11 @@ fn cursor(name: &str, text: &str) -> Result<ResultCursor, ApiError> {
         .at(name)
         .code("invalid_value")
     })
+}
+
+/// Logs that lines could not be read in the middle of an answer.
+fn log_break(batch: BatchId, error: &ReadError) {
+    tracing::error!(batch_id = %batch, error = chain(error), "results broke off");
 }
 
 /// The error for a cursor that is in its form, and not at a line of the batch.

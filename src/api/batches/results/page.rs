@@ -8,10 +8,9 @@ use axum::response::Response;
 use futures::TryStreamExt as _;
 
 use super::reader::{FoundResults, ResultReader};
-use super::{HAS_ENDED, NDJSON, NEXT_CURSOR};
+use super::{HAS_ENDED, NDJSON, NEXT_CURSOR, log_break};
 use crate::api::ApiError;
 use crate::domain::result_cursor::ResultCursor;
-use crate::telemetry::chain;
 
 /// Answers with the lines behind a cursor.
 pub(super) async fn answer(
@@ -27,9 +26,7 @@ pub(super) async fn answer(
     };
     let FoundResults { batch, lines, has_ended } = reader.next(from, limit, wait).await?;
     let Some((files, page)) = lines else { return Ok(response(Body::empty(), 0, from, has_ended)) };
-    let lines = files.lines(&page).inspect_err(move |error| {
-        tracing::error!(batch_id = %batch.id, error = chain(error), "results broke off");
-    });
+    let lines = files.lines(&page).inspect_err(move |error| log_break(batch.id, error));
     Ok(response(Body::from_stream(lines), page.bytes(), page.next, has_ended))
 }
 
