@@ -1,4 +1,17 @@
-//! A reader of the results of a running batch that is cut again and again, and goes on at the other replica.
+//! Readers of results that are cut again and again, and that read on while parts are merged.
+
+use std::sync::Arc;
+
+use batchwright::domain::file::FilePart;
+use batchwright::domain::ids::BatchId;
+use batchwright::domain::owner::Owner;
+use batchwright::domain::result_cursor::{ResultCursor, ResultKind};
+use batchwright::domain::time::Clock;
+use batchwright::storage::blobs::FileBytes;
+use batchwright::storage::result_files::ResultSource;
+use batchwright::storage::{BatchStore as _, Upkeep as _};
+use bytes::Bytes;
+use futures::TryStreamExt as _;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -105,4 +118,41 @@ async fn a_reader_that_is_cut_fifty_times_on_two_replicas_has_every_line_once() 
     assert!(rows_of.eq((0..row_count).map(|row| format!("row-{row}"))), "one line for each row, in their order");
     assert_eq!(sorted(&ordered), sorted(&(output + &errors)));
     stage.prove(&clients[0], &input, &batch, replicas.into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_go_on_when_the_parts_of_results_are_merged_and_gone() {
+    let stage = Stage::postgres(&["--latency", "300ms"]).await;
+    let server = stage.serve(&["--max-concurrency", "3", "--concurrency", "fixed"]).await;
+    let client = server.client();
+    let id = client.submit(rows(15)).await;
+    let batch = client.wait_for(&id, "completed").await;
+    let [output, _] = files(&client, &batch).await;
+    drop(server);
+    let (storage, blobs) = (Arc::new(stage.storage().await), stage.blobs());
+    let batch = BatchId::parse(&id).expect("the id of a batch");
+    let (owner, clock) = (Owner::default(), Clock::System);
+    let source = ResultSource { storage: storage.clone(), blobs: blobs.clone(), clock, owner, batch };
+    let found = source.files().await.expect("they can be read");
+    let page = found.page(ResultCursor::default(), ResultKind::All, None).await.expect("the cursor is one");
+    let in_order = source.files().await.expect("they can be read").in_order(15, ResultKind::All).await;
+    let in_order = in_order.expect("they can be read");
+
+    let kept = storage.any_batch(batch).await.expect("it can be read").expect("it is there");
+    let parts = storage.tiered_parts(kept.output_file_id).await.expect("they can be read");
+    assert!(parts.len() > 1, "{parts:?}");
+    let old = FileBytes::new(parts.iter().map(|part| part.part).collect());
+    let bytes = old.read(&blobs, 0..old.len()).await.expect("they are there");
+    let merged = FilePart { bytes: old.len(), blob: blobs.put(bytes).await.expect("the store takes it") };
+    let now = Clock::System.now();
+    assert!(storage.merge_parts(kept.output_file_id, &parts, merged, now).await.expect("the database answers"));
+    for part in &parts {
+        blobs.delete(part.part.blob).await.expect("it can be removed");
+    }
+
+    let lines: Vec<Bytes> = found.lines(&page).try_collect().await.expect("they go on");
+    assert!(lines.concat() == output.as_bytes());
+    let lines: Vec<Bytes> = in_order.lines().try_collect().await.expect("they go on");
+    let lines = String::from_utf8(lines.concat()).expect("lines are UTF-8");
+    assert_eq!(sorted(&lines), sorted(&output));
 }
