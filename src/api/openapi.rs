@@ -22,6 +22,8 @@ use super::{batches, files, health, models, responses};
         batches::get_batch,
         batches::cancel_batch,
         batches::get_batch_progress,
+        batches::list_batch_results,
+        batches::list_batch_events,
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,

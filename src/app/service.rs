@@ -91,6 +91,8 @@ impl Service {
             intake: settings.limits.input.intake(),
             uploads: Semaphore::new(limits.uploads),
             prices: settings.http.prices.clone(),
+            waits: Arc::new(Semaphore::new(limits.waits)),
+            orders: Arc::new(Semaphore::new(limits.orders)),
             windows: settings.limits.completion_windows.clone(),
             registry: engine.registry().clone(),
             liveness: engine.liveness(),

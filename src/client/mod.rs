@@ -42,7 +42,7 @@ use url::Url;
 pub use error::{ClientError, ErrorAnswer};
 pub use objects::{BatchRequest, RemoteBatch, RemoteFile, RetryRequest, RowPatch};
 pub use progress::{RemoteEstimate, RemoteProgress, RemoteRate, RemoteReason, RemoteRows};
-pub use results::{LineKinds, ResultLines, ResultsQuery};
+pub use results::{ResultLines, ResultsQuery};
 pub use wait::{Pacer, Polling};
 
 use crate::net::{AnswerProgress, BoundedBody, ClientSettings, read_body};

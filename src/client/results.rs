@@ -3,44 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::ValueEnum;
 use reqwest::Response;
 use reqwest::header::HeaderMap;
 
 use super::{Client, ClientError, in_time, send};
+use crate::domain::result_cursor::{ResultCursor, ResultKind};
 
 const NEXT_CURSOR: &str = "batchwright-next-cursor";
 const HAS_ENDED: &str = "batchwright-has-ended";
-
-/// Which of the lines are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LineKinds {
-    /// Those of the output file and those of the error file.
-    All,
-    /// Those of the output file: rows that succeeded.
-    Output,
-    /// Those of the error file: all other rows.
-    Errors,
-}
-
-impl LineKinds {
-    /// The text on the wire.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Output => "output",
-            Self::Errors => "errors",
-        }
-    }
-}
 
 /// Which lines are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultsQuery {
     /// Only those behind this cursor.
-    pub after: Option<String>,
+    pub after: Option<ResultCursor>,
     /// Their kind.
-    pub kind: LineKinds,
+    pub kind: ResultKind,
     /// How long the server may wait for a line, if it has none: at most a minute.
     pub wait: Duration,
     /// In the order of the input file, which only a batch that has ended can give: one answer with all lines. A server
@@ -53,7 +31,7 @@ pub struct ResultsQuery {
 pub struct ResultLines {
     response: Response,
     /// The cursor behind the last of the lines.
-    pub next_cursor: String,
+    pub next_cursor: ResultCursor,
     /// Whether the batch has ended, and no line comes after these.
     pub has_ended: bool,
 }
@@ -67,7 +45,7 @@ impl Client {
     pub async fn results(&self, id: &str, query: &ResultsQuery) -> Result<Option<ResultLines>, ClientError> {
         let mut url = self.url(&["batches", id, "results"]);
         url.query_pairs_mut()
-            .extend_pairs(query.after.as_ref().map(|cursor| ("after", cursor)))
+            .extend_pairs(query.after.map(|cursor| ("after", cursor.to_string())))
             .append_pair("kind", query.kind.as_str())
             .extend_pairs((!query.wait.is_zero()).then(|| ("wait", query.wait.as_secs().to_string())))
             .extend_pairs(query.is_in_input_order.then_some(("order", "input")));
@@ -78,7 +56,8 @@ impl Client {
         };
         let header = |headers: &HeaderMap, name| Some(headers.get(name)?.to_str().ok()?.to_owned());
         // Other servers have other things at this path.
-        let Some(next_cursor) = header(response.headers(), NEXT_CURSOR) else { return Ok(None) };
+        let next_cursor = header(response.headers(), NEXT_CURSOR).as_deref().and_then(ResultCursor::parse);
+        let Some(next_cursor) = next_cursor else { return Ok(None) };
         let has_ended = header(response.headers(), HAS_ENDED).as_deref() == Some("true");
         Ok(Some(ResultLines { response, next_cursor, has_ended }))
     }

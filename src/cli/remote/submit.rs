@@ -16,8 +16,9 @@ use super::session::{Interruption, Session};
 use super::watch::{self, WatchDisplay};
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::output::{OutputArgs, print_text, say};
-use crate::client::{BatchRequest, ClientError, LineKinds, RemoteBatch, RemoteFile};
+use crate::client::{BatchRequest, ClientError, RemoteBatch, RemoteFile};
 use crate::config::ServerArgs;
+use crate::domain::result_cursor::ResultKind;
 
 /// The code by which batchwright refuses an idempotency key that came with other parameters before.
 const KEY_REUSED: &str = "idempotency_key_reused";
@@ -89,7 +90,7 @@ pub(super) async fn run(args: SubmitArgs, interruption: &Interruption) -> anyhow
     let ended = watch::until_ended(&session, vec![batch], WatchDisplay::Progress).await?;
     let exit = ended.iter().map(Exit::of_batch).max().unwrap_or(Exit::Well);
     if args.targets.any() {
-        let fetch = Fetch { id: ids[0].clone(), follow: false, kind: LineKinds::All, is_in_input_order: false };
+        let fetch = Fetch { id: ids[0].clone(), follow: false, kind: ResultKind::All, is_in_input_order: false };
         results::fetch(&session, &fetch, &args.targets).await?;
     }
     Ok(exit)

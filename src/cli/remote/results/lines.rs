@@ -10,13 +10,13 @@ use serde::de::IgnoredAny;
 use tokio::io::AsyncWrite;
 
 use super::targets::Sinks;
-use crate::client::LineKinds;
+use crate::domain::result_cursor::ResultKind;
 
 /// Writes whole lines only, so that a broken connection leaves no half line behind.
 pub(super) struct LineWriter<'a> {
     sinks: &'a mut Sinks,
     /// The kind of all lines, if they come from one file.
-    kind: Option<LineKinds>,
+    kind: Option<ResultKind>,
     /// Lines at the beginning that were written before.
     skip: u64,
     whole_lines: u64,
@@ -25,7 +25,7 @@ pub(super) struct LineWriter<'a> {
 }
 
 impl<'a> LineWriter<'a> {
-    pub(super) fn new(sinks: &'a mut Sinks, kind: Option<LineKinds>, skip: u64) -> Self {
+    pub(super) fn new(sinks: &'a mut Sinks, kind: Option<ResultKind>, skip: u64) -> Self {
         Self { sinks, kind, skip, whole_lines: 0, rest: Vec::new() }
     }
 
@@ -81,7 +81,7 @@ impl AsyncWrite for LineWriter<'_> {
 
 /// The kind of a line: the output file has the answers with success, the error file all else. `None` if it is no whole
 /// line of either.
-pub(super) fn kind_of(line: &[u8]) -> Option<LineKinds> {
+pub(super) fn kind_of(line: &[u8]) -> Option<ResultKind> {
     #[derive(Deserialize)]
     struct ResultLine {
         response: Option<ResultStatus>,
@@ -93,7 +93,7 @@ pub(super) fn kind_of(line: &[u8]) -> Option<LineKinds> {
     }
     let ResultLine { response, error } = serde_json::from_slice(line).ok()?;
     let has_success = response.is_some_and(|response| (200..300).contains(&response.status_code));
-    Some(if has_success && error.is_none() { LineKinds::Output } else { LineKinds::Errors })
+    Some(if has_success && error.is_none() { ResultKind::Output } else { ResultKind::Errors })
 }
 
 #[cfg(test)]
@@ -103,10 +103,10 @@ mod tests {
     #[test]
     fn a_line_is_of_the_output_file_if_its_row_succeeded() {
         let cases = [
-            (r#"{"id":"b","response":{"status_code":200,"body":{"error":1}},"error":null}"#, Some(LineKinds::Output)),
-            (r#"{"custom_id":"a","response":{"status_code":429,"body":{}},"error":null}"#, Some(LineKinds::Errors)),
-            (r#"{"response":{"status_code":200,"body":{}},"error":{"code":"c"}}"#, Some(LineKinds::Errors)),
-            (r#"{"custom_id":"a","response":null,"error":{"code":"c"}}"#, Some(LineKinds::Errors)),
+            (r#"{"id":"b","response":{"status_code":200,"body":{"error":1}},"error":null}"#, Some(ResultKind::Output)),
+            (r#"{"custom_id":"a","response":{"status_code":429,"body":{}},"error":null}"#, Some(ResultKind::Errors)),
+            (r#"{"response":{"status_code":200,"body":{}},"error":{"code":"c"}}"#, Some(ResultKind::Errors)),
+            (r#"{"custom_id":"a","response":null,"error":{"code":"c"}}"#, Some(ResultKind::Errors)),
             (r#""body":{}},"error":null}"#, None),
         ];
         for (line, kind) in cases {

@@ -6,6 +6,7 @@ mod targets;
 use std::io;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use self::lines::LineWriter;
@@ -15,13 +16,12 @@ use super::session::{Interruption, Session};
 use super::watch::outage_notice;
 use crate::cli::exit::Exit;
 use crate::cli::output::say;
-use crate::client::{ClientError, LineKinds, Pacer, Polling, RemoteBatch, ResultLines, ResultsQuery};
+use crate::client::{ClientError, Pacer, Polling, RemoteBatch, ResultLines, ResultsQuery};
 use crate::config::ServerArgs;
+use crate::domain::result_cursor::{ResultCursor, ResultKind};
 
 /// How long the server waits for a line before it answers without one.
 const WAIT: Duration = Duration::from_secs(30);
-/// The cursor before all lines.
-const START: &str = "0-0";
 
 /// The arguments of `results`.
 #[derive(Args, Debug)]
@@ -45,8 +45,8 @@ pub(in crate::cli) struct ResultsArgs {
     #[arg(long)]
     follow: bool,
     /// Which lines.
-    #[arg(long, value_name = "KIND", default_value = "all")]
-    kind: LineKinds,
+    #[arg(long, value_name = "KIND", default_value = "all", value_parser = kinds())]
+    kind: ResultKind,
     /// Write the lines in the order of the input file. This waits for the end of the batch.
     #[arg(long, value_name = "ORDER", conflicts_with = "follow")]
     order: Option<LineOrder>,
@@ -54,6 +54,12 @@ pub(in crate::cli) struct ResultsArgs {
     targets: Targets,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// Reads one of the kinds of lines.
+fn kinds() -> impl TypedValueParser<Value = ResultKind> {
+    let texts = PossibleValuesParser::new(ResultKind::ALL.map(ResultKind::as_str));
+    texts.map(|text| ResultKind::parse(&text).expect("it is one of them"))
 }
 
 /// An order of result lines other than that in which the rows ended.
@@ -66,7 +72,7 @@ enum LineOrder {
 pub(super) struct Fetch {
     pub(super) id: String,
     pub(super) follow: bool,
-    pub(super) kind: LineKinds,
+    pub(super) kind: ResultKind,
     pub(super) is_in_input_order: bool,
 }
 
@@ -107,11 +113,11 @@ impl Fetching<'_> {
         let wait = if self.fetch.follow { WAIT } else { Duration::ZERO };
         loop {
             let (kind, before) = (self.fetch.kind, self.sinks.cursor());
-            let query = ResultsQuery { after: Some(before.clone()), kind, wait, is_in_input_order: false };
+            let query = ResultsQuery { after: Some(before), kind, wait, is_in_input_order: false };
             let answer = match self.session.client.results(&self.fetch.id, &query).await {
                 Ok(None) => return self.files(batch).await,
                 Ok(Some(lines)) => self.take(lines, &mut 0).await?,
-                Err(ClientError::Refused(answer)) if answer.status == 400 && before != START => {
+                Err(ClientError::Refused(answer)) if answer.status == 400 && before != ResultCursor::default() => {
                     let hint = "the server has no such place in the results; are the files those of another batch?";
                     return Err(anyhow::Error::from(ClientError::Refused(answer)).context(hint));
                 }
@@ -151,8 +157,8 @@ impl Fetching<'_> {
             say(format!("{} shows results at the end only: waiting for {}", self.session.url, batch.id));
             batch = ended(self.session, &self.fetch.id).await?;
         }
-        for (kind, file) in [(LineKinds::Output, &batch.output_file_id), (LineKinds::Errors, &batch.error_file_id)] {
-            let Some(file) = file.as_ref().filter(|_| [LineKinds::All, kind].contains(&self.fetch.kind)) else {
+        for (kind, file) in [(ResultKind::Output, &batch.output_file_id), (ResultKind::Errors, &batch.error_file_id)] {
+            let Some(file) = file.as_ref().filter(|_| [ResultKind::All, kind].contains(&self.fetch.kind)) else {
                 continue;
             };
             let client = &self.session.client;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::lines::kind_of;
-use crate::client::LineKinds;
+use crate::domain::result_cursor::{ResultCursor, ResultKind};
 
 /// The flags that say where result lines go.
 #[derive(Args, Debug, Clone, Default)]
@@ -48,7 +48,7 @@ struct LinesOfKind {
 
 /// The open targets.
 pub(super) struct Sinks {
-    kind: LineKinds,
+    kind: ResultKind,
     output: Sink,
     /// If lines of errors go elsewhere.
     errors: Option<Sink>,
@@ -58,7 +58,7 @@ pub(super) struct Sinks {
 impl Sinks {
     /// Opens the targets. With `append`, a file that is there is gone on with. Otherwise it is replaced, once all lines
     /// are there.
-    pub(super) fn open(targets: &Targets, kind: LineKinds, append: bool) -> anyhow::Result<Self> {
+    pub(super) fn open(targets: &Targets, kind: ResultKind, append: bool) -> anyhow::Result<Self> {
         let mut written = [LinesOfKind::default(), LinesOfKind::default()];
         let mut open = |path: &Path, kind| {
             let cannot = || format!("{} cannot be written", path.display());
@@ -66,10 +66,10 @@ impl Sinks {
         };
         let output = targets.output();
         let (output, errors) = match (kind, targets.error_file.as_deref().filter(|errors| *errors != output)) {
-            (LineKinds::All, Some(errors)) => {
-                (open(output, LineKinds::Output)?, Some(open(errors, LineKinds::Errors)?))
+            (ResultKind::All, Some(errors)) => {
+                (open(output, ResultKind::Output)?, Some(open(errors, ResultKind::Errors)?))
             }
-            (LineKinds::Errors, Some(errors)) => (open(errors, kind)?, None),
+            (ResultKind::Errors, Some(errors)) => (open(errors, kind)?, None),
             _ => (open(output, kind)?, None),
         };
         for LinesOfKind { bytes, expected } in &mut written {
@@ -79,23 +79,22 @@ impl Sinks {
     }
 
     /// The cursor behind all lines that were written, or before the last one of each kind that the server has to repeat.
-    pub(super) fn cursor(&self) -> String {
-        // The text of the server's own cursors: the bytes of the output and of the error file.
-        format!("{}-{}", self.written(LineKinds::Output), self.written(LineKinds::Errors))
+    pub(super) fn cursor(&self) -> ResultCursor {
+        ResultCursor { output: self.written(ResultKind::Output), errors: self.written(ResultKind::Errors) }
     }
 
     /// Where the lines of a kind go on, in bytes of their file.
-    pub(super) fn written(&self, kind: LineKinds) -> u64 {
+    pub(super) fn written(&self, kind: ResultKind) -> u64 {
         self.written[slot(kind)].bytes
     }
 
     /// Writes a line, of this kind if it is known.
-    pub(super) fn write(&mut self, kind: Option<LineKinds>, line: &[u8]) -> io::Result<()> {
-        let known = kind.or((self.kind != LineKinds::All).then_some(self.kind)).or_else(|| kind_of(line));
+    pub(super) fn write(&mut self, kind: Option<ResultKind>, line: &[u8]) -> io::Result<()> {
+        let known = kind.or((self.kind != ResultKind::All).then_some(self.kind)).or_else(|| kind_of(line));
         // Half a line: the file that was there has lines of other lengths.
         let is_half = known.is_none() && self.written.iter().any(|written| written.expected.is_some());
-        let kind = known.unwrap_or(LineKinds::Errors);
-        let errors = self.errors.as_mut().filter(|_| kind == LineKinds::Errors);
+        let kind = known.unwrap_or(ResultKind::Errors);
+        let errors = self.errors.as_mut().filter(|_| kind == ResultKind::Errors);
         let sink = errors.unwrap_or(&mut self.output);
         let written = &mut self.written[slot(kind)];
         written.bytes += line.len() as u64;
@@ -121,8 +120,8 @@ impl Sinks {
     }
 }
 
-fn slot(kind: LineKinds) -> usize {
-    usize::from(kind == LineKinds::Errors)
+fn slot(kind: ResultKind) -> usize {
+    usize::from(kind == ResultKind::Errors)
 }
 
 /// One target.
@@ -144,7 +143,7 @@ impl Sink {
         Ok(Self { path: path.to_owned(), to, partial: Some(partial.into()) })
     }
 
-    fn appending(path: &Path, kind: LineKinds, written: &mut [LinesOfKind; 2]) -> io::Result<Self> {
+    fn appending(path: &Path, kind: ResultKind, written: &mut [LinesOfKind; 2]) -> io::Result<Self> {
         if let Some(sink) = Self::no_file(path)? {
             return Ok(sink);
         }
@@ -186,7 +185,7 @@ impl Drop for Sink {
 }
 
 /// Counts the lines of a file that was there before: the bytes of all whole lines.
-fn count_lines(file: &File, kind: LineKinds, written: &mut [LinesOfKind; 2]) -> io::Result<u64> {
+fn count_lines(file: &File, kind: ResultKind, written: &mut [LinesOfKind; 2]) -> io::Result<u64> {
     let (mut reader, mut line, mut whole) = (BufReader::with_capacity(1 << 20, file), Vec::new(), 0);
     loop {
         line.clear();
@@ -194,7 +193,7 @@ fn count_lines(file: &File, kind: LineKinds, written: &mut [LinesOfKind; 2]) -> 
             break;
         }
         whole += line.len() as u64;
-        let kind = if kind == LineKinds::All { kind_of(&line).unwrap_or(LineKinds::Errors) } else { kind };
+        let kind = if kind == ResultKind::All { kind_of(&line).unwrap_or(ResultKind::Errors) } else { kind };
         let written = &mut written[slot(kind)];
         written.bytes += line.len() as u64;
         line.clone_into(written.expected.get_or_insert_default());
