@@ -78,9 +78,9 @@ impl Sinks {
         Ok(Self { kind, output, errors, written })
     }
 
-    /// The cursor behind all lines that were written, or before the last one of each kind that the server has to repeat.
+    /// The cursor behind all lines that were written, or before the last line of each kind that was there before.
     pub(super) fn cursor(&self) -> String {
-        // The text of the server's own cursors: the bytes of the output and of the error file.
+        // The text of the server's own cursors: the bytes that were read of the output and of the error file.
         format!("{}-{}", self.written(LineKinds::Output), self.written(LineKinds::Errors))
     }
 

@@ -8,7 +8,7 @@ use crate::client::{Client, ClientError};
 use crate::config::{ServerArgs, shown_url};
 
 /// A server and how to call it.
-pub(super) struct Session {
+pub(super) struct CalledServer {
     pub(super) client: Client,
     /// The base URL without what may be a secret, for messages.
     pub(super) url: String,
@@ -16,7 +16,7 @@ pub(super) struct Session {
     flags: String,
 }
 
-impl Session {
+impl CalledServer {
     /// Finds the server. No connection is made yet.
     pub(super) fn new(args: &ServerArgs) -> anyhow::Result<Self> {
         let server = args.resolve()?;
