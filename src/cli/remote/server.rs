@@ -37,12 +37,12 @@ impl CalledServer {
     pub(super) fn explain(&self, error: ClientError) -> anyhow::Error {
         let advice = match &error {
             ClientError::Unreachable(_) | ClientError::TimedOut => {
-                format!("{} does not answer; is this the right --server, and does it run?", self.url)
+                format!("no answer from {} (is --server right, and does it run?)", self.url)
             }
             ClientError::Refused(answer) if matches!(answer.status, 401 | 403) => {
-                format!("{} refuses the key; set OPENAI_API_KEY or choose a --profile", self.url)
+                format!("{} refuses the key (set OPENAI_API_KEY or choose a --profile)", self.url)
             }
-            ClientError::Unexpected(_) => format!("{} does not answer as OpenAI's API; is /v1 missing?", self.url),
+            ClientError::Unexpected(_) => format!("{} does not answer as OpenAI's API (is /v1 missing?)", self.url),
             _ => return error.into(),
         };
         anyhow::Error::from(error).context(advice)

@@ -112,7 +112,7 @@ impl Fetching<'_> {
                 Ok(None) => return self.files(batch).await,
                 Ok(Some(lines)) => self.take(lines, &mut 0).await?,
                 Err(ClientError::Refused(answer)) if answer.status == 400 && before != START => {
-                    let hint = "the server has no such place in the results; are the files those of another batch?";
+                    let hint = "the files have other results than those of this batch";
                     return Err(anyhow::Error::from(ClientError::Refused(answer)).context(hint));
                 }
                 Err(error) => Err(error),
