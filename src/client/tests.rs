@@ -53,6 +53,18 @@ async fn a_download_goes_on_where_it_broke_off() {
 }
 
 #[tokio::test]
+async fn a_download_goes_on_where_a_server_knows_no_ranges() {
+    let client = client(Router::new().route("/v1/files/file-1/content", get(async || "0123456789"))).await;
+
+    for (from, expected) in [(0, Some("0123456789")), (7, Some("789")), (10, Some("")), (11, None)] {
+        let mut rest = Vec::new();
+        let size = client.download_from("file-1", from, &mut rest).await.ok();
+        let expected = expected.map(|rest| (10, rest.as_bytes()));
+        assert_eq!(size.map(|size| (size, &rest[..])), expected, "{from}");
+    }
+}
+
+#[tokio::test]
 async fn a_download_to_a_path_leaves_the_whole_file_or_none() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("output.jsonl");

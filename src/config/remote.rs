@@ -20,13 +20,14 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:8080/v1";
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// Base URL of the server, such as `https://batch.example/v1`. Without a path, `/v1` is added. Without the flag:
-    /// the environment variable `OPENAI_BASE_URL`, otherwise `http://127.0.0.1:8080/v1`. The key is in `OPENAI_API_KEY`.
+    /// Base URL of the server, such as `https://batch.example/v1`. Without a path, `/v1` is added. Without the flag it
+    /// comes from the environment variable `OPENAI_BASE_URL`, otherwise it is `http://127.0.0.1:8080/v1`. The key comes
+    /// from the environment variable `OPENAI_API_KEY`.
     #[arg(long, value_name = "URL", conflicts_with = "profile")]
     pub server: Option<String>,
 
-    /// Server and key of a profile: the table `[profiles.NAME]` of `batchwright/config.toml` in the user's configuration
-    /// directory (`~/.config`), with `server = "URL"` and `key = "…"`.
+    /// Server and key of a profile: the table `[profiles.NAME]` of `batchwright/config.toml` in the user's
+    /// configuration directory (`~/.config`), with `server = "URL"` and `key = "…"`.
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
 }

@@ -182,7 +182,7 @@ async fn file(State(server): State<StandIn>, Path(id): Path<String>) -> Answer {
     let result = ["file-output", "file-errors"].iter().position(|file| *file == id);
     let of_result = |file: usize| {
         let bytes = world.results[file].len();
-        json!({ "id": id, "object": "file", "bytes": bytes, "filename": "f", "created_at": 1, "purpose": "batch_output" })
+        json!({ "id": id, "bytes": bytes, "filename": "f", "created_at": 1, "purpose": "batch_output" })
     };
     Ok(Json(found.or(result.map(of_result)).ok_or_else(|| not_found("File"))?).into_response())
 }

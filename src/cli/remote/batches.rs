@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::session::Session;
+use super::server::CalledServer;
 use crate::cli::exit::Exit;
 use crate::cli::output::{OutputArgs, say};
 use crate::client::{ClientError, RemoteBatch};
@@ -78,20 +78,20 @@ fn batch_status(text: &str) -> Result<BatchStatus, String> {
 }
 
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
-    let session = Session::new(&args.server)?;
-    let batch = session.client.batch(&args.id).await.map_err(|error| session.explain(error))?;
+    let server = CalledServer::new(&args.server)?;
+    let batch = server.client.batch(&args.id).await.map_err(|error| server.explain(error))?;
     args.output.print_one(&batch)?;
     Ok(Exit::Well)
 }
 
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
-    let session = Session::new(&args.server)?;
+    let server = CalledServer::new(&args.server)?;
     let (mut found, mut after): (Vec<RemoteBatch>, _) = (Vec::new(), args.after);
     while found.len() < args.limit {
         // Batches of other statuses take places in a page, so a page that is filtered is as long as it can be.
         let left = u32::try_from(args.limit - found.len()).unwrap_or(PAGE);
         let limit = if args.status.is_empty() { left.min(PAGE) } else { PAGE };
-        let page = session.client.batches(after.as_deref(), limit).await.map_err(|error| session.explain(error))?;
+        let page = server.client.batches(after.as_deref(), limit).await.map_err(|error| server.explain(error))?;
         let last = page.data.last().map(|batch| batch.id.clone());
         found.extend(
             page.data.into_iter().filter(|batch| args.status.is_empty() || args.status.contains(&batch.status)),
@@ -108,10 +108,10 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<Exit> {
 
 /// Goes on with the other batches if one is refused.
 pub(super) async fn steer(args: SteerArgs, verb: Verb) -> anyhow::Result<Exit> {
-    let session = Session::new(&args.server)?;
+    let server = CalledServer::new(&args.server)?;
     let (mut done, mut refusal) = (Vec::new(), None);
     for id in &args.ids {
-        match steer_one(&session, id, verb).await {
+        match steer_one(&server, id, verb).await {
             Ok(batch) => done.push(batch),
             Err(error) if args.ids.len() == 1 => return Err(error),
             Err(error) => {
@@ -127,14 +127,14 @@ pub(super) async fn steer(args: SteerArgs, verb: Verb) -> anyhow::Result<Exit> {
     Ok(refusal.unwrap_or(Exit::Well))
 }
 
-async fn steer_one(session: &Session, id: &str, verb: Verb) -> anyhow::Result<RemoteBatch> {
-    let client = &session.client;
+async fn steer_one(server: &CalledServer, id: &str, verb: Verb) -> anyhow::Result<RemoteBatch> {
+    let client = &server.client;
     let extension = async |answer: Result<RemoteBatch, ClientError>, what| match answer {
         Ok(batch) => Ok(batch),
-        Err(error) => Err(session.explain_extension(error, id, what).await),
+        Err(error) => Err(server.explain_extension(error, id, what).await),
     };
     match verb {
-        Verb::Cancel => client.cancel_batch(id).await.map_err(|error| session.explain(error)),
+        Verb::Cancel => client.cancel_batch(id).await.map_err(|error| server.explain(error)),
         Verb::Pause => extension(client.pause_batch(id).await, "pause").await,
         Verb::Resume => extension(client.resume_batch(id).await, "resume").await,
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use tokio::io::stdout;
 
-use super::input::{Input, uploaded};
-use super::session::Session;
+use super::input::{InputFile, uploaded};
+use super::server::CalledServer;
 use crate::cli::exit::Exit;
 use crate::cli::output::{OutputArgs, say};
 use crate::client::RemoteFile;
@@ -102,29 +102,29 @@ pub(super) async fn run(action: FilesAction) -> anyhow::Result<Exit> {
     match action {
         FilesAction::List(args) => list(args).await?,
         FilesAction::Get(args) => {
-            let session = Session::new(&args.server)?;
-            let file = session.client.file(&args.id).await.map_err(|error| session.explain(error))?;
+            let server = CalledServer::new(&args.server)?;
+            let file = server.client.file(&args.id).await.map_err(|error| server.explain(error))?;
             args.output.print_one(&file)?;
         }
         FilesAction::Upload(args) => {
-            let session = Session::new(&args.server)?;
-            let input = Input::open(&args.file)?;
+            let server = CalledServer::new(&args.server)?;
+            let input = InputFile::open(&args.file)?;
             let name = args.name.unwrap_or_else(|| input.name.clone());
-            args.output.print_one(&uploaded(&session, &input, name).await?)?;
+            args.output.print_one(&uploaded(&server, &input, name).await?)?;
         }
         FilesAction::Download(args) => {
-            let session = Session::new(&args.server)?;
+            let server = CalledServer::new(&args.server)?;
             let downloaded = if args.output_file == Path::new("-") {
-                session.client.download(&args.id, &mut stdout()).await
+                server.client.download(&args.id, &mut stdout()).await
             } else {
-                session.client.download_to(&args.id, &args.output_file).await
+                server.client.download_to(&args.id, &args.output_file).await
             };
-            downloaded.map_err(|error| session.explain(error))?;
+            downloaded.map_err(|error| server.explain(error))?;
         }
         FilesAction::Delete(args) => {
-            let session = Session::new(&args.server)?;
+            let server = CalledServer::new(&args.server)?;
             for id in &args.ids {
-                session.client.delete_file(id).await.map_err(|error| session.explain(error).context(id.clone()))?;
+                server.client.delete_file(id).await.map_err(|error| server.explain(error).context(id.clone()))?;
                 say(format!("deleted {id}"));
             }
         }
@@ -133,9 +133,9 @@ pub(super) async fn run(action: FilesAction) -> anyhow::Result<Exit> {
 }
 
 async fn list(args: ListFilesArgs) -> anyhow::Result<()> {
-    let session = Session::new(&args.server)?;
-    let page = session.client.files(args.purpose.as_deref(), args.after.as_deref(), Some(args.limit)).await;
-    let mut files: Vec<RemoteFile> = page.map_err(|error| session.explain(error))?.data;
+    let server = CalledServer::new(&args.server)?;
+    let page = server.client.files(args.purpose.as_deref(), args.after.as_deref(), Some(args.limit)).await;
+    let mut files: Vec<RemoteFile> = page.map_err(|error| server.explain(error))?.data;
     // Not every server knows the limit.
     files.truncate(args.limit as usize);
     Ok(args.output.print_list(&files)?)

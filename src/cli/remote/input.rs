@@ -10,20 +10,20 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::session::Session;
+use super::server::CalledServer;
 use crate::cli::exit::UsageError;
 use crate::cli::output::say;
 use crate::client::RemoteFile;
 
 /// A local file that can be read several times.
-pub(super) struct Input {
+pub(super) struct InputFile {
     file: File,
     /// The file's own name.
     pub(super) name: String,
     pub(super) bytes: u64,
 }
 
-impl Input {
+impl InputFile {
     /// Opens a file. Standard input (`-`) and pipes are copied to a temporary file first.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let unreadable = || format!("{} cannot be read", path.display());
@@ -84,7 +84,7 @@ fn copied(mut from: impl io::Read) -> io::Result<File> {
 }
 
 /// Uploads a file under this name. A terminal shows a bar.
-pub(super) async fn uploaded(session: &Session, input: &Input, name: String) -> anyhow::Result<RemoteFile> {
+pub(super) async fn uploaded(server: &CalledServer, input: &InputFile, name: String) -> anyhow::Result<RemoteFile> {
     let style = ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")?;
     let bar = ProgressBar::new(input.bytes).with_style(style);
     let sent = {
@@ -92,9 +92,9 @@ pub(super) async fn uploaded(session: &Session, input: &Input, name: String) -> 
         move |bytes| bar.inc(bytes)
     };
     let file = tokio::fs::File::from_std(input.reader()?);
-    let uploaded = session.client.upload_open_file(file, name, sent).await;
+    let uploaded = server.client.upload_open_file(file, name, sent).await;
     bar.finish_and_clear();
-    let file = uploaded.map_err(|error| session.explain(error))?;
+    let file = uploaded.map_err(|error| server.explain(error))?;
     say(format!("uploaded {} bytes as {}", file.bytes, file.id));
     Ok(file)
 }

@@ -9,7 +9,7 @@ mod input;
 mod objects;
 mod results;
 mod retry;
-mod session;
+mod server;
 mod submit;
 mod watch;
 
@@ -19,7 +19,7 @@ use clap::Subcommand;
 
 use super::exit::Exit;
 use super::output::say;
-use session::Interruption;
+use server::Interruption;
 
 /// The commands of a client.
 #[derive(Subcommand)]

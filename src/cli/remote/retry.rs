@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::input::IdempotencyKey;
-use super::session::Session;
+use super::server::CalledServer;
 use crate::cli::exit::Exit;
 use crate::cli::output::{OutputArgs, print_text};
 use crate::client::{ClientError, RetryRequest, RowPatch};
@@ -44,19 +44,19 @@ fn member(text: &str) -> Result<(String, Value), String> {
 }
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<Exit> {
-    let session = Session::new(&args.server)?;
+    let server = CalledServer::new(&args.server)?;
     let retry = RowPatch { codes: args.codes, body: Map::from_iter(args.set) };
     let key = IdempotencyKey::of(&["retry", &args.id, &serde_json::to_string(&retry)?]);
     let idempotency_key = Some(key.unless(args.again));
     let new = RetryRequest { retry_of: args.id, retry, idempotency_key };
-    match session.client.retry_batch(&new).await {
+    match server.client.retry_batch(&new).await {
         Ok(batch) if args.output.asked().is_none() => print_text(&format!("{}\n", batch.id))?,
         Ok(batch) => args.output.print_one(&batch)?,
         Err(error) if is_unknown(&error) => anyhow::bail!(
             "{} cannot retry batches: this is an extension that it does not have. It says: {error}",
-            session.url
+            server.url
         ),
-        Err(error) => return Err(session.explain(error)),
+        Err(error) => return Err(server.explain(error)),
     }
     Ok(Exit::Well)
 }

@@ -1,8 +1,8 @@
 //! `batchwright submit`: uploads an input file and creates a batch of it, once for the same command.
 //!
-//! Nothing is kept on this machine. The name of the uploaded file contains a hash of its bytes, by which the same command
-//! finds the file again, and with the file its batch. The idempotency key, a hash of all that was asked for, makes sure
-//! that two commands at once create one batch.
+//! Nothing is kept on this machine. The name of the uploaded file contains a hash of its bytes, by which the same
+//! command finds the file again, and with the file its batch. The idempotency key, a hash of all that was asked for,
+//! makes sure that two commands at once create one batch.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 
-use super::input::{IdempotencyKey, Input, uploaded};
+use super::input::{IdempotencyKey, InputFile, uploaded};
 use super::results::{self, Fetch, Targets};
-use super::session::{Interruption, Session};
+use super::server::{CalledServer, Interruption};
 use super::watch::{self, WatchDisplay};
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::output::{OutputArgs, print_text, say};
@@ -72,11 +72,11 @@ pub(super) async fn run(args: SubmitArgs, interruption: &Interruption) -> anyhow
     if !args.wait && args.targets.any() {
         return Err(UsageError("-o and -e need --wait".to_owned()).into());
     }
-    let session = Session::new(&args.server)?;
+    let server = CalledServer::new(&args.server)?;
     interruption.set("run the same command again to go on");
-    let batch = submitted(&session, &args).await?;
+    let batch = submitted(&server, &args).await?;
     let ids = [batch.id.clone()];
-    let watch_command = session.watch_command(&ids);
+    let watch_command = server.watch_command(&ids);
     interruption.set(format!("{} goes on; run the same command again to go on, or `{watch_command}`", batch.id));
     // Standard output is for the results if they go there.
     match args.output.asked() {
@@ -87,18 +87,18 @@ pub(super) async fn run(args: SubmitArgs, interruption: &Interruption) -> anyhow
     if !args.wait {
         return Ok(Exit::Well);
     }
-    let ended = watch::until_ended(&session, vec![batch], WatchDisplay::Progress).await?;
+    let ended = watch::until_ended(&server, vec![batch], WatchDisplay::Progress).await?;
     let exit = ended.iter().map(Exit::of_batch).max().unwrap_or(Exit::Well);
     if args.targets.any() {
         let fetch = Fetch { id: ids[0].clone(), follow: false, kind: ResultKind::All, is_in_input_order: false };
-        results::fetch(&session, &fetch, &args.targets).await?;
+        results::fetch(&server, &fetch, &args.targets).await?;
     }
     Ok(exit)
 }
 
 /// The batch of this command: one that is there, or else a new one.
-async fn submitted(session: &Session, args: &SubmitArgs) -> anyhow::Result<RemoteBatch> {
-    let input = Input::open(&args.file)?;
+async fn submitted(server: &CalledServer, args: &SubmitArgs) -> anyhow::Result<RemoteBatch> {
+    let input = InputFile::open(&args.file)?;
     let endpoint = match &args.endpoint {
         Some(endpoint) => endpoint.clone(),
         None => input.endpoint()?,
@@ -112,23 +112,23 @@ async fn submitted(session: &Session, args: &SubmitArgs) -> anyhow::Result<Remot
     request.idempotency_key = Some(key.unless(args.again));
     let mark = format!("-{}", &fingerprint[..DIGITS]);
 
-    let files = equal_files(session, &input, &mark).await?;
+    let files = equal_files(server, &input, &mark).await?;
     if !args.again
-        && let Some(batch) = batch_of(session, &files, &request).await?
+        && let Some(batch) = batch_of(server, &files, &request).await?
     {
         say(format!("{} is the batch of this command, and is {}; --again creates another", batch.id, batch.status));
         return Ok(batch);
     }
-    if let Some(batch) = created(session, &files, &mut request).await? {
+    if let Some(batch) = created(server, &files, &mut request).await? {
         return Ok(batch);
     }
-    let file = uploaded(session, &input, marked(args.name.as_ref().unwrap_or(&input.name), &mark)).await?;
-    if let Some(batch) = created(session, &[file], &mut request).await? {
+    let file = uploaded(server, &input, marked(args.name.as_ref().unwrap_or(&input.name), &mark)).await?;
+    if let Some(batch) = created(server, &[file], &mut request).await? {
         return Ok(batch);
     }
     // Another command has uploaded the same file and created the batch meanwhile.
-    let files = equal_files(session, &input, &mark).await?;
-    match created(session, &files, &mut request).await? {
+    let files = equal_files(server, &input, &mark).await?;
+    match created(server, &files, &mut request).await? {
         Some(batch) => Ok(batch),
         None => bail!("this command has created a batch before, whose input file is gone; --again creates another"),
     }
@@ -137,29 +137,29 @@ async fn submitted(session: &Session, args: &SubmitArgs) -> anyhow::Result<Remot
 /// Creates the batch with the first of the files with which the server does so. The server refuses the key if it has
 /// made a batch with another file.
 async fn created(
-    session: &Session,
+    server: &CalledServer,
     files: &[RemoteFile],
     request: &mut BatchRequest,
 ) -> anyhow::Result<Option<RemoteBatch>> {
     for file in files {
         request.input_file_id.clone_from(&file.id);
-        match session.client.create_batch(request).await {
+        match server.client.create_batch(request).await {
             Ok(batch) => return Ok(Some(batch)),
             Err(ClientError::Refused(answer)) if answer.code.as_deref() == Some(KEY_REUSED) => {}
-            Err(error) => return Err(session.explain(error)),
+            Err(error) => return Err(server.explain(error)),
         }
     }
     Ok(None)
 }
 
 /// The files on the server that have the same bytes, the newest first.
-async fn equal_files(session: &Session, input: &Input, mark: &str) -> anyhow::Result<Vec<RemoteFile>> {
+async fn equal_files(server: &CalledServer, input: &InputFile, mark: &str) -> anyhow::Result<Vec<RemoteFile>> {
     let (mut equal, mut after) = (Vec::new(), None::<String>);
     loop {
-        let page = match session.client.files(Some("batch"), after.as_deref(), None).await {
+        let page = match server.client.files(Some("batch"), after.as_deref(), None).await {
             Ok(page) => page,
             Err(error) if is_no_list(&error) => return Ok(equal),
-            Err(error) => return Err(session.explain(error)),
+            Err(error) => return Err(server.explain(error)),
         };
         let last = page.data.last().map(|file| file.id.clone());
         equal.extend(page.data.into_iter().filter(|file| file.bytes == input.bytes && file.filename.contains(mark)));
@@ -170,9 +170,9 @@ async fn equal_files(session: &Session, input: &Input, mark: &str) -> anyhow::Re
     }
 }
 
-/// The newest batch of one of these files with the same parameters. Servers that know no idempotency key have only this.
+/// The newest batch of one of these files with the same parameters. It works without idempotency keys.
 async fn batch_of(
-    session: &Session,
+    server: &CalledServer,
     files: &[RemoteFile],
     request: &BatchRequest,
 ) -> anyhow::Result<Option<RemoteBatch>> {
@@ -185,10 +185,10 @@ async fn batch_of(
     };
     let mut after = None::<String>;
     loop {
-        let page = match session.client.batches(after.as_deref(), 100).await {
+        let page = match server.client.batches(after.as_deref(), 100).await {
             Ok(page) => page,
             Err(error) if is_no_list(&error) => return Ok(None),
-            Err(error) => return Err(session.explain(error)),
+            Err(error) => return Err(server.explain(error)),
         };
         let last = page.data.last().map(|batch| (batch.id.clone(), batch.created_at));
         if let Some(batch) = page.data.into_iter().find(is_same) {

@@ -83,15 +83,15 @@ impl AsyncWrite for LineWriter<'_> {
 /// line of either.
 pub(super) fn kind_of(line: &[u8]) -> Option<ResultKind> {
     #[derive(Deserialize)]
-    struct ResultLine {
-        response: Option<ResultStatus>,
+    struct LineHead {
+        response: Option<LineAnswer>,
         error: Option<IgnoredAny>,
     }
     #[derive(Deserialize)]
-    struct ResultStatus {
+    struct LineAnswer {
         status_code: u16,
     }
-    let ResultLine { response, error } = serde_json::from_slice(line).ok()?;
+    let LineHead { response, error } = serde_json::from_slice(line).ok()?;
     let has_success = response.is_some_and(|response| (200..300).contains(&response.status_code));
     Some(if has_success && error.is_none() { ResultKind::Output } else { ResultKind::Errors })
 }

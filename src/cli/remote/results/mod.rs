@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use self::lines::LineWriter;
 use self::targets::Sinks;
 pub(super) use self::targets::Targets;
-use super::session::{Interruption, Session};
+use super::server::{CalledServer, Interruption};
 use super::watch::outage_notice;
 use crate::cli::exit::Exit;
 use crate::cli::output::say;
@@ -77,11 +77,11 @@ pub(super) struct Fetch {
 }
 
 pub(super) async fn run(args: ResultsArgs, interruption: &Interruption) -> anyhow::Result<Exit> {
-    let session = Session::new(&args.server)?;
+    let server = CalledServer::new(&args.server)?;
     interruption.set("run the same command again to go on; the batch is not touched");
     let ResultsArgs { id, follow, kind, order, targets, .. } = args;
     let fetch = Fetch { id, follow, kind, is_in_input_order: order.is_some() };
-    let batch = self::fetch(&session, &fetch, &targets).await?;
+    let batch = self::fetch(&server, &fetch, &targets).await?;
     if batch.status.is_terminal() {
         return Ok(Exit::of_batch(&batch));
     }
@@ -90,18 +90,18 @@ pub(super) async fn run(args: ResultsArgs, interruption: &Interruption) -> anyho
 }
 
 /// Writes the lines of a batch to where they go, and returns the batch as it was then.
-pub(super) async fn fetch(session: &Session, fetch: &Fetch, targets: &Targets) -> anyhow::Result<RemoteBatch> {
+pub(super) async fn fetch(server: &CalledServer, fetch: &Fetch, targets: &Targets) -> anyhow::Result<RemoteBatch> {
     // Before anything is written: whether there is such a batch.
-    let batch = session.client.batch(&fetch.id).await.map_err(|error| session.explain(error))?;
+    let batch = server.client.batch(&fetch.id).await.map_err(|error| server.explain(error))?;
     let mut sinks = Sinks::open(targets, fetch.kind, fetch.follow)?;
-    let fetching = Fetching { session, fetch, sinks: &mut sinks };
+    let fetching = Fetching { server, fetch, sinks: &mut sinks };
     let batch = if fetch.is_in_input_order { fetching.in_input_order().await } else { fetching.live(batch).await }?;
     sinks.finish()?;
     Ok(batch)
 }
 
 struct Fetching<'a> {
-    session: &'a Session,
+    server: &'a CalledServer,
     fetch: &'a Fetch,
     sinks: &'a mut Sinks,
 }
@@ -114,16 +114,16 @@ impl Fetching<'_> {
         loop {
             let (kind, before) = (self.fetch.kind, self.sinks.cursor());
             let query = ResultsQuery { after: Some(before), kind, wait, is_in_input_order: false };
-            let answer = match self.session.client.results(&self.fetch.id, &query).await {
+            let answer = match self.server.client.results(&self.fetch.id, &query).await {
                 Ok(None) => return self.files(batch).await,
                 Ok(Some(lines)) => self.take(lines, &mut 0).await?,
                 Err(ClientError::Refused(answer)) if answer.status == 400 && before != ResultCursor::default() => {
-                    let hint = "the server has no such place in the results; are the files those of another batch?";
+                    let hint = "the files have other results than those of this batch";
                     return Err(anyhow::Error::from(ClientError::Refused(answer)).context(hint));
                 }
                 Err(error) => Err(error),
             };
-            let has_ended = pacer.judge(answer, outage_notice).map_err(|error| self.session.explain(error))?;
+            let has_ended = pacer.judge(answer, outage_notice).map_err(|error| self.server.explain(error))?;
             let is_without_lines = before == self.sinks.cursor();
             match has_ended {
                 Some(has_ended) if has_ended || is_without_lines && !self.fetch.follow => break,
@@ -132,7 +132,7 @@ impl Fetching<'_> {
                 _ => pacer.pause().await,
             }
         }
-        self.session.client.batch(&self.fetch.id).await.map_err(|error| self.session.explain(error))
+        self.server.client.batch(&self.fetch.id).await.map_err(|error| self.server.explain(error))
     }
 
     /// Writes the lines of an answer but the first `skip`: whether nothing comes after them. If the connection breaks,
@@ -154,14 +154,14 @@ impl Fetching<'_> {
     /// The lines of the files of a batch, at its end.
     async fn files(self, mut batch: RemoteBatch) -> anyhow::Result<RemoteBatch> {
         if !batch.status.is_terminal() {
-            say(format!("{} shows results at the end only: waiting for {}", self.session.url, batch.id));
-            batch = ended(self.session, &self.fetch.id).await?;
+            say(format!("{} shows results at the end only: waiting for {}", self.server.url, batch.id));
+            batch = ended(self.server, &self.fetch.id).await?;
         }
         for (kind, file) in [(ResultKind::Output, &batch.output_file_id), (ResultKind::Errors, &batch.error_file_id)] {
             let Some(file) = file.as_ref().filter(|_| [ResultKind::All, kind].contains(&self.fetch.kind)) else {
                 continue;
             };
-            let client = &self.session.client;
+            let client = &self.server.client;
             let from = self.sinks.written(kind);
             let bytes = if from == 0 { 1 } else { client.file(file).await?.bytes };
             anyhow::ensure!(from <= bytes, "there are more lines than {file} has; are they those of another batch?");
@@ -170,7 +170,7 @@ impl Fetching<'_> {
             }
             let mut writer = LineWriter::new(self.sinks, Some(kind), 0);
             let downloaded = client.download_from(file, from, &mut writer).await;
-            downloaded.map_err(|error| self.session.explain(error))?;
+            downloaded.map_err(|error| self.server.explain(error))?;
             writer.end()?;
         }
         Ok(batch)
@@ -179,21 +179,21 @@ impl Fetching<'_> {
     /// All lines in the order of the input, which the server can give at the end only, in one answer.
     async fn in_input_order(mut self) -> anyhow::Result<RemoteBatch> {
         let Fetch { id, kind, .. } = self.fetch;
-        let batch = ended(self.session, id).await?;
+        let batch = ended(self.server, id).await?;
         let query = ResultsQuery { after: None, kind: *kind, wait: Duration::ZERO, is_in_input_order: true };
         let mut pacer = Pacer::new(Polling::default());
         // After a broken connection the same answer comes again: as much of it is skipped as was written.
         let mut skip = 0;
         loop {
-            let taken = match self.session.client.results(id, &query).await {
+            let taken = match self.server.client.results(id, &query).await {
                 Ok(Some(lines)) => self.take(lines, &mut skip).await?,
                 Ok(None) => {
-                    let url = &self.session.url;
+                    let url = &self.server.url;
                     anyhow::bail!("{url} cannot give results in the order of the input; leave out --order")
                 }
                 Err(error) => Err(error),
             };
-            match pacer.judge(taken, outage_notice).map_err(|error| self.session.explain(error))? {
+            match pacer.judge(taken, outage_notice).map_err(|error| self.server.explain(error))? {
                 Some(_) => return Ok(batch),
                 None => pacer.pause().await,
             }
@@ -202,11 +202,11 @@ impl Fetching<'_> {
 }
 
 /// The batch, once it has ended.
-async fn ended(session: &Session, id: &str) -> anyhow::Result<RemoteBatch> {
+async fn ended(server: &CalledServer, id: &str) -> anyhow::Result<RemoteBatch> {
     let mut pacer = Pacer::new(Polling::default());
     loop {
-        let batch = session.client.batch(id).await;
-        match pacer.judge(batch, outage_notice).map_err(|error| session.explain(error))? {
+        let batch = server.client.batch(id).await;
+        match pacer.judge(batch, outage_notice).map_err(|error| server.explain(error))? {
             Some(batch) if batch.status.is_terminal() => return Ok(batch),
             _ => pacer.pause().await,
         }

@@ -78,7 +78,7 @@ impl Sinks {
         Ok(Self { kind, output, errors, written })
     }
 
-    /// The cursor behind all lines that were written, or before the last one of each kind that the server has to repeat.
+    /// The cursor behind all lines that were written, or before the last line of each kind that was there before.
     pub(super) fn cursor(&self) -> ResultCursor {
         ResultCursor { output: self.written(ResultKind::Output), errors: self.written(ResultKind::Errors) }
     }

@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 
 use self::observe::{Observer, Sight};
 use self::screen::Screen;
-use super::session::{Interruption, Session};
+use super::server::{CalledServer, Interruption};
 use crate::cli::exit::Exit;
 use crate::cli::output::say;
 use crate::client::{ClientError, RemoteBatch};
@@ -56,23 +56,23 @@ pub(super) enum WatchDisplay {
 }
 
 pub(super) async fn run(args: WatchArgs, interruption: &Interruption) -> anyhow::Result<Exit> {
-    let session = Session::new(&args.server)?;
+    let server = CalledServer::new(&args.server)?;
     let going_on = match &args.ids[..] {
         [id] => format!("{id} goes on"),
         ids => format!("{} batches go on", ids.len()),
     };
-    let hint = format!("{going_on}; watch again with `{}`", session.watch_command(&args.ids));
+    let hint = format!("{going_on}; watch again with `{}`", server.watch_command(&args.ids));
     interruption.set(hint.clone());
     let mut batches = Vec::new();
     for id in &args.ids {
-        batches.push(session.client.batch(id).await.map_err(|error| session.explain(error).context(id.clone()))?);
+        batches.push(server.client.batch(id).await.map_err(|error| server.explain(error).context(id.clone()))?);
     }
     let display = match (args.json, args.quiet) {
         (true, _) => WatchDisplay::Events,
         (_, true) => WatchDisplay::Nothing,
         _ => WatchDisplay::Progress,
     };
-    let watching = until_ended(&session, batches, display);
+    let watching = until_ended(&server, batches, display);
     let ended = match args.timeout {
         Some(timeout) => tokio::time::timeout(timeout, watching)
             .await
@@ -84,20 +84,20 @@ pub(super) async fn run(args: WatchArgs, interruption: &Interruption) -> anyhow:
 
 /// Shows how batches get on until they have ended.
 pub(super) async fn until_ended(
-    session: &Session,
+    server: &CalledServer,
     batches: Vec<RemoteBatch>,
     display: WatchDisplay,
 ) -> anyhow::Result<Vec<RemoteBatch>> {
     let screen = Arc::new(Mutex::new(Screen::new(display, &batches)?));
     let observers = batches.into_iter().enumerate().map(|(place, batch)| {
-        let (client, screen) = (session.client.clone(), screen.clone());
+        let (client, screen) = (server.client.clone(), screen.clone());
         let show = move |sight: Sight<'_>| screen.lock().expect("no thread panics with the lock").show(place, sight);
         Observer::new(client, batch).watch(show)
     });
     let ended = try_join_all(observers).await;
     screen.lock().expect("no thread panics with the lock").finish();
     ended.map_err(|error| match error.downcast() {
-        Ok(error) => session.explain(error),
+        Ok(error) => server.explain(error),
         Err(other) => other,
     })
 }

@@ -8,7 +8,7 @@ use crate::client::{Client, ClientError};
 use crate::config::{ServerArgs, shown_url};
 
 /// A server and how to call it.
-pub(super) struct Session {
+pub(super) struct CalledServer {
     pub(super) client: Client,
     /// The base URL without what may be a secret, for messages.
     pub(super) url: String,
@@ -16,7 +16,7 @@ pub(super) struct Session {
     flags: String,
 }
 
-impl Session {
+impl CalledServer {
     /// Finds the server. No connection is made yet.
     pub(super) fn new(args: &ServerArgs) -> anyhow::Result<Self> {
         let server = args.resolve()?;
@@ -37,12 +37,12 @@ impl Session {
     pub(super) fn explain(&self, error: ClientError) -> anyhow::Error {
         let advice = match &error {
             ClientError::Unreachable(_) | ClientError::TimedOut => {
-                format!("{} does not answer; is this the right --server, and does it run?", self.url)
+                format!("no answer from {} (is --server right, and does it run?)", self.url)
             }
             ClientError::Refused(answer) if matches!(answer.status, 401 | 403) => {
-                format!("{} refuses the key; set OPENAI_API_KEY or choose a --profile", self.url)
+                format!("{} refuses the key (set OPENAI_API_KEY or choose a --profile)", self.url)
             }
-            ClientError::Unexpected(_) => format!("{} does not answer as OpenAI's API; is /v1 missing?", self.url),
+            ClientError::Unexpected(_) => format!("{} does not answer as OpenAI's API (is /v1 missing?)", self.url),
             _ => return error.into(),
         };
         anyhow::Error::from(error).context(advice)
