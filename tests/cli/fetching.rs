@@ -126,6 +126,8 @@ async fn following_goes_on_behind_the_whole_lines_that_files_have() {
         server.cli(&["results", "batch_1", "--follow", "-o", &out]).exits(3).await;
         let whole = format!("{errors}{output}");
         assert_eq!(fs::read_to_string(&paths[0]).expect("it is there"), whole, "{has_extensions}");
+        // Half a line behind which nothing comes.
+        fs::write(&paths[0], format!("{whole}{half}")).expect("it can be written");
         server.cli(&["results", "batch_1", "--follow", "-o", &out]).exits(3).await;
         assert_eq!(fs::read_to_string(&paths[0]).expect("it is there"), whole, "nothing comes twice");
 
