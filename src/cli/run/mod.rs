@@ -83,7 +83,7 @@ pub struct RunArgs {
 /// Defaults that differ from those of `serve`. A run has one user, whose file may have any size.
 const DEFAULTS: [(&str, &str); 3] = [("max_batch_rows", "4294967295"), ("max_batch_bytes", "1PiB"), ("log", "warn")];
 
-/// Settings of `serve` that mean nothing to a run. It has no other workers or batches, and nobody can ask for its steps.
+/// Settings of `serve` that mean nothing to a run: it has no other workers or batches, and nobody asks for its steps.
 const MEANINGLESS: [&str; 5] =
     ["global_max_concurrency", "batch_priorities", "lease", "steps_retention", "metadata_headers"];
 

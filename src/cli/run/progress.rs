@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::results::ResultFiles;
 use crate::domain::batch::{Batch, Counts};
@@ -16,7 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 /// How long no row may end until it is said why.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const TEMPLATE: &str = "{bar:30} {pos}/{len} rows  {per_sec}  {eta} left{msg}";
+const TEMPLATE: &str = "{bar:30} {pos}/{len} rows  {rate}  {eta} left{msg}";
 
 /// The progress of one batch.
 pub(super) struct RunProgress {
@@ -39,7 +39,11 @@ impl RunProgress {
     pub(super) fn new() -> Self {
         // It is hidden if standard error is no terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("the template is right"));
+        let style = ProgressStyle::with_template(TEMPLATE).expect("the template is right");
+        let rate = |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+            let _ = write!(to, "{:.1} rows/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
         Self { bar, seen: Mutex::default() }
     }
 
