@@ -21,6 +21,8 @@ use super::{batches, files, health, models, responses};
         batches::list_batches,
         batches::get_batch,
         batches::cancel_batch,
+        batches::pause_batch,
+        batches::resume_batch,
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,

@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod batch;
+pub mod canary;
 mod codes;
 pub mod endpoint;
 pub mod file;
@@ -15,6 +16,7 @@ pub mod line;
 pub mod outcome;
 pub mod owner;
 pub mod page;
+pub mod pause;
 pub mod priority;
 pub mod rate_limits;
 pub mod report;

@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use roaring::RoaringBitmap;
 
 use super::BatchInput;
 use super::blobs::{BlobError, Blobs, FileBytes};
@@ -88,6 +89,37 @@ impl RowReader {
         // Intake numbered the rows. A count made here could differ, for lines of blanks that are longer than any row.
         let indexed = self.find(|entry| entry.offset == found.offset).await?;
         Ok(Some(indexed.map_or(found.counted, |(_, entry)| entry.row)))
+    }
+
+    /// The lines of some rows in the order of the file, which is read whole.
+    pub async fn lines_of_file(
+        &self,
+        rows: RoaringBitmap,
+    ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + use<>, BlobError> {
+        // What is longer than any row is none.
+        let mut splitter = Some(LineSplitter::new(self.longest_row().await? + MARKS));
+        let mut number = 0;
+        let pieces = self.file.stream(&self.blobs, 0..self.file.len());
+        let pieces = pieces.map_ok(Some).chain(stream::iter([Ok(None)]));
+        let lines_of = move |piece: Option<Bytes>| {
+            let mut lines = Vec::new();
+            let each = |line: Line<'_>| {
+                let Line::Whole { bytes, .. } = line else { return };
+                if bytes.trim_ascii().is_empty() {
+                    return;
+                }
+                if rows.contains(number) {
+                    lines.push(Ok(Bytes::copy_from_slice(bytes)));
+                }
+                number += 1;
+            };
+            match piece {
+                Some(piece) => splitter.as_mut().expect("the end comes last").push(&piece, each),
+                None => splitter.take().expect("the end comes once").finish(each),
+            }
+            stream::iter(lines)
+        };
+        Ok(pieces.map_ok(lines_of).try_flatten())
     }
 
     async fn line_named(&self, custom_id: &str) -> Result<Option<Named>, BlobError> {

@@ -41,6 +41,7 @@ mod owners;
 mod plans;
 mod rows;
 mod schema;
+mod steering;
 mod steps;
 mod terminal;
 mod unreadable;

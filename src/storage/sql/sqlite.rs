@@ -31,6 +31,8 @@ pub mod ledger;
 pub mod query;
 #[path = "statements/record.rs"]
 mod record;
+#[path = "statements/steering.rs"]
+pub mod steering;
 #[path = "statements/steps.rs"]
 pub mod steps;
 #[path = "statements/upkeep.rs"]

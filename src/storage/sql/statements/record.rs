@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, files, leases};
+use super::{Conn, files, leases, steering};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::lease::LeaseHold;
 use crate::domain::time::Timestamp;
@@ -23,7 +23,7 @@ const COUNT: &str = "
         reasoning_tokens = reasoning_tokens + $7, total_tokens = total_tokens + $8,
         output_parts = output_parts + $9, error_parts = error_parts + $10
     WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling') AND completed + failed + $2 + $3 <= total
-    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed";
+    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed, total, status, canary";
 
 const RUNS: &str = "SELECT 1 FROM batches WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')";
 
@@ -49,7 +49,7 @@ const ALL_RECORDED: &str = "
     SET status = 'finalizing', finalizing_at = $2
     WHERE id = $1 AND status = 'in_progress' AND completed + failed >= total";
 
-/// The two files of a batch and the number of parts each has.
+/// The two files of a batch, the number of parts each has, and what decides whether the batch goes on.
 #[derive(sqlx::FromRow)]
 pub struct Files {
     pub output_file_id: Uuid,
@@ -58,6 +58,9 @@ pub struct Files {
     pub error_parts: i64,
     pub completed: i64,
     pub failed: i64,
+    pub total: i64,
+    pub status: String,
+    pub canary: Option<String>,
 }
 
 /// How many rows completed and failed, of the rows that have a line in the output and in the error file.
@@ -89,6 +92,8 @@ pub async fn record_batch(
     now: Timestamp,
 ) -> Result<Checked> {
     let Some(files) = count(tx, id, batch).await? else { return why_not_counted(tx, id, batch).await };
+    // Before the leases are locked, because it may lock lanes.
+    steering::judge(tx, id, &files, now).await?;
     if let Some(refused) = pay_off_all(tx, id, batch).await? {
         return Ok(refused);
     }
