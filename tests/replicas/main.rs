@@ -27,4 +27,5 @@ mod rate_limits;
 mod shares;
 mod shutdown;
 mod stage;
+mod steering;
 mod upkeep;

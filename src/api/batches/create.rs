@@ -44,7 +44,7 @@ pub(in crate::api) async fn create_batch(
             type_name(&parsed)
         )));
     };
-    let retried = retry::retried(&app, &owner, &mut parsed).await?;
+    let retried = retry::retried(&app, &owner, &mut parsed, &body).await?;
     let metadata = || metadata(&parsed, &body);
     let mut new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
     let batch = match retried {

@@ -8,17 +8,19 @@ use crate::api::{ApiError, App};
 use crate::domain::batch::{Batch, NewBatch, RetryOptions};
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
+use crate::domain::response::Fields;
 use crate::domain::row::{shown, type_name};
 
 /// The most bytes of `retry.codes` and `retry.body`, which the database keeps with the batch.
 const MAX_OPTIONS: usize = 64 << 10;
 
 /// The batch whose rows a body asks to run again, and which of them. What the body does not say of the new batch is
-/// then added to it as the other batch has it.
+/// then added to it as the other batch has it. `text` is what the body was parsed from.
 pub(super) async fn retried(
     app: &App,
     owner: &Owner,
     body: &mut Map<String, Value>,
+    text: &[u8],
 ) -> Result<Option<(Batch, RetryOptions)>, ApiError> {
     let Some((param, id)) = retry_of(body)? else { return Ok(None) };
     let found = match BatchId::parse(&id) {
@@ -29,7 +31,7 @@ pub(super) async fn retried(
         let message = format!("Invalid '{param}': no batch found with id '{}'.", shown(&id));
         ApiError::invalid(message).at(param).code("invalid_value")
     })?;
-    let options = options(body)?;
+    let options = options(body, text)?;
     for (name, value) in [
         ("input_file_id", old.input_file_id.as_str()),
         ("endpoint", old.endpoint.as_str()),
@@ -78,7 +80,7 @@ fn retry_of(body: &Map<String, Value>) -> Result<Option<(&'static str, String)>,
     Ok(member.or(in_metadata))
 }
 
-fn options(body: &Map<String, Value>) -> Result<RetryOptions, ApiError> {
+fn options(body: &Map<String, Value>, text: &[u8]) -> Result<RetryOptions, ApiError> {
     let Some(given) = object(body, "retry")? else { return Ok(RetryOptions::default()) };
     let codes = match given.get("codes") {
         None | Some(Value::Null) => Vec::new(),
@@ -91,7 +93,8 @@ fn options(body: &Map<String, Value>) -> Result<RetryOptions, ApiError> {
     };
     let body = match given.get("body") {
         None | Some(Value::Null) => None,
-        Some(Value::Object(members)) => Some(Value::Object(members.clone()).to_string()),
+        // As it was sent: a number that was parsed may be another one.
+        Some(Value::Object(_)) => as_sent(text).expect("an object in an object, as it was parsed"),
         Some(other) => return Err(ApiError::wrong_type("retry.body", "an object", type_name(other))),
     };
     let bytes: usize = codes.iter().chain(&body).map(String::len).sum();
@@ -100,6 +103,12 @@ fn options(body: &Map<String, Value>) -> Result<RetryOptions, ApiError> {
         return Err(ApiError::invalid(message).at("retry").code("string_above_max_length"));
     }
     Ok(RetryOptions { codes, body })
+}
+
+/// The members in the place of those of each body, as the client wrote them.
+fn as_sent(body: &[u8]) -> serde_json::Result<Option<String>> {
+    let retry: Fields = Fields::read(body)?.get("retry")?.unwrap_or_default();
+    Ok(retry.raw("body").map(|members| members.get().to_owned()))
 }
 
 fn code(code: &Value) -> Result<String, ApiError> {
