@@ -41,12 +41,16 @@ pub enum RetryBatchError {
         status: BatchStatus,
     },
     /// None of its rows is to be run again.
-    #[error("No row of '{id}' is to be run again: none failed or was left{}.", if *.chosen { " with one of these codes" } else { "" })]
+    #[error("No row of '{id}' is to be run again: none failed or was left.")]
     NoRows {
         /// The batch.
         id: BatchId,
-        /// Whether only rows with some codes were to be run.
-        chosen: bool,
+    },
+    /// None of its rows has one of the codes that were chosen.
+    #[error("No row of '{id}' is to be run again: none failed or was left with one of these codes.")]
+    NoRowsOfCodes {
+        /// The batch.
+        id: BatchId,
     },
     /// The rows cannot be read any more.
     #[error(
@@ -133,7 +137,9 @@ impl BatchRetrier<'_> {
     async fn input(&self, old: &Batch, options: &RetryOptions, now: Timestamp) -> Result<File, RetryBatchError> {
         let rows = self.rows(old, options, now).await?;
         if rows.is_empty() {
-            return Err(RetryBatchError::NoRows { id: old.id, chosen: !options.codes.is_empty() });
+            let id = old.id;
+            let is_any = options.codes.is_empty();
+            return Err(if is_any { RetryBatchError::NoRows { id } } else { RetryBatchError::NoRowsOfCodes { id } });
         }
         let gone = || RetryBatchError::InputGone { id: old.id };
         let id = FileId::parse(&old.input_file_id).ok_or_else(gone)?;

@@ -121,6 +121,7 @@ impl From<RetryBatchError> for ApiError {
         match error {
             RetryBatchError::NotEnded { .. }
             | RetryBatchError::NoRows { .. }
+            | RetryBatchError::NoRowsOfCodes { .. }
             | RetryBatchError::InputGone { .. }
             | RetryBatchError::ErrorsGone { .. }
             | RetryBatchError::TooLarge => Self::invalid(error.to_string()).at("retry_of"),
