@@ -23,6 +23,7 @@ use super::{batches, files, health, models, responses};
         batches::cancel_batch,
         batches::pause_batch,
         batches::resume_batch,
+        batches::get_batch_progress,
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,

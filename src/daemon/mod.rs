@@ -10,6 +10,7 @@
 //! To stop, the daemon claims and starts nothing more, lets calls in flight end within a grace time, and aborts the
 //! others. Then it records the outcomes and gives the leases back with the rows that have none.
 
+mod activity;
 mod backoff;
 mod core;
 mod duties;
@@ -170,6 +171,7 @@ where
             queue: Arc::new(queue),
             outbox: outbox.clone(),
             parked: Arc::default(),
+            retrying: Arc::default(),
             processor: self.processor,
             should_retry: self.should_retry,
         }

@@ -2,11 +2,13 @@
 //!
 //! Everything else in the crate may import this module; it imports nothing of theirs.
 
+pub mod activity;
 pub mod answer;
 pub mod batch;
 pub mod canary;
 mod codes;
 pub mod endpoint;
+pub mod failures;
 pub mod file;
 pub mod ids;
 pub mod index;
@@ -18,6 +20,7 @@ pub mod owner;
 pub mod page;
 pub mod pause;
 pub mod priority;
+pub mod progress;
 pub mod rate_limits;
 pub mod report;
 pub mod request;
@@ -28,6 +31,7 @@ pub mod row;
 pub mod run_window;
 pub mod schema;
 pub mod splitter;
+pub mod statistics;
 mod text_enum;
 pub mod time;
 pub mod usage;

@@ -16,6 +16,8 @@ use super::admission::{Admission, CallHistory, LoneEntry};
 use super::body_priority::{has_priorities, with_priority};
 use super::model_name::with_model;
 use super::server::Server;
+use crate::domain::activity::{UpstreamActivity, UpstreamState};
+use crate::domain::time::Timestamp;
 
 /// Rows that a server may have under way which has answered none, beside one that answers. Whether it hangs is not
 /// known, and its rows would wait for their time-outs.
@@ -111,6 +113,21 @@ impl Routes {
         route.admission.is_suspect()
             && self.routes.iter().any(|other| !other.admission.is_suspect())
             && !route.admission.is_trial_due()
+    }
+
+    /// What the calls of the model have shown of its servers. `now` is the time of the wall clock.
+    #[must_use]
+    pub fn activities(&self, now: Timestamp) -> Vec<UpstreamActivity> {
+        let activity = |route: &Route| {
+            let activity = route.admission.activity(now);
+            match route.server.rests_outside() {
+                Some(window) => {
+                    UpstreamActivity { state: UpstreamState::Resting { hours: window.to_string() }, ..activity }
+                }
+                None => activity,
+            }
+        };
+        self.routes.iter().map(activity).collect()
     }
 
     /// How many servers have the model.

@@ -20,6 +20,7 @@ mod lines;
 mod operations;
 mod owners;
 mod processors;
+mod progress;
 mod prompt_order;
 mod refusals;
 mod requests;

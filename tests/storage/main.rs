@@ -39,6 +39,7 @@ mod merging;
 mod model;
 mod owners;
 mod plans;
+mod progress;
 mod rows;
 mod schema;
 mod steering;

@@ -10,8 +10,8 @@ use batchwright::domain::lease::Lease;
 use batchwright::domain::owner::Owner;
 use batchwright::domain::page::{Order, PageRequest};
 use batchwright::storage::{
-    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, NewFile, Recorded, Result, StepStore as _,
-    Upkeep as _,
+    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, NewFile, ProgressStore as _, Recorded, Result,
+    StepStore as _, Upkeep as _,
 };
 
 use crate::given::{OWNER, START, TestStorage, after, all, ending, flush, indexed_file, lanes, new_batch, new_file};
@@ -82,6 +82,9 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("batch_input", shown(storage.batch_input(owner, batch).await?)),
         ("part_of_row", shown(storage.part_of_row(owner, given.row(0), after(2)).await?)),
         ("is_held", shown(storage.is_held(owner, batch, 1).await?)),
+        ("batch_statistics", shown(storage.batch_statistics(owner, batch).await?.throughput())),
+        ("daemon_reports", shown(storage.daemon_reports(owner, batch).await?.len())),
+        ("models_owed", shown(storage.models_owed(owner, batch, 10).await?)),
         ("steps", shown(storage.steps(owner, given.row(1)).await?)),
         ("pause_batch", shown(storage.pause_batch(owner, batch, after(3)).await?)),
         ("resume_batch", shown(storage.resume_batch(owner, batch).await?)),

@@ -11,7 +11,8 @@ use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
 use batchwright::domain::lease::{DaemonPulse, LeaseHold};
 use batchwright::domain::page::Order;
 use batchwright::storage::{
-    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, Result, StepStore as _, Upkeep as _,
+    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, ProgressStore as _, Result, StepStore as _,
+    Upkeep as _,
 };
 
 use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
@@ -36,6 +37,7 @@ on_both_databases!(
     what_an_owner_asks_for_by_id_is_found_by_index,
     a_flush_is_recorded_by_index,
     a_canary_ends_by_index,
+    the_progress_of_a_batch_is_found_by_index,
     the_ledger_is_read_by_index,
     the_line_of_a_row_is_found_by_index,
     whether_a_row_is_held_is_found_by_index,
@@ -192,6 +194,16 @@ async fn a_canary_ends_by_index(storage: TestStorage) -> Result<()> {
 
         assert_found_by(&storage.place, &["autoindex_batches", "batches_pkey"], statements).await;
     }
+    Ok(())
+}
+
+async fn the_progress_of_a_batch_is_found_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+
+    let statistics = sent(storage.batch_statistics(&OWNER, batch.id)).await?;
+    assert_found_by(&storage.place, &["autoindex_batch_statistics", "batch_statistics_pkey"], statistics).await;
+    let models = sent(storage.models_owed(&OWNER, batch.id, 10)).await?;
+    assert_found_by(&storage.place, &["leases_by_batch", "lanes_with_work"], models).await;
     Ok(())
 }
 

@@ -2,10 +2,11 @@
 
 use batchwright::domain::batch::{Batch, BatchRetry, BatchStatus, NewBatch, RetryOptions};
 use batchwright::domain::canary::Canary;
+use batchwright::domain::failures::{FailureKind, FailureSample, RowFailure};
 use batchwright::domain::ids::{BatchId, DaemonId};
 use batchwright::domain::lease::{Lease, LeaseOrder, OpenLane};
 use batchwright::domain::pause::{Pause, PauseCause};
-use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _, Recorded, Result};
+use batchwright::storage::{BatchStore as _, Flush, LeaseStore as _, Ledger as _, Recorded, Result};
 
 use crate::given::{EVERY_STATUS, OWNER, START, TestStorage, WINDOW, after, ending, flush, lanes, new_batch};
 
@@ -22,6 +23,7 @@ on_both_databases!(
     a_batch_goes_on_by_itself_if_its_first_rows_went_well,
     a_canary_that_is_paused_by_request_goes_on_as_one,
     a_canary_of_more_rows_than_a_batch_has_does_nothing,
+    a_batch_whose_first_rows_all_failed_alike_is_paused_once,
     a_batch_remembers_what_it_runs_again,
 );
 
@@ -256,6 +258,61 @@ async fn a_canary_of_more_rows_than_a_batch_has_does_nothing(storage: TestStorag
 
         assert_eq!(storage.now(id).await?.status, BatchStatus::Finalizing);
     }
+    Ok(())
+}
+
+/// Rows of a lease that failed, each with a code and status.
+fn failing(lease: &Lease, failures: &[(&str, u16)], completed: u32) -> Flush {
+    let rows = u32::try_from(failures.len()).expect("few");
+    let mut flush =
+        flush(&[(lease, lease.first + rows..lease.first + rows + completed, lease.first..lease.first + rows)]);
+    let batch = flush.batches.get_mut(&lease.batch_id).expect("it has rows");
+    for (code, status) in failures {
+        let kind = FailureKind { code: (*code).to_owned(), status: Some(*status) };
+        let sample = FailureSample { custom_id: String::new(), message: String::new() };
+        batch.statistics.failures.add(RowFailure { kind, sample });
+    }
+    flush.pause_after_alike = 3;
+    flush
+}
+
+async fn a_batch_whose_first_rows_all_failed_alike_is_paused_once(storage: TestStorage) -> Result<()> {
+    const A: (&str, u16) = ("a", 400);
+    let daemon = storage.living_daemon().await?;
+    // How the rows of two flushes failed, how many completed with the first, and whether this pauses the batch.
+    let cases: [(&[(&str, u16)], &[(&str, u16)], u32, bool); 6] = [
+        (&[A, A], &[A], 0, true),
+        (&[A, A, A, A], &[], 0, true),
+        (&[A, A], &[], 0, false),
+        (&[A, A], &[("b", 400)], 0, false),
+        (&[A, A], &[("a", 401)], 0, false),
+        (&[A, A], &[A, A], 1, false),
+    ];
+    for (first, second, completed, pauses) in cases {
+        let id = storage.running(&[9]).await?.id;
+        for (failures, completed) in [(first, completed), (second, 0)] {
+            if !failures.is_empty() {
+                let rows = u32::try_from(failures.len()).expect("few") + completed;
+                let lease = storage.claimed(id, rows, daemon).await?;
+                let flush = failing(&lease, failures, completed);
+                assert_eq!(storage.record(&flush, after(1)).await?, Recorded::Applied);
+            }
+        }
+        let rows = (first.len() + second.len()) as u64;
+        let cause = PauseCause::AlikeFailures { failure: "a".to_owned(), status: Some(400), rows };
+        let expected = pauses.then_some(Pause { since: after(1), cause });
+        assert_eq!(storage.now(id).await?.pause, expected, "{first:?} {second:?} {completed}");
+        if pauses {
+            storage.resume_batch(&OWNER, id).await?;
+            let lease = storage.claimed(id, 1, daemon).await?;
+            assert_eq!(storage.record(&failing(&lease, &[A], 0), after(2)).await?, Recorded::Applied);
+            assert_eq!(storage.now(id).await?.pause, None, "its owner has let it go on");
+        }
+    }
+    let small = storage.running(&[3]).await?.id;
+    let lease = storage.claimed(small, 3, daemon).await?;
+    assert_eq!(storage.record(&failing(&lease, &[A, A, A], 0), after(1)).await?, Recorded::Applied);
+    assert_eq!(storage.now(small).await?.status, BatchStatus::Finalizing);
     Ok(())
 }
 

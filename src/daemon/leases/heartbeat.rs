@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::peers::Peers;
 use super::{HeldLeases, LeaseValidity};
+use crate::daemon::activity::ActivityReporter;
 use crate::daemon::core::DaemonCore;
 use crate::daemon::rows::{FairShare, Queue, RowRunner};
 use crate::daemon::timer::{TickResult, Timer};
@@ -29,6 +30,7 @@ pub(in crate::daemon) struct Heartbeat<S> {
     queue: Arc<Queue>,
     share: FairShare,
     peers: Mutex<Peers>,
+    reporter: ActivityReporter<S>,
 }
 
 impl<S: Storage> Heartbeat<S> {
@@ -40,6 +42,7 @@ impl<S: Storage> Heartbeat<S> {
             queue: runner.queue.clone(),
             share: FairShare::new(runner.shared.settings.max_concurrency),
             peers: Mutex::default(),
+            reporter: ActivityReporter::new(runner),
         }
     }
 
@@ -52,7 +55,8 @@ impl<S: Storage> Heartbeat<S> {
         self.leave().await;
     }
 
-    /// Beats once, ends the runs of leases that are lost or whose batch is over or paused, and declares silent daemons dead.
+    /// Beats once, ends the runs of leases that are lost or whose batch is over or paused, and declares silent daemons
+    /// dead.
     async fn beat(&self) -> TickResult {
         let DaemonCore { id, storage, settings, .. } = &*self.shared;
         let before = self.held.all();
@@ -69,6 +73,11 @@ impl<S: Storage> Heartbeat<S> {
         self.held.obey(&before, &beat.leases);
         self.give_unclaimed_back(&beat.leases).await;
         self.declare_dead(&beat.daemons).await?;
+        // Nothing but the view of those who wait depends on it.
+        let told = tokio::time::timeout(lifetime / 3, self.reporter.tell()).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::debug!("the daemon could not tell what it does");
+        }
         Ok(())
     }
 

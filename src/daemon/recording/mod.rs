@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 
 use super::core::Shutdown;
 
-pub(super) use outbox::Outbox;
+pub(super) use outbox::{Outbox, RowOutcome};
 pub(super) use recorder::Recorder;
 
 /// Runs a task that commits. If it panics, `abandon` releases the tasks that wait for a commit, and the daemon stops.

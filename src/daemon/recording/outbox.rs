@@ -1,8 +1,12 @@
 //! The outbox: outcomes of rows that wait for the recorder.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::daemon::rows::ClaimedRow;
+use crate::domain::failures::RowFailure;
+use crate::domain::line;
+use crate::domain::outcome::FailureReason;
 use crate::domain::usage::Usage;
 use crate::storage::group_commit::{Gathering, Group, GroupCommit};
 
@@ -13,10 +17,26 @@ const GATHERING: Gathering = Gathering { longest: Duration::from_millis(250), du
 /// The line of a row, for the output file if it is a success, else for the error file.
 pub(in crate::daemon) struct RowOutcome {
     pub(in crate::daemon) row: ClaimedRow,
-    pub(in crate::daemon) is_success: bool,
+    pub(in crate::daemon) model: Arc<str>,
+    /// How it failed; `None` if it succeeded.
+    pub(in crate::daemon) failure: Option<Box<RowFailure>>,
     /// JSON, with the newline at its end.
     pub(in crate::daemon) line: Vec<u8>,
     pub(in crate::daemon) usage: Usage,
+}
+
+impl RowOutcome {
+    /// That of a row that failed for a reason.
+    pub(in crate::daemon) fn failed(
+        row: ClaimedRow,
+        model: Arc<str>,
+        custom_id: &str,
+        reason: &FailureReason,
+        usage: Usage,
+    ) -> Self {
+        let failure = Some(Box::new(RowFailure::new(custom_id, reason)));
+        Self { row, model, failure, line: line::failed(row.id, custom_id, reason), usage }
+    }
 }
 
 /// The outcomes that wait to be recorded.
@@ -27,17 +47,8 @@ impl Outbox {
         Self(GroupCommit::new(GATHERING))
     }
 
-    /// Hands in a success. Returns when there is room for it.
-    pub(in crate::daemon) async fn completed(&self, row: ClaimedRow, line: Vec<u8>, usage: Usage) {
-        self.push(RowOutcome { row, is_success: true, line, usage }).await;
-    }
-
-    /// Hands in a failure. Returns when there is room for it.
-    pub(in crate::daemon) async fn failed(&self, row: ClaimedRow, line: Vec<u8>, usage: Usage) {
-        self.push(RowOutcome { row, is_success: false, line, usage }).await;
-    }
-
-    async fn push(&self, outcome: RowOutcome) {
+    /// Hands in an outcome. Returns when there is room for it.
+    pub(in crate::daemon) async fn push(&self, outcome: RowOutcome) {
         let bytes = outcome.line.len();
         // An error says that the recorder is gone: the row stays owed.
         let _ = self.0.push(outcome, bytes).await;

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roaring::RoaringBitmap;
-
 use super::outbox::{Outbox, RowOutcome};
 use crate::daemon::duties::FlushCounts;
 use crate::daemon::leases::HeldLeases;
+use crate::domain::failures::RowFailure;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
 use crate::domain::lease::LeaseHold;
+use crate::domain::statistics::RecordedRows;
 use crate::domain::time::Clock;
-use crate::domain::usage::Usage;
 use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::group_commit::Weighed;
 use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, StorageError, Violation};
@@ -30,6 +29,21 @@ fn by_batch(outcomes: Vec<Weighed<RowOutcome>>) -> Vec<Vec<Weighed<RowOutcome>>>
         batches.entry(outcome.row.id.batch).or_default().push(outcome);
     }
     batches.into_values().collect()
+}
+
+/// What the statistics of a batch have of outcomes.
+fn recorded_rows(outcomes: &[&RowOutcome]) -> RecordedRows {
+    let mut recorded = RecordedRows { rows: outcomes.len() as u64, ..RecordedRows::default() };
+    for outcome in outcomes {
+        match recorded.usage.get_mut(&*outcome.model) {
+            Some(usage) => usage.add(outcome.usage),
+            None => drop(recorded.usage.insert((*outcome.model).to_owned(), outcome.usage)),
+        }
+        if let Some(failure) = &outcome.failure {
+            recorded.failures.add(RowFailure::clone(failure));
+        }
+    }
+    recorded
 }
 
 /// Takes outcomes from the outbox and records them.
@@ -181,20 +195,19 @@ impl<S: Storage> Recorder<S> {
         let written = batches.into_iter().map(async |(batch, outcomes)| {
             let (output, error) =
                 futures::try_join!(self.write_part(&outcomes, true), self.write_part(&outcomes, false))?;
-            let mut usage = Usage::default();
-            let mut leases: BTreeMap<LeaseHold, RoaringBitmap> = BTreeMap::new();
+            let mut flush = BatchFlush { output, error, statistics: recorded_rows(&outcomes), ..BatchFlush::default() };
             for outcome in outcomes {
-                usage.add(outcome.usage);
-                leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);
+                flush.usage.add(outcome.usage);
+                flush.leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);
             }
-            Ok::<_, BlobError>((batch, BatchFlush { output, error, usage, leases }))
+            Ok::<_, BlobError>((batch, flush))
         });
         let batches = futures::future::try_join_all(written).await?.into_iter().collect();
         Ok(Flush { batches, pause_after_alike: self.pause_after_alike })
     }
 
     async fn write_part(&self, outcomes: &[&RowOutcome], success: bool) -> Result<Option<RecordedPart>, BlobError> {
-        let mine = || outcomes.iter().filter(|outcome| outcome.is_success == success);
+        let mine = || outcomes.iter().filter(|outcome| outcome.failure.is_none() == success);
         let mut bytes = Vec::with_capacity(mine().map(|outcome| outcome.line.len()).sum());
         for outcome in mine() {
             bytes.extend_from_slice(&outcome.line);

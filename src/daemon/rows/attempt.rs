@@ -10,6 +10,8 @@ use super::RowRunner;
 use super::parked::Parked;
 use super::permit_share::PermitShare;
 use super::queue::{Cancellation, QueuedRow};
+use super::retrying::Retrying;
+use crate::daemon::recording::RowOutcome;
 use crate::domain::answer::Answer;
 use crate::domain::line;
 use crate::domain::outcome::FailureReason;
@@ -39,7 +41,10 @@ where
     P: RequestProcessor<S, Session>,
 {
     // Held until this attempt is judged: a row that is parked again does not end an outage.
-    let QueuedRow { row, request, cancellation, mut waiting, share, history, open, parked: _was_parked, .. } = open;
+    let QueuedRow {
+        row, request, cancellation, mut waiting, share, history, open, parked: _was_parked, retrying, ..
+    } = open;
+    drop(retrying);
     if !runner.validity.is_valid() {
         tokio::select! {
             () = cancellation.cancelled() => return Attempted::Done,
@@ -51,7 +56,7 @@ where
     }
     let started = runner.shared.clock.now();
     waiting.begin(started);
-    let custom_id = request.data.custom_id.clone();
+    let (custom_id, model) = (request.data.custom_id.clone(), request.data.model.clone());
     fault::for_row("attempt.begun", &custom_id);
     let attempt = request.attempt;
     let claimed = Claimed { daemon_id: runner.shared.id, lease: row.lease };
@@ -62,9 +67,10 @@ where
     if let (Some(share), Some(has_answered)) = (&share, ended.shows_an_answer()) {
         share.answered(has_answered, ended_at, took);
     }
-    let again = |request, parked| {
+    let again = |request, parked, retrying| {
         let (place, route) = (None, None);
-        let row = QueuedRow { row, request, cancellation, waiting, place, share, route, history, parked, open };
+        let row =
+            QueuedRow { row, request, cancellation, waiting, place, share, route, history, parked, retrying, open };
         Attempted::ToBeTriedAgain(Box::new(row))
     };
     let (reason, usage) = match ended {
@@ -73,38 +79,43 @@ where
                 request_id = %row.id, attempt, ?took,
                 "a call on loan is recalled; its request waits again"
             );
-            return again(canceled.requeue(), None);
+            return again(canceled.requeue(), None, None);
         }
         ProcessingEnd::Canceled(_) => return Attempted::Done,
         ProcessingEnd::Completed(answer) => {
             metrics::attempt_ended(metrics::AttemptEnd::Completed, took);
             tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
             let line = line::completed(row.id, &custom_id, &answer);
-            runner.outbox.completed(row, line, answer.usage).await;
+            runner.outbox.push(RowOutcome { row, model, failure: None, line, usage: answer.usage }).await;
             return Attempted::Done;
         }
         ProcessingEnd::GaveUp(reason) => (reason, Usage::default()),
         ProcessingEnd::Failed(failed) => match judge(runner, failed, took) {
             Err(failed) => (failed.reason, failed.usage),
-            Ok((request, parked)) => return again(request, parked),
+            Ok(ToTryAgain { request, parked, retrying }) => return again(request, parked, Some(retrying)),
         },
     };
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
-    runner.outbox.failed(row, line::failed(row.id, &custom_id, &reason), usage).await;
+    runner.outbox.push(RowOutcome::failed(row, model, &custom_id, &reason, usage)).await;
     Attempted::Done
 }
 
+/// A request that has another attempt.
+struct ToTryAgain {
+    request: Request<Pending>,
+    /// If it waits for something that is away.
+    parked: Option<Parked>,
+    retrying: Retrying,
+}
+
 /// Judges a request that failed: its next attempt, which may be parked. An error is one that has none.
-fn judge<S, P>(
-    runner: &RowRunner<S, P>,
-    failed: Request<Failed>,
-    took: Duration,
-) -> Result<(Request<Pending>, Option<Parked>), Box<Failed>> {
+fn judge<S, P>(runner: &RowRunner<S, P>, failed: Request<Failed>, took: Duration) -> Result<ToTryAgain, Box<Failed>> {
     let verdict = runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random());
     if matches!(verdict, Verdict::Retry { .. } | Verdict::Park { .. }) {
         runner.shared.last_failures.note(failed.data.id, &failed.state.reason);
     }
+    let retrying = || runner.retrying.add(failed.data.id.batch, &failed.state.reason);
     let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());
     match verdict {
         Verdict::Fail => {
@@ -115,17 +126,20 @@ fn judge<S, P>(
         Verdict::Retry { at } => {
             metrics::attempt_ended(metrics::AttemptEnd::Retried, took);
             tracing::debug!(%request_id, attempt, reason, "request will be tried again");
-            Ok((failed.retry(at), None))
+            let retrying = retrying();
+            Ok(ToTryAgain { request: failed.retry(at), parked: None, retrying })
         }
         Verdict::Requeue => {
             let parked = runner.parked.add(&failed.state.reason);
-            Ok((failed.unsent(), Some(parked)))
+            let retrying = retrying();
+            Ok(ToTryAgain { request: failed.unsent(), parked: Some(parked), retrying })
         }
         Verdict::Park { until } => {
             metrics::attempt_ended(metrics::AttemptEnd::Parked, took);
             tracing::debug!(%request_id, attempt, reason, parks = failed.parks, "request is parked");
             let parked = runner.parked.add(&failed.state.reason);
-            Ok((failed.park(until), Some(parked)))
+            let retrying = retrying();
+            Ok(ToTryAgain { request: failed.park(until), parked: Some(parked), retrying })
         }
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use super::queue::QueuedRow;
+use crate::domain::activity::BatchActivity;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::priority::BatchPriority;
@@ -37,7 +38,11 @@ struct BatchQueue {
     expires_at: Timestamp,
     priority: BatchPriority,
     rows: VecDeque<QueuedRow>,
+    /// Rows that have a permit.
     running: usize,
+    /// Rows that workers have: those, and rows that wait for their tools.
+    begun: usize,
+    last_begun: Option<Timestamp>,
     served: u64,
 }
 
@@ -69,6 +74,8 @@ impl Batches {
                 },
                 rows: VecDeque::new(),
                 running: 0,
+                begun: 0,
+                last_begun: None,
                 served: 0,
             });
             batches.len() - 1
@@ -130,13 +137,15 @@ impl Batches {
     }
 
     /// Takes the next row of a batch, as the row with this number of all that were taken.
-    pub(super) fn take(&mut self, place: BatchPlace, taken: u64) -> Option<QueuedRow> {
+    pub(super) fn take(&mut self, place: BatchPlace, taken: u64, now: Timestamp) -> Option<QueuedRow> {
         let owner = &mut self.owners[place.owner];
         let batch = &mut owner.batches[place.batch];
         let row = batch.rows.pop_front()?;
         (owner.served, batch.served) = (taken, taken);
         owner.running += 1;
         batch.running += 1;
+        batch.begun += 1;
+        batch.last_begun = Some(now);
         Some(row)
     }
 
@@ -150,6 +159,23 @@ impl Batches {
             }
         }
         false
+    }
+
+    /// A worker has a row of a batch no more, which does not count as under way. Whether nothing is left of the batch.
+    pub(super) fn end(&mut self, id: BatchId) -> bool {
+        let mut batches = self.owners.iter_mut().flat_map(|owner| &mut owner.batches);
+        let Some(batch) = batches.find(|batch| batch.id == id) else { return false };
+        batch.begun = batch.begun.saturating_sub(1);
+        batch.is_over()
+    }
+
+    /// The batches of which workers have rows.
+    pub(super) fn activities(&self) -> impl Iterator<Item = BatchActivity> {
+        self.all().filter(|batch| batch.begun > 0).map(|batch| BatchActivity {
+            running: batch.begun as u64,
+            last_begun: batch.last_begun,
+            ..BatchActivity::none(batch.id)
+        })
     }
 
     /// Removes the rows that are not to be kept.
@@ -177,7 +203,7 @@ impl OwnerQueue {
 
 impl BatchQueue {
     fn is_over(&self) -> bool {
-        self.running == 0 && self.rows.is_empty()
+        self.begun == 0 && self.running == 0 && self.rows.is_empty()
     }
 
     /// The rows under way, by what the priority makes of them. A batch without any comes before all that have one.

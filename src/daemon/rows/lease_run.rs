@@ -14,11 +14,11 @@ use super::queue::{Cancellation, QueuedRow};
 use super::{ClaimedRow, Supply, unreadable};
 use crate::daemon::core::DaemonCore;
 use crate::daemon::leases::RunTokens;
+use crate::daemon::recording::RowOutcome;
 use crate::daemon::timer::DutyError;
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
 use crate::domain::lease::Lease;
-use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{Pending, Request, RequestData};
 use crate::domain::row::RowCall;
@@ -156,11 +156,15 @@ impl<S: Storage> LeaseRun<S> {
             let id = RequestId { batch: self.lease.batch_id, row };
             tracing::error!(request_id = %id, "a row is failed: its worker died each time it ran in quarantine");
             let custom_id = serde_json::from_slice::<RowCall<'_>>(&line).map(|call| call.custom_id.into_owned());
-            let line =
-                line::failed(id, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES));
             let row = ClaimedRow { id, lease: self.lease.hold() };
-            self.supply.outbox.failed(row, line, Usage::default()).await;
+            self.fail(row, &custom_id.unwrap_or_default(), &FailureReason::WorkerDied(MAX_QUARANTINE_TRIES)).await;
         }
+    }
+
+    /// Records a row as failed that made no call.
+    async fn fail(&self, row: ClaimedRow, custom_id: &str, reason: &FailureReason) {
+        let outcome = RowOutcome::failed(row, self.model.clone(), custom_id, reason, Usage::default());
+        self.supply.outbox.push(outcome).await;
     }
 
     /// The rows of the lease that are owed. The ledger has rows only of a lease that was held before.
@@ -212,11 +216,12 @@ impl<S: Storage> LeaseRun<S> {
                     route: None,
                     history: CallHistory::default(),
                     parked: None,
+                    retrying: None,
                     open: self.open.token(),
                 }),
                 Err(error) => {
                     let reason = FailureReason::InvalidRow(format!("The row cannot be read back: {error}."));
-                    self.supply.outbox.failed(row, line::failed(id, "", &reason), Usage::default()).await;
+                    self.fail(row, "", &reason).await;
                 }
             }
         }

@@ -16,6 +16,7 @@ mod models;
 mod parked;
 mod permit_share;
 mod queue;
+mod retrying;
 mod scheduler;
 mod service_time;
 mod share;
@@ -39,6 +40,7 @@ pub(super) use claim::claim;
 pub(super) use last_failures::LastFailures;
 pub(super) use parked::ParkedRows;
 pub(super) use queue::Queue;
+pub(super) use retrying::RetryingRows;
 pub(super) use share::FairShare;
 pub(super) use worker::Workers;
 
@@ -73,6 +75,7 @@ pub(super) struct RowRunner<S, P> {
     pub(super) queue: Arc<Queue>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) parked: Arc<ParkedRows>,
+    pub(super) retrying: Arc<RetryingRows>,
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
 }

@@ -16,6 +16,7 @@ use super::batches::{BatchPlace, Batches};
 use super::deadlines::at_risk_until;
 use super::queue::QueuedRow;
 use super::service_time::ServiceTime;
+use crate::domain::activity::{BatchActivity, ModelActivity};
 use crate::domain::ids::BatchId;
 use crate::domain::time::{Clock, Timestamp};
 use crate::upstream::{Registry, RouteUse, Routes};
@@ -26,7 +27,7 @@ const FEW: usize = 4;
 const IDLE_MODELS: usize = 256;
 
 /// What the queue's lock is around.
-pub(super) struct Models {
+pub(in crate::daemon) struct Models {
     registry: Registry,
     /// The registry's generation when the queues got their routes.
     generation: u64,
@@ -204,12 +205,12 @@ impl Models {
         self.taken += 1;
         let model = &mut self.queues[place.model];
         let is_at_risk = model.batches.has_rows_at_risk();
-        let row = model.batches.take(place.batch, self.taken)?;
+        let now = self.clock.now();
+        let row = model.batches.take(place.batch, self.taken, now)?;
         model.served = self.taken;
         let loan = (!model.answers.has_answered() && model.running >= own)
             .then(|| Loan { no: self.taken, recall: CancellationToken::new() });
         model.loans.extend(loan.clone());
-        let now = self.clock.now();
         if model.running == 0 {
             model.answers.wait_from(now);
         }
@@ -231,6 +232,28 @@ impl Models {
         if model.batches.count(id, change) {
             model.batches.tidy();
         }
+    }
+
+    /// A worker has a row no more, which does not count as under way.
+    pub(super) fn end(&mut self, model: &Arc<str>, id: BatchId) {
+        let model = self.model(model);
+        if model.batches.end(id) {
+            model.batches.tidy();
+        }
+    }
+
+    /// What workers do: for each model, and for each of its batches.
+    pub(in crate::daemon) fn activity(&self) -> (Vec<ModelActivity>, Vec<BatchActivity>) {
+        let now = self.clock.now();
+        let batches = self.queues.iter().flat_map(|model| model.batches.activities()).collect();
+        let activity = |model: &ModelQueue| ModelActivity {
+            model: model.name.to_string(),
+            running: model.running as u64,
+            batches: model.batches.activities().count() as u64,
+            seconds_per_row: model.service.seconds_per_row().map(|seconds| (seconds * 1000.0).round() / 1000.0),
+            upstreams: model.routes.activities(now),
+        };
+        (self.queues.iter().map(activity).collect(), batches)
     }
 
     /// Makes the loans of a model that has answered its own.

@@ -73,8 +73,22 @@ impl PermitObserver for PermitShare {
     }
 
     fn released(&self) {
-        if self.counts.swap(false, Relaxed) {
-            let mut models = self.queue.models();
+        self.release(false);
+    }
+}
+
+impl PermitShare {
+    /// The row does not count as under way any more. `is_over`: its worker has it no more either.
+    fn release(&self, is_over: bool) {
+        let counted = self.counts.swap(false, Relaxed);
+        if !counted && !is_over {
+            return;
+        }
+        let mut models = self.queue.models();
+        if is_over {
+            models.end(&self.model, self.batch);
+        }
+        if counted {
             models.count(&self.model, self.batch, -1);
             if let Some(loan) = &self.loan
                 && !self.loan_is_over.swap(true, Relaxed)
@@ -89,6 +103,6 @@ impl PermitObserver for PermitShare {
 
 impl Drop for PermitShare {
     fn drop(&mut self) {
-        self.released();
+        self.release(true);
     }
 }

@@ -21,6 +21,7 @@ use super::backlog::Waiting;
 use super::models::{HeldBack, Models};
 use super::parked::Parked;
 use super::permit_share::PermitShare;
+use super::retrying::Retrying;
 use crate::daemon::leases::RunTokens;
 use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
@@ -47,6 +48,8 @@ pub(super) struct QueuedRow {
     pub(super) history: CallHistory,
     /// Since it was parked, and until an attempt ends otherwise.
     pub(super) parked: Option<Parked>,
+    /// While it waits for another attempt.
+    pub(super) retrying: Option<Retrying>,
     /// The lease ends when the last of these is gone.
     pub(super) open: TaskTrackerToken,
 }
@@ -226,7 +229,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn models(&self) -> MutexGuard<'_, Models> {
+    pub(in crate::daemon) fn models(&self) -> MutexGuard<'_, Models> {
         lock(&self.models)
     }
 }

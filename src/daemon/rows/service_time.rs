@@ -45,10 +45,15 @@ impl ServiceTime {
         }
     }
 
+    /// The time that a row takes, in seconds. None as long as nothing is known.
+    pub(super) fn seconds_per_row(&self) -> Option<f64> {
+        let seconds = self.busy / self.begun;
+        (seconds > 0.0).then_some(seconds)
+    }
+
     /// The rows that begin in a second if so many are under way. None as long as nothing is known.
     pub(super) fn rows_a_second(&self, running: usize) -> Option<f64> {
-        let seconds = self.busy / self.begun;
-        (seconds > 0.0).then(|| count(running.max(1)) / seconds)
+        Some(count(running.max(1)) / self.seconds_per_row()?)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::domain::ids::{BatchId, BlobId, RequestId};
 use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
 use crate::domain::report::NewLane;
+use crate::domain::statistics::RecordedRows;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
 
@@ -34,6 +35,8 @@ pub struct BatchFlush {
     pub error: Option<RecordedPart>,
     /// Tokens used.
     pub usage: Usage,
+    /// The same by model, and the failures by kind, for the batch's statistics.
+    pub statistics: RecordedRows,
     /// The rows that were run under each lease, by the token that was held.
     pub leases: BTreeMap<LeaseHold, RoaringBitmap>,
 }
@@ -241,8 +244,8 @@ mod tests {
             let flush = BatchFlush {
                 output: part(output),
                 error: part(error),
-                usage: Usage::default(),
                 leases: runs.into_iter().filter(|(_, rows)| !rows.is_empty()).collect(),
+                ..BatchFlush::default()
             };
 
             assert_eq!(flush.is_consistent(), expected, "{output:?} {error:?} {first:?} {second:?}");

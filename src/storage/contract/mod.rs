@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod leases;
 mod ledger;
+mod progress;
 mod steps;
 mod upkeep;
 
@@ -23,6 +24,7 @@ pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
 pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, RowPart, Violation};
+pub use progress::ProgressStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
 
@@ -40,7 +42,9 @@ pub struct WorkPage<Id, T> {
 
 /// All that the program keeps in its database.
 #[async_trait]
-pub trait Storage: FileStore + BatchStore + LeaseStore + Ledger + StepStore + Upkeep + Send + Sync + 'static {
+pub trait Storage:
+    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + Send + Sync + 'static
+{
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;
 

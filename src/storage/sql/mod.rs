@@ -14,6 +14,7 @@ mod ledger;
 mod migrate;
 mod postgres;
 mod presence;
+mod progress;
 mod readable;
 mod sqlite;
 mod steps;

@@ -17,6 +17,20 @@ pub const ANNOUNCE: Option<&str> = Some("NOTIFY batchwright");
 /// Holds the lease until the transaction ends.
 pub const LOCK_LEASE: &str = "SELECT 1 FROM leases WHERE id = $1 AND token = $2 FOR UPDATE";
 
+/// A heartbeat. The clock is the database's, which all replicas share, in its own words.
+pub const BEAT: &str = "
+    INSERT INTO daemons (id, lifetime, beats, beat_at)
+    VALUES ($1, $2, $3, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))
+    ON CONFLICT (id) DO UPDATE
+    SET lifetime = excluded.lifetime, beats = daemons.beats + 1, beat_at = excluded.beat_at";
+
+/// What each daemon told, and how many milliseconds ago it beat, by the same clock.
+pub const REPORTS: &str = "
+    SELECT activity, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - beat_at
+    FROM daemons
+    WHERE EXISTS (SELECT 1 FROM batches WHERE owner = $1 AND id = $2)
+    ORDER BY id";
+
 #[path = "statements/batches.rs"]
 pub mod batches;
 #[path = "statements/deployment.rs"]
@@ -27,6 +41,8 @@ pub mod files;
 pub mod leases;
 #[path = "statements/ledger.rs"]
 pub mod ledger;
+#[path = "statements/progress.rs"]
+pub mod progress;
 #[path = "statements/query.rs"]
 pub mod query;
 #[path = "statements/record.rs"]

@@ -28,7 +28,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::UpstreamError;
+use crate::domain::activity::{CallLimit, UpstreamActivity, UpstreamState};
 use crate::domain::rate_limits::RateLimits;
+use crate::domain::time::Timestamp;
 use crate::sync::lock;
 
 pub use breaker::{BreakerChange, BreakerEpoch, LONGEST_PAUSE};
@@ -36,7 +38,7 @@ pub(super) use call::AdmittedCall;
 pub use call::CallHistory;
 pub use concurrency::{AnsweredCall, ConcurrencyController, LimitReason};
 pub(super) use judge::{Judgement, RowSigns, is_doubtful, judge, shows_no_endpoint, with_quota_judged};
-pub use state::{AdmissionState, CallEnd, Gate, GivenRates, Sent};
+pub use state::{AdmissionState, CallEnd, CallStanding, Gate, GivenRates, Sent};
 
 /// A server that has answered so many rows in a row, and none with success, is suspect.
 const SUSPECT: u32 = 5;
@@ -202,6 +204,32 @@ impl Admission {
         self.state().trouble(self.now())
     }
 
+    /// What its calls have shown of the server, for those who wait. `now` is the time of the wall clock.
+    pub(super) fn activity(&self, now: Timestamp) -> UpstreamActivity {
+        let (elapsed, state) = (self.now(), self.state());
+        let why = || match state.reason() {
+            "" => "its limit of requests or tokens is used up".to_owned(),
+            reason => reason.to_owned(),
+        };
+        let standing = match state.standing(elapsed) {
+            CallStanding::Open => UpstreamState::Open,
+            CallStanding::Limited(until) => {
+                UpstreamState::Limited { until: until.map(|until| now.plus(until.saturating_sub(elapsed))), why: why() }
+            }
+            CallStanding::Down(since) => {
+                UpstreamState::Down { since: Some(now.minus(elapsed.saturating_sub(since))), why: why() }
+            }
+        };
+        let ceiling = self.ceiling.load(Relaxed);
+        UpstreamActivity {
+            upstream: self.of.upstream.to_string(),
+            running: self.rows() as u64,
+            limit: state.limit().min(ceiling) as u64,
+            limited_by: if state.limit() >= ceiling { CallLimit::Settings } else { limited_by(state.limit_reason()) },
+            state: standing,
+        }
+    }
+
     /// Whether a call may begin.
     ///
     /// # Errors
@@ -332,6 +360,15 @@ impl Drop for LoneEntry {
         if let Some(admission) = &self.admission {
             admission.leave();
         }
+    }
+}
+
+fn limited_by(reason: LimitReason) -> CallLimit {
+    match reason {
+        LimitReason::Starting | LimitReason::Rising | LimitReason::Recovering => CallLimit::Searching,
+        LimitReason::Queueing | LimitReason::NoGain => CallLimit::Throughput,
+        LimitReason::Refused => CallLimit::Refusals,
+        LimitReason::Ceiling => CallLimit::Settings,
     }
 }
 

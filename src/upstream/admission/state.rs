@@ -12,6 +12,9 @@ use crate::domain::rate_limits::RateLimits;
 /// A wait that the server asks for is worth telling if so much of it is left.
 const WORTH_TELLING: Duration = Duration::from_secs(10);
 
+/// Limits in time count as such for so long after they have held a call back.
+const LIMITED_FOR: Duration = Duration::from_secs(2);
+
 /// Limits in time of one model's calls, as the settings give them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GivenRates {
@@ -39,6 +42,21 @@ pub struct AdmissionState {
     told: Option<Duration>,
     /// Why the server took no call the last time.
     reason: String,
+    /// Since when the breaker is not closed.
+    down_since: Option<Duration>,
+    /// When a call was last held back by limits in time.
+    limited_at: Option<Duration>,
+}
+
+/// Whether calls may begin, for those who wait for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallStanding {
+    /// They may.
+    Open,
+    /// The server limits calls in time: none begins before this, if it is known.
+    Limited(Option<Duration>),
+    /// The server is gone, or takes no row at all, since then.
+    Down(Duration),
 }
 
 /// Whether rows may begin now.
@@ -112,6 +130,8 @@ impl AdmissionState {
             is_one_on_its_way: false,
             told: None,
             reason: String::new(),
+            down_since: None,
+            limited_at: None,
         }
     }
 
@@ -165,6 +185,9 @@ impl AdmissionState {
     pub(super) fn look(&mut self, now: Duration) -> (Gate, bool) {
         let until = self.shut_until(now);
         let is_other_time = std::mem::replace(&mut self.told, until) != until;
+        if until.is_some() {
+            self.limited_at = Some(now);
+        }
         (self.gate_until(until), is_other_time)
     }
 
@@ -184,6 +207,18 @@ impl AdmissionState {
     #[must_use]
     pub fn is_paced(&self) -> bool {
         self.pace.is_paced()
+    }
+
+    /// Whether calls may begin. Limits in time that shut the gate for a moment, again and again, count all the while.
+    #[must_use]
+    pub fn standing(&self, now: Duration) -> CallStanding {
+        let until = self.shut_until(now);
+        let was_limited = self.limited_at.is_some_and(|at| now.saturating_sub(at) < LIMITED_FOR);
+        match self.down_since {
+            Some(since) => CallStanding::Down(since),
+            None if until.is_some() || was_limited || self.pace.is_paced() => CallStanding::Limited(until),
+            None => CallStanding::Open,
+        }
     }
 
     /// Why the server took no call the last time.
@@ -286,8 +321,14 @@ impl AdmissionState {
 
     fn follow(&mut self, now: Duration, change: BreakerChange) -> BreakerChange {
         match change {
-            BreakerChange::Opened => self.concurrency.went_down(now),
-            BreakerChange::Closed => self.concurrency.came_back(now),
+            BreakerChange::Opened => {
+                self.down_since = Some(now);
+                self.concurrency.went_down(now);
+            }
+            BreakerChange::Closed => {
+                (self.down_since, self.limited_at) = (None, None);
+                self.concurrency.came_back(now);
+            }
             BreakerChange::Unchanged => {}
         }
         change

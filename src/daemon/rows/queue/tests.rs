@@ -98,6 +98,7 @@ impl Given {
             route: None,
             history: CallHistory::default(),
             parked: None,
+            retrying: None,
             open: self.open.token(),
         }
     }

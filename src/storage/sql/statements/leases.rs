@@ -1,7 +1,7 @@
 //! Lanes, leases and daemons.
 //!
 //! A lease is live while its daemon has a row: a heartbeat is one update of that row, however many leases there are,
-//! and never waits for a transaction that records rows. No statement here reads a clock: a daemon that is silent is
+//! and never waits for a transaction that records rows. No lease depends on a clock: a daemon that is silent is
 //! declared dead by another, which has watched it on a monotonic clock.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::query::{announce, query, query_as, query_scalar};
-use super::{Conn, LOCK_LEASE};
+use super::{BEAT, Conn, LOCK_LEASE};
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
 use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, LeaseOrder, OpenLane};
 use crate::domain::owner::Owner;
@@ -17,11 +17,6 @@ use crate::domain::time::Timestamp;
 use crate::storage::sql::leases::{BacklogRow, LaneRow, LeaseRow};
 use crate::storage::sql::{End, to_u64};
 use crate::storage::{Beat, HeldLease, Result};
-
-const BEAT: &str = "
-    INSERT INTO daemons (id, lifetime, beats)
-    VALUES ($1, $2, $3)
-    ON CONFLICT (id) DO UPDATE SET lifetime = excluded.lifetime, beats = daemons.beats + 1";
 
 const DAEMONS: &str = "SELECT id, lifetime, beats FROM daemons ORDER BY id";
 

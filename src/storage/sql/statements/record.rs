@@ -8,11 +8,13 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, files, leases, steering};
+use super::{Conn, files, leases, progress, steering};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::lease::LeaseHold;
+use crate::domain::statistics::BatchStatistics;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
+use crate::storage::sql::progress::read as read_statistics;
 use crate::storage::sql::{corrupt, to_i64};
 use crate::storage::{BatchFlush, Contradiction, RecordedPart, Result, Violation};
 
@@ -81,19 +83,26 @@ impl Checked {
     }
 }
 
+/// What is looked for while outcomes are recorded.
+#[derive(Clone, Copy)]
+pub struct Checks {
+    /// Whether rows that have their line already are looked for.
+    pub guarded: bool,
+    /// Whether so many failures alike pause their batch; 0: never.
+    pub pause_after_alike: u64,
+}
+
 /// Records the outcomes of one batch. Unless all of it is recorded, the transaction must be rolled back.
-///
-/// `guarded`: whether rows that have their line already are looked for.
 pub async fn record_batch(
     tx: &mut Conn,
     id: BatchId,
     batch: &BatchFlush,
-    guarded: bool,
+    Checks { guarded, pause_after_alike }: Checks,
     now: Timestamp,
 ) -> Result<Checked> {
     let Some(files) = count(tx, id, batch).await? else { return why_not_counted(tx, id, batch).await };
     // Before the leases are locked, because it may lock lanes.
-    steering::judge(tx, id, &files, now).await?;
+    steering::end_canary(tx, id, &files, now).await?;
     if let Some(refused) = pay_off_all(tx, id, batch).await? {
         return Ok(refused);
     }
@@ -101,6 +110,8 @@ pub async fn record_batch(
         return Ok(refused);
     }
     append(tx, &files, batch).await?;
+    let statistics = add_statistics(tx, id, batch, now).await?;
+    steering::pause_if_alike(tx, id, &files, &statistics, pause_after_alike, now).await?;
     finalize_if_all_recorded(tx, id, now).await?;
     Ok(Checked::Recorded)
 }
@@ -218,6 +229,15 @@ async fn append(tx: &mut Conn, files: &Files, batch: &BatchFlush) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Adds what is recorded to the statistics of the batch, which is locked, and returns them.
+async fn add_statistics(tx: &mut Conn, id: BatchId, batch: &BatchFlush, now: Timestamp) -> Result<BatchStatistics> {
+    let stored = progress::statistics_of(tx, id).await?;
+    let mut statistics = stored.as_deref().map(read_statistics).unwrap_or_default();
+    statistics.record(now, &batch.statistics);
+    progress::keep(tx, id, &serde_json::to_string(&statistics).expect("numbers, texts and lists of them")).await?;
+    Ok(statistics)
 }
 
 /// Moves a batch whose last row is recorded to `finalizing`.

@@ -51,3 +51,29 @@ fn a_batch_at_risk_of_missing_its_window_comes_first() {
     assert_eq!(numbers(&taken(&queue)), [11, 12, 2, 3]);
     drop((first, two));
 }
+
+#[test]
+fn a_row_is_one_of_those_under_way_until_its_worker_has_it_no_more() {
+    let clock = clock();
+    let queue = queue_at(100, &clock);
+    let given = Given::lease("m");
+    queue.push(given.rows(0..3));
+    let running = || {
+        let (models, batches) = queue.models().activity();
+        (models[0].running, batches.iter().map(|batch| (batch.running, batch.last_begun)).collect::<Vec<_>>())
+    };
+    assert_eq!(running(), (0, vec![]));
+
+    let first = queue.next_now().expect("a row waits");
+    clock.advance(Duration::from_secs(5));
+    let second = queue.next_now().expect("a row waits");
+    assert_eq!(running(), (2, vec![(2, Some(Timestamp(5_000)))]));
+
+    // It waits for its tools: without a permit, and with its worker.
+    second.share.as_ref().expect("it was taken").released();
+    assert_eq!(running(), (1, vec![(2, Some(Timestamp(5_000)))]));
+    drop(second);
+    assert_eq!(running(), (1, vec![(1, Some(Timestamp(5_000)))]));
+    queue.push(vec![first.untaken()]);
+    assert_eq!(running(), (0, vec![]), "it waits again");
+}

@@ -1,0 +1,6 @@
+//! `GET /v1/batches/{batch_id}/progress`: an extension.
+
+mod get;
+mod wire;
+
+pub(in crate::api) use get::{__path_get_batch_progress, get_batch_progress};

@@ -1,0 +1,27 @@
+//! What those who wait for a batch ask: its statistics, and what the daemons do.
+
+use async_trait::async_trait;
+
+use super::Result;
+use crate::domain::activity::{DaemonActivity, DaemonReport};
+use crate::domain::ids::{BatchId, DaemonId};
+use crate::domain::owner::Owner;
+use crate::domain::statistics::BatchStatistics;
+
+/// The progress of batches, and of the daemons that run them. Nothing else depends on it.
+#[async_trait]
+pub trait ProgressStore {
+    /// What was recorded of a batch of the owner: empty as long as nothing was.
+    async fn batch_statistics(&self, owner: &Owner, id: BatchId) -> Result<BatchStatistics>;
+
+    /// The models of rows of the owner's batch that have no result, those with the most rows first, at most `limit`.
+    /// Costs as much as the batch has lanes and leases, however many rows these have.
+    async fn models_owed(&self, owner: &Owner, id: BatchId, limit: u32) -> Result<Vec<String>>;
+
+    /// Tells what a daemon does. Nothing happens if it counts as dead.
+    async fn tell_activity(&self, daemon: DaemonId, activity: &DaemonActivity) -> Result<()>;
+
+    /// What each daemon told that concerns a batch of the owner, and how long ago it beat. The state of the upstreams
+    /// concerns every batch.
+    async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>>;
+}

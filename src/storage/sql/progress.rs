@@ -1,0 +1,45 @@
+//! What those who wait for a batch ask: its statistics, and what the daemons do.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{SqlStorage, in_write, on_reader, to_u64};
+use crate::domain::activity::{DaemonActivity, DaemonReport};
+use crate::domain::ids::{BatchId, DaemonId};
+use crate::domain::owner::Owner;
+use crate::domain::statistics::BatchStatistics;
+use crate::storage::{ProgressStore, Result};
+
+#[async_trait]
+impl ProgressStore for SqlStorage {
+    async fn batch_statistics(&self, owner: &Owner, id: BatchId) -> Result<BatchStatistics> {
+        let stored = on_reader!(self.db, progress::statistics(owner, id))?;
+        Ok(stored.as_deref().map(read).unwrap_or_default())
+    }
+
+    async fn models_owed(&self, owner: &Owner, id: BatchId, limit: u32) -> Result<Vec<String>> {
+        on_reader!(self.db, progress::models_owed(owner, id, limit))
+    }
+
+    async fn tell_activity(&self, daemon: DaemonId, activity: &DaemonActivity) -> Result<()> {
+        let activity = serde_json::to_string(activity).expect("numbers, texts and lists of them");
+        in_write!(self.db, progress::tell(daemon, &activity))
+    }
+
+    async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>> {
+        let reports = on_reader!(self.db, progress::reports(owner, id))?;
+        let report = |(activity, age): (Option<String>, Option<i64>)| {
+            let activity = activity.and_then(|activity| serde_json::from_str(&activity).ok());
+            let mut activity: DaemonActivity = activity.unwrap_or_default();
+            activity.batches.retain(|batch| batch.id == id);
+            DaemonReport { age: Duration::from_millis(age.map_or(0, to_u64)), activity }
+        };
+        Ok(reports.into_iter().map(report).collect())
+    }
+}
+
+/// Statistics as they were stored. What cannot be read is as good as none: no batch ends by them.
+pub(super) fn read(stored: &str) -> BatchStatistics {
+    serde_json::from_str(stored).unwrap_or_default()
+}
