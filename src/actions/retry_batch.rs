@@ -6,7 +6,7 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use roaring::RoaringBitmap;
 
 use super::create_batch::is_of;
@@ -14,17 +14,15 @@ use super::{CreateBatchError, CreateFileError, FileForm, create_batch, create_fi
 use crate::domain::batch::{Batch, BatchStatus, NewBatch, RetryOptions};
 use crate::domain::file::{File, Purpose};
 use crate::domain::ids::{BatchId, FileId};
-use crate::domain::owner::Owner;
 use crate::domain::report::IntakeLimits;
 use crate::domain::response::Fields;
-use crate::domain::result::RecordedFailure;
 use crate::domain::row::with_members;
-use crate::domain::splitter::{Line, LineSplitter};
 use crate::domain::time::Timestamp;
 use crate::intake::{IntakeError, take_in};
-use crate::storage::blobs::{BlobError, Blobs, FileBytes};
+use crate::storage::blobs::BlobError;
+use crate::storage::result_files::{ResultFile, ResultSource};
 use crate::storage::rows::RowReader;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{ReadError, StorageError};
 use crate::wakeup::Wakeup;
 
 /// Why rows of a batch are not run again.
@@ -75,26 +73,31 @@ pub enum RetryBatchError {
     /// The new batch was not created.
     #[error(transparent)]
     Batch(#[from] CreateBatchError),
-    /// The blob store failed.
+    /// The database or the blob store failed.
     #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// The database failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    Read(#[from] ReadError),
 }
 
-/// Creates batches of an owner that run rows again.
+impl From<StorageError> for RetryBatchError {
+    fn from(error: StorageError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl From<BlobError> for RetryBatchError {
+    fn from(error: BlobError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// Creates batches that run rows of another one of the same owner again.
 pub struct BatchRetrier<'a> {
-    /// Metadata.
-    pub storage: &'a dyn Storage,
-    /// Bytes.
-    pub blobs: &'a Blobs,
+    /// The batch whose rows are run again.
+    pub source: ResultSource,
     /// The limits of the new input file.
     pub intake: &'a IntakeLimits,
     /// Tells the daemon of the new batch.
     pub wakeup: &'a Wakeup,
-    /// The owner of both batches.
-    pub owner: &'a Owner,
 }
 
 impl BatchRetrier<'_> {
@@ -113,10 +116,11 @@ impl BatchRetrier<'_> {
         let options = new.retry.as_ref().map(|retry| retry.options.clone()).unwrap_or_default();
         let file = self.input(old, &options, now).await?;
         let created = NewBatch { input_file_id: file.id.to_string(), ..new.clone() };
-        match create_batch(self.storage, self.wakeup, self.owner, &created, now).await {
+        let ResultSource { storage, owner, .. } = &self.source;
+        match create_batch(&**storage, self.wakeup, owner, &created, now).await {
             Ok(batch) => Ok(batch),
             Err(error) => {
-                self.storage.delete_file(self.owner, file.id, now).await?;
+                storage.delete_file(owner, file.id, now).await?;
                 // Another request with the same key may have been faster.
                 let before = self.made_before(&new).await?;
                 before.ok_or_else(|| error.into())
@@ -127,7 +131,7 @@ impl BatchRetrier<'_> {
     /// The batch that an earlier request with the same key has created.
     async fn made_before(&self, new: &NewBatch) -> Result<Option<Batch>, RetryBatchError> {
         let Some(key) = &new.idempotency_key else { return Ok(None) };
-        let Some(before) = self.storage.batch_of_key(self.owner, key).await? else { return Ok(None) };
+        let Some(before) = self.source.storage.batch_of_key(&self.source.owner, key).await? else { return Ok(None) };
         // Each such batch has an input file of its own.
         let new = NewBatch { input_file_id: before.input_file_id.clone(), ..new.clone() };
         if is_of(&before, &new) { Ok(Some(before)) } else { Err(CreateBatchError::KeyReused.into()) }
@@ -135,7 +139,8 @@ impl BatchRetrier<'_> {
 
     /// Makes the new input file.
     async fn input(&self, old: &Batch, options: &RetryOptions, now: Timestamp) -> Result<File, RetryBatchError> {
-        let rows = self.rows(old, options, now).await?;
+        let ResultSource { storage, blobs, owner, .. } = &self.source;
+        let rows = self.rows(old, options).await?;
         if rows.is_empty() {
             let id = old.id;
             let is_any = options.codes.is_empty();
@@ -143,42 +148,29 @@ impl BatchRetrier<'_> {
         }
         let gone = || RetryBatchError::InputGone { id: old.id };
         let id = FileId::parse(&old.input_file_id).ok_or_else(gone)?;
-        let file = self.storage.file(self.owner, id, now).await?.ok_or_else(gone)?;
-        let input = self.storage.batch_input(self.owner, old.id).await?.ok_or_else(gone)?;
+        let file = storage.file(owner, id, now).await?.ok_or_else(gone)?;
+        let input = storage.batch_input(owner, old.id).await?.ok_or_else(gone)?;
         let members = options.body.as_deref().and_then(|body| Fields::read(body.as_bytes()).ok());
-        let lines = RowReader::new(self.blobs.clone(), input).lines_of_file(rows).await?;
+        let lines = RowReader::new(blobs.clone(), input).lines_of_file(rows).await?;
         let lines = pin!(lines.map_ok(|line| written(&line, members.as_ref())));
-        let taken = take_in(lines, self.blobs, self.intake, true).await.map_err(|error| match error {
-            IntakeError::Stream(error) | IntakeError::Blob(error) => RetryBatchError::Blob(error),
+        let taken = take_in(lines, blobs, self.intake, true).await.map_err(|error| match error {
+            IntakeError::Stream(error) | IntakeError::Blob(error) => error.into(),
             IntakeError::TooLarge => RetryBatchError::TooLarge,
         })?;
         let form = FileForm { purpose: Purpose::Batch, filename: filename(&file.filename), expires_after: None };
-        Ok(create_file(self.storage, self.blobs, self.owner, taken, form, now).await?)
+        Ok(create_file(&**storage, blobs, owner, taken, form, now).await?)
     }
 
-    /// The rows that failed or never ran: those with a line in the error file.
-    async fn rows(
-        &self,
-        old: &Batch,
-        options: &RetryOptions,
-        now: Timestamp,
-    ) -> Result<RoaringBitmap, RetryBatchError> {
-        let mut rows = RoaringBitmap::new();
-        let Some(errors) = old.error_file() else { return Ok(rows) };
-        if self.storage.file(self.owner, errors, now).await?.is_none() {
+    /// The rows that failed or never ran.
+    async fn rows(&self, old: &Batch, options: &RetryOptions) -> Result<RoaringBitmap, RetryBatchError> {
+        if old.error_file().is_none() {
+            return Ok(RoaringBitmap::new());
+        }
+        let files = self.source.files().await?;
+        if files.file(ResultFile::Errors).is_empty() {
             return Err(RetryBatchError::ErrorsGone { id: old.id });
         }
-        let file = FileBytes::new(self.storage.file_parts(self.owner, errors).await?);
-        let mut splitter = LineSplitter::new(usize::MAX);
-        let mut pieces = pin!(file.stream(self.blobs, 0..file.len()));
-        while let Some(piece) = pieces.next().await {
-            splitter.push(&piece?, |line| {
-                let Line::Whole { bytes, .. } = line else { return };
-                let failure = RecordedFailure::read(bytes);
-                rows.extend(failure.filter(|failure| failure.is_one_of(&options.codes)).map(|failure| failure.row));
-            });
-        }
-        Ok(rows)
+        Ok(files.failed_rows(&options.codes).await?)
     }
 }
 

@@ -6,9 +6,11 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// Response headers that a page may read, besides those that every page may.
-const EXPOSED: [HeaderName; 7] = [
+const EXPOSED: [HeaderName; 9] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-should-retry"),
+    super::batches::NEXT_CURSOR,
+    super::batches::HAS_ENDED,
     header::RETRY_AFTER,
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,

@@ -189,6 +189,24 @@ impl ApiError {
         error
     }
 
+    /// 503: too many clients wait for results.
+    #[must_use]
+    pub fn too_many_waits() -> Self {
+        let mut error = Self::unavailable();
+        "As many clients as the server can bear wait for results or events. Please try again, or ask without 'wait'."
+            .clone_into(&mut error.object.message);
+        error
+    }
+
+    /// 503: too many answers are in the order of the input.
+    #[must_use]
+    pub fn too_many_orders() -> Self {
+        let mut error = Self::unavailable();
+        "The server sends as many results in the order of the input as it can. Please try again."
+            .clone_into(&mut error.object.message);
+        error
+    }
+
     /// 507: the disk is full.
     #[must_use]
     pub fn storage_full() -> Self {

@@ -18,6 +18,7 @@ mod page;
 mod responses;
 mod router;
 mod server;
+mod sse;
 
 use std::sync::Arc;
 
@@ -52,6 +53,10 @@ pub struct App {
     pub intake: IntakeLimits,
     /// One permit for each upload that may be taken in at once.
     pub uploads: Semaphore,
+    /// One permit for each request that may wait at once for results or events.
+    pub waits: Arc<Semaphore>,
+    /// One permit for each answer that may have the results in the order of the input at once.
+    pub orders: Arc<Semaphore>,
     /// The completion windows that clients may choose.
     pub windows: Vec<Window>,
     /// The inference servers, whose models `GET /v1/models` lists.

@@ -24,6 +24,8 @@ use super::{batches, files, health, models, responses};
         batches::pause_batch,
         batches::resume_batch,
         batches::get_batch_progress,
+        batches::list_batch_results,
+        batches::list_batch_events,
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,

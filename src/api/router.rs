@@ -33,6 +33,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/batches/{batch_id}/pause", post(batches::pause_batch))
         .route("/batches/{batch_id}/resume", post(batches::resume_batch))
         .route("/batches/{batch_id}/progress", get(batches::get_batch_progress))
+        .route("/batches/{batch_id}/results", get(batches::list_batch_results))
+        .route("/batches/{batch_id}/events", get(batches::list_batch_events))
         .route("/batches/{batch_id}/requests/{custom_id}", get(batches::get_batch_request))
         .route("/batches/{batch_id}/requests/{custom_id}/steps", get(batches::list_request_steps))
         .route("/responses/{response_id}", get(responses::get_response))

@@ -146,6 +146,8 @@ impl Service {
             wakeup,
             intake: settings.limits.intake(),
             uploads: Semaphore::new(limits.uploads),
+            waits: Arc::new(Semaphore::new(limits.waits)),
+            orders: Arc::new(Semaphore::new(limits.orders)),
             windows: settings.limits.completion_windows.clone(),
             registry,
             liveness: service.daemon.as_ref().map(RunningDaemon::liveness),

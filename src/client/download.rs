@@ -77,11 +77,11 @@ impl Client {
         if *written > 0 {
             request = request.header(RANGE, format!("bytes={written}-"));
         }
-        let mut response = in_time(send(request)).await?;
+        let mut response = in_time(Duration::ZERO, send(request)).await?;
         if *written > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             return Err(ClientError::Unexpected("it does not go on with a download that broke off".to_owned()));
         }
-        while let Some(piece) = in_time(async { Ok(response.chunk().await?) }).await? {
+        while let Some(piece) = in_time(Duration::ZERO, async { Ok(response.chunk().await?) }).await? {
             to.write_all(&piece).await?;
             *written += piece.len() as u64;
         }
@@ -89,6 +89,10 @@ impl Client {
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-    tokio::time::timeout(QUIET, work).await.map_err(|_| ClientError::TimedOut)?
+/// Does work that waits for the server, which may be silent for `wait` longer than usual.
+pub(super) async fn in_time<T>(
+    wait: Duration,
+    work: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::time::timeout(QUIET + wait, work).await.map_err(|_| ClientError::TimedOut)?
 }

@@ -26,6 +26,7 @@ mod batches;
 mod download;
 mod error;
 mod objects;
+mod results;
 mod upload;
 mod wait;
 
@@ -37,6 +38,7 @@ use url::Url;
 
 pub use error::{ClientError, ErrorAnswer};
 pub use objects::{BatchRequest, RemoteBatch, RemoteFile};
+pub use results::ResultLines;
 pub use wait::Polling;
 
 use crate::net::{AnswerProgress, BoundedBody, ClientSettings, read_body};

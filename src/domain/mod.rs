@@ -26,6 +26,7 @@ pub mod report;
 pub mod request;
 pub mod response;
 pub mod result;
+pub mod result_cursor;
 pub mod retry;
 pub mod row;
 pub mod run_window;

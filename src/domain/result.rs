@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::failures::stated_code;
 use super::ids::{RequestId, row_of_line_id};
 use super::line::NeverRan;
 use super::text_enum::text_enum;
@@ -57,10 +58,9 @@ impl RecordedFailure {
     #[must_use]
     pub fn read(line: &[u8]) -> Option<Self> {
         let read: RecordedLine<'_> = serde_json::from_slice(line).ok()?;
-        let answered = read.response.and_then(|response| serde_json::from_str(response.body.get()).ok());
-        let upstream = answered.and_then(|body: UpstreamErrorBody<'_>| body.error.code);
+        let stated = read.response.and_then(|response| stated_code(response.body.get().as_bytes()));
         let own = read.error.map_or(Cow::Borrowed("http_status"), |error| error.code);
-        let codes = [Some(own), upstream].into_iter().flatten().map(Cow::into_owned).collect();
+        let codes = [Some(own.into_owned()), stated].into_iter().flatten().collect();
         Some(Self { row: row_of_line_id(&read.id)?, codes })
     }
 
@@ -107,19 +107,6 @@ struct LineResponse<'a> {
 struct LineError<'a> {
     #[serde(borrow)]
     code: Cow<'a, str>,
-}
-
-/// The error of an upstream, in the body of its answer.
-#[derive(Deserialize)]
-struct UpstreamErrorBody<'a> {
-    #[serde(borrow)]
-    error: CodedError<'a>,
-}
-
-#[derive(Deserialize)]
-struct CodedError<'a> {
-    #[serde(borrow)]
-    code: Option<Cow<'a, str>>,
 }
 
 #[cfg(test)]

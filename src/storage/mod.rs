@@ -5,12 +5,13 @@
 pub mod blobs;
 mod contract;
 pub mod group_commit;
+pub mod result_files;
 pub mod results;
 pub mod rows;
 pub mod sql;
 
 pub use contract::{
     BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, LeaseStore,
-    Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, RowPart, StepStore,
-    StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation, WorkPage,
+    Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, ResultParts, RowPart,
+    StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation, WorkPage,
 };

@@ -18,7 +18,7 @@ use crate::domain::splitter::{Line, LineSplitter};
 /// read.
 pub const READ_BYTES: u64 = 128 << 10;
 /// Reads under way for rows that are no neighbours, so that an object store's time for each is spent together.
-const READS_AT_ONCE: usize = 16;
+pub(super) const READS_AT_ONCE: usize = 16;
 
 /// A byte order mark and a carriage return, which a line may have beside its row.
 const MARKS: usize = 4;
@@ -64,12 +64,7 @@ impl RowReader {
         if !is_run || last.end() > self.file.len() {
             return Err(BlobError::Short { id: self.input.index });
         }
-        let bytes = self.file.read(&self.blobs, first.offset..last.end()).await?;
-        let cut = |entry: &IndexEntry| {
-            let start = usize::try_from(entry.offset - first.offset).expect("within what was read");
-            (entry.row, bytes.slice(start..start + entry.length as usize))
-        };
-        Ok(run.iter().map(cut).collect())
+        read_run(&self.blobs, &self.file, run).await
     }
 
     /// The line of a row; `None` if there is no such row. Reads the index up to its entry.
@@ -161,6 +156,22 @@ impl RowReader {
         let part = FilePart { blob: self.input.index, bytes: self.blobs.size(self.input.index).await? };
         Ok(FileBytes::new(vec![part]).stream(&self.blobs, 0..part.bytes))
     }
+}
+
+/// The bytes that the entries of a run name, each with its row number, by one read from the first to the last. The
+/// entries are in the order of the file.
+pub(super) async fn read_run(
+    blobs: &Blobs,
+    file: &FileBytes,
+    run: &[IndexEntry],
+) -> Result<Vec<(u32, Bytes)>, BlobError> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+    let bytes = file.read(blobs, first.offset..last.end()).await?;
+    let cut = |entry: &IndexEntry| {
+        let start = usize::try_from(entry.offset - first.offset).expect("within what was read");
+        (entry.row, bytes.slice(start..start + entry.length as usize))
+    };
+    Ok(run.iter().map(cut).collect())
 }
 
 /// A line that has the name that was looked for.

@@ -233,3 +233,54 @@ async fn what_cannot_be_run_again_is_refused_with_what_to_do() {
     }
     app.upstream.release();
 }
+
+/// The rows in an answer with lines, each with whether it has an error.
+fn outcomes(lines: &Answer) -> Vec<(String, bool)> {
+    assert_eq!(lines.status, 200, "{}", lines.text());
+    let lines = lines.text();
+    let read = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("a line is JSON");
+        (text(&line["custom_id"]).to_owned(), line["response"]["status_code"] != 200)
+    };
+    lines.lines().map(read).collect()
+}
+
+#[tokio::test]
+async fn merged_results_have_each_row_as_it_was_run_last() {
+    let app = TestApp::start().await;
+    let first = with_failures(&app).await;
+    app.upstream.reply(|call| if call.is_of("row-4") { Reply::error(400) } else { Reply::ok() });
+    let second = created(&app, json!({ "retry_of": first["id"] })).await;
+    app.wait_for(text(&second["id"]), "completed").await;
+    app.upstream.reply(|_| Reply::ok());
+    let codes = json!({ "codes": ["http_status"] });
+    let third = created(&app, json!({ "retry_of": second["id"], "retry": codes })).await;
+    app.wait_for(text(&third["id"]), "completed").await;
+
+    for (batch, failed) in [(first, &[2, 4, 7][..]), (second, &[4]), (third, &[])] {
+        let lines = app.get(&format!("/v1/batches/{}/results?merge=true", text(&batch["id"]))).await;
+
+        let expected: Vec<_> = (0..10).map(|row| (format!("row-{row}"), failed.contains(&row))).collect();
+        assert_eq!(outcomes(&lines), expected);
+    }
+}
+
+#[tokio::test]
+async fn results_are_merged_whole_and_once_the_batch_has_ended() {
+    let app = TestApp::start().await;
+    let old = with_failures(&app).await;
+    app.upstream.reply(|_| Reply::ok().held());
+    let running = created(&app, json!({ "retry_of": old["id"] })).await;
+    let cases = [
+        (&running, "merge=true", "order"),
+        (&old, "merge=yes", "merge"),
+        (&old, "merge=true&kind=errors", "kind"),
+        (&old, "merge=true&limit=1", "limit"),
+    ];
+    for (batch, query, param) in cases {
+        let answer = app.get(&format!("/v1/batches/{}/results?{query}", text(&batch["id"]))).await;
+
+        assert_eq!((answer.status, text(&answer.json()["error"]["param"])), (400, param), "{}", answer.text());
+    }
+    app.upstream.release();
+}

@@ -26,6 +26,8 @@ mod refusals;
 mod requests;
 mod resources;
 mod restarts;
+mod result_events;
+mod results;
 mod retries;
 mod scheduling;
 mod server_state;

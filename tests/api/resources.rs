@@ -6,6 +6,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::common::builders::rows;
 use crate::common::eventually::until;
+use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::Process;
 use crate::common::raw_http::{get, open};
 use crate::connections::until_closed;
@@ -31,6 +32,40 @@ async fn downloads_that_nobody_reads_cost_little() {
 
     let grown = server.peak_memory() - before;
     assert!(grown < LARGER_READS + (CLIENTS + 20) * 640, "the peak memory grew by {grown} kB");
+}
+
+#[tokio::test]
+async fn readers_of_results_that_do_not_read_cost_little() {
+    const CLIENTS: u64 = 60;
+    /// What all reads may hold that have grown, in KiB, as they came and as events.
+    const LARGER_READS: u64 = 2 * (64 << 10);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let upstream = FakeUpstream::start();
+    upstream.reply(|_| Reply::chat(&"x".repeat(4 << 20)));
+    let base_url = format!("http://{}/v1", upstream.address);
+    let data = directory.path().to_str().expect("a printable path");
+    let flags = ["--upstream", &base_url, "--data-dir", data];
+    let mut server = Process::serve(&flags).await;
+    let id = server.client().submit(rows(6)).await;
+    server.client().wait_for(&id, "completed").await;
+    // Started anew, so that what the run took is not in the measure.
+    server.terminate().await;
+    let server = Process::serve(&flags).await;
+    let before = server.peak_memory();
+
+    let path = format!("/v1/batches/{id}/results");
+    let page = get(&path);
+    let events = page.replace("Host:", "Accept: text/event-stream\r\nHost:");
+    let requests = [page, events];
+    let open_one = |no: u64| open(server.address(), &requests[usize::from(no.is_multiple_of(2))]);
+    let mut unread = join_all((0..CLIENTS).map(open_one)).await;
+    for connection in &mut unread {
+        connection.read_exact(&mut vec![0; 1 << 20]).await.expect("the results begin");
+    }
+    assert!(server.client().get(&format!("{path}?order=input")).await.bytes.len() > 24 << 20);
+
+    let grown = server.peak_memory() - before;
+    assert!(grown < LARGER_READS + (CLIENTS + 20) * 896, "the peak memory grew by {grown} kB");
 }
 
 #[tokio::test]

@@ -294,3 +294,53 @@ async fn a_batch_is_claimed_within_a_moment_of_its_resume() {
     })
     .await;
 }
+
+async fn progress(app: &TestApp, id: &str) -> Value {
+    app.get(&format!("/v1/batches/{id}/progress")).await.ok()
+}
+
+#[tokio::test]
+async fn a_batch_whose_rows_all_fail_alike_pauses_and_its_owner_can_let_it_go_on() {
+    let app = TestApp::with(&["--max-concurrency", "4", "--pause-after-alike", "5"]).await;
+    app.upstream.reply(|_| Reply::error(422).after(Duration::from_millis(50)));
+    let input = rows(100);
+    let id = app.submit(input.clone()).await;
+
+    let paused = eventually("the batch to pause", async || {
+        let progress = progress(&app, &id).await;
+        (progress["phase"] == "paused").then_some(progress)
+    })
+    .await;
+    assert_quiet(&app).await;
+
+    let message = text(&paused["reason"]["message"]);
+    assert_eq!(paused["reason"]["code"], "paused");
+    assert!(message.contains("failed alike: http_status, with status 422. Resume it"), "{message}");
+    assert_eq!(paused["status"], "in_progress");
+    assert!(app.upstream.calls().len() < 60, "it stops early");
+    steer(&app, &id, "resume").await.ok();
+    let batch = app.wait_for(&id, "completed").await;
+    assert_eq!(batch["request_counts"], json!({ "total": 100, "completed": 0, "failed": 100 }));
+    assert!(app.verify(&input, &batch).await.holds());
+}
+
+#[tokio::test]
+async fn only_failures_alike_of_all_rows_pause_a_batch() {
+    type Answers = fn(row: usize) -> Reply;
+    let every_other: Answers = |row| Reply::error([400, 422][row % 2]);
+    let alike: Answers = |_| Reply::error(400);
+    let all_but_the_first: Answers = |row| if row == 0 { Reply::ok() } else { Reply::error(400) };
+    // How the rows are answered, how many there are, and the number that pauses their batch.
+    let cases = [(every_other, 30, "5"), (alike, 30, "0"), (alike, 5, "5"), (all_but_the_first, 30, "5")];
+    for (answers, count, after) in cases {
+        let app = TestApp::with(&["--max-concurrency", "1", "--pause-after-alike", after]).await;
+        app.upstream.reply(move |call| {
+            let row = (0..count).find(|row| call.is_of(&format!("row-{row}")));
+            answers(row.expect("one of the rows"))
+        });
+
+        let id = app.submit(rows(count)).await;
+
+        app.wait_for(&id, "completed").await;
+    }
+}

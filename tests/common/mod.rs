@@ -6,6 +6,7 @@ pub mod builders;
 pub mod client;
 pub mod eventually;
 pub mod fake_upstream;
+pub mod live_results;
 pub mod process;
 pub mod proxy;
 pub mod raw_http;

@@ -24,6 +24,7 @@ mod outages;
 mod poolers;
 mod races;
 mod rate_limits;
+mod results;
 mod shares;
 mod shutdown;
 mod stage;

@@ -40,6 +40,7 @@ mod model;
 mod owners;
 mod plans;
 mod progress;
+mod results;
 mod rows;
 mod schema;
 mod steering;

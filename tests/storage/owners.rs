@@ -81,6 +81,7 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("batches", shown(storage.batches(owner, &all(Order::Descending)).await?)),
         ("batch_input", shown(storage.batch_input(owner, batch).await?)),
         ("part_of_row", shown(storage.part_of_row(owner, given.row(0), after(2)).await?)),
+        ("result_parts", shown(storage.result_parts(owner, batch, after(2)).await?)),
         ("is_held", shown(storage.is_held(owner, batch, 1).await?)),
         ("batch_statistics", shown(storage.batch_statistics(owner, batch).await?.throughput())),
         ("daemon_reports", shown(storage.daemon_reports(owner, batch).await?.len())),

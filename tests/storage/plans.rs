@@ -40,6 +40,7 @@ on_both_databases!(
     the_progress_of_a_batch_is_found_by_index,
     the_ledger_is_read_by_index,
     the_line_of_a_row_is_found_by_index,
+    the_parts_of_results_are_found_by_index,
     whether_a_row_is_held_is_found_by_index,
     a_fence_finds_its_leases_by_index,
     a_silent_daemon_is_found_by_index,
@@ -220,6 +221,15 @@ async fn the_line_of_a_row_is_found_by_index(storage: TestStorage) -> Result<()>
     let row = RequestId { batch: storage.running(&[3]).await?.id, row: 0 };
 
     let statements = sent(storage.part_of_row(&OWNER, row, after(1))).await?;
+
+    assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
+    Ok(())
+}
+
+async fn the_parts_of_results_are_found_by_index(storage: TestStorage) -> Result<()> {
+    let batch = storage.running(&[3]).await?;
+
+    let statements = sent(storage.result_parts(&OWNER, batch.id, after(1))).await?;
 
     assert_found_by(&storage.place, &["autoindex_file_parts", "file_parts_pkey"], statements).await;
     Ok(())

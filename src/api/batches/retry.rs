@@ -10,6 +10,7 @@ use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::response::Fields;
 use crate::domain::row::{shown, type_name};
+use crate::storage::result_files::ResultSource;
 
 /// The most bytes of `retry.codes` and `retry.body`, which the database keeps with the batch.
 const MAX_OPTIONS: usize = 64 << 10;
@@ -57,8 +58,10 @@ pub(super) async fn create(app: &App, owner: &Owner, old: &Batch, new: NewBatch)
     }
     // Its input is taken in like an upload.
     let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
-    let App { blobs, intake, wakeup, .. } = app;
-    let retrier = BatchRetrier { storage: &*app.storage, blobs, intake, wakeup, owner };
+    let App { storage, blobs, clock, intake, wakeup, .. } = app;
+    let (storage, blobs, clock) = (storage.clone(), blobs.clone(), clock.clone());
+    let source = ResultSource { storage, blobs, clock, owner: owner.clone(), batch: old.id };
+    let retrier = BatchRetrier { source, intake, wakeup };
     Ok(retrier.create_batch(old, new, app.clock.now()).await?)
 }
 
@@ -127,8 +130,7 @@ impl From<RetryBatchError> for ApiError {
             | RetryBatchError::TooLarge => Self::invalid(error.to_string()).at("retry_of"),
             RetryBatchError::File(error) => error.into(),
             RetryBatchError::Batch(error) => error.into(),
-            RetryBatchError::Blob(error) => error.into(),
-            RetryBatchError::Storage(error) => error.into(),
+            RetryBatchError::Read(error) => error.into(),
         }
     }
 }

@@ -8,8 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, TryStreamExt as _};
 
 use super::find;
 use super::range::{RequestedRange, requested_range};
@@ -20,7 +19,7 @@ use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
 use crate::storage::ReadError;
-use crate::storage::blobs::{BlobError, FileBytes};
+use crate::storage::blobs::FileBytes;
 use crate::telemetry::chain;
 
 /// Downloads a file, or the part of it that a `Range` header asks for. `If-None-Match` and `If-Range` are honoured.
@@ -69,8 +68,7 @@ pub(in crate::api) async fn file_content(
 }
 
 /// Streams the bytes of a range. After an error the stream ends early: the client sees that the body is too short, and
-/// the log says why. Parts may be merged during a download, and the replaced blobs are deleted after an hour. A longer
-/// download looks up the parts again and continues at the same byte.
+/// the log says why.
 fn stream(
     app: Arc<App>,
     owner: Owner,
@@ -78,24 +76,12 @@ fn stream(
     bytes: &FileBytes,
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes, ReadError>> + use<> {
-    let pieces = bytes.stream(&app.blobs, range.clone()).boxed();
-    let state = (pieces, range, app, owner);
-    let read = stream::try_unfold(state, move |(mut pieces, mut range, app, owner)| async move {
-        if range.is_empty() {
-            return Ok(None);
-        }
-        let mut next = pieces.try_next().await;
-        if next.as_ref().is_err_and(BlobError::is_gone) {
-            let moved = FileBytes::new(app.storage.file_parts(&owner, id).await?);
-            pieces = moved.stream(&app.blobs, range.clone()).boxed();
-            next = pieces.try_next().await;
-        }
-        Ok(next?.map(|piece| {
-            range.start += piece.len() as u64;
-            (piece, (pieces, range, app, owner))
-        }))
-    });
-    read.inspect_err(move |error| {
+    let blobs = app.blobs.clone();
+    let parts_now = move || {
+        let (app, owner) = (app.clone(), owner.clone());
+        async move { app.storage.file_parts(&owner, id).await }
+    };
+    bytes.stream_while_merged(&blobs, range, parts_now).inspect_err(move |error| {
         // The causes name the blob.
         tracing::error!(file_id = %id, error = chain(error), "a download broke off");
     })

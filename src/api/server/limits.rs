@@ -10,6 +10,11 @@ pub struct ServerLimits {
     pub connections: usize,
     /// Uploads that run at once. Others are answered with 503.
     pub uploads: usize,
+    /// Requests that wait at once for results or events. Others are answered with 503.
+    pub waits: usize,
+    /// Answers with results in the order of the input that are sent at once, as each holds where all lines are. Others
+    /// are answered with 503.
+    pub orders: usize,
     /// The time for the head of a request, from its first byte; also for the first head of a new connection.
     pub head: Duration,
     /// How long a new connection is protected: until then it is not replaced, even without a request.
@@ -31,6 +36,8 @@ impl Default for ServerLimits {
         Self {
             connections: 4096,
             uploads: 1024,
+            waits: 1024,
+            orders: 8,
             head: Duration::from_secs(30),
             new: Duration::from_secs(1),
             idle: Duration::from_secs(620),
@@ -42,11 +49,12 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// These limits with at most this many connections. Uploads get at most half of them, so that they never block the
-    /// rest of the API.
+    /// These limits with at most this many connections. Uploads get at most half of them, and requests that wait at
+    /// most a quarter, so that they never block the rest of the API.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Self {
         let connections = self.connections.min(connections).max(2);
-        Self { connections, uploads: self.uploads.min(connections / 2), ..self }
+        let (uploads, waits) = (self.uploads.min(connections / 2), self.waits.min((connections / 4).max(1)));
+        Self { connections, uploads, waits, ..self }
     }
 }

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{BlobError, Blobs};
 use crate::domain::file::FilePart;
+use crate::storage::{ReadError, StorageError};
 use crate::telemetry::chain;
 
 /// How much one read of a stream asks for, and how many are under way: downloads are bound by these, not by the file.
@@ -95,6 +96,36 @@ impl FileBytes {
                 });
                 ready(Some(read))
             })
+    }
+
+    /// The same, also if that takes longer than replaced blobs are kept: when one is gone, `parts_now` tells what the
+    /// parts have been merged into, and the stream goes on at the same byte.
+    pub fn stream_while_merged<F, Fut>(
+        &self,
+        blobs: &Blobs,
+        range: Range<u64>,
+        parts_now: F,
+    ) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + use<F, Fut>
+    where
+        F: Fn() -> Fut + Send,
+        Fut: Future<Output = Result<Vec<FilePart>, StorageError>> + Send,
+    {
+        let pieces = self.stream(blobs, range.clone()).boxed();
+        let state = (pieces, range, blobs.clone(), parts_now);
+        stream::try_unfold(state, |(mut pieces, mut range, blobs, parts_now)| async move {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let mut next = pieces.try_next().await;
+            if next.as_ref().is_err_and(BlobError::is_gone) {
+                pieces = Self::new(parts_now().await?).stream(&blobs, range.clone()).boxed();
+                next = pieces.try_next().await;
+            }
+            Ok(next?.map(|piece| {
+                range.start += piece.len() as u64;
+                (piece, (pieces, range, blobs, parts_now))
+            }))
+        })
     }
 
     fn pieces(&self, range: Range<u64>) -> Vec<Piece> {

@@ -145,6 +145,15 @@ pub struct RowPart {
     pub succeeded: bool,
 }
 
+/// The parts of both result files of a batch, in order, as far as they are recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResultParts {
+    /// Of the output file.
+    pub output: Vec<FilePart>,
+    /// Of the error file.
+    pub errors: Vec<FilePart>,
+}
+
 /// How a batch ends.
 #[derive(Debug, Clone)]
 pub struct Ending {
@@ -192,6 +201,10 @@ pub trait Ledger {
     /// Where the line of a row in a batch of the owner is; `None` if it has none yet, or if its file was deleted or has
     /// expired.
     async fn part_of_row(&self, owner: &Owner, row: RequestId, now: Timestamp) -> Result<Option<RowPart>>;
+
+    /// The parts of the result files of a batch of the owner, while it runs and after. None of a file that was deleted
+    /// or has expired.
+    async fn result_parts(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<ResultParts>;
 
     /// Sets the counters of a batch that runs to what its ledger has, which they never differ from unless something is
     /// broken. A batch whose every row is recorded moves to `finalizing`.

@@ -23,7 +23,9 @@ pub use batches::{BatchInput, BatchStore};
 pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
 pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
-pub use ledger::{BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, RowPart, Violation};
+pub use ledger::{
+    BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, ResultParts, RowPart, Violation,
+};
 pub use progress::ProgressStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};

@@ -8,7 +8,7 @@ use crate::domain::batch::Counts;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
-use crate::storage::{Ending, Flush, Ledger, Recorded, Result, RowPart};
+use crate::storage::{Ending, Flush, Ledger, Recorded, Result, ResultParts, RowPart};
 
 #[async_trait]
 impl Ledger for SqlStorage {
@@ -34,6 +34,10 @@ impl Ledger for SqlStorage {
 
     async fn part_of_row(&self, owner: &Owner, row: RequestId, now: Timestamp) -> Result<Option<RowPart>> {
         on_reader!(self.db, ledger::part_of_row(owner, row, now))
+    }
+
+    async fn result_parts(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<ResultParts> {
+        on_reader!(self.db, ledger::result_parts(owner, id, now))
     }
 
     async fn recount(&self, id: BatchId, now: Timestamp) -> Result<()> {

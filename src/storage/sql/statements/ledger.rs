@@ -18,7 +18,7 @@ use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
 use crate::storage::sql::{End, corrupt, owner_of, to_i64, to_u64};
-use crate::storage::{Ending, Flush, Recorded, Result, RowPart};
+use crate::storage::{Ending, Flush, Recorded, Result, ResultParts, RowPart};
 
 // A part may have been merged into another since it was recorded.
 const IS_RECORDED: &str = "
@@ -32,14 +32,28 @@ const RECORDED_ROWS: &str = "
     WHERE batches.id = $1";
 
 // While a batch runs, its files are not in `files`, and everything recorded can be seen.
-const PARTS_WITH_ROWS: &str = concat!(
-    "SELECT file_parts.blob, file_parts.bytes, file_parts.rows, file_parts.file_id = batches.output_file_id
-     FROM file_parts
+macro_rules! visible_parts {
+    () => {
+        concat!(
+            " FROM file_parts
      JOIN batches ON file_parts.file_id IN (batches.output_file_id, batches.error_file_id)
      WHERE batches.owner = $1 AND batches.id = $2
        AND NOT EXISTS (SELECT 1 FROM files WHERE files.id = file_parts.file_id AND NOT (",
-    visible_at!("$3"),
-    "))"
+            visible_at!("$3"),
+            "))"
+        )
+    };
+}
+
+const PARTS_WITH_ROWS: &str = concat!(
+    "SELECT file_parts.blob, file_parts.bytes, file_parts.rows, file_parts.file_id = batches.output_file_id",
+    visible_parts!()
+);
+
+const RESULT_PARTS: &str = concat!(
+    "SELECT file_parts.blob, file_parts.bytes, file_parts.file_id = batches.output_file_id",
+    visible_parts!(),
+    " ORDER BY file_parts.no"
 );
 
 // Both change nothing, and lock the batch until the transaction ends.
@@ -147,6 +161,17 @@ pub async fn part_of_row(conn: &mut Conn, owner: &Owner, row: RequestId, now: Ti
         }
     }
     Ok(None)
+}
+
+pub async fn result_parts(conn: &mut Conn, owner: &Owner, id: BatchId, now: Timestamp) -> Result<ResultParts> {
+    let rows: Vec<(Uuid, i64, bool)> =
+        query_as(RESULT_PARTS).bind(owner.as_str()).bind(id.0).bind(now.0).fetch_all(conn).await?;
+    let mut parts = ResultParts::default();
+    for (blob, bytes, is_output) in rows {
+        let file = if is_output { &mut parts.output } else { &mut parts.errors };
+        file.push(FilePart { blob: BlobId(blob), bytes: to_u64(bytes) });
+    }
+    Ok(parts)
 }
 
 pub async fn recount(tx: &mut Conn, id: BatchId, now: Timestamp) -> Result<End<()>> {

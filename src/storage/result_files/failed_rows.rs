@@ -1,0 +1,31 @@
+//! Which rows of a batch that has ended failed or never ran: those with a line in its error file.
+
+use std::pin::pin;
+
+use futures::TryStreamExt as _;
+use roaring::RoaringBitmap;
+
+use super::{ResultFile, ResultFiles};
+use crate::domain::result::RecordedFailure;
+use crate::domain::splitter::{Line, LineSplitter};
+use crate::storage::ReadError;
+
+impl ResultFiles {
+    /// The rows in the error file whose failure has one of the codes; all of them if there are no codes.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn failed_rows(&self, codes: &[String]) -> Result<RoaringBitmap, ReadError> {
+        let mut rows = RoaringBitmap::new();
+        let mut splitter = LineSplitter::new(usize::MAX);
+        let mut pieces = pin!(self.stream(ResultFile::Errors, 0..self.errors.len()));
+        while let Some(piece) = pieces.try_next().await? {
+            splitter.push(&piece, |line| {
+                let Line::Whole { bytes, .. } = line else { return };
+                let failure = RecordedFailure::read(bytes).filter(|failure| failure.is_one_of(codes));
+                rows.extend(failure.map(|failure| failure.row));
+            });
+        }
+        Ok(rows)
+    }
+}
