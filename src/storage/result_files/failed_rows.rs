@@ -20,12 +20,14 @@ impl ResultFiles {
         let mut splitter = LineSplitter::new(usize::MAX);
         let mut pieces = pin!(self.stream(ResultFile::Errors, 0..self.errors.len()));
         while let Some(piece) = pieces.try_next().await? {
-            splitter.push(&piece, |line| {
-                let Line::Whole { bytes, .. } = line else { return };
-                let failure = RecordedFailure::read(bytes).filter(|failure| failure.is_one_of(codes));
-                rows.extend(failure.map(|failure| failure.row));
-            });
+            splitter.push(&piece, |line| rows.extend(failed_row(&line, codes)));
         }
         Ok(rows)
     }
+}
+
+/// The row of a line, if its failure has one of the codes.
+fn failed_row(line: &Line<'_>, codes: &[String]) -> Option<u32> {
+    let Line::Whole { bytes, .. } = line else { return None };
+    RecordedFailure::read(bytes).filter(|failure| failure.is_one_of(codes)).map(|failure| failure.row)
 }

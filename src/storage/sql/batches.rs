@@ -151,13 +151,11 @@ pub(super) struct InputRow {
 #[async_trait]
 impl BatchStore for SqlStorage {
     async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch> {
-        match in_write!(self.db, batches::create(owner, new, now))? {
-            Some(created) => created.try_into(),
-            None => {
-                let key = new.idempotency_key.as_deref().unwrap_or_default();
-                self.batch_of_key(owner, key).await?.ok_or_else(|| corrupt("batches", "idempotency_key", key))
-            }
+        if let Some(created) = in_write!(self.db, batches::create(owner, new, now))? {
+            return created.try_into();
         }
+        let key = new.idempotency_key.as_deref().unwrap_or_default();
+        self.batch_of_key(owner, key).await?.ok_or_else(|| corrupt("batches", "idempotency_key", key))
     }
 
     async fn batch_of_key(&self, owner: &Owner, key: &str) -> Result<Option<Batch>> {

@@ -31,10 +31,8 @@ pub(super) async fn answer(reader: ResultReader, merge: bool) -> Result<Response
         errors: length(reader.kind.has_errors(), ResultFile::Errors),
     };
     let id = batch.id;
-    let ordered = match merge {
-        true => merged(&reader, batch).await?,
-        false => files.in_order(batch.counts.total, reader.kind).await?,
-    };
+    let ordered =
+        if merge { merged(&reader, batch).await? } else { files.in_order(batch.counts.total, reader.kind).await? };
     let bytes = ordered.bytes();
     let lines = ordered.lines().inspect_err(move |error| {
         // Named here, so that it is held until the last line is sent.
