@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::common::builders::{file, line, rows};
 use crate::common::client::{Answer, error, new_batch, text};
 use crate::common::eventually::{eventually, until, within};
-use crate::common::fake_upstream::Reply;
+use crate::common::fake_upstream::{Call, Reply};
 use crate::common::test_app::TestApp;
 
 /// No row starts for so long after the last one may have: longer than workers need to learn that a batch is paused.
@@ -125,9 +125,9 @@ async fn other_batches_go_on_while_one_is_paused() {
 #[tokio::test]
 async fn a_batch_that_is_resumed_while_its_calls_run_goes_on_at_once() {
     let app = TestApp::with(&["--max-concurrency", "4"]).await;
-    app.upstream.reply(|call| match call.is_of("row-5") {
-        true => Reply::ok().held(),
-        false => Reply::ok().after(Duration::from_millis(20)),
+    app.upstream.reply(|call| {
+        let reply = Reply::ok().after(Duration::from_millis(20));
+        if call.is_of("row-5") { reply.held() } else { reply }
     });
     let input = rows(500);
     let id = app.submit(input.clone()).await;
@@ -245,10 +245,8 @@ async fn a_canary_runs_its_rows_and_waits_for_its_owner() {
 async fn a_canary_goes_on_by_itself_if_fewer_than_half_of_its_rows_fail() {
     let app = TestApp::start().await;
     for (failing, goes_on) in [(4, true), (5, false)] {
-        app.upstream.reply(move |call| {
-            let fails = (0..failing).any(|row| call.is_of(&format!("row-{row}")));
-            if fails { Reply::error(400) } else { Reply::ok() }
-        });
+        let fails = move |call: &Call| (0..failing).any(|row| call.is_of(&format!("row-{row}")));
+        app.upstream.reply(move |call| if fails(call) { Reply::error(400) } else { Reply::ok() });
         let id = submit_with(&app, rows(30), json!({ "canary": "10:auto" })).await;
 
         if goes_on {

@@ -277,10 +277,11 @@ fn failing(lease: &Lease, failures: &[(&str, u16)], completed: u32) -> Flush {
 }
 
 async fn a_batch_whose_first_rows_all_failed_alike_is_paused_once(storage: TestStorage) -> Result<()> {
+    type Failures = &'static [(&'static str, u16)];
     const A: (&str, u16) = ("a", 400);
     let daemon = storage.living_daemon().await?;
     // How the rows of two flushes failed, how many completed with the first, and whether this pauses the batch.
-    let cases: [(&[(&str, u16)], &[(&str, u16)], u32, bool); 6] = [
+    let cases: [(Failures, Failures, u32, bool); 6] = [
         (&[A, A], &[A], 0, true),
         (&[A, A, A, A], &[], 0, true),
         (&[A, A], &[], 0, false),

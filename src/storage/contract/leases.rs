@@ -59,9 +59,9 @@ pub trait LeaseStore {
     /// Says that a daemon works no more. What it still holds can be taken over at once.
     async fn leave(&self, daemon: DaemonId) -> Result<()>;
 
-    /// Lanes of batches in progress, and not paused, with rows that may be claimed: of each model and owner up to `of_a_model` whose windows close
-    /// first, and up to as many with the fewest rows. The first lane of every model and owner comes before the second
-    /// of any. So neither a model nor an owner hides another, and many large batches hide no small one.
+    /// Lanes of batches in progress, and not paused, with rows that may be claimed: of each model and owner up to
+    /// `of_a_model` whose windows close first, and up to as many with the fewest rows. The first lane of every model and
+    /// owner comes before the second of any. So neither a model nor an owner hides another, and many large batches hide no small one.
     async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>>;
 
     /// The backlog of each model, the largest first, up to `limit` models. Costs as much as there are open lanes and
@@ -72,8 +72,8 @@ pub trait LeaseStore {
     /// paused or not in progress any more: look again.
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>>;
 
-    /// Leases of batches in progress, and not paused, that `daemon` may take over: those whose daemon is dead or gave them back. Never
-    /// its own, which it runs, or gives back with its next heartbeats. In the order of [`LeaseStore::open_lanes`].
+    /// Leases of batches in progress, and not paused, that `daemon` may take over: those whose daemon is dead or gave
+    /// them back. Never its own, which it runs, or gives back with its next heartbeats. In the order of [`LeaseStore::open_lanes`].
     async fn lapsed_leases(&self, daemon: DaemonId, of_a_model: u32, limit: u32) -> Result<Vec<LapsedLease>>;
 
     /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an

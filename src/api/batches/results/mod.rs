@@ -54,8 +54,8 @@ const MAX_WAIT: i64 = 60;
         ("order" = Option<String>, Query,
             description = "`input`: all lines of a batch that has ended, in the order of its input file"),
         ("merge" = Option<bool>, Query,
-            description = "`true`: of a batch with `retry_of`, all lines of the batch whose rows it has run again, with \
-                           its own in their place, in the order of the input file"),
+            description = "`true`: all lines of the batch named by `retry_of`, in the order of its input file, with the \
+                           lines of this batch in the place of those of rows that it has run again"),
         ("Last-Event-ID" = Option<String>, Header, description = "Of a stream of events: the cursor to go on from")
     ),
     responses(
