@@ -55,9 +55,9 @@ impl HeldLeases {
         self.lock().keys().copied().collect()
     }
 
-    /// Ends the runs in `before` as the database says in `still_held`: halts those whose lease is lost or whose batch is
-    /// over, and drains those whose batch is paused. The caller read `before` before it asked the database, whose answer
-    /// does not have the leases taken since.
+    /// Ends the runs in `before` as the database says in `still_held`: halts those whose lease is lost or whose batch
+    /// is over, and drains those whose batch is paused. The caller read `before` before it asked the database, whose
+    /// answer does not have the leases taken since.
     pub(in crate::daemon) fn obey(&self, before: &[LeaseHold], still_held: &[HeldLease]) {
         let orders: HashMap<LeaseHold, LeaseOrder> = still_held.iter().map(|held| (held.lease, held.order)).collect();
         let held = self.lock();

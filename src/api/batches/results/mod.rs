@@ -54,7 +54,7 @@ const MAX_WAIT: i64 = 60;
         ("order" = Option<String>, Query,
             description = "`input`: all lines of a batch that has ended, in the order of its input file"),
         ("merge" = Option<bool>, Query,
-            description = "`true`: all lines of the batch named by `retry_of`, in the order of its input file, with the \
+            description = "`true`: all lines of the batch named by `retry_of`, in the order of its input, with the \
                            lines of this batch in the place of those of rows that it has run again"),
         ("Last-Event-ID" = Option<String>, Header, description = "Of a stream of events: the cursor to go on from")
     ),
