@@ -60,8 +60,9 @@ pub trait LeaseStore {
     async fn leave(&self, daemon: DaemonId) -> Result<()>;
 
     /// Lanes of batches in progress, and not paused, with rows that may be claimed: of each model and owner up to
-    /// `of_a_model` whose windows close first, and up to as many with the fewest rows. The first lane of every model and
-    /// owner comes before the second of any. So neither a model nor an owner hides another, and many large batches hide no small one.
+    /// `of_a_model` whose windows close first, and up to as many with the fewest rows. The first lane of every model
+    /// and owner comes before the second of any. So neither a model nor an owner hides another, and many large batches
+    /// hide no small one.
     async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>>;
 
     /// The backlog of each model, the largest first, up to `limit` models. Costs as much as there are open lanes and
