@@ -74,7 +74,8 @@ pub trait LeaseStore {
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>>;
 
     /// Leases of batches in progress, and not paused, that `daemon` may take over: those whose daemon is dead or gave
-    /// them back. Never its own, which it runs, or gives back with its next heartbeats. In the order of [`LeaseStore::open_lanes`].
+    /// them back. Never its own, which it runs, or gives back with its next heartbeats. In the order of
+    /// [`LeaseStore::open_lanes`].
     async fn lapsed_leases(&self, daemon: DaemonId, of_a_model: u32, limit: u32) -> Result<Vec<LapsedLease>>;
 
     /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an
