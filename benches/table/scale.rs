@@ -141,6 +141,8 @@ fn new_batch() -> NewBatch {
         metadata: None,
         output_expires_after: None,
         idempotency_key: None,
+        canary: None,
+        retry: None,
     }
 }
 

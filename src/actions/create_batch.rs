@@ -57,14 +57,25 @@ pub async fn create_batch(
 }
 
 /// Whether a batch, which may be that of an earlier request with the same key, has these parameters.
-fn is_of(batch: &Batch, new: &NewBatch) -> bool {
+pub(super) fn is_of(batch: &Batch, new: &NewBatch) -> bool {
     // Names every field, so that none is forgotten.
-    let NewBatch { input_file_id, endpoint, window, metadata, output_expires_after, idempotency_key: _ } = new;
+    // The canary follows from the metadata.
+    let NewBatch {
+        input_file_id,
+        endpoint,
+        window,
+        metadata,
+        output_expires_after,
+        idempotency_key: _,
+        canary: _,
+        retry,
+    } = new;
     batch.input_file_id == *input_file_id
         && batch.endpoint == *endpoint
         && batch.completion_window == window.text
         && is_same_metadata(batch.metadata.as_deref(), metadata.as_deref())
         && batch.output_expires_after == *output_expires_after
+        && batch.retry == *retry
 }
 
 /// Whether two batches have the same metadata. The order of its pairs makes no difference.

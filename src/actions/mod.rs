@@ -4,8 +4,10 @@ mod batch_progress;
 mod create_batch;
 mod create_file;
 mod request_state;
+mod retry_batch;
 
 pub use batch_progress::{ObservedBatch, observe_batch};
 pub use create_batch::{CreateBatchError, create_batch};
 pub use create_file::{CreateFileError, FileForm, create_file};
 pub use request_state::request_state;
+pub use retry_batch::{BatchRetrier, RetryBatchError};

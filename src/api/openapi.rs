@@ -21,6 +21,8 @@ use super::{batches, files, health, models, responses};
         batches::list_batches,
         batches::get_batch,
         batches::cancel_batch,
+        batches::pause_batch,
+        batches::resume_batch,
         batches::get_batch_progress,
         batches::list_batch_results,
         batches::list_batch_events,

@@ -30,6 +30,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/batches", post(batches::create_batch).get(batches::list_batches))
         .route("/batches/{batch_id}", get(batches::get_batch))
         .route("/batches/{batch_id}/cancel", post(batches::cancel_batch))
+        .route("/batches/{batch_id}/pause", post(batches::pause_batch))
+        .route("/batches/{batch_id}/resume", post(batches::resume_batch))
         .route("/batches/{batch_id}/progress", get(batches::get_batch_progress))
         .route("/batches/{batch_id}/results", get(batches::list_batch_results))
         .route("/batches/{batch_id}/events", get(batches::list_batch_events))

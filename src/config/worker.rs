@@ -45,6 +45,11 @@ pub struct WorkerConfig {
     /// Further statuses to retry, such as 404 for a server that loads models on demand.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(400..=599))]
     pub retry_statuses: Vec<u16>,
+
+    /// Pause a batch whose first rows all failed alike, with the same code and status, once there are so many. Its
+    /// owner can resume it. With 0, such a batch goes on.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub pause_after_alike: u32,
 }
 
 /// How the number of calls at once is controlled.

@@ -34,6 +34,8 @@ pub struct DaemonSettings {
     pub retry: RetryPolicy,
     /// Bounds for the input of a batch, checked when it is admitted.
     pub limits: BatchLimits,
+    /// A batch is paused when so many of its rows failed alike, and no other has ended; 0: never.
+    pub pause_after_alike: u64,
     /// Whether the metadata of batches may ask for a priority.
     pub batches_have_priorities: bool,
     /// Whether a batch fails that has a model which no upstream has. Otherwise its rows wait.

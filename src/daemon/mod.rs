@@ -131,6 +131,7 @@ where
             clock: self.clock.clone(),
             flush_counts: flush_counts.clone(),
             held: held.clone(),
+            pause_after_alike: self.settings.pause_after_alike,
         };
         let (recorded, abandoned, shutdown) = (outbox.clone(), outbox.clone(), shutdown.clone());
         let recording = async move { recorder.run(&recorded).await };

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use super::endpoint::Endpoint;
 use super::ids::{BatchId, FileId};
 use super::owner::Owner;
+use super::pause::Pause;
 use super::text_enum::text_enum;
 use super::time::Timestamp;
 use super::usage::Usage;
@@ -41,6 +43,12 @@ text_enum! {
 }
 
 impl BatchStatus {
+    /// Whether rows start in this status, or will.
+    #[must_use]
+    pub fn starts_rows(self) -> bool {
+        matches!(self, Self::Validating | Self::InProgress)
+    }
+
     /// Whether the status can never change again.
     #[must_use]
     pub fn is_terminal(self) -> bool {
@@ -74,6 +82,28 @@ pub struct NewBatch {
     pub output_expires_after: Option<Duration>,
     /// Two requests of one owner with the same key create one batch.
     pub idempotency_key: Option<String>,
+    /// The rows that run first, which the metadata asks for.
+    pub canary: Option<Canary>,
+    /// The batch whose rows it runs again.
+    pub retry: Option<BatchRetry>,
+}
+
+/// What a batch runs again: rows of another batch of the same owner that failed or never ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchRetry {
+    /// The other batch.
+    pub of: BatchId,
+    /// Which rows, and with which changes.
+    pub options: RetryOptions,
+}
+
+/// Which rows of a batch are run again, and what is changed in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryOptions {
+    /// Only rows whose failure has one of these codes; all if empty.
+    pub codes: Vec<String>,
+    /// Members that replace those of each body, as the text of a JSON object. One that is null is removed.
+    pub body: Option<String>,
 }
 
 /// A completion window: a deadline for the whole batch.
@@ -123,6 +153,10 @@ pub struct Batch {
     /// How long those files are kept once the batch has ended;
     /// [`BATCH_FILE_RETENTION`](super::file::BATCH_FILE_RETENTION) if unset.
     pub output_expires_after: Option<Duration>,
+    /// None if its rows may start, and none of a batch that starts no rows any more.
+    pub pause: Option<Pause>,
+    /// The batch whose rows it runs again.
+    pub retry: Option<BatchRetry>,
 }
 
 /// When a batch reached each of its statuses.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::outcome::{FailureReason, HttpResponse};
+use super::outcome::FailureReason;
 
 /// Kinds that are kept apart. The codes of failures come from servers too, and each kind is kept with the batch.
 const MAX_KINDS: usize = 32;
@@ -66,7 +66,7 @@ impl RowFailure {
     pub fn new(custom_id: &str, reason: &FailureReason) -> Self {
         let (stated, status) = match reason {
             FailureReason::RetriableHttpStatus(response) | FailureReason::NonRetriableHttpStatus(response) => {
-                (StatedError::of(response), Some(response.status))
+                (StatedError::of(&response.body), Some(response.status))
             }
             FailureReason::UnreadableAnswer(response) => (StatedError::default(), Some(response.status)),
             FailureReason::SchemaInvalid(response, _) => (StatedError::default(), Some(response.status)),
@@ -90,9 +90,15 @@ struct StatedError {
     message: Option<String>,
 }
 
+/// The code that the body of an error states.
+#[must_use]
+pub fn stated_code(body: &[u8]) -> Option<String> {
+    StatedError::of(body).code
+}
+
 impl StatedError {
-    fn of(response: &HttpResponse) -> Self {
-        let Ok(body) = serde_json::from_slice::<Value>(&response.body) else { return Self::default() };
+    fn of(body: &[u8]) -> Self {
+        let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
         let error = body.get("error").filter(|error| !error.is_null()).unwrap_or(&body);
         let text = |value: Option<&Value>| value?.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned);
         let code = text(error.get("code")).filter(|code| code.len() <= MAX_CODE);
@@ -156,6 +162,7 @@ impl From<FailureCounts> for Vec<FailureTally> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::outcome::HttpResponse;
 
     fn http(status: u16, body: &'static str) -> FailureReason {
         let body = bytes::Bytes::from_static(body.as_bytes());

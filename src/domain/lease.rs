@@ -43,6 +43,17 @@ pub struct LeaseHold {
     pub token: i64,
 }
 
+/// What a daemon may do with a lease that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseOrder {
+    /// Run its rows.
+    Run,
+    /// Start no row, and let those under way end: the batch is paused.
+    Drain,
+    /// Abort what is under way: the batch is over.
+    Halt,
+}
+
 /// The right of one daemon to run positions `first..last` of a batch's row index.
 ///
 /// A lease lives as long as its daemon's heartbeat. A takeover raises the token, and only the holder of the current

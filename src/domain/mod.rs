@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod answer;
 pub mod batch;
+pub mod canary;
 mod codes;
 pub mod cost;
 pub mod endpoint;
@@ -18,6 +19,7 @@ pub mod line;
 pub mod outcome;
 pub mod owner;
 pub mod page;
+pub mod pause;
 pub mod priority;
 pub mod progress;
 pub mod rate_limits;

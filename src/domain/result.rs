@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ids::RequestId;
+use super::failures::stated_code;
+use super::ids::{RequestId, row_of_line_id};
 use super::line::NeverRan;
 use super::text_enum::text_enum;
 
@@ -43,6 +44,33 @@ impl RequestStatus {
     }
 }
 
+/// What the line of an error file says of its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedFailure {
+    /// The row number.
+    pub row: u32,
+    /// The codes that the failure has: this program's, and that of the upstream's error.
+    pub codes: Vec<String>,
+}
+
+impl RecordedFailure {
+    /// Reads a line; `None` if it is none of this program.
+    #[must_use]
+    pub fn read(line: &[u8]) -> Option<Self> {
+        let read: RecordedLine<'_> = serde_json::from_slice(line).ok()?;
+        let stated = read.response.and_then(|response| stated_code(response.body.get().as_bytes()));
+        let own = read.error.map_or(Cow::Borrowed("http_status"), |error| error.code);
+        let codes = [Some(own.into_owned()), stated].into_iter().flatten().collect();
+        Some(Self { row: row_of_line_id(&read.id)?, codes })
+    }
+
+    /// Whether the failure has one of these codes; true of none.
+    #[must_use]
+    pub fn is_one_of(&self, codes: &[String]) -> bool {
+        codes.is_empty() || self.codes.iter().any(|code| codes.contains(code))
+    }
+}
+
 /// The response in a row's line, byte for byte, if this program made it. `None` if the line has another body, such as
 /// an answer that was passed through with the upstream's own id.
 #[must_use]
@@ -61,6 +89,8 @@ struct ResponseHead<'a> {
 
 #[derive(Deserialize)]
 struct RecordedLine<'a> {
+    #[serde(borrow, default)]
+    id: Cow<'a, str>,
     #[serde(borrow)]
     response: Option<LineResponse<'a>>,
     #[serde(borrow)]

@@ -301,6 +301,25 @@ fn check_body(endpoint: Endpoint, model: &str, messages: bool, stream: Option<bo
 
 const MAX_MODEL_BYTES: usize = 512;
 
+/// A row with these members in its body, in the place of those that it has; those that are null are removed. All else
+/// stays as it was written.
+///
+/// # Errors
+/// Why the line is not an object with a body that is one.
+pub fn with_members(line: &[u8], members: &Fields) -> serde_json::Result<Vec<u8>> {
+    let mut row = Fields::read(line)?;
+    let mut body: Fields = row.get("body")?.unwrap_or_default();
+    for (name, value) in members.iter() {
+        if value.get() == "null" {
+            body.remove(name);
+        } else {
+            body.set(name, value);
+        }
+    }
+    row.set("body", &body);
+    Ok(row.to_json())
+}
+
 /// A client's text, made short and printable for an error message.
 #[must_use]
 pub fn shown(text: &str) -> String {

@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use roaring::RoaringBitmap;
 
 use super::BatchInput;
 use super::blobs::{BlobError, Blobs, FileBytes};
@@ -85,6 +86,19 @@ impl RowReader {
         Ok(Some(indexed.map_or(found.counted, |(_, entry)| entry.row)))
     }
 
+    /// The lines of some rows in the order of the file, which is read whole.
+    pub async fn lines_of_file(
+        &self,
+        rows: RoaringBitmap,
+    ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + use<>, BlobError> {
+        // What is longer than any row is none.
+        let splitter = Some(LineSplitter::new(self.longest_row().await? + MARKS));
+        let mut selection = RowSelection { splitter, rows, number: 0 };
+        let pieces = self.file.stream(&self.blobs, 0..self.file.len());
+        let pieces = pieces.map_ok(Some).chain(stream::iter([Ok(None)]));
+        Ok(pieces.map_ok(move |piece| stream::iter(selection.take(piece))).try_flatten())
+    }
+
     async fn line_named(&self, custom_id: &str) -> Result<Option<Named>, BlobError> {
         let mut search = Search { custom_id, rows: 0, found: None };
         // What is longer than any row is not held whole to find out that it is none.
@@ -140,6 +154,43 @@ pub(super) async fn read_run(
         (entry.row, bytes.slice(start..start + entry.length as usize))
     };
     Ok(run.iter().map(cut).collect())
+}
+
+/// Cuts the lines of some rows out of a file that comes in pieces.
+struct RowSelection {
+    /// None once the file has ended.
+    splitter: Option<LineSplitter>,
+    rows: RoaringBitmap,
+    /// The number of the next row.
+    number: u32,
+}
+
+impl RowSelection {
+    /// The lines that end in the next piece; `None` is the end of the file.
+    fn take(&mut self, piece: Option<Bytes>) -> Vec<Result<Bytes, BlobError>> {
+        let Some(mut splitter) = self.splitter.take() else { return Vec::new() };
+        let mut lines = Vec::new();
+        let each = |line: Line<'_>| lines.extend(self.chosen(&line).map(Ok));
+        match piece {
+            None => splitter.finish(each),
+            Some(piece) => {
+                splitter.push(&piece, each);
+                self.splitter = Some(splitter);
+            }
+        }
+        lines
+    }
+
+    /// Counts a line if it is a row, and returns the row if it is one of those that are looked for.
+    fn chosen(&mut self, line: &Line<'_>) -> Option<Bytes> {
+        let Line::Whole { bytes, .. } = line else { return None };
+        if bytes.trim_ascii().is_empty() {
+            return None;
+        }
+        let number = self.number;
+        self.number += 1;
+        self.rows.contains(number).then(|| Bytes::copy_from_slice(bytes))
+    }
 }
 
 /// A line that has the name that was looked for.

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod batch_retries;
 mod batches;
 mod broken;
 mod calls;
@@ -31,6 +32,7 @@ mod retries;
 mod scheduling;
 mod server_state;
 mod sharing;
+mod steering;
 mod streams;
 mod uploads;
 mod upstreams;

@@ -130,3 +130,17 @@ async fn what_cannot_work_is_refused_before_anything_is_sent() {
     }
     assert!(stage.upstream.calls().is_empty());
 }
+
+#[tokio::test]
+async fn a_run_whose_first_rows_fail_alike_stops_and_goes_on_when_it_is_started_again() {
+    let stage = Stage::new(rows(400));
+    stage.upstream.reply(|_| Reply::error(422));
+
+    let said = stage.run(&["--max-concurrency", "4"], 1).await;
+
+    assert!(said.contains("rows failed alike") && said.contains("--pause-after-alike 0"), "{said}");
+    assert!(stage.upstream.calls().len() < 200, "the rest was not burnt");
+    stage.upstream.reply(|_| Reply::ok());
+    stage.run(&["--max-concurrency", "4"], 3).await;
+    assert!(stage.verdict().holds(), "{}", stage.verdict());
+}

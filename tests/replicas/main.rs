@@ -28,4 +28,5 @@ mod results;
 mod shares;
 mod shutdown;
 mod stage;
+mod steering;
 mod upkeep;

@@ -150,6 +150,7 @@ impl Stage {
                 steps_retention: config.responses.steps_retention,
                 retry: config.worker.retry_policy(),
                 limits: config.limits.input.batch(),
+                pause_after_alike: 0,
                 batches_have_priorities: false,
                 refuses_unknown_models: false,
                 metadata_headers: Vec::new(),

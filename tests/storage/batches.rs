@@ -77,6 +77,8 @@ async fn a_created_batch_waits_for_validation_with_zero_counts(storage: TestStor
         output_file_id: batch.output_file_id,
         error_file_id: batch.error_file_id,
         output_expires_after: new.output_expires_after,
+        pause: None,
+        retry: None,
     };
     assert_eq!(batch, expected);
     assert_ne!(batch.output_file_id, batch.error_file_id);

@@ -268,6 +268,8 @@ pub fn new_batch() -> NewBatch {
         metadata: None,
         output_expires_after: None,
         idempotency_key: None,
+        canary: None,
+        retry: None,
     }
 }
 

@@ -37,7 +37,7 @@ fn lines(lease: &Lease, completed: Range<u32>, failed: Range<u32>, ran: Range<u3
     completed.for_each(|row| add_row(&mut batch.output, row, OUTPUT_LINE));
     failed.for_each(|row| add_row(&mut batch.error, row, ERROR_LINE));
     batch.leases.insert(lease.hold(), ran.collect());
-    Flush { batches: [(lease.batch_id, batch)].into() }
+    Flush { batches: [(lease.batch_id, batch)].into(), ..Flush::default() }
 }
 
 /// Two lines of one row in one part.

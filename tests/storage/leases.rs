@@ -6,7 +6,7 @@ use batchwright::domain::batch::NewBatch;
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{DaemonId, FileId, LeaseId};
-use batchwright::domain::lease::{Lease, LeaseHold};
+use batchwright::domain::lease::{Lease, LeaseHold, LeaseOrder};
 use batchwright::storage::{
     BatchStore as _, FileStore as _, HeldLease, LeaseStore as _, Ledger as _, NewFile, Recorded, Result,
 };
@@ -45,8 +45,8 @@ async fn only_lapsed(storage: &TestStorage) -> Result<LeaseHold> {
     Ok(lapsed[0])
 }
 
-fn held(lease: &Lease, runs: bool) -> HeldLease {
-    HeldLease { lease: lease.hold(), runs }
+fn held(lease: &Lease, order: LeaseOrder) -> HeldLease {
+    HeldLease { lease: lease.hold(), order }
 }
 
 /// Sorts leases by their rows and checks that these are `0..rows`, each once.
@@ -98,7 +98,7 @@ async fn a_lease_that_was_given_back_has_lapsed(storage: TestStorage) -> Result<
     storage.give_back(given_back.hold()).await?;
 
     assert_eq!(storage.lapsed(10).await?, [LeaseHold { id: given_back.id, token: 1 }]);
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&kept, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&kept, LeaseOrder::Run)]);
     Ok(())
 }
 
@@ -112,7 +112,7 @@ async fn a_lease_given_back_with_an_old_token_stays(storage: TestStorage) -> Res
     storage.give_back(old.hold()).await?;
 
     assert_eq!(storage.lapsed(10).await?, []);
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&taken, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&taken, LeaseOrder::Run)]);
     Ok(())
 }
 
@@ -123,7 +123,7 @@ async fn a_daemon_that_beats_again_keeps_its_leases(storage: TestStorage) -> Res
 
     let mine = storage.beat(daemon, Duration::from_hours(1)).await?.leases;
 
-    assert_eq!(mine, [held(&lease, true)]);
+    assert_eq!(mine, [held(&lease, LeaseOrder::Run)]);
     assert_eq!(storage.lapsed(10).await?, []);
     assert_eq!(storage.take_over(lapsed, DaemonId::new()).await?, None);
     Ok(())
@@ -229,7 +229,7 @@ async fn a_lease_of_a_living_daemon_is_not_taken_over(storage: TestStorage) -> R
     let taken = storage.take_over(lease.hold(), DaemonId::new()).await?;
 
     assert_eq!(taken, None);
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&lease, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&lease, LeaseOrder::Run)]);
     Ok(())
 }
 
@@ -255,8 +255,8 @@ async fn a_heartbeat_returns_the_daemons_own_leases(storage: TestStorage) -> Res
     let done = storage.claimed(batch.id, 2, daemon).await?;
     assert_eq!(storage.record(&flush(&[(&done, 4..6, 0..0)]), after(1)).await?, Recorded::Applied);
 
-    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&first, true)]);
-    assert_eq!(storage.beat(other, Duration::from_hours(1)).await?.leases, [held(&others, true)]);
+    assert_eq!(storage.beat(daemon, Duration::from_hours(1)).await?.leases, [held(&first, LeaseOrder::Run)]);
+    assert_eq!(storage.beat(other, Duration::from_hours(1)).await?.leases, [held(&others, LeaseOrder::Run)]);
     Ok(())
 }
 
@@ -274,7 +274,8 @@ async fn a_heartbeat_tells_which_batches_still_run(storage: TestStorage) -> Resu
     let mut leases = storage.beat(daemon, Duration::from_hours(1)).await?.leases;
 
     leases.sort_by_key(|held| held.lease);
-    assert_eq!(leases, [held(&closing, false), held(&stopping, false), held(&running, true)]);
+    let (halt, run) = (LeaseOrder::Halt, LeaseOrder::Run);
+    assert_eq!(leases, [held(&closing, halt), held(&stopping, halt), held(&running, run)]);
     Ok(())
 }
 

@@ -43,6 +43,7 @@ mod progress;
 mod results;
 mod rows;
 mod schema;
+mod steering;
 mod steps;
 mod terminal;
 mod unreadable;

@@ -43,7 +43,8 @@ impl Given {
     async fn on(storage: &TestStorage) -> Result<Self> {
         let file = indexed_file();
         storage.create_file(&OWNER, &file).await?;
-        let batch = storage.create_batch(&OWNER, &batch_of(&file), START).await?;
+        let new = NewBatch { idempotency_key: Some(file.file.id.to_string()), ..batch_of(&file) };
+        let batch = storage.create_batch(&OWNER, &new, START).await?;
         assert!(storage.admit_batch(batch.id, &lanes(&[3]), START).await?);
         let lease = storage.claimed(batch.id, 2, storage.living_daemon().await?).await?;
         assert_eq!(storage.record(&flush(&[(&lease, 0..1, 0..0)]), after(1)).await?, Recorded::Applied);
@@ -76,6 +77,7 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("file_report", shown(storage.file_report(owner, file).await?)),
         ("files", shown(storage.files(owner, &all(Order::Descending), None, after(2)).await?)),
         ("batch", shown(storage.batch(owner, batch).await?)),
+        ("batch_of_key", shown(storage.batch_of_key(owner, &file.to_string()).await?)),
         ("batches", shown(storage.batches(owner, &all(Order::Descending)).await?)),
         ("batch_input", shown(storage.batch_input(owner, batch).await?)),
         ("part_of_row", shown(storage.part_of_row(owner, given.row(0), after(2)).await?)),
@@ -85,6 +87,8 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("daemon_reports", shown(storage.daemon_reports(owner, batch).await?.len())),
         ("models_owed", shown(storage.models_owed(owner, batch, 10).await?)),
         ("steps", shown(storage.steps(owner, given.row(1)).await?)),
+        ("pause_batch", shown(storage.pause_batch(owner, batch, after(3)).await?)),
+        ("resume_batch", shown(storage.resume_batch(owner, batch).await?)),
         ("cancel_batch", shown(storage.cancel_batch(owner, batch, after(3)).await?)),
         ("delete_file", shown(storage.delete_file(owner, file, after(3)).await?)),
     ])
@@ -112,6 +116,8 @@ async fn what_another_owner_asks_for_is_not_there(storage: TestStorage) -> Resul
 async fn nothing_of_another_owner_is_changed(storage: TestStorage) -> Result<()> {
     let given = Given::on(&storage).await?;
 
+    assert_eq!(storage.pause_batch(&OTHER, given.batch.id, after(2)).await?, None);
+    assert_eq!(storage.resume_batch(&OTHER, given.batch.id).await?, None);
     assert_eq!(storage.cancel_batch(&OTHER, given.batch.id, after(2)).await?, None);
     assert!(!storage.delete_file(&OTHER, given.file.id, after(2)).await?);
 

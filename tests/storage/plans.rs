@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use batchwright::domain::batch::{BatchStatus, NewBatch};
+use batchwright::domain::canary::Canary;
 use batchwright::domain::file::Purpose;
 use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
 use batchwright::domain::lease::{DaemonPulse, LeaseHold};
@@ -35,6 +36,7 @@ on_both_databases!(
     the_batch_of_a_key_is_found_by_index,
     what_an_owner_asks_for_by_id_is_found_by_index,
     a_flush_is_recorded_by_index,
+    a_canary_ends_by_index,
     the_progress_of_a_batch_is_found_by_index,
     the_ledger_is_read_by_index,
     the_line_of_a_row_is_found_by_index,
@@ -139,6 +141,8 @@ async fn the_batch_of_a_key_is_found_by_index(storage: TestStorage) -> Result<()
 
     let lookup = statements.into_iter().filter(|statement| statement.starts_with("SELECT")).collect();
     assert_found_by(&storage.place, &["batches_by_key"], lookup).await;
+    let statements = sent(storage.batch_of_key(&OWNER, "once")).await?;
+    assert_found_by(&storage.place, &["batches_by_key"], statements).await;
     Ok(())
 }
 
@@ -151,6 +155,8 @@ async fn what_an_owner_asks_for_by_id_is_found_by_index(storage: TestStorage) ->
     let of_batches = [
         sent(storage.batch(&OWNER, id)).await?,
         sent(storage.batch_input(&OWNER, id)).await?,
+        sent(storage.pause_batch(&OWNER, id, START)).await?,
+        sent(storage.resume_batch(&OWNER, id)).await?,
         sent(storage.cancel_batch(&OWNER, id, START)).await?,
     ];
     let of_files = [
@@ -176,6 +182,19 @@ async fn a_flush_is_recorded_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.record(&flush(&[(&lease, 0..2, 2..3)]), after(1))).await?;
 
     assert_found_by(&storage.place, &["autoindex_leases", "leases_pkey"], statements).await;
+    Ok(())
+}
+
+async fn a_canary_ends_by_index(storage: TestStorage) -> Result<()> {
+    for canary in ["2", "2:auto"] {
+        let new = NewBatch { canary: Canary::parse(canary), ..new_batch() };
+        let batch = storage.made_in(BatchStatus::InProgress, &new).await?;
+        let lease = storage.claimed(batch.id, 2, DaemonId::new()).await?;
+
+        let statements = sent(storage.record(&flush(&[(&lease, 0..2, 0..0)]), after(1))).await?;
+
+        assert_found_by(&storage.place, &["autoindex_batches", "batches_pkey"], statements).await;
+    }
     Ok(())
 }
 

@@ -11,12 +11,13 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::BatchObject;
-use super::metadata::metadata;
+use super::metadata::{canary, metadata};
+use super::retry;
 use crate::actions::{self, CreateBatchError};
 use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
-use crate::domain::batch::NewBatch;
+use crate::domain::batch::{BatchRetry, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::row::{shown, type_name};
 use crate::net::IDEMPOTENCY_KEY;
@@ -37,15 +38,22 @@ pub(in crate::api) async fn create_batch(
 ) -> Result<Json<BatchObject>, ApiError> {
     let parsed: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
-    let Value::Object(parsed) = parsed else {
+    let Value::Object(mut parsed) = parsed else {
         return Err(ApiError::invalid(format!(
             "We could not parse the JSON body of your request. Expected an object, but got {} instead.",
             type_name(&parsed)
         )));
     };
+    let retried = retry::retried(&app, &owner, &mut parsed, &body).await?;
     let metadata = || metadata(&parsed, &body);
-    let new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
-    let batch = actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
+    let mut new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
+    let batch = match retried {
+        None => actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?,
+        Some((old, options)) => {
+            new.retry = Some(BatchRetry { of: old.id, options });
+            retry::create(&app, &owner, &old, new).await?
+        }
+    };
     Ok(Json(batch.into()))
 }
 
@@ -53,17 +61,32 @@ pub(in crate::api) async fn create_batch(
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
 struct BatchBody {
-    /// A file with purpose `batch`.
-    input_file_id: String,
+    /// A file with purpose `batch`. This and the next two follow from the other batch if `retry_of` is given.
+    input_file_id: Option<String>,
     /// The endpoint that every row names as its url.
-    endpoint: String,
+    endpoint: Option<String>,
     /// One of the windows the server is configured with, such as `24h`.
-    completion_window: String,
-    /// Up to 16 pairs of texts; keys up to 64 characters, values up to 512.
+    completion_window: Option<String>,
+    /// Up to 16 pairs of texts; keys up to 64 characters, values up to 512. `canary`: how many rows run first, such as
+    /// `100` or `100:auto`. `retry_of`: the same as the member.
     metadata: Option<std::collections::BTreeMap<String, String>>,
     /// How long the output and error files are kept.
     #[schema(inline)]
     output_expires_after: Option<OutputExpiresAfter>,
+    /// A batch that has ended, whose rows that failed or never ran this batch runs again (an extension).
+    retry_of: Option<String>,
+    /// Which of these rows, and with which changes.
+    #[schema(inline)]
+    retry: Option<RetryBody>,
+}
+
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes a part of the body")]
+struct RetryBody {
+    /// Only rows that failed with one of these codes.
+    codes: Option<Vec<String>>,
+    /// Members that replace those of the body of each row, such as `model`. One that is null is removed.
+    body: Option<std::collections::BTreeMap<String, Value>>,
 }
 
 #[derive(utoipa::ToSchema)]
@@ -112,6 +135,8 @@ fn read(
         metadata: metadata()?,
         output_expires_after: output_expires_after(body)?,
         idempotency_key,
+        canary: canary(body)?,
+        retry: None,
     })
 }
 

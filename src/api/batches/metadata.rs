@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::create::object;
 use crate::api::ApiError;
+use crate::domain::canary::Canary;
 use crate::domain::response::Fields;
 use crate::domain::row::{shown, type_name};
 
@@ -43,6 +44,20 @@ pub(super) fn metadata(body: &Map<String, Value>, text: &[u8]) -> Result<Option<
         }
     }
     Ok(Some(in_order(text).expect("an object with an object of texts, as it was checked")))
+}
+
+/// The rows that run first, as the metadata of a body asks for them, which was checked before.
+pub(super) fn canary(body: &Map<String, Value>) -> Result<Option<Canary>, ApiError> {
+    let Some(asked) = object(body, "metadata")?.and_then(|pairs| pairs.get(Canary::KEY)) else { return Ok(None) };
+    let asked = asked.as_str().unwrap_or_default();
+    Canary::parse(asked).map(Some).ok_or_else(|| {
+        let asked = shown(asked);
+        let message = format!(
+            "Invalid 'metadata.canary': '{asked}'. Expected the number of rows that run first, such as '100', or \
+             '100:auto' to go on by itself if fewer than half of them fail. Use another key for anything else."
+        );
+        ApiError::invalid(message).at("metadata.canary").code("invalid_value")
+    })
 }
 
 /// The metadata of a body, with its pairs in their order, which a parsed object does not have.

@@ -6,9 +6,12 @@ mod events;
 mod get;
 mod list;
 mod metadata;
+mod pause;
 mod progress;
 mod requests;
 mod results;
+mod resume;
+mod retry;
 mod wire;
 
 pub(super) use cancel::{__path_cancel_batch, cancel_batch};
@@ -16,9 +19,11 @@ pub(super) use create::{__path_create_batch, create_batch};
 pub(super) use events::{__path_list_batch_events, list_batch_events};
 pub(super) use get::{__path_get_batch, get_batch};
 pub(super) use list::{__path_list_batches, list_batches};
+pub(super) use pause::{__path_pause_batch, pause_batch};
 pub(super) use progress::{__path_get_batch_progress, get_batch_progress};
 pub(super) use requests::{__path_get_batch_request, __path_list_request_steps, get_batch_request, list_request_steps};
 pub(super) use results::{__path_list_batch_results, HAS_ENDED, NEXT_CURSOR, list_batch_results};
+pub(super) use resume::{__path_resume_batch, resume_batch};
 pub(super) use wire::BatchObject;
 
 use super::ApiError;

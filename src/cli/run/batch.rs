@@ -60,7 +60,9 @@ pub(super) async fn begin(args: &RunArgs, engine: &BatchEngine) -> anyhow::Resul
                 .await
                 .with_context(|| unreadable(args))?;
             check_is_same(args, &batch, &text_of(hash))?;
-            Ok(RunBeginning::Batch(Box::new(batch)))
+            // Nothing happens to one that is not paused.
+            let resumed = engine.storage().resume_batch(&Owner::default(), batch.id).await?;
+            Ok(RunBeginning::Batch(Box::new(resumed.unwrap_or(batch))))
         }
     }
 }
@@ -107,6 +109,8 @@ async fn create(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBegin
         metadata: Some(serde_json::to_string(&RunMetadata { sha256: text_of(hash) })?),
         output_expires_after: Some(NO_DEADLINE),
         idempotency_key: None,
+        canary: None,
+        retry: None,
     };
     let batch = create_batch(&*storage, engine.wakeup(), &owner, &new, now).await?;
     Ok(RunBeginning::Batch(Box::new(batch)))
@@ -134,13 +138,13 @@ fn text_of(hash: Sha256) -> String {
     URL_SAFE_NO_PAD.encode(hash.finalize())
 }
 
-/// Waits for the end of the batch.
+/// Waits until the batch has ended, or is paused because all of its first rows failed alike.
 pub(super) async fn wait(engine: &BatchEngine, batch: Batch, progress: &RunProgress) -> anyhow::Result<Batch> {
     let (storage, id) = (engine.storage(), batch.id);
     let mut batch = batch;
     loop {
         progress.show(&batch, engine.registry());
-        if batch.status.is_terminal() {
+        if batch.status.is_terminal() || batch.pause.is_some() {
             return Ok(batch);
         }
         tokio::time::sleep(POLL_EVERY).await;

@@ -25,6 +25,7 @@ use crate::config::{
     InputLimits, LogConfig, ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, UpstreamTable, WorkerConfig,
 };
 use crate::domain::batch::{Batch, BatchError};
+use crate::domain::pause::Pause;
 use crate::telemetry::logs;
 
 /// The arguments of `run`.
@@ -112,26 +113,42 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(Exit::Interrupted.into());
         }
     };
-    let ended = ended?;
-    engine.stop(Duration::ZERO).await;
-    drop(engine);
-    directory.remove();
-    match ended {
+    match ended? {
+        RunEnd::Paused(pause) => {
+            engine.stop(args.grace).await;
+            progress.say(&format!(
+                "error: {} Mend the cause, and run the same command again to go on. With --pause-after-alike 0, a run \
+                 goes on whatever its first rows come to",
+                pause.cause.message()
+            ));
+            Ok(Exit::Failed.into())
+        }
         RunEnd::Refused(errors) => {
+            close(engine, &directory).await;
             progress.say(error_lines(&input::name(&args.input), &errors).trim_end());
             Ok(Exit::ValidationFailed.into())
         }
         RunEnd::Batch(batch) => {
+            close(engine, &directory).await;
             progress.ended(&batch, &results);
             Ok(Exit::of_ended(batch.status, batch.counts.total - batch.counts.completed).into())
         }
     }
 }
 
+/// Ends a run of which nothing is left to do.
+async fn close(mut engine: BatchEngine, directory: &WorkDirectory) {
+    engine.stop(Duration::ZERO).await;
+    drop(engine);
+    directory.remove();
+}
+
 /// How a run ended.
 enum RunEnd {
     /// The input was refused, and no row ran.
     Refused(Vec<BatchError>),
+    /// All of the first rows failed alike, and no other row starts.
+    Paused(Pause),
     /// The results are written.
     Batch(Box<Batch>),
 }
@@ -157,6 +174,9 @@ async fn work(
     let batch = ended.context("the run has stopped, and the same command line goes on with it")?;
     if !batch.errors.is_empty() {
         return Ok(RunEnd::Refused(batch.errors));
+    }
+    if let (false, Some(pause)) = (batch.status.is_terminal(), batch.pause.clone()) {
+        return Ok(RunEnd::Paused(pause));
     }
     results.write(engine, &batch).await?;
     Ok(RunEnd::Batch(Box::new(batch)))

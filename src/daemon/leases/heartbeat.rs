@@ -19,7 +19,7 @@ use crate::storage::{HeldLease, Storage, StorageError};
 use crate::sync::lock;
 use crate::telemetry::{Liveness, chain};
 
-/// How often the heart beats. A cancel made elsewhere is noticed at the next beat.
+/// How often the heart beats. A cancel or a pause made elsewhere is noticed at the next beat.
 pub(super) const EVERY: Duration = Duration::from_millis(800);
 
 /// Beats for a daemon.
@@ -55,7 +55,8 @@ impl<S: Storage> Heartbeat<S> {
         self.leave().await;
     }
 
-    /// Beats once, halts leases that are lost or whose batch is over, and declares silent daemons dead.
+    /// Beats once, ends the runs of leases that are lost or whose batch is over or paused, and declares silent daemons
+    /// dead.
     async fn beat(&self) -> TickResult {
         let DaemonCore { id, storage, settings, .. } = &*self.shared;
         let before = self.held.all();
@@ -69,7 +70,7 @@ impl<S: Storage> Heartbeat<S> {
         if let Some(limit) = settings.global_max_concurrency {
             self.follow_share(rank(*id, &beat.daemons).share_of(limit), asked);
         }
-        self.held.halt_all_but(&before, &beat.leases);
+        self.held.obey(&before, &beat.leases);
         self.give_unclaimed_back(&beat.leases).await;
         self.declare_dead(&beat.daemons).await?;
         // Nothing but the view of those who wait depends on it.

@@ -17,5 +17,5 @@ mod peers;
 mod validity;
 
 pub(super) use heartbeat::Heartbeat;
-pub(super) use held::HeldLeases;
+pub(super) use held::{HeldLeases, RunTokens};
 pub(super) use validity::LeaseValidity;

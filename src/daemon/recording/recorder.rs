@@ -55,6 +55,8 @@ pub(in crate::daemon) struct Recorder<S> {
     pub(in crate::daemon) flush_counts: Arc<FlushCounts>,
     /// Halts the runs of leases whose outcomes are refused.
     pub(in crate::daemon) held: Arc<HeldLeases>,
+    /// A batch is paused when so many of its rows failed alike; 0: never.
+    pub(in crate::daemon) pause_after_alike: u64,
 }
 
 impl<S: Storage> Recorder<S> {
@@ -200,7 +202,8 @@ impl<S: Storage> Recorder<S> {
             }
             Ok::<_, BlobError>((batch, flush))
         });
-        Ok(Flush { batches: futures::future::try_join_all(written).await?.into_iter().collect() })
+        let batches = futures::future::try_join_all(written).await?.into_iter().collect();
+        Ok(Flush { batches, pause_after_alike: self.pause_after_alike })
     }
 
     async fn write_part(&self, outcomes: &[&RowOutcome], success: bool) -> Result<Option<RecordedPart>, BlobError> {

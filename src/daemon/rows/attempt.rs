@@ -191,7 +191,7 @@ where
 /// daemon aborts all its leases. A call on loan is recalled when another model needs its permit.
 fn called_off(cancellation: Arc<Cancellation>, share: Option<&PermitShare>) -> CancellationFuture {
     let halted = async move {
-        cancellation.lease.cancelled().await;
+        cancellation.tokens.halt.cancelled().await;
         if cancellation.abort.is_cancelled() { CancellationReason::Shutdown } else { CancellationReason::User }
     };
     match share.and_then(PermitShare::loan) {

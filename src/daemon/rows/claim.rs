@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Supply, lease_run, scheduler};
 use crate::daemon::core::{DaemonCore, Shutdown};
+use crate::daemon::leases::RunTokens;
 use crate::daemon::timer::{TickResult, Timer};
 use crate::domain::lease::{Lease, OpenLane};
 use crate::storage::{Result, Storage};
@@ -138,9 +139,10 @@ async fn take_over_lapsed<S: Storage>(supply: &Arc<Supply<S>>) -> Result<()> {
 }
 
 fn start<S: Storage>(supply: &Arc<Supply<S>>, lease: Lease) {
-    // A child token: when the daemon aborts, every lease is halted.
-    let halt = supply.shared.shutdown.abort.child_token();
-    supply.held.take(lease.hold(), halt.clone());
+    // Child tokens: when the daemon stops, every lease is drained, and when it aborts, every lease is halted.
+    let Shutdown { stopping, abort, .. } = &supply.shared.shutdown;
+    let tokens = RunTokens { halt: abort.child_token(), drain: stopping.child_token() };
+    supply.held.take(lease.hold(), tokens.clone());
     let backlog = supply.backlogs.add(lease.batch_id, &lease.model, (lease.last - lease.first) as usize);
-    supply.runs.spawn(lease_run::run(supply.clone(), lease, halt, backlog));
+    supply.runs.spawn(lease_run::run(supply.clone(), lease, tokens, backlog));
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backlog::Backlog;
 use super::queue::{Cancellation, QueuedRow};
 use super::{ClaimedRow, Supply, unreadable};
 use crate::daemon::core::DaemonCore;
+use crate::daemon::leases::RunTokens;
 use crate::daemon::recording::RowOutcome;
 use crate::daemon::timer::DutyError;
 use crate::domain::ids::RequestId;
@@ -38,25 +38,14 @@ const MIN_UPTIME: Duration = Duration::from_secs(2);
 /// Reads under way, so that starting rows does not wait for the disk.
 const READS_AHEAD: usize = 2;
 
-/// Runs a lease to its end. `halt` is cancelled when this daemon must not run its rows any more. `backlog` counts them
-/// all.
-pub(super) async fn run<S: Storage>(
-    supply: Arc<Supply<S>>,
-    lease: Lease,
-    halt: CancellationToken,
-    backlog: Arc<Backlog>,
-) {
-    let shutdown = &supply.shared.shutdown;
+/// Runs a lease to its end, or until one of the tokens ends it. `backlog` counts all of its rows.
+pub(super) async fn run<S: Storage>(supply: Arc<Supply<S>>, lease: Lease, tokens: RunTokens, backlog: Arc<Backlog>) {
     let mut run = LeaseRun {
         not_queued: (lease.last - lease.first) as usize,
         batch_created_at: None,
         model: lease.model.as_str().into(),
         open: TaskTracker::new(),
-        cancellation: Arc::new(Cancellation {
-            lease: halt,
-            stopping: shutdown.stopping.clone(),
-            abort: shutdown.abort.clone(),
-        }),
+        cancellation: Arc::new(Cancellation { tokens, abort: supply.shared.shutdown.abort.clone() }),
         backlog,
         lease,
         supply: supply.clone(),
@@ -259,14 +248,15 @@ impl<S: Storage> LeaseRun<S> {
         let supply = &self.supply;
         self.open.close();
         tokio::select! {
-            () = self.open.wait() => {}
+            () = self.open.wait() => self.backlog.let_go(self.not_queued),
             () = self.cancellation.cancelled() => {
-                // Rows that no worker has taken stay owed; the calls under way end or are aborted.
+                // Rows that no worker has taken stay owed; the calls under way end or are aborted. The lane may be
+                // claimed on meanwhile: a batch that was paused can be resumed while the last of its calls runs.
                 supply.queue.leave(self.lease.hold());
+                self.backlog.let_go(self.not_queued);
                 self.open.wait().await;
             }
         }
-        self.backlog.let_go(self.not_queued);
         supply.outbox.flush().await;
         if let Err(error) = supply.shared.storage.give_back(self.lease.hold()).await {
             // The heartbeat finds that no task runs the lease, and tries again.

@@ -22,6 +22,7 @@ use super::models::{HeldBack, Models};
 use super::parked::Parked;
 use super::permit_share::PermitShare;
 use super::retrying::Retrying;
+use crate::daemon::leases::RunTokens;
 use crate::domain::lease::LeaseHold;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::{Clock, Timestamp};
@@ -72,25 +73,22 @@ impl QueuedRow {
 
 /// The tokens that cancel the rows of a lease. The rows share one value, because a clone of a token takes a lock.
 pub(super) struct Cancellation {
-    /// Cancelled when this daemon must not run the rows any more.
-    pub(super) lease: CancellationToken,
-    /// Cancelled when the daemon starts nothing more.
-    pub(super) stopping: CancellationToken,
-    /// Cancelled when the daemon aborts the rows under way; `lease` is cancelled with it.
+    pub(super) tokens: RunTokens,
+    /// Cancelled when the daemon aborts the rows under way; the lease is halted with it.
     pub(super) abort: CancellationToken,
 }
 
 impl Cancellation {
     /// Whether workers must start no further attempt.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.lease.is_cancelled() || self.stopping.is_cancelled()
+        self.tokens.halt.is_cancelled() || self.tokens.drain.is_cancelled()
     }
 
     /// Resolves when workers must start no further attempt.
     pub(super) async fn cancelled(&self) {
         tokio::select! {
-            () = self.lease.cancelled() => {}
-            () = self.stopping.cancelled() => {}
+            () = self.tokens.halt.cancelled() => {}
+            () = self.tokens.drain.cancelled() => {}
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Rows end at the rate of the last minute until none waits. Then the rows that are under way end one by one, and the
 //! last of them takes the longest: the largest of n times that are spread as exponential ones, of mean s, is about
 //! s (ln n + 0.58) in the median and s (ln n + 2.25) at the 90th percentile (Gumbel's distribution).
+//!
+//! The estimate of a paused batch is that of one which is resumed now, at the rate from before the pause.
 
 use std::time::Duration;
 
@@ -69,7 +71,8 @@ pub(super) fn estimate(
 /// Rows in a second, and the rows by which it was measured: those of the last minute; if there are too few, those under
 /// way by the time that one takes; and else those of the whole course.
 fn rate(facts: &ProgressFacts<'_>, rows: RowCounts, mean: Option<f64>) -> Option<(f64, u64)> {
-    let recent = facts.statistics.rate(facts.now);
+    let measured_at = facts.batch.pause.as_ref().map_or(facts.now, |pause| pause.since);
+    let recent = facts.statistics.rate(measured_at);
     if recent.rows >= ENOUGH {
         return Some((recent.rows_per_second(), recent.rows));
     }

@@ -28,6 +28,8 @@ text_enum! {
         Waiting = "waiting",
         /// Rows are under way.
         Running = "running",
+        /// No row starts until it is resumed.
+        Paused = "paused",
         /// No more rows start; the remaining lines are being written.
         Finalizing = "finalizing",
         /// It has ended.
@@ -106,7 +108,7 @@ impl Progress {
         let efforts = Efforts::of(facts);
         let rows = efforts.row_counts(batch);
         let rate = facts.statistics.rate(facts.now);
-        let phase = phase(batch.status, rows);
+        let phase = phase(batch, rows);
         let reason = reason::reason(facts, &efforts, rows, phase);
         let estimate = estimate::estimate(facts, &efforts, rows, reason.as_ref());
         let will_meet_window = match batch.status {
@@ -118,8 +120,9 @@ impl Progress {
     }
 }
 
-fn phase(status: BatchStatus, rows: RowCounts) -> Phase {
-    match status {
+fn phase(batch: &Batch, rows: RowCounts) -> Phase {
+    match batch.status {
+        _ if batch.pause.is_some() => Phase::Paused,
         BatchStatus::Validating => Phase::Validating,
         BatchStatus::InProgress if rows.running > 0 => Phase::Running,
         BatchStatus::InProgress => Phase::Waiting,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Efforts, Phase, ProgressFacts, RowCounts};
 use crate::domain::activity::{CallLimit, ModelActivity, UpstreamActivity, UpstreamState};
+use crate::domain::pause::Pause;
 use crate::domain::text_enum::text_enum;
 use crate::domain::time::Timestamp;
 
@@ -18,6 +19,8 @@ text_enum! {
     pub enum ReasonCode {
         /// Its input is being checked.
         Validating = "validating",
+        /// It is paused.
+        Paused = "paused",
         /// No process runs rows.
         NoWorker = "no_worker",
         /// No upstream has its model.
@@ -68,6 +71,10 @@ pub(super) fn reason(
         let message = "No worker is running: start one (`batchwright serve`), and the batch goes on.";
         ProgressReason::new(ReasonCode::NoWorker, message)
     };
+    if let Some(Pause { since, cause }) = &facts.batch.pause {
+        let message = format!("{} Resume it, and it goes on.", cause.message());
+        return Some(ProgressReason { since: Some(*since), ..ProgressReason::new(ReasonCode::Paused, message) });
+    }
     match phase {
         Phase::Ended => None,
         _ if !efforts.has_daemon => Some(no_worker()),
@@ -76,7 +83,7 @@ pub(super) fn reason(
             let message = "No more rows start: calls under way end, and the last lines are being written.";
             Some(ProgressReason::new(ReasonCode::Finalizing, message))
         }
-        Phase::Waiting | Phase::Running => of_open_batch(facts, efforts, rows),
+        Phase::Waiting | Phase::Running | Phase::Paused => of_open_batch(facts, efforts, rows),
     }
 }
 

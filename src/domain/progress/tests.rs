@@ -11,6 +11,7 @@ use crate::domain::batch::{Counts, Milestones};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
+use crate::domain::pause::{Pause, PauseCause};
 use crate::domain::statistics::RecordedRows;
 use crate::domain::usage::Usage;
 
@@ -39,6 +40,8 @@ fn batch(total: u64, completed: u64) -> Batch {
         output_file_id: FileId::new(),
         error_file_id: FileId::new(),
         output_expires_after: None,
+        pause: None,
+        retry: None,
     }
 }
 
@@ -184,6 +187,30 @@ fn a_batch_meets_its_window_surely_perhaps_or_not() {
         let progress = progress(&batch, &recorded(16, 100), &[daemon(32, 0, 0, open())]);
 
         assert_eq!(progress.will_meet_window, expected, "{closes_in} s: {:?}", progress.estimate);
+    }
+}
+
+#[test]
+fn a_paused_batch_says_so_and_when_it_would_end_if_it_was_resumed_now() {
+    let cause = PauseCause::Canary { rows: 100, failed: 3 };
+    let paused = Batch { pause: Some(Pause { since: at(-500), cause }), ..batch(1000, 100) };
+    let mut statistics = BatchStatistics::default();
+    for second in -509..=-500 {
+        statistics.record(at(second), &RecordedRows { rows: 10, ..RecordedRows::default() });
+    }
+
+    for reports in [vec![], vec![daemon(0, 0, 0, upstream(0, 32, CallLimit::Searching, UpstreamState::Open))]] {
+        let progress = progress(&paused, &statistics, &reports);
+
+        assert_eq!(progress.phase, Phase::Paused);
+        let reason = progress.reason.expect("it is paused");
+        assert_eq!((reason.code, reason.since, reason.until), (ReasonCode::Paused, Some(at(-500)), None));
+        assert_eq!(
+            reason.message,
+            "The 100 rows that run first have run; 3 of them failed. Resume it, and it goes on."
+        );
+        let left = progress.estimate.expect("its rows have a rate").ends_at.since(NOW).as_secs();
+        assert!((80..=110).contains(&left), "900 rows at ten a second: {left} s");
     }
 }
 

@@ -52,6 +52,17 @@ pub trait BatchStore {
     /// Calls a batch of the owner off, if it has not ended and is not called off already. Returns it as it is then.
     async fn cancel_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
 
+    /// The batch that the owner made with an idempotency key.
+    async fn batch_of_key(&self, owner: &Owner, key: &str) -> Result<Option<Batch>>;
+
+    /// Pauses a batch of the owner at its owner's request, if rows of it start and it is not paused already. Returns it
+    /// as it is then.
+    async fn pause_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;
+
+    /// Lets the rows of a paused batch of the owner start again: all, if it has paused after those that run first.
+    /// Returns it as it is then.
+    async fn resume_batch(&self, owner: &Owner, id: BatchId) -> Result<Option<Batch>>;
+
     /// Batches that wait for validation, oldest deadline first, from behind `after`.
     async fn batches_to_admit(
         &self,

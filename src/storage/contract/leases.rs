@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::domain::ids::{BatchId, DaemonId};
-use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
+use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, LeaseOrder, OpenLane};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 
@@ -15,8 +15,8 @@ use crate::domain::time::Timestamp;
 pub struct HeldLease {
     /// The lease, and the token it is held with.
     pub lease: LeaseHold,
-    /// Whether its batch is still in progress; if not, its rows are not to be run.
-    pub runs: bool,
+    /// What its holder may do with it, as its batch stands.
+    pub order: LeaseOrder,
 }
 
 /// What a heartbeat finds.
@@ -28,7 +28,7 @@ pub struct Beat {
     pub daemons: Vec<DaemonPulse>,
 }
 
-/// The rows of one model that have no result yet, of all batches in progress.
+/// The rows of one model that have no result yet and may run, of all batches in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelBacklog {
     /// The model's name, as the rows have it.
@@ -59,9 +59,10 @@ pub trait LeaseStore {
     /// Says that a daemon works no more. What it still holds can be taken over at once.
     async fn leave(&self, daemon: DaemonId) -> Result<()>;
 
-    /// Lanes of batches in progress with unclaimed rows: of each model and owner up to `of_a_model` whose windows close
-    /// first, and up to as many with the fewest rows. The first lane of every model and owner comes before the second
-    /// of any. So neither a model nor an owner hides another, and many large batches hide no small one.
+    /// Lanes of batches in progress, and not paused, with rows that may be claimed: of each model and owner up to
+    /// `of_a_model` whose windows close first, and up to as many with the fewest rows. The first lane of every model
+    /// and owner comes before the second of any. So neither a model nor an owner hides another, and many large batches
+    /// hide no small one.
     async fn open_lanes(&self, of_a_model: u32, limit: u32) -> Result<Vec<OpenLane>>;
 
     /// The backlog of each model, the largest first, up to `limit` models. Costs as much as there are open lanes and
@@ -69,11 +70,12 @@ pub trait LeaseStore {
     async fn backlogs(&self, limit: u32) -> Result<Vec<ModelBacklog>>;
 
     /// Claims the next `rows` rows of a lane. `None` if the lane's cursor is not where `lane` has it, or the batch is
-    /// not in progress any more: look again.
+    /// paused or not in progress any more: look again.
     async fn claim(&self, lane: &OpenLane, rows: u32, daemon: DaemonId) -> Result<Option<Lease>>;
 
-    /// Leases of batches in progress that `daemon` may take over: those whose daemon is dead or gave them back. Never
-    /// its own, which it runs, or gives back with its next heartbeats. In the order of [`LeaseStore::open_lanes`].
+    /// Leases of batches in progress, and not paused, that `daemon` may take over: those whose daemon is dead or gave
+    /// them back. Never its own, which it runs, or gives back with its next heartbeats. In the order of
+    /// [`LeaseStore::open_lanes`].
     async fn lapsed_leases(&self, daemon: DaemonId, of_a_model: u32, limit: u32) -> Result<Vec<LapsedLease>>;
 
     /// Takes a lapsed lease over. From then on its former holder can record nothing under it, so its rows without an

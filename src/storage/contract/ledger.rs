@@ -22,6 +22,8 @@ use crate::domain::usage::Usage;
 pub struct Flush {
     /// What is to be recorded of each batch.
     pub batches: BTreeMap<BatchId, BatchFlush>,
+    /// A batch is paused when so many of its rows failed alike, and no other has ended; 0: never.
+    pub pause_after_alike: u64,
 }
 
 /// Outcomes of rows of one batch.

@@ -27,7 +27,8 @@ const ID_AT: Range<usize> = 7..49;
 
 /// Where the line of each row is.
 pub struct InputOrder {
-    files: ResultFiles,
+    /// Those of each batch that has lines here.
+    files: Vec<ResultFiles>,
     /// By row number; a row without a line has one of no bytes.
     places: Vec<LinePlace>,
 }
@@ -38,6 +39,8 @@ struct LinePlace {
     /// With the line end.
     length: u32,
     file: ResultFile,
+    /// The position of the batch in `files`.
+    batch: u16,
 }
 
 impl ResultFiles {
@@ -46,7 +49,7 @@ impl ResultFiles {
     /// # Errors
     /// The files cannot be read.
     pub async fn in_order(self, rows: u64, kind: ResultKind) -> Result<InputOrder, ReadError> {
-        let nowhere = LinePlace { offset: 0, length: 0, file: ResultFile::Output };
+        let nowhere = LinePlace { offset: 0, length: 0, file: ResultFile::Output, batch: 0 };
         let mut places = vec![nowhere; usize::try_from(rows).expect("rows have numbers of 32 bits")];
         if kind.has_output() {
             self.find_lines(ResultFile::Output, &mut places).await?;
@@ -54,14 +57,14 @@ impl ResultFiles {
         if kind.has_errors() {
             self.find_lines(ResultFile::Errors, &mut places).await?;
         }
-        Ok(InputOrder { files: self, places })
+        Ok(InputOrder { files: vec![self], places })
     }
 
     async fn find_lines(&self, file: ResultFile, places: &mut [LinePlace]) -> Result<(), ReadError> {
         let mut scan = LineScan::default();
         let mut note = |row: u32, offset, length| {
             if let Some(place) = places.get_mut(row as usize) {
-                *place = LinePlace { offset, length, file };
+                *place = LinePlace { offset, length, file, batch: 0 };
             }
         };
         let mut pieces = pin!(self.stream(file, 0..self.file(file).len()));
@@ -73,6 +76,21 @@ impl ResultFiles {
 }
 
 impl InputOrder {
+    /// Puts the lines of a batch that ran rows again in the place of those that are here. `rows` has the number here of
+    /// each of its rows.
+    ///
+    /// # Panics
+    /// If these are the lines of more than 65,535 batches.
+    pub fn replace(&mut self, newer: Self, rows: &[u32]) {
+        let batches = u16::try_from(self.files.len()).expect("few");
+        for (place, row) in newer.places.into_iter().zip(rows) {
+            if let Some(old) = self.places.get_mut(*row as usize).filter(|_| place.length > 0) {
+                *old = LinePlace { batch: place.batch + batches, ..place };
+            }
+        }
+        self.files.extend(newer.files);
+    }
+
     /// How many bytes the lines have.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -109,29 +127,40 @@ impl InputOrder {
     ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + use<>, ReadError> {
         if let &[place] = &self.places[rows.clone()] {
             let range = place.offset..place.offset + u64::from(place.length);
-            return Ok(self.files.stream(place.file, range).boxed());
+            return Ok(self.files[usize::from(place.batch)].stream(place.file, range).boxed());
         }
         let mut lines = self.lines_of(rows.clone()).await;
         if lines.as_ref().is_err_and(BlobError::is_gone) {
             // This has taken longer than replaced blobs are kept, or a file was deleted.
-            let now = self.files.source.files().await?;
-            if now.lengths() == self.files.lengths() {
-                self.files = now;
+            if self.look_again().await? {
                 lines = self.lines_of(rows).await;
             }
         }
         Ok(stream::iter([lines.map_err(ReadError::from)]).boxed())
     }
 
+    /// Finds where the files are now. False if one of them is gone.
+    async fn look_again(&mut self) -> Result<bool, ReadError> {
+        for files in &mut self.files {
+            let now = files.source.files().await?;
+            if now.lengths() != files.lengths() {
+                return Ok(false);
+            }
+            *files = now;
+        }
+        Ok(true)
+    }
+
     /// The lines of a window, end to end.
     async fn lines_of(&self, rows: Range<usize>) -> Result<Bytes, BlobError> {
         let places = &self.places[rows];
         let mut lines = vec![Bytes::new(); places.len()];
-        for file in [ResultFile::Output, ResultFile::Errors] {
-            let entries = entries_of(places, file);
-            let bytes = self.files.file(file);
+        let both = |files| [(files, ResultFile::Output), (files, ResultFile::Errors)];
+        for ((batch, files), file) in (0..).zip(&self.files).flat_map(both) {
+            let entries = entries_of(places, batch, file);
+            let bytes = files.file(file);
             let runs = stream::iter(index::neighbours(&entries, READ_BYTES));
-            let blobs = &self.files.source.blobs;
+            let blobs = &files.source.blobs;
             let reads = runs.map(|run| read_run(blobs, bytes, &entries[run])).buffered(READS_AT_ONCE);
             for (no, line) in reads.try_concat().await? {
                 lines[no as usize] = line;
@@ -142,10 +171,10 @@ impl InputOrder {
 }
 
 /// The lines of a window that are in one file, in the order of the file. Their row numbers count within the window.
-fn entries_of(places: &[LinePlace], file: ResultFile) -> Vec<IndexEntry> {
+fn entries_of(places: &[LinePlace], batch: u16, file: ResultFile) -> Vec<IndexEntry> {
     let mut entries: Vec<IndexEntry> = (0..)
         .zip(places)
-        .filter(|(_, place)| place.file == file && place.length > 0)
+        .filter(|(_, place)| place.batch == batch && place.file == file && place.length > 0)
         .map(|(row, place)| IndexEntry { offset: place.offset, length: place.length, row })
         .collect();
     entries.sort_unstable_by_key(|entry| entry.offset);

@@ -1,5 +1,6 @@
 //! Both result files of a batch, from the moment their first lines are recorded. Nothing here changes them.
 
+mod failed_rows;
 mod in_order;
 mod pages;
 

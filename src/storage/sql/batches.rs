@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::files::json;
 use super::readable::Gathered;
 use super::{SqlStorage, corrupt, in_write, on_reader, owner_of, to_u64};
-use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, Milestones, NewBatch};
+use crate::domain::batch::{Batch, BatchError, BatchRetry, BatchStatus, Counts, Milestones, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::page::{Order, Page, PageRequest};
+use crate::domain::pause::Pause;
 use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
@@ -26,7 +28,7 @@ macro_rules! batch_columns {
         "id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at, in_progress_at, \
          finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, model, total, completed, \
          failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, total_tokens, metadata, errors, \
-         output_file_id, error_file_id, output_expires_after"
+         output_file_id, error_file_id, output_expires_after, paused_at, pause_reason, retry_of, retry_options"
     };
 }
 
@@ -63,6 +65,10 @@ pub(super) struct BatchRow {
     output_file_id: Uuid,
     error_file_id: Uuid,
     output_expires_after: Option<i64>,
+    paused_at: Option<i64>,
+    pause_reason: Option<String>,
+    retry_of: Option<Uuid>,
+    retry_options: Option<String>,
 }
 
 impl TryFrom<BatchRow> for Batch {
@@ -70,13 +76,15 @@ impl TryFrom<BatchRow> for Batch {
 
     fn try_from(row: BatchRow) -> Result<Self> {
         let errors = row.errors.as_deref().map_or(Ok(Vec::new()), serde_json::from_str);
+        let status = BatchStatus::parse(&row.status).ok_or_else(|| corrupt("batches", "status", BatchId(row.id)))?;
+        let (pause, retry) = (row.pause(status)?, row.retry()?);
         Ok(Self {
             id: BatchId(row.id),
             owner: owner_of(&row.owner, "batches", BatchId(row.id))?,
             input_file_id: row.input_file_id,
             endpoint: Endpoint::parse(&row.endpoint).ok_or_else(|| corrupt("batches", "endpoint", BatchId(row.id)))?,
             completion_window: row.completion_window,
-            status: BatchStatus::parse(&row.status).ok_or_else(|| corrupt("batches", "status", BatchId(row.id)))?,
+            status,
             created_at: Timestamp(row.created_at),
             expires_at: Timestamp(row.expires_at),
             milestones: Milestones {
@@ -102,7 +110,30 @@ impl TryFrom<BatchRow> for Batch {
             output_file_id: FileId(row.output_file_id),
             error_file_id: FileId(row.error_file_id),
             output_expires_after: row.output_expires_after.map(|millis| Duration::from_millis(to_u64(millis))),
+            pause,
+            retry,
         })
+    }
+}
+
+impl BatchRow {
+    /// The columns of a pause stay as they are when the batch ends, which ends its pause.
+    fn pause(&self, status: BatchStatus) -> Result<Option<Pause>> {
+        let Some(since) = self.paused_at.filter(|_| status.starts_rows()) else { return Ok(None) };
+        let cause = self.json("pause_reason", self.pause_reason.as_deref())?;
+        Ok(Some(Pause { since: Timestamp(since), cause }))
+    }
+
+    fn retry(&self) -> Result<Option<BatchRetry>> {
+        let Some(of) = self.retry_of else { return Ok(None) };
+        let options = self.json("retry_options", self.retry_options.as_deref())?;
+        Ok(Some(BatchRetry { of: BatchId(of), options }))
+    }
+
+    /// What a column has as JSON.
+    fn json<T: DeserializeOwned>(&self, column: &'static str, text: Option<&str>) -> Result<T> {
+        let read = text.and_then(|text| serde_json::from_str(text).ok());
+        read.ok_or_else(|| corrupt("batches", column, BatchId(self.id)))
     }
 }
 
@@ -120,10 +151,16 @@ pub(super) struct InputRow {
 #[async_trait]
 impl BatchStore for SqlStorage {
     async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch> {
-        match in_write!(self.db, batches::create(owner, new, now))? {
-            Some(created) => created.try_into(),
-            None => on_reader!(self.db, batches::by_key(owner, new.idempotency_key.as_deref()))?.try_into(),
+        if let Some(created) = in_write!(self.db, batches::create(owner, new, now))? {
+            return created.try_into();
         }
+        let key = new.idempotency_key.as_deref().unwrap_or_default();
+        self.batch_of_key(owner, key).await?.ok_or_else(|| corrupt("batches", "idempotency_key", key))
+    }
+
+    async fn batch_of_key(&self, owner: &Owner, key: &str) -> Result<Option<Batch>> {
+        let row = on_reader!(self.db, batches::by_key(owner, key))?;
+        row.map(Batch::try_from).transpose()
     }
 
     async fn batch(&self, owner: &Owner, id: BatchId) -> Result<Option<Batch>> {
@@ -157,6 +194,16 @@ impl BatchStore for SqlStorage {
 
     async fn cancel_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
         let row = in_write!(self.db, batches::cancel(owner, id, now))?;
+        row.map(Batch::try_from).transpose()
+    }
+
+    async fn pause_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {
+        let row = in_write!(self.db, steering::pause(owner, id, now))?;
+        row.map(Batch::try_from).transpose()
+    }
+
+    async fn resume_batch(&self, owner: &Owner, id: BatchId) -> Result<Option<Batch>> {
+        let row = in_write!(self.db, steering::resume(owner, id))?;
         row.map(Batch::try_from).transpose()
     }
 

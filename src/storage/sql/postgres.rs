@@ -47,6 +47,8 @@ pub mod progress;
 pub mod query;
 #[path = "statements/record.rs"]
 mod record;
+#[path = "statements/steering.rs"]
+pub mod steering;
 #[path = "statements/steps.rs"]
 pub mod steps;
 #[path = "statements/upkeep.rs"]

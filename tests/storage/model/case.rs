@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright::domain::batch::{Batch, BatchStatus};
 use batchwright::domain::file::FilePart;
 use batchwright::domain::ids::{BatchId, BlobId, DaemonId, LeaseId};
-use batchwright::domain::lease::LeaseHold;
+use batchwright::domain::lease::{LeaseHold, LeaseOrder};
 use batchwright::domain::time::Timestamp;
 use batchwright::storage::{BatchStore as _, Beat, Flush, LeaseStore as _, Ledger as _, Recorded, Result};
 use rand::rngs::StdRng;
@@ -239,7 +239,7 @@ impl<'a> Case<'a> {
         self.living.insert(daemon.id);
         assert!(daemons.iter().map(|pulse| pulse.id).eq(self.living.iter().copied()));
         daemon.held.retain(|lease, _| mine.iter().any(|held| held.lease == *lease));
-        for held in mine.into_iter().filter(|held| !held.runs) {
+        for held in mine.into_iter().filter(|held| held.order != LeaseOrder::Run) {
             // One it knows nothing of was claimed or taken over by nobody else.
             let (lease, _) =
                 self.daemons[who].held.remove(&held.lease).expect("it holds what the database says it holds");

@@ -149,6 +149,6 @@ impl Recorder {
             };
             batch.leases.entry(lease).or_default().insert(row.row);
         }
-        Flush { batches: BTreeMap::from([(batch_id, batch)]) }
+        Flush { batches: BTreeMap::from([(batch_id, batch)]), ..Flush::default() }
     }
 }

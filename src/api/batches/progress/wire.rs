@@ -19,7 +19,7 @@ pub struct BatchProgressObject {
     batch_id: String,
     /// The status of the batch.
     status: &'static str,
-    /// `validating`, `waiting`, `running`, `finalizing` or `ended`.
+    /// `validating`, `waiting`, `running`, `paused`, `finalizing` or `ended`.
     phase: &'static str,
     rows: ProgressRows,
     rate: ProgressRate,
@@ -87,8 +87,8 @@ pub struct ProgressWindow {
 /// Why the batch does not go faster.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProgressReasonObject {
-    /// `validating`, `no_worker`, `no_upstream`, `upstream_down`, `rate_limited`, `behind_other_batches`, `retrying`,
-    /// `waiting_for_capacity`, `tail` or `finalizing`. More may follow.
+    /// `validating`, `paused`, `no_worker`, `no_upstream`, `upstream_down`, `rate_limited`, `behind_other_batches`,
+    /// `retrying`, `waiting_for_capacity`, `tail` or `finalizing`. More may follow.
     code: &'static str,
     /// The same as a sentence.
     message: String,

@@ -3,6 +3,7 @@
 
 mod events;
 mod in_order;
+mod merged;
 mod page;
 mod reader;
 
@@ -52,6 +53,9 @@ const MAX_WAIT: i64 = 60;
         ("wait" = Option<u32>, Query, description = "0 to 60: the seconds to wait for a line if there is none"),
         ("order" = Option<String>, Query,
             description = "`input`: all lines of a batch that has ended, in the order of its input file"),
+        ("merge" = Option<bool>, Query,
+            description = "`true`: all lines of the batch named by `retry_of`, in the order of its input, with the \
+                           lines of this batch in the place of those of rows that it has run again"),
         ("Last-Event-ID" = Option<String>, Header, description = "Of a stream of events: the cursor to go on from")
     ),
     responses(
@@ -74,8 +78,9 @@ pub(in crate::api) async fn list_batch_results(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let reader = ResultReader::new(Arc::clone(&app), owner, parse_id(&id)?, kind(&query)?);
-    if is_in_order(&query)? {
-        return in_order::answer(reader).await;
+    let merge = is_merged(&query)?;
+    if is_in_order(&query)? || merge {
+        return in_order::answer(reader, merge).await;
     }
     let limit = param(&query, "limit").map(|text| integer::in_text("limit", text, 1..=MAX_LINES)).transpose()?;
     let wait = param(&query, "wait").map_or(Ok(0), |text| integer::in_text("wait", text, 0..=MAX_WAIT))?;
@@ -96,16 +101,29 @@ fn kind(query: &Query) -> Result<ResultKind, ApiError> {
 /// Whether the lines are to come in the order of the input, which is all of them at once.
 fn is_in_order(query: &Query) -> Result<bool, ApiError> {
     match param(query, "order") {
-        None => return Ok(false),
-        Some("input") => {}
-        Some(other) => return Err(ApiError::wrong_value("order", other, &["input"])),
+        None => Ok(false),
+        Some("input") => without(query, "order=input", &["after", "limit", "wait"]).map(|()| true),
+        Some(other) => Err(ApiError::wrong_value("order", other, &["input"])),
     }
-    match ["after", "limit", "wait"].into_iter().find(|name| param(query, name).is_some()) {
-        None => Ok(true),
-        Some(name) => Err(ApiError::invalid(format!(
-            "Invalid '{name}': with order=input, one answer has all lines. Leave '{name}' out."
-        ))
-        .at(name)),
+}
+
+/// Whether the lines of the batches are to be merged of which each has run rows of the one before again.
+fn is_merged(query: &Query) -> Result<bool, ApiError> {
+    match param(query, "merge") {
+        None | Some("false") => Ok(false),
+        Some("true") => without(query, "merge=true", &["after", "limit", "wait", "kind"]).map(|()| true),
+        Some(other) => Err(ApiError::wrong_value("merge", other, &["true", "false"])),
+    }
+}
+
+/// Refuses parameters that choose lines from an answer that has all of them.
+fn without(query: &Query, with: &str, names: &[&str]) -> Result<(), ApiError> {
+    match names.iter().find(|name| param(query, name).is_some()) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("Invalid '{name}': with {with}, one answer has all lines. Leave '{name}' out.");
+            Err(ApiError::invalid(message).at(name))
+        }
     }
 }
 

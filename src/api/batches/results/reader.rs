@@ -44,6 +44,16 @@ impl ResultReader {
         Self { app, kind, source: ResultSource { storage, blobs, clock, owner, batch }, read_at: None }
     }
 
+    /// A reader of the lines of another batch.
+    pub(super) fn of(&self, batch: BatchId) -> Self {
+        Self {
+            app: self.app.clone(),
+            kind: self.kind,
+            source: ResultSource { batch, ..self.source.clone() },
+            read_at: None,
+        }
+    }
+
     /// The batch as it stands.
     pub(super) async fn batch(&self) -> Result<Batch, ApiError> {
         let ResultSource { storage, owner, batch, .. } = &self.source;

@@ -14,6 +14,7 @@ use super::super::ClaimedRow;
 use super::super::backlog::Backlogs;
 use super::{Cancellation, Queue, QueuedRow};
 use crate::config::ConcurrencyControl;
+use crate::daemon::leases::RunTokens;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{BatchId, LeaseId, RequestId};
 use crate::domain::lease::LeaseHold;
@@ -66,7 +67,10 @@ impl Given {
             expires_at: Timestamp(86_400_000),
             priority: "",
             lease: LeaseHold { id: LeaseId::new(), token: 1 },
-            cancellation: Arc::new(Cancellation { lease: token(), stopping: token(), abort: token() }),
+            cancellation: Arc::new(Cancellation {
+                tokens: RunTokens { halt: token(), drain: token() },
+                abort: token(),
+            }),
             open: TaskTracker::new(),
             backlogs: Backlogs::default(),
         }
@@ -345,7 +349,7 @@ fn the_rows_of_a_halted_lease_hold_nobody_up() {
     let (halted, other) = (Given::lease("m"), Given::lease("m"));
     queue.push(vec![halted.row(0), other.row(1), halted.row(2)]);
 
-    halted.cancellation.lease.cancel();
+    halted.cancellation.tokens.halt.cancel();
     queue.leave(halted.lease);
     // One that was waiting for another attempt, and is due only now.
     queue.push(vec![halted.row(3)]);

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::query::{announce, query, query_as, query_scalar};
 use super::{Conn, Row};
 use crate::domain::batch::{Batch, NewBatch};
+use crate::domain::canary::Canary;
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::page::Order;
@@ -13,14 +14,16 @@ use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
 use crate::storage::Result;
 use crate::storage::sql::batches::{BatchRow, InputRow, batch_columns};
+use crate::storage::sql::files::json;
 use crate::storage::sql::readable::{Placed, read_row};
 use crate::storage::sql::{End, to_i64};
 
 // A second creation with the same key changes nothing, and finds the first by the statement after it.
 const CREATE: &str = concat!(
     "INSERT INTO batches (id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at,
-                          metadata, output_file_id, error_file_id, output_expires_after, idempotency_key)
-     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12)
+                          metadata, output_file_id, error_file_id, output_expires_after, idempotency_key, canary,
+                          retry_of, retry_options)
+     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
      ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
      RETURNING ",
     batch_columns!()
@@ -52,11 +55,12 @@ const TO_ADMIT: &str = concat!(
 const ADMIT: &str = "
     UPDATE batches
     SET status = 'in_progress', in_progress_at = $2, total = $3, model = $4
-    WHERE id = $1 AND status = 'validating'";
+    WHERE id = $1 AND status = 'validating'
+    RETURNING canary";
 
 const OPEN_LANE: &str = "
-    INSERT INTO lanes (batch_id, no, model, first, last, next)
-    VALUES ($1, $2, $3, $4, $5, $4)";
+    INSERT INTO lanes (batch_id, no, model, first, last, next, held_from)
+    VALUES ($1, $2, $3, $4, $5, $4, $6)";
 
 const REFUSE: &str = "
     UPDATE batches
@@ -104,14 +108,17 @@ pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp
         .bind(FileId::new().0)
         .bind(new.output_expires_after.map(|kept| Timestamp(0).plus(kept).0))
         .bind(&new.idempotency_key)
+        .bind(new.canary.map(|canary| canary.to_string()))
+        .bind(new.retry.as_ref().map(|retry| retry.of.0))
+        .bind(new.retry.as_ref().map(|retry| json(&retry.options)))
         .fetch_optional(&mut *tx)
         .await?;
     announce(tx).await?;
     Ok(End::Commit(created))
 }
 
-pub async fn by_key(conn: &mut Conn, owner: &Owner, key: Option<&str>) -> Result<BatchRow> {
-    Ok(query_as(BY_KEY).bind(owner.as_str()).bind(key).fetch_one(conn).await?)
+pub async fn by_key(conn: &mut Conn, owner: &Owner, key: &str) -> Result<Option<BatchRow>> {
+    Ok(query_as(BY_KEY).bind(owner.as_str()).bind(key).fetch_optional(conn).await?)
 }
 
 pub async fn batch(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<Option<BatchRow>> {
@@ -185,18 +192,19 @@ async fn waiting(
 
 pub async fn admit(tx: &mut Conn, id: BatchId, lanes: &[NewLane], now: Timestamp) -> Result<End<bool>> {
     let total: u64 = lanes.iter().map(NewLane::rows).sum();
-    let admitted =
-        query(ADMIT).bind(id.0).bind(now.0).bind(to_i64(total)).bind(model_of(lanes)).execute(&mut *tx).await?;
-    if admitted.rows_affected() == 0 {
-        return Ok(End::Commit(false));
-    }
-    for (no, lane) in (0_i64..).zip(lanes) {
+    let admit = query_scalar(ADMIT).bind(id.0).bind(now.0).bind(to_i64(total)).bind(model_of(lanes));
+    let admitted: Option<Option<String>> = admit.fetch_optional(&mut *tx).await?;
+    let Some(canary) = admitted else { return Ok(End::Commit(false)) };
+    let first = canary.as_deref().and_then(Canary::parse).map(|canary| canary.shares(lanes));
+    for (no, lane) in (0..).zip(lanes) {
+        let held_from = first.as_ref().map(|first| lane.first + first[no]).filter(|position| *position < lane.last);
         query(OPEN_LANE)
             .bind(id.0)
-            .bind(no)
+            .bind(to_i64(no as u64))
             .bind(&lane.model)
             .bind(i64::from(lane.first))
             .bind(i64::from(lane.last))
+            .bind(held_from.map(i64::from))
             .execute(&mut *tx)
             .await?;
     }

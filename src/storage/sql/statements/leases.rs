@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::query::{announce, query, query_as, query_scalar};
 use super::{BEAT, Conn, LOCK_LEASE};
 use crate::domain::ids::{BatchId, DaemonId, LeaseId};
-use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, OpenLane};
+use crate::domain::lease::{DaemonPulse, LapsedLease, Lease, LeaseHold, LeaseOrder, OpenLane};
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::leases::{BacklogRow, LaneRow, LeaseRow};
@@ -26,7 +26,7 @@ const DECLARE_DEAD: &str = "DELETE FROM daemons WHERE id = $1 AND beats = $2";
 const LEAVE: &str = "DELETE FROM daemons WHERE id = $1";
 
 const HELD: &str = "
-    SELECT leases.id, leases.token, batches.status
+    SELECT leases.id, leases.token, batches.status, batches.paused_at
     FROM leases JOIN batches ON batches.id = leases.batch_id
     WHERE leases.daemon_id = $1";
 
@@ -34,7 +34,8 @@ const HELD: &str = "
 const OPEN_LANES: &str = "
     SELECT batch_id, no, model, next, last, expires_at
     FROM (
-        SELECT lanes.batch_id, lanes.no, lanes.model, lanes.next, lanes.last, batches.expires_at,
+        SELECT lanes.batch_id, lanes.no, lanes.model, lanes.next, COALESCE(lanes.held_from, lanes.last) AS last,
+               batches.expires_at,
                ROW_NUMBER() OVER (
                    PARTITION BY lanes.model, batches.owner ORDER BY batches.expires_at, lanes.batch_id, lanes.no
                ) AS by_window,
@@ -43,7 +44,8 @@ const OPEN_LANES: &str = "
                    ORDER BY lanes.last - lanes.next, batches.expires_at, lanes.batch_id, lanes.no
                ) AS by_size
         FROM lanes JOIN batches ON batches.id = lanes.batch_id
-        WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
+        WHERE lanes.next < lanes.last AND batches.status = 'in_progress' AND batches.paused_at IS NULL
+          AND lanes.next < COALESCE(lanes.held_from, lanes.last)
     ) AS open
     WHERE by_window <= $1 OR by_size <= $1
     ORDER BY CASE WHEN by_window < by_size THEN by_window ELSE by_size END, expires_at, batch_id, no
@@ -55,14 +57,15 @@ const BACKLOGS: &str = "
     SELECT model, CAST(SUM(rows) AS BIGINT) AS rows,
            MIN(created_at) AS oldest_created_at, MIN(expires_at) AS first_expires_at
     FROM (
-        SELECT lanes.model, lanes.last - lanes.next AS rows, batches.created_at, batches.expires_at
+        SELECT lanes.model, COALESCE(lanes.held_from, lanes.last) - lanes.next AS rows,
+               batches.created_at, batches.expires_at
         FROM lanes JOIN batches ON batches.id = lanes.batch_id
-        WHERE lanes.next < lanes.last AND batches.status = 'in_progress'
-          AND lanes.next >= 0 AND lanes.last <= 4294967295
+        WHERE lanes.next < lanes.last AND batches.status = 'in_progress' AND batches.paused_at IS NULL
+          AND lanes.next < COALESCE(lanes.held_from, lanes.last) AND lanes.next >= 0 AND lanes.last <= 4294967295
         UNION ALL
         SELECT leases.model, leases.owed AS rows, batches.created_at, batches.expires_at
         FROM leases JOIN batches ON batches.id = leases.batch_id
-        WHERE batches.status = 'in_progress' AND leases.owed BETWEEN 0 AND 4294967295
+        WHERE batches.status = 'in_progress' AND batches.paused_at IS NULL AND leases.owed BETWEEN 0 AND 4294967295
     ) AS without_result
     GROUP BY model
     ORDER BY 2 DESC, model
@@ -72,8 +75,8 @@ const BACKLOGS: &str = "
 const MOVE_CURSOR: &str = "
     UPDATE lanes
     SET next = next + $4
-    WHERE batch_id = $1 AND no = $2 AND next = $3 AND next + $4 <= last
-      AND EXISTS (SELECT 1 FROM batches WHERE id = $1 AND status = 'in_progress')
+    WHERE batch_id = $1 AND no = $2 AND next = $3 AND next + $4 <= COALESCE(held_from, last)
+      AND EXISTS (SELECT 1 FROM batches WHERE id = $1 AND status = 'in_progress' AND paused_at IS NULL)
     RETURNING model";
 
 const LEASE: &str = "
@@ -98,7 +101,7 @@ const LAPSED: &str = concat!(
          SELECT leases.id, leases.token, leases.batch_id, leases.model, batches.expires_at,
                 ROW_NUMBER() OVER (PARTITION BY leases.model ORDER BY batches.expires_at, leases.id) AS place
          FROM leases JOIN batches ON batches.id = leases.batch_id
-         WHERE batches.status = 'in_progress' AND ",
+         WHERE batches.status = 'in_progress' AND batches.paused_at IS NULL AND ",
     lapsed_for!("$1"),
     "
      ) AS lapsed
@@ -142,10 +145,14 @@ pub async fn beat(tx: &mut Conn, daemon: DaemonId, lifetime: Duration) -> Result
 }
 
 async fn held(tx: &mut Conn, daemon: DaemonId) -> Result<Vec<HeldLease>> {
-    let held: Vec<(Uuid, i64, String)> = query_as(HELD).bind(daemon.0).fetch_all(tx).await?;
-    let lease = |(id, token, status): (Uuid, i64, String)| {
-        let runs = status == "in_progress";
-        HeldLease { lease: LeaseHold { id: LeaseId(id), token }, runs }
+    let held: Vec<(Uuid, i64, String, Option<i64>)> = query_as(HELD).bind(daemon.0).fetch_all(tx).await?;
+    let lease = |(id, token, status, paused_at): (Uuid, i64, String, Option<i64>)| {
+        let order = match paused_at {
+            _ if status != "in_progress" => LeaseOrder::Halt,
+            Some(_) => LeaseOrder::Drain,
+            None => LeaseOrder::Run,
+        };
+        HeldLease { lease: LeaseHold { id: LeaseId(id), token }, order }
     };
     Ok(held.into_iter().map(lease).collect())
 }

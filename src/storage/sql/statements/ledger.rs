@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::files::visible_at;
 use super::query::{query, query_as, query_scalar};
-use super::record::{Checked, correct_counters, finalize_if_all_recorded, ledger_counts, record_batch};
+use super::record::{Checked, Checks, correct_counters, finalize_if_all_recorded, ledger_counts, record_batch};
 use super::{Conn, files};
 use crate::domain::batch::Counts;
 use crate::domain::file::{File, FilePart, Purpose};
@@ -125,9 +125,10 @@ pub async fn record(
     if is_recorded(tx, first_blob).await? {
         return Ok(End::Rollback(Recorded::Applied));
     }
+    let checks = Checks { guarded, pause_after_alike: flush.pause_after_alike };
     let (mut lost, mut violations) = (Vec::new(), Vec::new());
     for (id, batch) in &flush.batches {
-        match record_batch(tx, *id, batch, guarded, now).await? {
+        match record_batch(tx, *id, batch, checks, now).await? {
             Checked::Recorded => {}
             Checked::Lost(leases) => lost.extend(leases),
             Checked::Violation(violation) => violations.push(violation),

@@ -8,9 +8,10 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, files, leases, progress};
+use super::{Conn, files, leases, progress, steering};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::lease::LeaseHold;
+use crate::domain::statistics::BatchStatistics;
 use crate::domain::time::Timestamp;
 use crate::storage::sql::ledger::decode;
 use crate::storage::sql::progress::read as read_statistics;
@@ -24,7 +25,7 @@ const COUNT: &str = "
         reasoning_tokens = reasoning_tokens + $7, total_tokens = total_tokens + $8,
         output_parts = output_parts + $9, error_parts = error_parts + $10
     WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling') AND completed + failed + $2 + $3 <= total
-    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed";
+    RETURNING output_file_id, output_parts, error_file_id, error_parts, completed, failed, total, status, canary";
 
 const RUNS: &str = "SELECT 1 FROM batches WHERE id = $1 AND status IN ('in_progress', 'finalizing', 'cancelling')";
 
@@ -50,7 +51,7 @@ const ALL_RECORDED: &str = "
     SET status = 'finalizing', finalizing_at = $2
     WHERE id = $1 AND status = 'in_progress' AND completed + failed >= total";
 
-/// The two files of a batch and the number of parts each has.
+/// The two files of a batch, the number of parts each has, and what decides whether the batch goes on.
 #[derive(sqlx::FromRow)]
 pub struct Files {
     pub output_file_id: Uuid,
@@ -59,6 +60,9 @@ pub struct Files {
     pub error_parts: i64,
     pub completed: i64,
     pub failed: i64,
+    pub total: i64,
+    pub status: String,
+    pub canary: Option<String>,
 }
 
 /// How many rows completed and failed, of the rows that have a line in the output and in the error file.
@@ -79,17 +83,26 @@ impl Checked {
     }
 }
 
+/// What is looked for while outcomes are recorded.
+#[derive(Clone, Copy)]
+pub struct Checks {
+    /// Whether rows that have their line already are looked for.
+    pub guarded: bool,
+    /// Whether so many failures alike pause their batch; 0: never.
+    pub pause_after_alike: u64,
+}
+
 /// Records the outcomes of one batch. Unless all of it is recorded, the transaction must be rolled back.
-///
-/// `guarded`: whether rows that have their line already are looked for.
 pub async fn record_batch(
     tx: &mut Conn,
     id: BatchId,
     batch: &BatchFlush,
-    guarded: bool,
+    Checks { guarded, pause_after_alike }: Checks,
     now: Timestamp,
 ) -> Result<Checked> {
     let Some(files) = count(tx, id, batch).await? else { return why_not_counted(tx, id, batch).await };
+    // Before the leases are locked, because it may lock lanes.
+    steering::end_canary(tx, id, &files, now).await?;
     if let Some(refused) = pay_off_all(tx, id, batch).await? {
         return Ok(refused);
     }
@@ -97,7 +110,8 @@ pub async fn record_batch(
         return Ok(refused);
     }
     append(tx, &files, batch).await?;
-    add_statistics(tx, id, batch, now).await?;
+    let statistics = add_statistics(tx, id, batch, now).await?;
+    steering::pause_if_alike(tx, id, &files, &statistics, pause_after_alike, now).await?;
     finalize_if_all_recorded(tx, id, now).await?;
     Ok(Checked::Recorded)
 }
@@ -217,12 +231,13 @@ async fn append(tx: &mut Conn, files: &Files, batch: &BatchFlush) -> Result<()> 
     Ok(())
 }
 
-/// Adds what is recorded to the statistics of the batch, which is locked.
-async fn add_statistics(tx: &mut Conn, id: BatchId, batch: &BatchFlush, now: Timestamp) -> Result<()> {
+/// Adds what is recorded to the statistics of the batch, which is locked, and returns them.
+async fn add_statistics(tx: &mut Conn, id: BatchId, batch: &BatchFlush, now: Timestamp) -> Result<BatchStatistics> {
     let stored = progress::statistics_of(tx, id).await?;
     let mut statistics = stored.as_deref().map(read_statistics).unwrap_or_default();
     statistics.record(now, &batch.statistics);
-    progress::keep(tx, id, &serde_json::to_string(&statistics).expect("numbers, texts and lists of them")).await
+    progress::keep(tx, id, &serde_json::to_string(&statistics).expect("numbers, texts and lists of them")).await?;
+    Ok(statistics)
 }
 
 /// Moves a batch whose last row is recorded to `finalizing`.
