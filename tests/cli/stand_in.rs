@@ -304,8 +304,9 @@ async fn results(server: &StandIn, Query(query): &Queries) -> Answer {
         if let Some(other) = ["after", "wait", "limit"].into_iter().find(|name| query.contains_key(*name)) {
             return Err(refused(StatusCode::BAD_REQUEST, "One answer has all lines.", other));
         }
-        let ordered = server.world().results.concat();
-        return Ok(lines(server, ordered, "input", true));
+        let [output, errors] = server.world().results.clone();
+        let end = format!("{}-{}", output.len(), errors.len());
+        return Ok(lines(server, output + &errors, &end, true));
     }
     let after = query.get("after").map_or("0-0", String::as_str);
     let places: Vec<usize> = after.split('-').map(|place| place.parse().expect("a number")).collect();

@@ -15,7 +15,7 @@ use clap::{Args, Command};
 
 use self::batch::RunBeginning;
 use self::progress::RunProgress;
-use self::results::ResultFiles;
+use self::results::RunOutputs;
 use self::work_directory::WorkDirectory;
 use super::check::error_lines;
 use super::exit::Exit;
@@ -99,7 +99,7 @@ pub(super) fn with_defaults(mut command: Command) -> Command {
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let progress = RunProgress::new();
     input::check(&args.input)?;
-    let results = ResultFiles::new(&args)?;
+    let results = RunOutputs::new(&args)?;
     let directory = WorkDirectory::of(&args);
     logs::start_with(&args.log.log, progress.log_writer())?;
     raise_limit_of_open_files();
@@ -158,7 +158,7 @@ async fn work(
     args: &RunArgs,
     settings: &ServeConfig,
     engine: &mut BatchEngine,
-    results: &ResultFiles,
+    results: &RunOutputs,
     progress: &RunProgress,
 ) -> anyhow::Result<RunEnd> {
     let batch = match batch::begin(args, engine).await? {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::results::ResultFiles;
+use super::results::RunOutputs;
 use crate::domain::batch::{Batch, Counts};
 use crate::sync::lock;
 use crate::upstream::Registry;
@@ -93,7 +93,7 @@ impl RunProgress {
     }
 
     /// Says how the batch has ended.
-    pub(super) fn ended(&self, batch: &Batch, results: &ResultFiles) {
+    pub(super) fn ended(&self, batch: &Batch, results: &RunOutputs) {
         let Counts { total, completed, .. } = batch.counts;
         self.bar.finish_and_clear();
         let failed = total - completed;

@@ -17,7 +17,7 @@ use crate::domain::owner::Owner;
 use crate::storage::blobs::FileBytes;
 
 /// Where the lines of a run go.
-pub(super) struct ResultFiles {
+pub(super) struct RunOutputs {
     output: ResultTarget,
     errors: Option<ResultTarget>,
 }
@@ -31,7 +31,7 @@ enum ResultTarget {
     Device(PathBuf),
 }
 
-impl ResultFiles {
+impl RunOutputs {
     /// Looks where the results are to go, before anything is paid for.
     pub(super) fn new(args: &RunArgs) -> anyhow::Result<Self> {
         let input = args.input.canonicalize().ok();
