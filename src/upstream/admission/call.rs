@@ -96,6 +96,8 @@ impl<'a> AdmittedCall<'a> {
         history: &mut CallHistory,
     ) {
         self.count(history);
+        // The list of models may have been asked for since the refusal: rows that were taken meanwhile came after it.
+        history.taken = self.taken_before;
         let longest_pause = LONGEST_PAUSE_OF_REFUSAL;
         self.over(CallEnd::Unavailable { retry_after, reason, longest_pause }, None);
     }
