@@ -68,7 +68,7 @@ async fn a_stream_without_an_end_is_cut_when_the_service_stops() {
     let stopping = app.begin_to_stop();
     for stream in streams {
         let events = stream.rest().await;
-        assert!(events.iter().all(|event| event.name == "batch"), "{events:?}");
+        assert!(events.iter().all(|event| ["batch", "progress"].contains(&event.name.as_str())), "{events:?}");
     }
     stopping.ended().await;
 }
@@ -86,7 +86,7 @@ async fn a_batch_is_told_at_each_change_and_at_its_end() {
         let event = stream.next().await.expect("more comes");
         let batch: Value = serde_json::from_str(&event.data).expect("JSON");
         events.push((event.name, batch.clone()));
-        (batch["request_counts"]["completed"] == 1).then_some(())
+        (batch["rows"]["completed"] == 1).then_some(())
     })
     .await;
     app.upstream.release();
@@ -97,10 +97,14 @@ async fn a_batch_is_told_at_each_change_and_at_its_end() {
     let batch = app.batch(&id).await;
     let (end, changes) = events.split_last().expect("there are events");
     assert_eq!(end, &("end".to_owned(), batch.clone()));
-    assert_eq!(changes.last(), Some(&("batch".to_owned(), batch)));
-    assert!(changes.iter().all(|(name, _)| name == "batch"), "{changes:?}");
-    assert!(changes.windows(2).all(|pair| pair[0] != pair[1]), "{changes:?}");
+    let named = |name| changes.iter().filter(move |(known, _)| known == name).map(|(_, object)| object);
+    assert_eq!(named("batch").last(), Some(&batch));
+    assert_eq!(named("progress").last(), Some(&app.get(&format!("/v1/batches/{id}/progress")).await.ok()));
+    for name in ["batch", "progress"] {
+        let objects: Vec<_> = named(name).collect();
+        assert!(objects.windows(2).all(|pair| pair[0] != pair[1]), "{objects:?}");
+    }
     let again = EventStream::open(&app, &path, "").await.rest().await;
-    assert_eq!(again.iter().map(|event| event.name.as_str()).collect::<Vec<_>>(), ["batch", "end"]);
+    assert_eq!(again.iter().map(|event| event.name.as_str()).collect::<Vec<_>>(), ["batch", "progress", "end"]);
     assert_eq!(app.get("/v1/batches/batch_0123456789abcdef0123456789abcdef/events").await.status, 404);
 }

@@ -12,7 +12,9 @@ use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 
+use super::progress::BatchProgressObject;
 use super::{BatchObject, not_found, parse_id};
+use crate::actions::observe_batch;
 use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState, sse};
@@ -23,8 +25,8 @@ use crate::domain::owner::Owner;
 /// How often the batch is read: as often as clients are told of changes.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Follows a batch: an event `batch` with the batch at each change of its status or its counts, at most one a second,
-/// and `end` with the batch when it has ended.
+/// Follows a batch: an event `batch` with the batch at each change of its status or its counts, and an event `progress`
+/// with its progress at each change of that, at most one of each a second; `end` with the batch when it has ended.
 ///
 /// An extension of batchwright: OpenAI's API has no such operation.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/events", tag = "extensions", params(("batch_id" = String, Path,)),
@@ -42,7 +44,7 @@ pub(in crate::api) async fn list_batch_events(
     let permit = app.waits.clone().try_acquire_owned().map_err(|_| ApiError::too_many_waits())?;
     let watch = BatchWatch { app: Arc::clone(&app), owner, id: parse_id(&id)?, shown: None, _permit: permit };
     // An error is an answer, and not the end of a stream.
-    watch.batch().await?;
+    watch.observe().await?;
     let events = stream::try_unfold(Some(watch), |watch| async move {
         let Some(watch) = watch else { return Ok(None) };
         // Its cause is in the log.
@@ -56,15 +58,19 @@ struct BatchWatch {
     app: Arc<App>,
     owner: Owner,
     id: BatchId,
-    /// The batch as the client knows it.
-    shown: Option<Batch>,
+    /// The batch and its progress as the client knows them.
+    shown: Option<(Batch, String)>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl BatchWatch {
-    async fn batch(&self) -> Result<Batch, ApiError> {
-        let batch = self.app.storage.batch(&self.owner, self.id).await?;
-        batch.ok_or_else(|| not_found(&self.id.to_string()))
+    /// The batch and its progress as they are on the wire.
+    async fn observe(&self) -> Result<(Batch, String), ApiError> {
+        let App { storage, clock, prices, .. } = &*self.app;
+        let observed = observe_batch(&**storage, clock, &self.owner, self.id).await?;
+        let observed = observed.ok_or_else(|| not_found(&self.id.to_string()))?;
+        let progress = BatchProgressObject::new(&observed, prices.as_ref(), false);
+        Ok((observed.batch, serde_json::to_string(&progress).expect("a progress serialises")))
     }
 
     /// The next events, or a sign of life. None if the service stops: the client goes on elsewhere.
@@ -74,13 +80,13 @@ impl BatchWatch {
             if self.shown.is_some() {
                 sleep(EVERY).await;
             }
-            let batch = self.batch().await?;
-            let mut events = self.changes(&batch);
+            let (batch, progress) = self.observe().await?;
+            let mut events = self.changes(&batch, &progress);
             let has_ended = batch.status.is_terminal();
             if has_ended {
                 events.push(sse::event("end", &json(&batch)));
             }
-            self.shown = Some(batch);
+            self.shown = Some((batch, progress));
             let is_over = has_ended || self.app.stopping.is_cancelled();
             if !events.is_empty() {
                 return Ok(Some((events.concat().into(), (!is_over).then_some(self))));
@@ -94,12 +100,16 @@ impl BatchWatch {
         }
     }
 
-    /// One event for each object that the client does not know as it stands. Whatever else clients follow of a batch is
-    /// added here.
-    fn changes(&self, batch: &Batch) -> Vec<Bytes> {
+    /// One event for each object that the client does not know as it stands.
+    fn changes(&self, batch: &Batch, progress: &str) -> Vec<Bytes> {
+        let (known_batch, known_progress) =
+            self.shown.as_ref().map(|(batch, progress)| (batch, progress.as_str())).unzip();
         let mut events = Vec::new();
-        if self.shown.as_ref() != Some(batch) {
+        if known_batch != Some(batch) {
             events.push(sse::event("batch", &json(batch)));
+        }
+        if known_progress != Some(progress) {
+            events.push(sse::event("progress", progress));
         }
         events
     }

@@ -156,7 +156,11 @@ pub struct ProgressPoint {
 
 impl BatchProgressObject {
     /// What was observed, with the throughput if that is asked for.
-    pub(super) fn new(observed: &ObservedBatch, prices: Option<&Prices>, has_throughput: bool) -> Self {
+    pub(in crate::api::batches) fn new(
+        observed: &ObservedBatch,
+        prices: Option<&Prices>,
+        has_throughput: bool,
+    ) -> Self {
         let ObservedBatch { batch, statistics, progress } = observed;
         let points = || statistics.throughput().into_iter().map(ProgressPoint::from).collect();
         Self {
