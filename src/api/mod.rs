@@ -25,12 +25,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
 pub use router::{health_router, router};
 pub use server::{ServerLimits, ShutdownTokens, serve};
 
 use crate::domain::batch::Window;
-use crate::domain::report::IntakeLimits;
+use crate::domain::report::{BatchLimits, IntakeLimits};
 use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
@@ -50,6 +51,8 @@ pub struct App {
     pub wakeup: Wakeup,
     /// The limits of an upload.
     pub intake: IntakeLimits,
+    /// The limits of a batch.
+    pub batch_limits: BatchLimits,
     /// One permit for each upload that may be taken in at once.
     pub uploads: Semaphore,
     /// The completion windows that clients may choose.

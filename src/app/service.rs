@@ -19,6 +19,7 @@ use super::upstream::{Upstreams, only_server, tls_of};
 use crate::api::{self, App, ServerLimits, ShutdownTokens};
 use crate::config::{Certificates, ResponsesConfig, ServeConfig, UnknownModels};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
+use crate::dashboard;
 use crate::domain::time::Clock;
 use crate::processor::{AnswerSchemas, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::blobs::Blobs;
@@ -145,6 +146,7 @@ impl Service {
             clock,
             wakeup,
             intake: settings.limits.intake(),
+            batch_limits: settings.limits.batch(),
             uploads: Semaphore::new(limits.uploads),
             windows: settings.limits.completion_windows.clone(),
             registry,
@@ -153,7 +155,11 @@ impl Service {
             stopping: service.stop.stopping.clone(),
             metrics,
         });
-        service.router = if settings.http.role.serves_api() { api::router(app) } else { api::health_router(app) };
+        service.router = if settings.http.role.serves_api() {
+            api::router(app.clone()).merge(dashboard::router(app))
+        } else {
+            api::health_router(app)
+        };
         Ok(service)
     }
 

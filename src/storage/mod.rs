@@ -11,6 +11,6 @@ pub mod sql;
 
 pub use contract::{
     BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, LeaseStore,
-    Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, RowPart, StepStore,
-    StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation, WorkPage,
+    Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, RowPart, RowsInProgress,
+    StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation, WorkPage,
 };

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
-use batchwright::domain::batch::{Batch, NewBatch};
+use batchwright::domain::batch::{Batch, BatchStatus, NewBatch};
 use batchwright::domain::file::{File, Purpose};
 use batchwright::domain::ids::{BatchId, FileId, RequestId};
 use batchwright::domain::lease::Lease;
@@ -77,6 +77,9 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("files", shown(storage.files(owner, &all(Order::Descending), None, after(2)).await?)),
         ("batch", shown(storage.batch(owner, batch).await?)),
         ("batches", shown(storage.batches(owner, &all(Order::Descending)).await?)),
+        ("batches_with", shown(storage.batches_with(owner, &BatchStatus::ALL, None, 10).await?)),
+        ("batches_closing_first", shown(storage.batches_closing_first(owner, 10).await?)),
+        ("rows_in_progress", shown(storage.rows_in_progress(owner, 10).await?)),
         ("batch_input", shown(storage.batch_input(owner, batch).await?)),
         ("part_of_row", shown(storage.part_of_row(owner, given.row(0), after(2)).await?)),
         ("is_held", shown(storage.is_held(owner, batch, 1).await?)),

@@ -1,0 +1,40 @@
+//! What was recorded of each model in the last minutes, for the heartbeats to tell.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::RowOutcome;
+use crate::domain::activity::MAX_MODELS;
+use crate::domain::recent_course::RecentCourse;
+use crate::domain::time::Timestamp;
+use crate::sync::lock;
+
+/// The recent course of each model. The recorder writes it, and the heartbeat reads it.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct ModelCourses(Mutex<HashMap<String, RecentCourse>>);
+
+impl ModelCourses {
+    /// Adds what was recorded. Of more than [`MAX_MODELS`] models at once, the last have no course.
+    pub(in crate::daemon) fn record<'a>(&self, now: Timestamp, recorded: impl IntoIterator<Item = &'a RowOutcome>) {
+        let mut courses = lock(&self.0);
+        for outcome in recorded {
+            if !courses.contains_key(&*outcome.model) {
+                if courses.len() >= MAX_MODELS {
+                    courses.retain(|_, course| course.whole(now) != RecentCourse::default());
+                }
+                if courses.len() >= MAX_MODELS {
+                    continue;
+                }
+                courses.insert(outcome.model.to_string(), RecentCourse::default());
+            }
+            if let Some(course) = courses.get_mut(&*outcome.model) {
+                course.record(now, 1, outcome.usage.total_tokens);
+            }
+        }
+    }
+
+    /// What was recorded of a model in the last minutes, up to the last point that is over.
+    pub(in crate::daemon) fn of(&self, model: &str, now: Timestamp) -> RecentCourse {
+        lock(&self.0).get(model).map(|course| course.whole(now)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,180 @@
+//! `/dashboard/batches`: the batches, those that have not ended first. What is shown is in the URL, so that a page
+//! that is loaded again, or opened from a shared link, is the same.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures::future::try_join_all;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::page::{PageError, page};
+use super::view::{ACTIVE, BatchLine, Layout};
+use crate::actions::observe_batch;
+use crate::api::{App, AppState, Caller};
+use crate::domain::batch::{Batch, BatchStatus};
+use crate::domain::ids::BatchId;
+use crate::domain::owner::Owner;
+
+/// Batches of a page.
+const PAGE: u32 = 20;
+/// Batches that a search for a text looks at for one page: it has no index.
+const SEARCHED: u32 = 1000;
+
+const ENDED: [BatchStatus; 4] =
+    [BatchStatus::Completed, BatchStatus::Failed, BatchStatus::Expired, BatchStatus::Cancelled];
+
+/// What the URL says of the list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Filter {
+    status: String,
+    text: String,
+    after: String,
+}
+
+#[derive(Template)]
+#[template(path = "batches.html")]
+struct BatchesPage {
+    layout: Layout,
+    statuses: Vec<(&'static str, &'static str, bool)>,
+    text: String,
+    is_filtered: bool,
+    is_first: bool,
+    lines: Vec<BatchLine>,
+    next: Option<String>,
+    /// The search has not looked at all batches.
+    searched: Option<u32>,
+}
+
+/// Where a page of the list begins: the list has two parts, each with the newest batch first.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    is_ended: bool,
+    after: Option<BatchId>,
+}
+
+/// Some batches, and where the rest begins.
+struct Found {
+    batches: Vec<Batch>,
+    next: Option<Place>,
+}
+
+pub(super) async fn batches(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Query(filter): Query<Filter>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let text = filter.text.trim();
+    let place =
+        Place::parse(&filter.after).ok_or_else(|| PageError::not_found("There is no such part of the list."))?;
+    let limit = if text.is_empty() { PAGE } else { SEARCHED };
+    let mut found = from(&app, &owner, &filter.status, place, limit).await?;
+    let mut searched = None;
+    if !text.is_empty() {
+        searched = found.next.is_some().then_some(SEARCHED);
+        found = found.only(|batch| has(batch, text));
+    }
+    let observed = found.batches.iter().map(|batch| observe_batch(&*app.storage, &app.clock, &owner, batch.id));
+    let lines = try_join_all(observed).await?.iter().flatten().map(BatchLine::of).collect();
+    let next = found.next.map(|next| filter.url(next));
+    let is_filtered = !text.is_empty() || !filter.status.is_empty();
+    let is_first = filter.after.is_empty();
+    let layout = Layout::of("batches", "Batches");
+    let statuses = filter.statuses();
+    let batches = BatchesPage { layout, statuses, text: text.to_owned(), is_filtered, is_first, lines, next, searched };
+    page(&batches, &headers)
+}
+
+/// Batches from a place on: of one status, or all.
+async fn from(app: &Arc<App>, owner: &Owner, status: &str, from: Place, limit: u32) -> Result<Found, PageError> {
+    let mut found = Found { batches: Vec::new(), next: None };
+    let Some(statuses) = statuses_of(status) else {
+        return Err(PageError::not_found("There is no such status."));
+    };
+    let mut place = from;
+    while let Some(missing) = limit.checked_sub(found.len()).filter(|missing| *missing > 0) {
+        let of_place: Vec<_> =
+            statuses.iter().copied().filter(|status| status.is_terminal() == place.is_ended).collect();
+        let read = app.storage.batches_with(owner, &of_place, place.after, missing).await?;
+        let last = read.data.last().map(|batch| batch.id);
+        found.batches.extend(read.data);
+        if read.has_more {
+            found.next = Some(Place { after: last, ..place });
+            return Ok(found);
+        }
+        if place.is_ended {
+            return Ok(found);
+        }
+        place = Place { is_ended: true, after: None };
+    }
+    found.next = (!place.is_ended || place.after.is_none()).then_some(place);
+    Ok(found)
+}
+
+/// The statuses that a word of the URL stands for.
+fn statuses_of(word: &str) -> Option<Vec<BatchStatus>> {
+    match word {
+        "" => Some(BatchStatus::ALL.to_vec()),
+        "active" => Some(ACTIVE.to_vec()),
+        "ended" => Some(ENDED.to_vec()),
+        word => BatchStatus::parse(word).map(|status| vec![status]),
+    }
+}
+
+/// Whether a batch has a text in what its owner calls it by.
+fn has(batch: &Batch, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let id = batch.id.to_string();
+    let texts = [Some(&id), batch.model.as_ref(), batch.metadata.as_ref(), Some(&batch.input_file_id)];
+    texts.into_iter().flatten().any(|known| known.to_lowercase().contains(&text))
+}
+
+impl Found {
+    fn len(&self) -> u32 {
+        u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The batches that are wanted, as many as a page has.
+    fn only(mut self, is_wanted: impl Fn(&Batch) -> bool) -> Self {
+        self.batches.retain(is_wanted);
+        if self.batches.len() > PAGE as usize {
+            self.batches.truncate(PAGE as usize);
+            self.next =
+                self.batches.last().map(|last| Place { is_ended: last.status.is_terminal(), after: Some(last.id) });
+        }
+        self
+    }
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Self> {
+        let (part, after) = text.split_once('.').unwrap_or((text, ""));
+        let after = if after.is_empty() { None } else { Some(BatchId::parse(after)?) };
+        match part {
+            "" | "active" => Some(Self { is_ended: false, after }),
+            "ended" => Some(Self { is_ended: true, after }),
+            _ => None,
+        }
+    }
+}
+
+impl Filter {
+    /// The choices, with the one that is made.
+    fn statuses(&self) -> Vec<(&'static str, &'static str, bool)> {
+        let parts = [("", "any status"), ("active", "active"), ("ended", "ended")];
+        let each = BatchStatus::ALL.map(|status| (status.as_str(), status.as_str()));
+        parts.into_iter().chain(each).map(|(value, name)| (value, name, self.status == value)).collect()
+    }
+
+    fn url(&self, next: Place) -> String {
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let part = if next.is_ended { "ended" } else { "active" };
+        let after = next.after.map_or_else(|| part.to_owned(), |after| format!("{part}.{after}"));
+        format!("/dashboard/batches?status={}&text={}&after={after}", encoded(&self.status), encoded(self.text.trim()))
+    }
+}
