@@ -201,7 +201,7 @@ impl BatchLine {
         Self {
             id: batch.id,
             status: batch.status.as_str(),
-            model: batch.model.clone().unwrap_or_default(),
+            model: batch.model.clone().unwrap_or_else(|| "–".to_owned()),
             created: Moment::at(batch.created_at),
             bar: Bar::of(progress.rows),
             rows: grouped(batch.counts.total),

@@ -8,6 +8,8 @@ use super::time::Timestamp;
 const SECONDS: i64 = 5;
 /// Points that are kept: the last five minutes.
 const POINTS: usize = 60;
+/// Seconds of all points together.
+const LENGTH: i64 = 5 * 60;
 
 /// The rows and tokens that were recorded in each of the last points. Points begin at multiples of their length, so
 /// that the courses of several daemons can be added.
@@ -21,9 +23,6 @@ pub struct RecentCourse {
 }
 
 impl RecentCourse {
-    /// Seconds of all points together.
-    pub const LENGTH: u64 = 5 * 60;
-
     /// Adds what is recorded at a time. A clock that steps back puts it into the last point.
     pub fn record(&mut self, now: Timestamp, rows: u64, tokens: u64) {
         self.move_to(now.seconds() - now.seconds().rem_euclid(SECONDS) + SECONDS);
@@ -33,13 +32,19 @@ impl RecentCourse {
         }
     }
 
+    /// Whether nothing was recorded in the last minutes.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.points.is_empty() || now.seconds() - self.ends > LENGTH
+    }
+
     /// The points that are over: the one under way would look as if the rate fell.
     #[must_use]
     pub fn whole(&self, now: Timestamp) -> Self {
-        let mut whole = self.clone();
-        if self.points.is_empty() {
-            return whole;
+        if self.is_over(now) {
+            return Self::default();
         }
+        let mut whole = self.clone();
         whole.move_to((now.seconds() - now.seconds().rem_euclid(SECONDS)).max(self.ends - SECONDS));
         if whole.ends == self.ends && now.seconds() < self.ends {
             whole.points.pop();
@@ -74,7 +79,7 @@ impl RecentCourse {
         }
         while self.ends < ends {
             let missing = (ends - self.ends) / SECONDS;
-            if missing > i64::try_from(POINTS).expect("a small number") {
+            if missing > LENGTH / SECONDS {
                 self.points.clear();
                 self.ends = ends - SECONDS;
             }

@@ -41,7 +41,7 @@ async function axe(page, isDark = false) {
 function failing(body) {
   const said = body.messages?.[0]?.content ?? '';
   return said.startsWith('fail:')
-    ? { status: 400, error: { message: said.slice(5), code: 'refused' } }
+    ? { httpStatus: 400, error: { message: said.slice(5), code: 'refused' } }
     : completion(said);
 }
 
@@ -278,7 +278,8 @@ test('a file is checked before anything runs, and becomes a batch once', async (
   await page.goto('/dashboard/submit');
   await page.getByLabel('Drop a file here').setInputFiles(file('none.jsonl', 'no json'));
   await page.getByRole('button', { name: 'Upload and check' }).click();
-  await page.waitForFunction(() => document.querySelector('#upload-status')?.textContent.length > 20 || location.pathname !== '/dashboard/submit');
+  await page.locator('#upload-status', { hasText: 'JSON' }).waitFor();
+  assert.match(page.complaints.pop(), /400/, 'the browser says so by itself');
 
   await page.goto('/dashboard/submit');
   await page.evaluate((text) => {

@@ -72,8 +72,8 @@ export class Upstream {
     this.server = http.createServer(async (request, response) => {
       let text = '';
       for await (const piece of request) text += piece;
-      const { status = 200, ...body } = await this.reply(request, text);
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body.raw ?? body));
+      const { httpStatus = 200, ...body } = await this.reply(request, text);
+      response.writeHead(httpStatus, { 'content-type': 'application/json' }).end(JSON.stringify(body.raw ?? body));
     });
   }
 

@@ -29,7 +29,9 @@ fn failed(custom_id: &str) -> RowFailure {
 fn recorded(rows: u64, failures: &[&str]) -> RecordedRows {
     let usage = Usage { total_tokens: 10 * rows, ..Usage::default() };
     let mut recorded = RecordedRows { rows, usage: BTreeMap::from([("m".to_owned(), usage)]), ..Default::default() };
-    failures.iter().for_each(|custom_id| recorded.failures.add(failed(custom_id)));
+    for custom_id in failures {
+        recorded.failures.add(failed(custom_id));
+    }
     recorded
 }
 
@@ -74,7 +76,7 @@ async fn models_are_owed_until_their_last_row_is_recorded(storage: TestStorage) 
     let batch = storage.validating().await?;
     assert!(storage.admit_batch(batch.id, &lanes(&[2, 3]), START).await?);
     let owed = async || storage.models_owed(&OWNER, batch.id, 10).await;
-    let names: Vec<String> = lanes(&[2, 3]).iter().map(|lane| lane.model.to_string()).collect();
+    let names: Vec<String> = lanes(&[2, 3]).iter().map(|lane| lane.model.clone()).collect();
     assert_eq!(owed().await?, [names[1].clone(), names[0].clone()], "the most rows first");
     assert_eq!(storage.models_owed(&OWNER, batch.id, 1).await?, [names[1].clone()]);
 

@@ -18,16 +18,7 @@ impl ModelCourses {
     pub(in crate::daemon) fn record<'a>(&self, now: Timestamp, recorded: impl IntoIterator<Item = &'a RowOutcome>) {
         let mut courses = lock(&self.0);
         for outcome in recorded {
-            if !courses.contains_key(&*outcome.model) {
-                if courses.len() >= MAX_MODELS {
-                    courses.retain(|_, course| course.whole(now) != RecentCourse::default());
-                }
-                if courses.len() >= MAX_MODELS {
-                    continue;
-                }
-                courses.insert(outcome.model.to_string(), RecentCourse::default());
-            }
-            if let Some(course) = courses.get_mut(&*outcome.model) {
+            if let Some(course) = course_of(&mut courses, &outcome.model, now) {
                 course.record(now, 1, outcome.usage.total_tokens);
             }
         }
@@ -37,4 +28,22 @@ impl ModelCourses {
     pub(in crate::daemon) fn of(&self, model: &str, now: Timestamp) -> RecentCourse {
         lock(&self.0).get(model).map(|course| course.whole(now)).unwrap_or_default()
     }
+}
+
+/// The course of a model, if there is room for it.
+fn course_of<'a>(
+    courses: &'a mut HashMap<String, RecentCourse>,
+    model: &str,
+    now: Timestamp,
+) -> Option<&'a mut RecentCourse> {
+    if !courses.contains_key(model) {
+        if courses.len() >= MAX_MODELS {
+            courses.retain(|_, course| !course.is_over(now));
+        }
+        if courses.len() >= MAX_MODELS {
+            return None;
+        }
+        courses.insert(model.to_owned(), RecentCourse::default());
+    }
+    courses.get_mut(model)
 }

@@ -7,6 +7,7 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 // --- Times, in the visitor's zone. The title keeps them in UTC.
 
 const sameDay = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const minutes = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const otherDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const otherYear = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
 
@@ -153,6 +154,9 @@ function points() {
 
 function drawn(place, data) {
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const span = data[0].at(-1) - data[0][0];
+  const format = span > 86400 ? otherDay : span > 600 ? minutes : sameDay;
+  const shown = (second) => (second == null ? "–" : format.format(new Date(second * 1000)));
   const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 } };
   const options = {
     width: place.clientWidth,
@@ -160,11 +164,11 @@ function drawn(place, data) {
     cursor: { drag: { x: false, y: false } },
     scales: { rows: { range: (_, _min, max) => [0, max || 1] }, tokens: { range: (_, _min, max) => [0, max || 1] } },
     series: [
-      {},
+      { label: "", value: (_, second) => (second == null ? "–" : sameDay.format(new Date(second * 1000))) },
       { label: "rows/s", scale: "rows", stroke: color("--running"), width: 1.5, points: { show: data[0].length < 3 } },
       { label: "tokens/s", scale: "tokens", stroke: color("--retrying"), width: 1.5, dash: [5, 4], points: { show: data[0].length < 3 } },
     ],
-    axes: [axis, { ...axis, scale: "rows", label: "rows/s", labelSize: 18, size: 54 },
+    axes: [{ ...axis, space: 90, values: (_, seconds) => seconds.map(shown) }, { ...axis, scale: "rows", label: "rows/s", labelSize: 18, size: 54 },
       { ...axis, scale: "tokens", side: 1, label: "tokens/s", labelSize: 18, size: 64, grid: { show: false } }],
   };
   return new uPlot(options, data, place);
