@@ -65,8 +65,8 @@ fn names_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a page of this site has sent the request, as far as a browser says. Programs say nothing, and have no cookies
-/// or keys here that could be abused. Pages send no referrer, so that the origin of their own forms is `null`.
+/// Whether a page of this site has sent the request, as far as a browser says. Programs say nothing, and have no
+/// cookies or keys here that could be abused. Pages send no referrer, so that the origin of their own forms is `null`.
 fn comes_from_this_site(host: Option<&str>, headers: &HeaderMap) -> bool {
     let said = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let is_own = |origin: &str| origin.split_once("://").map(|(_, authority)| authority) == host;

@@ -30,7 +30,7 @@ const ENDED: [BatchStatus; 4] =
 /// What the URL says of the list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Filter {
+pub(super) struct ListFilter {
     status: String,
     text: String,
     after: String,
@@ -52,26 +52,26 @@ struct BatchesPage {
 
 /// Where a page of the list begins: the list has two parts, each with the newest batch first.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ListPlace {
     is_ended: bool,
     after: Option<BatchId>,
 }
 
 /// Some batches, and where the rest begins.
-struct Found {
+struct ListPart {
     batches: Vec<Batch>,
-    next: Option<Place>,
+    next: Option<ListPlace>,
 }
 
 pub(super) async fn batches(
     State(app): AppState,
     Caller(owner): Caller,
-    Query(filter): Query<Filter>,
+    Query(filter): Query<ListFilter>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let text = filter.text.trim();
     let place =
-        Place::parse(&filter.after).ok_or_else(|| PageError::not_found("There is no such part of the list."))?;
+        ListPlace::parse(&filter.after).ok_or_else(|| PageError::not_found("There is no such part of the list."))?;
     let limit = if text.is_empty() { PAGE } else { SEARCHED };
     let mut found = from(&app, &owner, &filter.status, place, limit).await?;
     let mut searched = None;
@@ -91,8 +91,8 @@ pub(super) async fn batches(
 }
 
 /// Batches from a place on: of one status, or all.
-async fn from(app: &Arc<App>, owner: &Owner, status: &str, from: Place, limit: u32) -> Result<Found, PageError> {
-    let mut found = Found { batches: Vec::new(), next: None };
+async fn from(app: &Arc<App>, owner: &Owner, status: &str, from: ListPlace, limit: u32) -> Result<ListPart, PageError> {
+    let mut found = ListPart { batches: Vec::new(), next: None };
     let Some(statuses) = statuses_of(status) else {
         return Err(PageError::not_found("There is no such status."));
     };
@@ -104,13 +104,13 @@ async fn from(app: &Arc<App>, owner: &Owner, status: &str, from: Place, limit: u
         let last = read.data.last().map(|batch| batch.id);
         found.batches.extend(read.data);
         if read.has_more {
-            found.next = Some(Place { after: last, ..place });
+            found.next = Some(ListPlace { after: last, ..place });
             return Ok(found);
         }
         if place.is_ended {
             return Ok(found);
         }
-        place = Place { is_ended: true, after: None };
+        place = ListPlace { is_ended: true, after: None };
     }
     found.next = (!place.is_ended || place.after.is_none()).then_some(place);
     Ok(found)
@@ -134,7 +134,7 @@ fn has(batch: &Batch, text: &str) -> bool {
     texts.into_iter().flatten().any(|known| known.to_lowercase().contains(&text))
 }
 
-impl Found {
+impl ListPart {
     fn len(&self) -> u32 {
         u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
     }
@@ -145,13 +145,13 @@ impl Found {
         if self.batches.len() > PAGE as usize {
             self.batches.truncate(PAGE as usize);
             self.next =
-                self.batches.last().map(|last| Place { is_ended: last.status.is_terminal(), after: Some(last.id) });
+                self.batches.last().map(|last| ListPlace { is_ended: last.status.is_terminal(), after: Some(last.id) });
         }
         self
     }
 }
 
-impl Place {
+impl ListPlace {
     fn parse(text: &str) -> Option<Self> {
         let (part, after) = text.split_once('.').unwrap_or((text, ""));
         let after = if after.is_empty() { None } else { Some(BatchId::parse(after)?) };
@@ -163,7 +163,7 @@ impl Place {
     }
 }
 
-impl Filter {
+impl ListFilter {
     /// The choices, with the one that is made.
     fn statuses(&self) -> Vec<(&'static str, &'static str, bool)> {
         let parts = [("", "any status"), ("active", "active"), ("ended", "ended")];
@@ -171,7 +171,7 @@ impl Filter {
         parts.into_iter().chain(each).map(|(value, name)| (value, name, self.status == value)).collect()
     }
 
-    fn url(&self, next: Place) -> String {
+    fn url(&self, next: ListPlace) -> String {
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let part = if next.is_ended { "ended" } else { "active" };
         let after = next.after.map_or_else(|| part.to_owned(), |after| format!("{part}.{after}"));

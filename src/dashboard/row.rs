@@ -20,7 +20,8 @@ use crate::domain::batch::Batch;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::owner::Owner;
 use crate::domain::response::{Step, StepBody};
-use crate::domain::row::shown;
+use crate::domain::row::{RowCall, shown};
+use crate::storage::blobs::BlobError;
 use crate::storage::rows::RowReader;
 
 /// The longest text that stands in the page.
@@ -32,6 +33,8 @@ pub(super) struct RowQuery {
     custom_id: String,
     #[serde(default)]
     part: String,
+    /// The number of the row, if it is known, so that it need not be searched again.
+    row: Option<u32>,
 }
 
 #[derive(Template)]
@@ -43,6 +46,8 @@ struct RowPage {
     id: RequestId,
     row: u32,
     state: &'static str,
+    /// Where the page is asked for again; `None` once nothing changes any more.
+    again: Option<String>,
     attempts: String,
     request: Text,
     result: Option<Text>,
@@ -73,7 +78,7 @@ struct StepView {
 }
 
 /// A row that was found.
-struct Found {
+struct FoundRow {
     batch: Batch,
     reader: RowReader,
     row: u32,
@@ -85,7 +90,7 @@ pub(super) async fn row_by_path(
     Path((batch_id, custom_id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
-    let query = RowQuery { custom_id, part: String::new() };
+    let query = RowQuery { custom_id, part: String::new(), row: None };
     row_by_query(state, caller, Path(batch_id), Query(query), headers).await
 }
 
@@ -93,10 +98,11 @@ pub(super) async fn row_by_query(
     State(app): AppState,
     Caller(owner): Caller,
     Path(batch_id): Path<String>,
-    Query(RowQuery { custom_id, .. }): Query<RowQuery>,
+    Query(query): Query<RowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
-    let Found { batch, reader, row } = find(&app, &owner, &batch_id, &custom_id).await?;
+    let FoundRow { batch, reader, row } = find(&app, &owner, &batch_id, &query).await?;
+    let custom_id = query.custom_id;
     let id = RequestId { batch: batch.id, row };
     let stands = request_state(&*app.storage, &app.blobs, &owner, &batch, &reader, row, app.clock.now()).await?;
     let is_gone = stands.is_none();
@@ -111,6 +117,7 @@ pub(super) async fn row_by_query(
         id,
         row,
         state,
+        again: line.is_none().then(|| format!("{}&row={row}", row_url(batch.id, &custom_id))),
         attempts: if steps.is_empty() { "not kept for rows of one call".to_owned() } else { format!("{calls} calls") },
         request: text("request", &request),
         result: line.as_ref().map(|line| text("result", line)),
@@ -126,10 +133,10 @@ pub(super) async fn text(
     State(app): AppState,
     Caller(owner): Caller,
     Path(batch_id): Path<String>,
-    Query(RowQuery { custom_id, part }): Query<RowQuery>,
+    Query(query): Query<RowQuery>,
 ) -> Result<Response, PageError> {
-    let Found { batch, reader, row } = find(&app, &owner, &batch_id, &custom_id).await?;
-    let (bytes, name) = match part.as_str() {
+    let FoundRow { batch, reader, row } = find(&app, &owner, &batch_id, &query).await?;
+    let (bytes, name) = match query.part.as_str() {
         "request" => (reader.line(row).await?, "request.json"),
         "result" => {
             let now = app.clock.now();
@@ -147,14 +154,23 @@ pub(super) async fn text(
     Ok((headers, bytes).into_response())
 }
 
-async fn find(app: &Arc<App>, owner: &Owner, batch_id: &str, custom_id: &str) -> Result<Found, PageError> {
+async fn find(app: &Arc<App>, owner: &Owner, batch_id: &str, query: &RowQuery) -> Result<FoundRow, PageError> {
+    let custom_id = &query.custom_id;
     let batch = app.storage.batch(owner, parse_id(batch_id)?).await?.ok_or_else(no_batch)?;
     let no_row = || PageError::not_found(format!("The batch has no row with the custom_id '{}'.", shown(custom_id)));
     let input = app.storage.batch_input(owner, batch.id).await?;
     let input = input.ok_or_else(|| PageError::not_found("The input file of the batch is not there any more."))?;
     let reader = RowReader::new(app.blobs.clone(), input);
-    let row = reader.row_named(custom_id).await?.ok_or_else(no_row)?;
-    Ok(Found { batch, reader, row })
+    let row = match query.row {
+        Some(row) if is_named(&reader, row, custom_id).await? => Some(row),
+        _ => reader.row_named(custom_id).await?,
+    };
+    Ok(FoundRow { batch, reader, row: row.ok_or_else(no_row)? })
+}
+
+async fn is_named(reader: &RowReader, row: u32, custom_id: &str) -> Result<bool, BlobError> {
+    let line = reader.line(row).await?.unwrap_or_default();
+    Ok(serde_json::from_slice::<RowCall<'_>>(&line).is_ok_and(|call| call.custom_id == custom_id))
 }
 
 /// The steps with those that are part of each behind it.

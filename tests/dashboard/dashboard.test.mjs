@@ -55,9 +55,11 @@ test('every page is in order for axe, in light and dark, and nobody complains', 
   const running = await stage.submit(rows(30));
   await until('running rows', async () => (await stage.api(`/v1/batches/${running}/progress`)).rows.running > 0);
   const file = await stage.upload(rows(3));
+  const refused = await stage.submit([row('twice'), row('twice')]);
+  await stage.ended(refused);
   const pages = [
     '/dashboard', '/dashboard/batches', '/dashboard/batches?status=failed', `/dashboard/batches/${done}`,
-    `/dashboard/batches/${running}`, rowUrl(done, 'bad'), rowUrl(running, 'row-3'), '/dashboard/upstreams',
+    `/dashboard/batches/${running}`, `/dashboard/batches/${refused}`, rowUrl(done, 'bad'), rowUrl(running, 'row-3'), '/dashboard/upstreams',
     '/dashboard/submit', `/dashboard/submit/${file.id}`, `/dashboard/submit/${file.id}?endpoint=%2Fv1%2Fembeddings`,
   ];
   for (const colorScheme of ['light', 'dark']) {
@@ -173,6 +175,25 @@ test('a server that is gone is said to be, and what was seen stays', async () =>
   assert.equal(await page.locator('tbody tr').count(), seen);
   await page.context().setOffline(false);
   await until('a fresh page', async () => (await page.locator('#connection').textContent()) === '');
+  await page.context().close();
+});
+
+test('a row that has no result yet is followed until it has one', async () => {
+  const release = stage.upstream.hold();
+  const id = await stage.submit([row('first'), row('second')]);
+  const page = await stage.tab();
+  await until('it runs', async () => (await stage.api(`/v1/batches/${id}`)).status === 'in_progress');
+  await page.goto(rowUrl(id, 'second'));
+  await page.locator('#every').selectOption('1');
+  assert.equal(await page.locator('#result').count(), 0);
+  release();
+  await page.locator('.status.completed').waitFor();
+  await page.locator('#result').waitFor();
+  let asked = 0;
+  page.on('request', () => (asked += 1));
+  await page.waitForTimeout(2500);
+  assert.equal(asked, 0, 'it does not change any more');
+  isQuiet(page);
   await page.context().close();
 });
 

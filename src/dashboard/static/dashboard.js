@@ -68,7 +68,7 @@ async function refresh() {
   isAsking = true;
   askedAt = Date.now();
   try {
-    const here = location.pathname + location.search;
+    const here = one("#live").dataset.again ?? location.pathname + location.search;
     await htmx.ajax("GET", here, { source: "#live", target: "#live", select: "#live", swap: "outerMorph" });
   } finally {
     isAsking = false;
@@ -78,7 +78,7 @@ async function refresh() {
 function tick() {
   const seconds = Number(every.value);
   const isDue = seconds > 0 && Date.now() - askedAt >= seconds * 1000 - 50;
-  if (isDue && !isAsking && !document.hidden && one("#live") && !one("dialog[open]")) refresh();
+  if (isDue && !isAsking && !document.hidden && one("#live:not([data-still])") && !one("dialog[open]")) refresh();
 }
 
 // Before the browser paints, so that no time is seen in two ways.
