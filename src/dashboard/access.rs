@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -38,7 +39,7 @@ fn check(peer: Option<IpAddr>, method: &Method, uri: &Uri, headers: &HeaderMap) 
                     http://127.0.0.1:8080/dashboard. A container can be reached with its own network: --network host.");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| uri.authority().map(http_authority));
+    let host = host.or_else(|| uri.authority().map(Authority::as_str));
     if !host.is_some_and(names_this_machine) {
         return Err(
             "The dashboard answers only under the names localhost, 127.0.0.1 and [::1], because it asks for no \
@@ -49,10 +50,6 @@ fn check(peer: Option<IpAddr>, method: &Method, uri: &Uri, headers: &HeaderMap) 
         return Err("This was sent by a page of another site, and nothing was done.");
     }
     Ok(())
-}
-
-fn http_authority(authority: &axum::http::uri::Authority) -> &str {
-    authority.as_str()
 }
 
 /// Whether a `Host`, with or without a port, is `localhost` or a loopback address.

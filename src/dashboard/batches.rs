@@ -1,8 +1,6 @@
 //! `/dashboard/batches`: the batches, those that have not ended first. What is shown is in the URL, so that a page
 //! that is loaded again, or opened from a shared link, is the same.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -72,13 +70,17 @@ pub(super) async fn batches(
     let text = filter.text.trim();
     let place =
         ListPlace::parse(&filter.after).ok_or_else(|| PageError::not_found("There is no such part of the list."))?;
-    let limit = if text.is_empty() { PAGE } else { SEARCHED };
-    let mut found = from(&app, &owner, &filter.status, place, limit).await?;
     let mut searched = None;
-    if !text.is_empty() {
+    let found = if let Some(id) = BatchId::parse(text) {
+        ListPart { batches: app.storage.batch(&owner, id).await?.into_iter().collect(), next: None }
+    } else if text.is_empty() {
+        from(&app, &owner, &filter.status, place, PAGE).await?
+    } else {
+        let mut found = from(&app, &owner, &filter.status, place, SEARCHED).await?;
         searched = found.next.is_some().then_some(SEARCHED);
-        found = found.only(|batch| has(batch, text));
-    }
+        found.batches.retain(|batch| has(batch, text));
+        found.cut(PAGE)
+    };
     let observed = found.batches.iter().map(|batch| observe_batch(&*app.storage, &app.clock, &owner, batch.id));
     let lines = try_join_all(observed).await?.iter().flatten().map(BatchLine::of).collect();
     let next = found.next.map(|next| filter.url(next));
@@ -90,30 +92,19 @@ pub(super) async fn batches(
     page(&batches, &headers)
 }
 
-/// Batches from a place on: of one status, or all.
-async fn from(app: &Arc<App>, owner: &Owner, status: &str, from: ListPlace, limit: u32) -> Result<ListPart, PageError> {
-    let mut found = ListPart { batches: Vec::new(), next: None };
-    let Some(statuses) = statuses_of(status) else {
-        return Err(PageError::not_found("There is no such status."));
-    };
-    let mut place = from;
-    while let Some(missing) = limit.checked_sub(found.len()).filter(|missing| *missing > 0) {
-        let of_place: Vec<_> =
-            statuses.iter().copied().filter(|status| status.is_terminal() == place.is_ended).collect();
-        let read = app.storage.batches_with(owner, &of_place, place.after, missing).await?;
-        let last = read.data.last().map(|batch| batch.id);
-        found.batches.extend(read.data);
-        if read.has_more {
-            found.next = Some(ListPlace { after: last, ..place });
-            return Ok(found);
-        }
-        if place.is_ended {
-            return Ok(found);
-        }
-        place = ListPlace { is_ended: true, after: None };
+/// Up to `limit` batches from a place on, that have a status for which `word` stands.
+async fn from(app: &App, owner: &Owner, word: &str, place: ListPlace, limit: u32) -> Result<ListPart, PageError> {
+    let statuses = statuses_of(word).ok_or_else(|| PageError::not_found("There is no such status."))?;
+    let mut batches = Vec::new();
+    let active = (!place.is_ended).then_some((false, place.after));
+    let ended = (true, place.after.filter(|_| place.is_ended));
+    for (is_ended, after) in active.into_iter().chain([ended]) {
+        let of_part: Vec<_> = statuses.iter().copied().filter(|status| status.is_terminal() == is_ended).collect();
+        // One more than the page has shows that the list goes on.
+        let missing = (limit + 1).saturating_sub(u32::try_from(batches.len()).unwrap_or(u32::MAX));
+        batches.extend(app.storage.batches_with(owner, &of_part, after, missing).await?.data);
     }
-    found.next = (!place.is_ended || place.after.is_none()).then_some(place);
-    Ok(found)
+    Ok(ListPart { batches, next: None }.cut(limit))
 }
 
 /// The statuses that a word of the URL stands for.
@@ -135,17 +126,12 @@ fn has(batch: &Batch, text: &str) -> bool {
 }
 
 impl ListPart {
-    fn len(&self) -> u32 {
-        u32::try_from(self.batches.len()).unwrap_or(u32::MAX)
-    }
-
-    /// The batches that are wanted, as many as a page has.
-    fn only(mut self, is_wanted: impl Fn(&Batch) -> bool) -> Self {
-        self.batches.retain(is_wanted);
-        if self.batches.len() > PAGE as usize {
-            self.batches.truncate(PAGE as usize);
-            self.next =
-                self.batches.last().map(|last| ListPlace { is_ended: last.status.is_terminal(), after: Some(last.id) });
+    /// The first of the batches; the rest begins behind them.
+    fn cut(mut self, limit: u32) -> Self {
+        if self.batches.len() > limit as usize {
+            self.batches.truncate(limit as usize);
+            let place = |last: &Batch| ListPlace { is_ended: last.status.is_terminal(), after: Some(last.id) };
+            self.next = self.batches.last().map(place);
         }
         self
     }

@@ -28,10 +28,10 @@ use crate::storage::rows::RowReader;
 const SHOWN_BYTES: usize = 256 << 10;
 
 /// What the URL says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct RowQuery {
     custom_id: String,
-    #[serde(default)]
     part: String,
     /// The number of the row, if it is known, so that it need not be searched again.
     row: Option<u32>,
@@ -90,7 +90,7 @@ pub(super) async fn row_by_path(
     Path((batch_id, custom_id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
-    let query = RowQuery { custom_id, part: String::new(), row: None };
+    let query = RowQuery { custom_id, ..RowQuery::default() };
     row_by_query(state, caller, Path(batch_id), Query(query), headers).await
 }
 
@@ -117,7 +117,8 @@ pub(super) async fn row_by_query(
         id,
         row,
         state,
-        again: line.is_none().then(|| format!("{}&row={row}", row_url(batch.id, &custom_id))),
+        again: (line.is_none() && !batch.status.is_terminal())
+            .then(|| format!("{}&row={row}", row_url(batch.id, &custom_id))),
         attempts: if steps.is_empty() { "not kept for rows of one call".to_owned() } else { format!("{calls} calls") },
         request: text("request", &request),
         result: line.as_ref().map(|line| text("result", line)),
