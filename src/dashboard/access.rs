@@ -18,6 +18,9 @@ use super::page::PageError;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// What proxies add for the browser behind them, which is on another machine as likely as not.
+const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+
 /// Answers those who may ask, and adds the headers that every answer has.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
@@ -37,6 +40,10 @@ fn check(peer: Option<IpAddr>, method: &Method, uri: &Uri, headers: &HeaderMap) 
         return Err("The dashboard answers only to browsers on the machine that it runs on, because it asks for no \
                     key. From elsewhere, forward a port: ssh -L 8080:127.0.0.1:8080 HOST, then open \
                     http://127.0.0.1:8080/dashboard. A container can be reached with its own network: --network host.");
+    }
+    if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+        return Err("The dashboard answers to no proxy, because it asks for no key. Open it on its own machine: \
+                    http://127.0.0.1:PORT/dashboard.");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(Authority::as_str));
@@ -124,6 +131,13 @@ mod tests {
             assert_eq!(checked("127.0.0.1", &Method::GET, &[("host", host)]), answered, "{host:?}");
         }
         assert!(!checked("127.0.0.1", &Method::GET, &[]));
+    }
+
+    #[test]
+    fn proxies_are_not_answered() {
+        for name in FORWARDED {
+            assert!(!checked("127.0.0.1", &Method::GET, &[("host", "localhost"), (name, "127.0.0.1")]), "{name}");
+        }
     }
 
     #[test]

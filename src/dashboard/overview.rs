@@ -1,6 +1,7 @@
 //! `/dashboard`: what runs, what waits, what is in danger. Nothing here costs more because there are more rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::State;
@@ -17,7 +18,7 @@ use crate::domain::activity::DaemonReport;
 use crate::domain::ids::BatchId;
 use crate::domain::recent_course::RecentCourse;
 
-/// Batches that are listed.
+/// Batches that are listed, beside those at risk.
 const LISTED: u32 = 10;
 /// Batches whose windows are looked at: those that close first.
 const CLOSING: u32 = 20;
@@ -73,12 +74,13 @@ pub(super) async fn overview(
     ids.sort_unstable();
     ids.dedup();
     let observed = ids.iter().map(|id| observe_batch(&*app.storage, &app.clock, &owner, *id));
-    let observed: HashMap<BatchId, ObservedBatch> =
-        try_join_all(observed).await?.into_iter().flatten().map(|observed| (observed.batch.id, observed)).collect();
-    // Those in danger stand first.
-    let mut lines: Vec<BatchLine> =
-        active.data.iter().filter_map(|batch| observed.get(&batch.id)).map(BatchLine::of).collect();
-    lines.sort_by_key(|line| !line.is_at_risk);
+    let observed: Vec<ObservedBatch> = try_join_all(observed).await?.into_iter().flatten().collect();
+    let at_risk = observed.iter().filter(|observed| is_at_risk(observed)).count();
+    let is_listed = |id: BatchId| active.data.iter().any(|batch| batch.id == id);
+    let mut listed: Vec<&ObservedBatch> =
+        observed.iter().filter(|observed| is_at_risk(observed) || is_listed(observed.batch.id)).collect();
+    // Those in danger stand first, and then the newest.
+    listed.sort_by_key(|observed| (!is_at_risk(observed), Reverse(observed.batch.id)));
     let living: Vec<&DaemonReport> = reports.iter().filter(|report| !is_silent(report)).collect();
     let running: u64 = living.iter().flat_map(|report| &report.activity.models).map(|model| model.running).sum();
     let owed = rows.counts.owed();
@@ -92,7 +94,7 @@ pub(super) async fn overview(
         running: grouped(running),
         waiting: format!("{}{more}", grouped(owed.saturating_sub(running))),
         oldest: rows.oldest_created_at.map(Moment::with_distance),
-        at_risk: observed.values().filter(|observed| is_at_risk(observed)).count(),
+        at_risk,
         rows_per_second,
         tokens_per_second,
         failed: grouped(rows.counts.failed),
@@ -100,7 +102,7 @@ pub(super) async fn overview(
         is_without_worker: living.is_empty(),
         models,
         troubles: troubles(&living),
-        lines,
+        lines: listed.into_iter().map(BatchLine::of).collect(),
     };
     page(&overview, &headers)
 }
@@ -122,7 +124,7 @@ fn model_lines(living: &[&DaemonReport]) -> Vec<ModelLine> {
         sum.courses.push(&model.recent);
     }
     let mut models: Vec<_> = models.into_iter().collect();
-    models.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.running));
+    models.sort_by_key(|(_, sum)| Reverse(sum.running));
     let line = |(model, sum): (&str, ModelSum<'_>)| {
         let course = RecentCourse::sum(sum.courses);
         let (rows_per_second, tokens_per_second) = rates(&course);

@@ -23,9 +23,13 @@ pub struct RecentCourse {
 }
 
 impl RecentCourse {
-    /// Adds what is recorded at a time. A clock that steps back puts it into the last point.
+    /// Adds what is recorded at a time. A clock that steps back begins the course anew.
     pub fn record(&mut self, now: Timestamp, rows: u64, tokens: u64) {
-        self.move_to(now.seconds() - now.seconds().rem_euclid(SECONDS) + SECONDS);
+        let ends = now.seconds() - now.seconds().rem_euclid(SECONDS) + SECONDS;
+        if ends < self.ends {
+            self.points.clear();
+        }
+        self.move_to(ends);
         if let Some((of_rows, of_tokens)) = self.points.last_mut() {
             *of_rows = of_rows.saturating_add(rows);
             *of_tokens = of_tokens.saturating_add(tokens);
@@ -129,6 +133,9 @@ mod tests {
 
         course.record(at(9_000_000), 2, 0);
         assert_eq!(RecentCourse::sum([&course]).iter().map(|point| point.0).sum::<u64>(), 2);
+        course.record(at(20), 5, 0);
+        course.record(at(21), 1, 0);
+        assert_eq!(course.points, [(6, 0)], "the clock has stepped back");
         let late = course.whole(at(99_000_000));
         assert!(late.points.is_empty(), "{late:?}");
     }

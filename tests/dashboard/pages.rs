@@ -164,14 +164,15 @@ async fn the_overview_tells_of_models_and_their_last_minutes() {
 #[tokio::test]
 async fn an_upstream_in_trouble_is_named_on_the_overview_and_with_its_last_error() {
     let app = TestApp::start().await;
-    app.upstream.reply(|_| Reply::error(401));
+    app.upstream.reply(|_| Reply::new(401, r#"{"error":{"message":"<script>alert(1)</script>"}}"#));
     app.submit(rows(5)).await;
     for path in ["/dashboard", "/dashboard/upstreams"] {
         let page = eventually("trouble", async || {
             let page = app.get(path).await.text();
             page.contains("status down").then_some(page)
         });
-        assert!(page.await.contains("401"), "{path}");
+        let page = page.await;
+        assert!(page.contains("401") && !page.contains("<script>"), "{path}: {page}");
     }
 }
 

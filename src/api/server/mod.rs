@@ -179,7 +179,9 @@ impl ApiServer {
         let service = service_fn(|request: Request<Incoming>| {
             let answering = state.begin();
             let (mut head, body) = request.into_parts();
-            peer.map(|peer| head.extensions.insert(peer));
+            if let Some(peer) = peer {
+                head.extensions.insert(peer);
+            }
             let (body, remainder) = shared(TimedBody::new(body, limits, stopping.clone()), &head.headers);
             let response = self.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
             async move {

@@ -47,6 +47,7 @@ const connection = one("#connection");
 const KEPT = "batchwright.refresh";
 let isAsking = false;
 let askedAt = Date.now();
+let tag = null;
 
 function keep(value) {
   try {
@@ -69,7 +70,9 @@ async function refresh() {
   askedAt = Date.now();
   try {
     const here = one("#live").dataset.again ?? location.pathname + location.search;
-    await htmx.ajax("GET", here, { source: "#live", target: "#live", select: "#live", swap: "outerMorph" });
+    // With the tag, what is unchanged is answered with 304, and htmx leaves the page alone.
+    const headers = tag ? { "If-None-Match": tag } : {};
+    await htmx.ajax("GET", here, { source: "#live", target: "#live", select: "#live", swap: "outerMorph", headers });
   } finally {
     isAsking = false;
   }
@@ -87,7 +90,8 @@ document.addEventListener("htmx:after:swap", () => {
   plot();
 });
 document.addEventListener("htmx:after:request", (event) => {
-  const status = event.detail.ctx.response?.status ?? 0;
+  const { status, headers } = event.detail.ctx.response;
+  if (status < 400) tag = headers.get("etag");
   connection.textContent = status < 400 ? "" : `Not fresh: the server answers ${status}`;
 });
 document.addEventListener("htmx:error", () => {
