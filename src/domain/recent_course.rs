@@ -59,7 +59,7 @@ impl RecentCourse {
         if whole.points.is_empty() { Self::default() } else { whole }
     }
 
-    /// The sum of several courses: [`POINTS`] points, the oldest first.
+    /// The sum of several courses: 60 points, the oldest first.
     #[must_use]
     pub fn sum<'a>(courses: impl IntoIterator<Item = &'a Self>) -> Vec<(u64, u64)> {
         let courses: Vec<&Self> = courses.into_iter().filter(|course| !course.points.is_empty()).collect();

@@ -70,7 +70,7 @@ for (const [name, url, hasDark] of pictures) {
   for (const colorScheme of hasDark ? ['light', 'dark'] : ['light']) {
     const page = await stage.tab({ colorScheme, viewport: { width: 1280, height: 720 }, locale: 'en-GB', timezoneId: 'Europe/Berlin' });
     await page.goto(url);
-    if (name === 'row') await page.locator('summary').first().click();
+    if (name === 'row') await page.locator('summary').nth(1).click();
     await page.waitForTimeout(300);
     const suffix = colorScheme === 'dark' ? '-dark' : '';
     await page.screenshot({ path: path.join(FOLDER, `${name}${suffix}.png`), fullPage: name === 'batch' });
