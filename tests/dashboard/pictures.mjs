@@ -35,6 +35,7 @@ function loop() {
 
 const simulator = new Process('simulate', '--listen', '127.0.0.1:0', '--latency', 'lognormal:1500ms:0.6', '--max-parallel', '160');
 const tools = new Upstream();
+tools.reply = async () => ({ raw: { sum: 43.5 } });
 await tools.listen();
 const settings = `
 [[tools]]

@@ -149,8 +149,10 @@ document.addEventListener("click", async (event) => {
 let chart = null;
 
 function points() {
-  const rows = all("#course tbody tr");
   const number = (row, name) => Number(row.dataset[name]);
+  // The point under way would look as if the rate fell.
+  const isOver = (row) => number(row, "at") + number(row, "seconds") <= Date.now() / 1000;
+  const rows = all("#course tbody tr").filter(isOver);
   const perSecond = (name) => rows.map((row) => number(row, name) / Math.max(1, number(row, "seconds")));
   const ats = rows.map((row) => number(row, "at"));
   return [ats, perSecond("rows"), perSecond("tokens")];
@@ -158,7 +160,7 @@ function points() {
 
 function drawn(place, data) {
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const span = data[0].at(-1) - data[0][0];
+  const span = (data[0].at(-1) ?? 0) - (data[0][0] ?? 0);
   const format = span > 86400 ? otherDay : span > 600 ? minutes : sameDay;
   const shown = (second) => (second == null ? "–" : format.format(new Date(second * 1000)));
   const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 } };
