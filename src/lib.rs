@@ -15,6 +15,7 @@
 //! - [`daemon`]: claims rows, runs them, records what became of them.
 //! - [`actions`]: what needs more than one storage call, or a decision.
 //! - [`api`]: HTTP in, HTTP out.
+//! - [`dashboard`]: pages that show what the service does.
 //! - [`client`]: a client of this API, for programs.
 //! - [`simulator`], [`verify`]: a stand-in for an inference server, and the proof that nothing was lost or doubled.
 //! - [`app`]: puts everything together, serves, and stops in order.
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod dashboard;
 pub mod domain;
 mod fault;
 pub mod intake;

@@ -10,7 +10,7 @@ use crate::domain::owner::Owner;
 /// The owner that a request acts for. Every handler that reads or changes what an owner has takes it.
 ///
 /// Clients have no keys, so all of them act for the default owner.
-pub(super) struct Caller(pub(super) Owner);
+pub struct Caller(pub Owner);
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;

@@ -26,16 +26,21 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
 pub use router::{health_router, router};
 pub use server::{ServerLimits, ShutdownTokens, serve};
 
+use crate::actions::BatchRetrier;
 use crate::domain::batch::Window;
 use crate::domain::cost::Prices;
-use crate::domain::report::IntakeLimits;
+use crate::domain::ids::BatchId;
+use crate::domain::owner::Owner;
+use crate::domain::report::{BatchLimits, IntakeLimits};
 use crate::domain::time::Clock;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
+use crate::storage::result_files::ResultSource;
 use crate::telemetry::Liveness;
 use crate::upstream::Registry;
 use crate::wakeup::Wakeup;
@@ -52,6 +57,8 @@ pub struct App {
     pub wakeup: Wakeup,
     /// The limits of an upload.
     pub intake: IntakeLimits,
+    /// The limits of a batch.
+    pub batch_limits: BatchLimits,
     /// One permit for each upload that may be taken in at once.
     pub uploads: Semaphore,
     /// What tokens cost, if the settings say so.
@@ -72,6 +79,15 @@ pub struct App {
     pub stopping: CancellationToken,
     /// Renders the metrics, if they are collected.
     pub metrics: Option<PrometheusHandle>,
+}
+
+impl App {
+    /// What creates batches that run rows of a batch of an owner again.
+    pub(crate) fn retrier(&self, owner: &Owner, batch: BatchId) -> BatchRetrier<'_> {
+        let Self { storage, blobs, clock, intake, wakeup, .. } = self;
+        let (storage, blobs, clock) = (storage.clone(), blobs.clone(), clock.clone());
+        BatchRetrier { source: ResultSource { storage, blobs, clock, owner: owner.clone(), batch }, intake, wakeup }
+    }
 }
 
 /// The handlers' shared state.

@@ -16,6 +16,7 @@ use super::open_files;
 use super::upstream::Upstreams;
 use crate::api::{self, App, ServerLimits, ShutdownTokens};
 use crate::config::ServeConfig;
+use crate::dashboard;
 use crate::domain::time::Clock;
 use crate::processor::RequestProcessor;
 use crate::storage::sql::SqlStorage;
@@ -89,6 +90,7 @@ impl Service {
             clock: Clock::System,
             wakeup: engine.wakeup().clone(),
             intake: settings.limits.input.intake(),
+            batch_limits: settings.limits.input.batch(),
             uploads: Semaphore::new(limits.uploads),
             prices: settings.http.prices.clone(),
             waits: Arc::new(Semaphore::new(limits.waits)),
@@ -100,7 +102,11 @@ impl Service {
             stopping: stop.stopping.clone(),
             metrics,
         });
-        let router = if settings.http.role.serves_api() { api::router(app) } else { api::health_router(app) };
+        let router = if settings.http.role.serves_api() {
+            api::router(app.clone()).merge(dashboard::router(app))
+        } else {
+            api::health_router(app)
+        };
         Self { router, engine, stop, limits, grace: settings.http.grace }
     }
 

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::core::DaemonCore;
+use super::recording::ModelCourses;
 use super::rows::{Queue, RetryingRows, RowRunner};
-use crate::domain::activity::{BatchActivity, DaemonActivity, MAX_BATCHES, MAX_MODELS};
+use crate::domain::activity::{BatchActivity, DaemonActivity, MAX_BATCHES, MAX_COURSES, MAX_MODELS};
 use crate::domain::ids::BatchId;
 use crate::storage::{Result, Storage};
 use crate::sync::lock;
@@ -16,13 +17,14 @@ pub(super) struct ActivityReporter<S> {
     shared: Arc<DaemonCore<S>>,
     queue: Arc<Queue>,
     retrying: Arc<RetryingRows>,
+    courses: Arc<ModelCourses>,
     told: Mutex<Option<DaemonActivity>>,
 }
 
 impl<S: Storage> ActivityReporter<S> {
-    pub(super) fn new<P>(runner: &RowRunner<S, P>) -> Self {
+    pub(super) fn new<P>(runner: &RowRunner<S, P>, courses: Arc<ModelCourses>) -> Self {
         let (queue, retrying) = (runner.queue.clone(), runner.retrying.clone());
-        Self { shared: runner.shared.clone(), queue, retrying, told: Mutex::default() }
+        Self { shared: runner.shared.clone(), queue, retrying, courses, told: Mutex::default() }
     }
 
     /// Tells it, if it is not what was told last.
@@ -42,6 +44,10 @@ impl<S: Storage> ActivityReporter<S> {
         let (mut models, batches) = self.queue.models().activity();
         models.sort_by_key(|model| std::cmp::Reverse(model.running));
         models.truncate(MAX_MODELS);
+        let now = self.shared.clock.now();
+        for model in models.iter_mut().take(MAX_COURSES) {
+            model.recent = self.courses.of(&model.model, now);
+        }
         DaemonActivity { batches: self.with_retries(batches), models, unserved }
     }
 

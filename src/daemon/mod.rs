@@ -33,7 +33,7 @@ use self::core::{DaemonCore, Shutdown};
 use self::duties::FlushCounts;
 use self::items::Surroundings;
 use self::leases::{Heartbeat, HeldLeases, LeaseValidity};
-use self::recording::{Outbox, Recorder};
+use self::recording::{ModelCourses, Outbox, Recorder};
 use self::rows::{LastFailures, Queue, RowRunner, Supply, Workers};
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
@@ -97,7 +97,8 @@ where
             stopping: shutdown.stopping.clone(),
         };
         let (flush_counts, held) = (Arc::<FlushCounts>::default(), Arc::<HeldLeases>::default());
-        let (outbox, recorder) = self.start_recorder(&flush_counts, &held, &shutdown);
+        let courses = Arc::<ModelCourses>::default();
+        let (outbox, recorder) = self.start_recorder(&flush_counts, &held, &courses, &shutdown);
         let (steps, step_keeper) = self.start_step_keeper(&shutdown);
         let runner = Arc::new(self.runner(&outbox, &shutdown));
         let (shared, queue) = (runner.shared.clone(), runner.queue.clone());
@@ -109,7 +110,7 @@ where
         let (registry, following, ended) = (shared.registry.clone(), queue.clone(), shutdown.ended.clone());
         let following = async move { registry.follow(|| following.servers_changed()).await };
         tasks.spawn(async move { ended.run_until_cancelled(following).await });
-        tasks.spawn(Heartbeat::new(&runner, held.clone()).run(liveness.clone()));
+        tasks.spawn(Heartbeat::new(&runner, held.clone(), courses).run(liveness.clone()));
         let supply = Supply::new(&runner, held, &around, leases.clone());
         tasks.spawn(rows::claim(Arc::new(supply), liveness.clone()));
         Workers::start(runner, tasks.clone());
@@ -122,6 +123,7 @@ where
         &self,
         flush_counts: &Arc<FlushCounts>,
         held: &Arc<HeldLeases>,
+        courses: &Arc<ModelCourses>,
         shutdown: &Shutdown,
     ) -> (Arc<Outbox>, JoinHandle<()>) {
         let outbox = Arc::new(Outbox::new());
@@ -130,6 +132,7 @@ where
             blobs: self.blobs.clone(),
             clock: self.clock.clone(),
             flush_counts: flush_counts.clone(),
+            courses: courses.clone(),
             held: held.clone(),
             pause_after_alike: self.settings.pause_after_alike,
         };

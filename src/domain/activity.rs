@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::BatchId;
+use super::ids::{BatchId, DaemonId};
+use super::recent_course::RecentCourse;
 use super::text_enum::text_enum;
 use super::time::Timestamp;
 
@@ -13,6 +14,8 @@ use super::time::Timestamp;
 pub const MAX_BATCHES: usize = 256;
 /// Models that are told of, likewise.
 pub const MAX_MODELS: usize = 64;
+/// Models whose recent course is told: it is the largest part of what a heartbeat writes.
+pub const MAX_COURSES: usize = 16;
 
 /// What a daemon does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +65,10 @@ pub struct ModelActivity {
     pub seconds_per_row: Option<f64>,
     /// The upstreams that have the model.
     pub upstreams: Vec<UpstreamActivity>,
+    /// What was recorded of it in the last minutes. Empty of a version that does not tell, and of all but the models
+    /// with the most rows under way.
+    #[serde(default)]
+    pub recent: RecentCourse,
 }
 
 /// The state of an upstream for a model.
@@ -123,6 +130,8 @@ pub enum UpstreamState {
 /// What one daemon told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DaemonReport {
+    /// The daemon.
+    pub daemon: DaemonId,
     /// How long ago its last heartbeat was, on the database's clock.
     pub age: Duration,
     /// What it does. Empty if it is of a version that does not tell.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::batch::Counts;
 use super::usage::Usage;
 
 /// Stands for every model that has no price of its own.
@@ -29,7 +30,25 @@ pub struct ModelPrices {
     pub output: f64,
 }
 
+/// What a batch costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchCost {
+    /// What the rows cost that have ended.
+    pub so_far: f64,
+    /// What all rows cost, if the others cost what those did; `None` until a row has ended.
+    pub estimated_total: Option<f64>,
+}
+
 impl Prices {
+    /// What a batch costs that has used these tokens; `None` if one of its models has no price.
+    #[must_use]
+    pub fn of_batch(&self, usage: &BTreeMap<String, Usage>, counts: Counts) -> Option<BatchCost> {
+        let so_far = self.cost(usage)?;
+        let ended = counts.completed + counts.failed;
+        let estimated_total = (ended > 0).then(|| so_far * count(counts.total) / count(ended));
+        Some(BatchCost { so_far, estimated_total })
+    }
+
     /// What the tokens of each model cost together; `None` if any of them has no price.
     #[must_use]
     pub fn cost(&self, usage: &BTreeMap<String, Usage>) -> Option<f64> {
@@ -59,9 +78,9 @@ pub fn amount(money: f64) -> String {
     text[..text.len() - places.min(4)].to_owned()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^52")]
-fn count(tokens: u64) -> f64 {
-    tokens as f64
+#[expect(clippy::cast_precision_loss, reason = "counts of tokens and rows are far below 2^52")]
+fn count(items: u64) -> f64 {
+    items as f64
 }
 
 #[cfg(test)]

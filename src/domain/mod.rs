@@ -23,6 +23,7 @@ pub mod pause;
 pub mod priority;
 pub mod progress;
 pub mod rate_limits;
+pub mod recent_course;
 pub mod report;
 pub mod request;
 pub mod response;

@@ -255,7 +255,7 @@ impl Server {
     /// The server's list of models, as it answers it. That of an embedding program's own client is empty.
     ///
     /// # Errors
-    /// Why there is no answer within [`LIST_PATIENCE`].
+    /// Why there is no answer within `LIST_PATIENCE`.
     pub async fn models(&self) -> Result<HttpResponse, UpstreamError> {
         match &self.client {
             ServerClient::Http(client) => timeout(LIST_PATIENCE, client.models())

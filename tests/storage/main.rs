@@ -35,6 +35,7 @@ mod guard;
 mod late_commit;
 mod leases;
 mod ledger;
+mod lists;
 mod merging;
 mod model;
 mod owners;

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
-use batchwright::domain::batch::{Batch, NewBatch};
+use batchwright::domain::batch::{Batch, BatchStatus, NewBatch};
 use batchwright::domain::file::{File, Purpose};
 use batchwright::domain::ids::{BatchId, FileId, RequestId};
 use batchwright::domain::lease::Lease;
@@ -79,6 +79,9 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("batch", shown(storage.batch(owner, batch).await?)),
         ("batch_of_key", shown(storage.batch_of_key(owner, &file.to_string()).await?)),
         ("batches", shown(storage.batches(owner, &all(Order::Descending)).await?)),
+        ("batches_with", shown(storage.batches_with(owner, &BatchStatus::ALL, None, 10).await?)),
+        ("batches_closing_first", shown(storage.batches_closing_first(owner, 10).await?)),
+        ("rows_in_progress", shown(storage.rows_in_progress(owner, 10).await?)),
         ("batch_input", shown(storage.batch_input(owner, batch).await?)),
         ("part_of_row", shown(storage.part_of_row(owner, given.row(0), after(2)).await?)),
         ("result_parts", shown(storage.result_parts(owner, batch, after(2)).await?)),

@@ -32,6 +32,8 @@ on_both_databases!(
     batches_to_finish_are_found_by_index,
     overdue_batches_are_found_by_index,
     batches_are_listed_by_index,
+    batches_with_a_status_are_listed_by_index,
+    rows_in_progress_are_counted_by_index,
     files_are_listed_by_index,
     the_batch_of_a_key_is_found_by_index,
     what_an_owner_asks_for_by_id_is_found_by_index,
@@ -120,6 +122,23 @@ async fn batches_are_listed_by_index(storage: TestStorage) -> Result<()> {
         let statements = sent(storage.batches(&OWNER, &all(order))).await?;
 
         assert_found_by(&storage.place, &["batches_by_owner"], statements).await;
+    }
+    Ok(())
+}
+
+async fn batches_with_a_status_are_listed_by_index(storage: TestStorage) -> Result<()> {
+    let statements = sent(storage.batches_with(&OWNER, &[BatchStatus::InProgress], None, 10)).await?;
+
+    assert_found_by(&storage.place, &["batches_by_status"], statements).await;
+    Ok(())
+}
+
+async fn rows_in_progress_are_counted_by_index(storage: TestStorage) -> Result<()> {
+    let closing_first = sent(storage.batches_closing_first(&OWNER, 10)).await?;
+    let counted = sent(storage.rows_in_progress(&OWNER, 10)).await?;
+
+    for statements in [closing_first, counted] {
+        assert_found_by(&storage.place, &["batches_by_window"], statements).await;
     }
     Ok(())
 }

@@ -3,14 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::create::object;
-use crate::actions::{BatchRetrier, RetryBatchError};
+use crate::actions::RetryBatchError;
 use crate::api::{ApiError, App};
 use crate::domain::batch::{Batch, NewBatch, RetryOptions};
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::response::Fields;
 use crate::domain::row::{shown, type_name};
-use crate::storage::result_files::ResultSource;
 
 /// The most bytes of `retry.codes` and `retry.body`, which the database keeps with the batch.
 const MAX_OPTIONS: usize = 64 << 10;
@@ -58,11 +57,7 @@ pub(super) async fn create(app: &App, owner: &Owner, old: &Batch, new: NewBatch)
     }
     // Its input is taken in like an upload.
     let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
-    let App { storage, blobs, clock, intake, wakeup, .. } = app;
-    let (storage, blobs, clock) = (storage.clone(), blobs.clone(), clock.clone());
-    let source = ResultSource { storage, blobs, clock, owner: owner.clone(), batch: old.id };
-    let retrier = BatchRetrier { source, intake, wakeup };
-    Ok(retrier.create_batch(old, new, app.clock.now()).await?)
+    Ok(app.retrier(owner, old.id).create_batch(old, new, app.clock.now()).await?)
 }
 
 /// The path of the parameter that names the other batch, and its id.

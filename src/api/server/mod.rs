@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -173,9 +174,14 @@ impl ApiServer {
     async fn answer(self: Arc<Self>, stream: TcpStream, slot: ConnectionSlot) {
         let (limits, stopping) = (self.limits, &self.stop.stopping);
         let state = slot.guard.connection.clone();
+        // A client that is gone already has no address, and is then nobody's peer.
+        let peer = stream.peer_addr().ok().map(ConnectInfo);
         let service = service_fn(|request: Request<Incoming>| {
             let answering = state.begin();
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            if let Some(peer) = peer {
+                head.extensions.insert(peer);
+            }
             let (body, remainder) = shared(TimedBody::new(body, limits, stopping.clone()), &head.headers);
             let response = self.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
             async move {

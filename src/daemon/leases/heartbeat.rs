@@ -11,6 +11,7 @@ use super::peers::Peers;
 use super::{HeldLeases, LeaseValidity};
 use crate::daemon::activity::ActivityReporter;
 use crate::daemon::core::DaemonCore;
+use crate::daemon::recording::ModelCourses;
 use crate::daemon::rows::{FairShare, Queue, RowRunner};
 use crate::daemon::timer::{TickResult, Timer};
 use crate::domain::ids::DaemonId;
@@ -34,7 +35,11 @@ pub(in crate::daemon) struct Heartbeat<S> {
 }
 
 impl<S: Storage> Heartbeat<S> {
-    pub(in crate::daemon) fn new<P>(runner: &RowRunner<S, P>, held: Arc<HeldLeases>) -> Self {
+    pub(in crate::daemon) fn new<P>(
+        runner: &RowRunner<S, P>,
+        held: Arc<HeldLeases>,
+        courses: Arc<ModelCourses>,
+    ) -> Self {
         Self {
             shared: runner.shared.clone(),
             held,
@@ -42,7 +47,7 @@ impl<S: Storage> Heartbeat<S> {
             queue: runner.queue.clone(),
             share: FairShare::new(runner.shared.settings.max_concurrency),
             peers: Mutex::default(),
-            reporter: ActivityReporter::new(runner),
+            reporter: ActivityReporter::new(runner, courses),
         }
     }
 

@@ -4,6 +4,7 @@
 //! If such a task panics, the daemon stops and `/readyz` reports that its loops do not turn. Rows whose outcomes cannot
 //! be recorded must not run, and no row fails for it.
 
+mod courses;
 mod outbox;
 mod recorder;
 
@@ -13,6 +14,7 @@ use futures::FutureExt as _;
 
 use super::core::Shutdown;
 
+pub(super) use courses::ModelCourses;
 pub(super) use outbox::{Outbox, RowOutcome};
 pub(super) use recorder::Recorder;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ModelCourses;
 use super::outbox::{Outbox, RowOutcome};
 use crate::daemon::duties::FlushCounts;
 use crate::daemon::leases::HeldLeases;
@@ -53,6 +54,8 @@ pub(in crate::daemon) struct Recorder<S> {
     pub(in crate::daemon) clock: Clock,
     /// Counts flushes for the duty that merges parts.
     pub(in crate::daemon) flush_counts: Arc<FlushCounts>,
+    /// Keeps the recent course of each model for the heartbeat.
+    pub(in crate::daemon) courses: Arc<ModelCourses>,
     /// Halts the runs of leases whose outcomes are refused.
     pub(in crate::daemon) held: Arc<HeldLeases>,
     /// A batch is paused when so many of its rows failed alike; 0: never.
@@ -89,6 +92,7 @@ impl<S: Storage> Recorder<S> {
             match self.record(&flush).await {
                 Ok(Recorded::Applied) => {
                     metrics::flush_recorded(outcomes.len());
+                    self.courses.record(self.clock.now(), outcomes.iter().map(|outcome| &**outcome));
                     flush.batches.keys().for_each(|batch| self.flush_counts.note(*batch));
                     return Vec::new();
                 }

@@ -18,6 +18,7 @@ use super::queue::QueuedRow;
 use super::service_time::ServiceTime;
 use crate::domain::activity::{BatchActivity, ModelActivity};
 use crate::domain::ids::BatchId;
+use crate::domain::recent_course::RecentCourse;
 use crate::domain::time::{Clock, Timestamp};
 use crate::upstream::{Registry, RouteUse, Routes};
 
@@ -252,6 +253,7 @@ impl Models {
             batches: model.batches.activities().count() as u64,
             seconds_per_row: model.service.seconds_per_row().map(|seconds| (seconds * 1000.0).round() / 1000.0),
             upstreams: model.routes.activities(now),
+            recent: RecentCourse::default(),
         };
         (self.queues.iter().map(activity).collect(), batches)
     }

@@ -9,9 +9,10 @@ use super::*;
 use crate::domain::activity::{BatchActivity, CallLimit, UpstreamActivity, UpstreamState};
 use crate::domain::batch::{Counts, Milestones};
 use crate::domain::endpoint::Endpoint;
-use crate::domain::ids::FileId;
+use crate::domain::ids::{DaemonId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::pause::{Pause, PauseCause};
+use crate::domain::recent_course::RecentCourse;
 use crate::domain::statistics::RecordedRows;
 use crate::domain::usage::Usage;
 
@@ -70,9 +71,10 @@ fn daemon(running: u64, retrying: u64, others: u64, upstream: UpstreamActivity) 
         batches: 1 + u64::from(others > 0),
         seconds_per_row: Some(2.0),
         upstreams: vec![upstream],
+        recent: RecentCourse::default(),
     };
     let activity = DaemonActivity { batches: vec![of_batch], models: vec![model], unserved: Vec::new() };
-    DaemonReport { age: Duration::from_millis(500), activity }
+    DaemonReport { daemon: DaemonId::new(), age: Duration::from_millis(500), activity }
 }
 
 fn progress(batch: &Batch, statistics: &BatchStatistics, reports: &[DaemonReport]) -> Progress {
@@ -115,13 +117,16 @@ fn the_reason_is_what_keeps_the_batch_from_going_faster() {
         (
             "no upstream",
             100,
-            vec![DaemonReport { age: Duration::ZERO, activity: unserved.clone() }],
+            vec![DaemonReport { daemon: DaemonId::new(), age: Duration::ZERO, activity: unserved.clone() }],
             Some((NoUpstream, None, None)),
         ),
         (
             "an upstream of another daemon",
             100,
-            vec![DaemonReport { age: Duration::ZERO, activity: unserved }, daemon(4, 0, 0, open(4))],
+            vec![
+                DaemonReport { daemon: DaemonId::new(), age: Duration::ZERO, activity: unserved },
+                daemon(4, 0, 0, open(4)),
+            ],
             None,
         ),
     ];

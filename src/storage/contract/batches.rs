@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Result, WorkPage};
-use crate::domain::batch::{Batch, BatchError, NewBatch};
+use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
@@ -34,6 +34,17 @@ pub struct BatchInput {
     pub expires_at: Timestamp,
 }
 
+/// The rows of several batches in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowsInProgress {
+    /// How many batches these are.
+    pub batches: u64,
+    /// Their rows together.
+    pub counts: Counts,
+    /// When the first of them was created that has rows without a result.
+    pub oldest_created_at: Option<Timestamp>,
+}
+
 /// Batches, from creation until nothing is left to do for them.
 #[async_trait]
 pub trait BatchStore {
@@ -48,6 +59,23 @@ pub trait BatchStore {
 
     /// The owner's batches by creation time. Rows that cannot be read are left out, as if they were not there.
     async fn batches(&self, owner: &Owner, page: &PageRequest<BatchId>) -> Result<Page<Batch>>;
+
+    /// The owner's batches that have one of these statuses, newest first, from behind `after`, which need not be there.
+    /// Rows that cannot be read are left out, as if they were not there.
+    async fn batches_with(
+        &self,
+        owner: &Owner,
+        statuses: &[BatchStatus],
+        after: Option<BatchId>,
+        limit: u32,
+    ) -> Result<Page<Batch>>;
+
+    /// The owner's batches in progress whose windows close first. Rows that cannot be read are left out.
+    async fn batches_closing_first(&self, owner: &Owner, limit: u32) -> Result<Vec<Batch>>;
+
+    /// The rows of the owner's batches in progress, of `limit` batches at most. Costs as much as there are batches,
+    /// however many rows they have.
+    async fn rows_in_progress(&self, owner: &Owner, limit: u32) -> Result<RowsInProgress>;
 
     /// Calls a batch of the owner off, if it has not ended and is not called off already. Returns it as it is then.
     async fn cancel_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>>;

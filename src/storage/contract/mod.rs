@@ -19,7 +19,7 @@ mod upkeep;
 
 use async_trait::async_trait;
 
-pub use batches::{BatchInput, BatchStore};
+pub use batches::{BatchInput, BatchStore, RowsInProgress};
 pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
 pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};

@@ -24,4 +24,8 @@ pub trait ProgressStore {
     /// What each daemon told that concerns a batch of the owner, and how long ago it beat. The state of the upstreams
     /// concerns every batch.
     async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>>;
+
+    /// What each daemon told of models and upstreams, and how long ago it beat. No batch is named: what is left
+    /// concerns every owner.
+    async fn upstream_reports(&self) -> Result<Vec<DaemonReport>>;
 }

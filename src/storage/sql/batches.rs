@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::files::json;
-use super::readable::Gathered;
+use super::readable::{Gathered, readable};
 use super::{SqlStorage, corrupt, in_write, on_reader, owner_of, to_u64};
 use crate::domain::batch::{Batch, BatchError, BatchRetry, BatchStatus, Counts, Milestones, NewBatch};
 use crate::domain::endpoint::Endpoint;
@@ -20,7 +20,7 @@ use crate::domain::pause::Pause;
 use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
-use crate::storage::{BatchInput, BatchStore, FileStore as _, Result, StorageError, WorkPage};
+use crate::storage::{BatchInput, BatchStore, FileStore as _, Result, RowsInProgress, StorageError, WorkPage};
 
 /// The columns of [`BatchRow`].
 macro_rules! batch_columns {
@@ -148,6 +148,16 @@ pub(super) struct InputRow {
     expires_at: i64,
 }
 
+/// Sums over batches in progress.
+#[derive(sqlx::FromRow)]
+pub(super) struct RowSums {
+    batches: i64,
+    total: i64,
+    completed: i64,
+    failed: i64,
+    oldest_created_at: Option<i64>,
+}
+
 #[async_trait]
 impl BatchStore for SqlStorage {
     async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch> {
@@ -190,6 +200,39 @@ impl BatchStore for SqlStorage {
             next = gathered.take(rows);
         }
         Ok(gathered.page())
+    }
+
+    async fn batches_with(
+        &self,
+        owner: &Owner,
+        statuses: &[BatchStatus],
+        after: Option<BatchId>,
+        limit: u32,
+    ) -> Result<Page<Batch>> {
+        let mut batches = Vec::new();
+        for status in statuses {
+            let mut gathered = Gathered::with_limit(limit);
+            let mut next = Some(after.map_or(Uuid::max(), |after| after.0));
+            while let Some(after) = next {
+                let rows = on_reader!(self.db, batches::with_status(owner, *status, after, gathered.missing()))?;
+                next = gathered.take(rows);
+            }
+            batches.extend(gathered.into_found());
+        }
+        batches.sort_by_key(|batch: &Batch| std::cmp::Reverse(batch.id));
+        Ok(Page::cut(batches, limit))
+    }
+
+    async fn batches_closing_first(&self, owner: &Owner, limit: u32) -> Result<Vec<Batch>> {
+        let rows = on_reader!(self.db, batches::closing_first(owner, limit))?;
+        Ok(readable(rows.into_iter().map(|row| row.read)))
+    }
+
+    async fn rows_in_progress(&self, owner: &Owner, limit: u32) -> Result<RowsInProgress> {
+        let sums = on_reader!(self.db, batches::rows_in_progress(owner, limit))?;
+        let [batches, total, completed, failed] = [sums.batches, sums.total, sums.completed, sums.failed].map(to_u64);
+        let oldest_created_at = sums.oldest_created_at.map(Timestamp);
+        Ok(RowsInProgress { batches, counts: Counts { total, completed, failed }, oldest_created_at })
     }
 
     async fn cancel_batch(&self, owner: &Owner, id: BatchId, now: Timestamp) -> Result<Option<Batch>> {

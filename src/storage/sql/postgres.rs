@@ -26,9 +26,15 @@ pub const BEAT: &str = "
 
 /// What each daemon told, and how many milliseconds ago it beat, by the same clock.
 pub const REPORTS: &str = "
-    SELECT activity, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - beat_at
+    SELECT id, activity, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - beat_at
     FROM daemons
     WHERE EXISTS (SELECT 1 FROM batches WHERE owner = $1 AND id = $2)
+    ORDER BY id";
+
+/// The same of every daemon.
+pub const ALL_REPORTS: &str = "
+    SELECT id, activity, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - beat_at
+    FROM daemons
     ORDER BY id";
 
 #[path = "statements/batches.rs"]

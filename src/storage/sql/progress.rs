@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use uuid::Uuid;
+
 use super::{SqlStorage, in_write, on_reader, to_u64};
 use crate::domain::activity::{DaemonActivity, DaemonReport};
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::owner::Owner;
 use crate::domain::statistics::BatchStatistics;
 use crate::storage::{ProgressStore, Result};
+
+/// What a daemon told, and how many milliseconds ago it beat.
+pub(super) type ReportRow = (Uuid, Option<String>, Option<i64>);
 
 #[async_trait]
 impl ProgressStore for SqlStorage {
@@ -29,14 +34,21 @@ impl ProgressStore for SqlStorage {
 
     async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>> {
         let reports = on_reader!(self.db, progress::reports(owner, id))?;
-        let report = |(activity, age): (Option<String>, Option<i64>)| {
-            let activity = activity.and_then(|activity| serde_json::from_str(&activity).ok());
-            let mut activity: DaemonActivity = activity.unwrap_or_default();
-            activity.batches.retain(|batch| batch.id == id);
-            DaemonReport { age: Duration::from_millis(age.map_or(0, to_u64)), activity }
-        };
-        Ok(reports.into_iter().map(report).collect())
+        Ok(reports.into_iter().map(|row| report(row, |batch| batch == id)).collect())
     }
+
+    async fn upstream_reports(&self) -> Result<Vec<DaemonReport>> {
+        let reports = on_reader!(self.db, progress::all_reports())?;
+        Ok(reports.into_iter().map(|row| report(row, |_| false)).collect())
+    }
+}
+
+/// What a daemon told, without the batches that are not to be seen.
+fn report((daemon, activity, age): ReportRow, sees: impl Fn(BatchId) -> bool) -> DaemonReport {
+    let activity = activity.and_then(|activity| serde_json::from_str(&activity).ok());
+    let mut activity: DaemonActivity = activity.unwrap_or_default();
+    activity.batches.retain(|batch| sees(batch.id));
+    DaemonReport { daemon: DaemonId(daemon), age: Duration::from_millis(age.map_or(0, to_u64)), activity }
 }
 
 /// Statistics as they were stored. What cannot be read is as good as none: no batch ends by them.

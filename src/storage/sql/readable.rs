@@ -65,6 +65,11 @@ impl<T> Gathered<T> {
         last.filter(|_| !is_last && self.found.len() < self.wanted)
     }
 
+    /// What was found: one more than the page has, if the list goes on.
+    pub(super) fn into_found(self) -> Vec<T> {
+        self.found
+    }
+
     pub(super) fn page(self) -> Page<T> {
         let limit = u32::try_from(self.wanted - 1).expect("it was made of one");
         Page::cut(self.found, limit)

@@ -17,8 +17,15 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use crate::given::Place;
 
 /// Scans of what a statement has made up itself, which is no table.
-const MADE_UP: [&str; 6] =
-    ["SCAN kept", "SCAN open", "SCAN lapsed", "SCAN without_result", "SCAN owed", "SCAN CONSTANT ROW"];
+const MADE_UP: [&str; 7] = [
+    "SCAN kept",
+    "SCAN open",
+    "SCAN lapsed",
+    "SCAN without_result",
+    "SCAN owed",
+    "SCAN in_progress",
+    "SCAN CONSTANT ROW",
+];
 
 const TARGET: &str = "sqlx::query";
 const SPAN: &str = "watched";

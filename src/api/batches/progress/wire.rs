@@ -183,21 +183,13 @@ impl BatchProgressObject {
 
 impl ProgressCost {
     fn new(observed: &ObservedBatch, prices: &Prices) -> Option<Self> {
-        let cost = prices.cost(observed.statistics.usage())?;
-        let counts = observed.batch.counts;
-        let ended = counts.completed + counts.failed;
-        let whole = |ended: u64| amount(cost * count(counts.total) / count(ended));
+        let cost = prices.of_batch(observed.statistics.usage(), observed.batch.counts)?;
         Some(Self {
             currency: prices.currency.clone(),
-            amount: amount(cost),
-            estimated_total: (ended > 0).then(|| whole(ended)),
+            amount: amount(cost.so_far),
+            estimated_total: cost.estimated_total.map(amount),
         })
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
-fn count(rows: u64) -> f64 {
-    rows as f64
 }
 
 impl From<RowCounts> for ProgressRows {

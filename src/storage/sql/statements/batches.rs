@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::query::{announce, query, query_as, query_scalar};
 use super::{Conn, Row};
-use crate::domain::batch::{Batch, NewBatch};
+use crate::domain::batch::{Batch, BatchStatus, NewBatch};
 use crate::domain::canary::Canary;
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::owner::Owner;
@@ -13,7 +13,7 @@ use crate::domain::page::Order;
 use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
 use crate::storage::Result;
-use crate::storage::sql::batches::{BatchRow, InputRow, batch_columns};
+use crate::storage::sql::batches::{BatchRow, InputRow, RowSums, batch_columns};
 use crate::storage::sql::files::json;
 use crate::storage::sql::readable::{Placed, read_row};
 use crate::storage::sql::{End, to_i64};
@@ -39,6 +39,33 @@ const NEWER_FIRST: &str =
 const OLDER_FIRST: &str =
     concat!("SELECT ", batch_columns!(), " FROM batches WHERE owner = $1 AND id > $2 ORDER BY id LIMIT $3");
 const EXISTS: &str = "SELECT id FROM batches WHERE owner = $1 AND id = $2";
+
+const WITH_STATUS: &str = concat!(
+    "SELECT ",
+    batch_columns!(),
+    " FROM batches WHERE owner = $1 AND status = $2 AND id < $3 ORDER BY id DESC LIMIT $4"
+);
+
+const CLOSING_FIRST: &str = concat!(
+    "SELECT ",
+    batch_columns!(),
+    " FROM batches WHERE owner = $1 AND status = 'in_progress' ORDER BY expires_at LIMIT $2"
+);
+
+// The limit bounds what is read, however many batches are in progress.
+const ROWS_IN_PROGRESS: &str = "
+    SELECT COUNT(*) AS batches,
+           CAST(COALESCE(SUM(total), 0) AS BIGINT) AS total,
+           CAST(COALESCE(SUM(completed), 0) AS BIGINT) AS completed,
+           CAST(COALESCE(SUM(failed), 0) AS BIGINT) AS failed,
+           MIN(CASE WHEN completed + failed < total THEN created_at END) AS oldest_created_at
+    FROM (
+        SELECT total, completed, failed, created_at
+        FROM batches
+        WHERE owner = $1 AND status = 'in_progress'
+        ORDER BY expires_at
+        LIMIT $2
+    ) AS in_progress";
 
 // A batch called off before validation was over has nothing to stop: the one who finishes it also counts its rows.
 const CANCEL: &str = "
@@ -147,6 +174,26 @@ pub async fn page(
     };
     let rows = query(statement).bind(owner.as_str()).bind(after).bind(limit).fetch_all(conn).await?;
     Ok(rows.iter().map(|row| placed(row, Some)).collect())
+}
+
+pub async fn with_status(
+    conn: &mut Conn,
+    owner: &Owner,
+    status: BatchStatus,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Placed<Uuid, Batch>>> {
+    let rows = query(WITH_STATUS).bind(owner.as_str()).bind(status.as_str()).bind(after).bind(limit);
+    Ok(rows.fetch_all(conn).await?.iter().map(|row| placed(row, Some)).collect())
+}
+
+pub async fn closing_first(conn: &mut Conn, owner: &Owner, limit: u32) -> Result<Vec<Placed<Uuid, Batch>>> {
+    let rows = query(CLOSING_FIRST).bind(owner.as_str()).bind(i64::from(limit)).fetch_all(conn).await?;
+    Ok(rows.iter().map(|row| placed(row, Some)).collect())
+}
+
+pub async fn rows_in_progress(conn: &mut Conn, owner: &Owner, limit: u32) -> Result<RowSums> {
+    Ok(query_as(ROWS_IN_PROGRESS).bind(owner.as_str()).bind(i64::from(limit)).fetch_one(conn).await?)
 }
 
 /// A row with its place, which `place` makes of its id: `None` if that cannot be read.

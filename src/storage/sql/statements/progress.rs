@@ -1,11 +1,12 @@
 //! What those who wait for a batch ask: its statistics, and what the daemons do.
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, REPORTS};
+use super::{ALL_REPORTS, Conn, REPORTS};
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::owner::Owner;
 use crate::storage::Result;
 use crate::storage::sql::End;
+use crate::storage::sql::progress::ReportRow;
 
 const STATISTICS: &str = "
     SELECT batch_statistics.statistics
@@ -63,7 +64,11 @@ pub async fn tell(tx: &mut Conn, daemon: DaemonId, activity: &str) -> Result<End
     Ok(End::Commit(()))
 }
 
-/// What each daemon told, and how many milliseconds ago it beat; of none if the owner has no such batch.
-pub async fn reports(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<Vec<(Option<String>, Option<i64>)>> {
+/// Of no daemon if the owner has no such batch.
+pub async fn reports(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<Vec<ReportRow>> {
     Ok(query_as(REPORTS).bind(owner.as_str()).bind(id.0).fetch_all(conn).await?)
+}
+
+pub async fn all_reports(conn: &mut Conn) -> Result<Vec<ReportRow>> {
+    Ok(query_as(ALL_REPORTS).fetch_all(conn).await?)
 }

@@ -1,0 +1,123 @@
+//! `/dashboard/submit`: a file becomes a batch. The browser sends the file to `POST /v1/files`, as every client does;
+//! what intake has found in it is shown before a batch is made of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::page::{PageError, page};
+use super::view::{Layout, grouped, plural, size};
+use crate::actions::{CreateBatchError, create_batch};
+use crate::api::{App, AppState, Caller};
+use crate::domain::batch::{BatchError, NewBatch, Window};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::file::File;
+use crate::domain::ids::FileId;
+use crate::domain::owner::Owner;
+use crate::domain::report::Report;
+use crate::domain::row::shown;
+
+/// Errors that a page shows; the rest is told by its number.
+const SHOWN_ERRORS: usize = 100;
+
+#[derive(Template)]
+#[template(path = "submit.html")]
+struct ChoosePage {
+    layout: Layout,
+}
+
+#[derive(Template)]
+#[template(path = "check.html")]
+struct CheckPage {
+    layout: Layout,
+    file: File,
+    size: String,
+    rows: u64,
+    models: Vec<(String, String)>,
+    endpoints: Vec<(&'static str, bool)>,
+    windows: Vec<String>,
+    errors: Vec<BatchError>,
+    more_errors: usize,
+}
+
+pub(super) async fn choose(headers: HeaderMap) -> Result<Response, PageError> {
+    page(&ChoosePage { layout: Layout::of("submit", "Submit a batch") }, &headers)
+}
+
+/// Shows what intake has found, for the endpoint that is chosen or that the rows name.
+pub(super) async fn check(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Path(file_id): Path<String>,
+    Query(chosen): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let (file, report) = uploaded(&app, &owner, &file_id).await?;
+    let named = report.urls.iter().find_map(|url| Endpoint::parse(&url.url));
+    let endpoint = chosen.get("endpoint").and_then(|endpoint| Endpoint::parse(endpoint)).or(named);
+    let endpoint = endpoint.unwrap_or(Endpoint::ALL[0]);
+    let mut errors = report.lanes(endpoint, file.bytes, &app.batch_limits).err().unwrap_or_default();
+    let more_errors = errors.len().saturating_sub(SHOWN_ERRORS);
+    errors.truncate(SHOWN_ERRORS);
+    let model = |name: &str| if name.is_empty() { "(the server's own)".to_owned() } else { name.to_owned() };
+    let check = CheckPage {
+        layout: Layout::of("submit", "Submit a batch"),
+        size: size(file.bytes),
+        rows: report.rows,
+        models: report.models.iter().map(|of| (model(&of.model), grouped(u64::from(of.rows)))).collect(),
+        endpoints: Endpoint::ALL.map(|known| (known.as_str(), known == endpoint)).into(),
+        windows: app.windows.iter().map(|window| window.text.clone()).collect(),
+        errors,
+        more_errors,
+        file,
+    };
+    page(&check, &headers)
+}
+
+/// Creates a batch of the file.
+pub(super) async fn create(
+    State(app): AppState,
+    Caller(owner): Caller,
+    Path(file_id): Path<String>,
+    Form(form): Form<HashMap<String, String>>,
+) -> Result<Response, PageError> {
+    let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+    let (file, _) = uploaded(&app, &owner, &file_id).await?;
+    let endpoint = Endpoint::parse(field("endpoint")).ok_or_else(|| PageError::invalid("Choose an endpoint."))?;
+    let window: Option<&Window> = app.windows.iter().find(|window| window.text == field("completion_window"));
+    let new = NewBatch {
+        input_file_id: file.id.to_string(),
+        endpoint,
+        window: window.ok_or_else(|| PageError::invalid("Choose a completion window."))?.clone(),
+        metadata: None,
+        output_expires_after: None,
+        // A form that is sent twice creates one batch.
+        idempotency_key: Some(field("key").to_owned()).filter(|key| (1..=64).contains(&key.len())),
+        canary: None,
+        retry: None,
+    };
+    let batch = create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
+    Ok(Redirect::to(&format!("/dashboard/batches/{}", batch.id)).into_response())
+}
+
+async fn uploaded(app: &Arc<App>, owner: &Owner, id: &str) -> Result<(File, Report), PageError> {
+    let no_file = || PageError::not_found(format!("There is no batch input file '{}'.", shown(id)));
+    let id = FileId::parse(id).ok_or_else(no_file)?;
+    let file = app.storage.file(owner, id, app.clock.now()).await?.ok_or_else(no_file)?;
+    let report = app.storage.file_report(owner, id).await?.ok_or_else(no_file)?;
+    Ok((file, report))
+}
+
+impl From<CreateBatchError> for PageError {
+    fn from(error: CreateBatchError) -> Self {
+        match error {
+            CreateBatchError::Storage(error) => error.into(),
+            refused => Self::new(StatusCode::BAD_REQUEST, refused.to_string()),
+        }
+    }
+}
