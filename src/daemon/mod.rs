@@ -34,7 +34,7 @@ use self::duties::FlushCounts;
 use self::items::Surroundings;
 use self::leases::{Heartbeat, HeldLeases, LeaseValidity};
 use self::recording::{ModelCourses, Outbox, Recorder};
-use self::rows::{LastFailures, Queue, RowRunner, Supply, Workers};
+use self::rows::{FirstFailures, LastFailures, Queue, RowRunner, Supply, Workers};
 use crate::domain::ids::DaemonId;
 use crate::domain::time::Clock;
 use crate::processor::{RequestProcessor, ShouldRetry, StepLog};
@@ -135,6 +135,7 @@ where
             courses: courses.clone(),
             held: held.clone(),
             pause_after_alike: self.settings.pause_after_alike,
+            wakeup: self.wakeup.clone(),
         };
         let (recorded, abandoned, shutdown) = (outbox.clone(), outbox.clone(), shutdown.clone());
         let recording = async move { recorder.run(&recorded).await };
@@ -154,6 +155,7 @@ where
         let limit = if is_shared { 0 } else { self.settings.max_concurrency };
         self.registry.set_limit(limit);
         metrics::concurrency_limited_to(limit);
+        let first_failures = FirstFailures::new(self.settings.pause_after_alike);
         let queue = Queue::new(self.registry.clone(), self.clock.clone(), self.settings.batches_have_priorities);
         let shared = DaemonCore {
             id: DaemonId::new(),
@@ -175,6 +177,7 @@ where
             outbox: outbox.clone(),
             parked: Arc::default(),
             retrying: Arc::default(),
+            first_failures,
             processor: self.processor,
             should_retry: self.should_retry,
         }

@@ -87,6 +87,9 @@ fn count(items: u64) -> f64 {
 mod tests {
     use super::*;
 
+    /// Tokens of models, and what they cost.
+    type Case<'a> = (&'a [(&'a str, Usage)], Option<&'a str>);
+
     #[test]
     fn tokens_cost_what_their_model_and_kind_do() {
         let prices = Prices {
@@ -102,8 +105,7 @@ mod tests {
             output_tokens,
             ..Usage::default()
         };
-        // Tokens of models, and what they cost.
-        let cases: [(&[(&str, Usage)], Option<&str>); 6] = [
+        let cases: [Case<'_>; 6] = [
             (&[], Some("0.00")),
             (&[("m", usage(1_000_000, 0, 1_000_000))], Some("5.00")),
             (&[("m", usage(1_000_000, 400_000, 0))], Some("0.64")),

@@ -98,8 +98,8 @@ async fn a_batch_is_told_at_each_change_and_at_its_end() {
     let (end, changes) = events.split_last().expect("there are events");
     assert_eq!(end, &("end".to_owned(), batch.clone()));
     let named = |name| changes.iter().filter(move |(known, _)| known == name).map(|(_, object)| object);
-    assert_eq!(named("batch").last(), Some(&batch));
-    assert_eq!(named("progress").last(), Some(&app.get(&format!("/v1/batches/{id}/progress")).await.ok()));
+    assert_eq!(named("batch").next_back(), Some(&batch));
+    assert_eq!(named("progress").next_back(), Some(&app.get(&format!("/v1/batches/{id}/progress")).await.ok()));
     for name in ["batch", "progress"] {
         let objects: Vec<_> = named(name).collect();
         assert!(objects.windows(2).all(|pair| pair[0] != pair[1]), "{objects:?}");

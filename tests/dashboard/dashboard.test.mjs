@@ -78,6 +78,45 @@ test('every page is in order for axe, in light and dark, and nobody complains', 
   await stage.ended(running);
 });
 
+test('a batch is paused and resumed, and its rows that failed run again, once', async () => {
+  stage.upstream.answer = failing;
+  const release = stage.upstream.hold();
+  const failed = [0, 1, 2].map((no) => row(`bad-${no}`, { messages: [{ role: 'user', content: 'fail:No.' }] }));
+  const id = await stage.submit([...rows(20), ...failed]);
+  const page = await stage.tab();
+  const act = async (button, sure, effect) => {
+    await page.getByRole('button', { name: button }).click();
+    const dialog = page.getByRole('dialog');
+    assert.match(await dialog.textContent(), effect);
+    await axe(page);
+    await dialog.getByRole('button', { name: sure }).click();
+  };
+  await page.goto(`/dashboard/batches/${id}`);
+  await page.locator('#every').selectOption('1');
+  await page.getByText(/running [1-4]/).waitFor();
+
+  await act('Pause…', 'Pause the batch', /23 rows without a result/);
+  await page.locator('.notice', { hasText: 'paused by request' }).waitFor();
+  release();
+  await page.getByText('running 0').waitFor();
+  const { waiting } = (await stage.api(`/v1/batches/${id}/progress`)).rows;
+  assert.ok(waiting >= 19, `${waiting} rows wait`);
+  await act('Resume…', 'Resume the batch', new RegExp(`${waiting} rows without a result`));
+  await page.locator('.status.completed').waitFor();
+
+  await act('Retry…', 'Run them again', /3 rows will run again/);
+  await page.waitForURL((url) => url.pathname.startsWith('/dashboard/batches/') && !url.pathname.endsWith(id));
+  const again = page.url();
+  await page.getByText('of 3 rows').waitFor();
+  // The same button leads to the same batch.
+  await page.goto(`/dashboard/batches/${id}`);
+  await act('Retry…', 'Run them again', /3 rows will run again/);
+  await page.waitForURL(again);
+  await stage.ended(again.split('/').pop());
+  isQuiet(page);
+  await page.context().close();
+});
+
 test('a batch page follows its batch, in two tabs, and is cancelled once', async () => {
   stage.upstream.answer = failing;
   const release = stage.upstream.hold();

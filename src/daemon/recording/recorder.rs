@@ -18,6 +18,7 @@ use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::group_commit::Weighed;
 use crate::storage::{BatchFlush, Contradiction, Flush, Recorded, RecordedPart, Storage, StorageError, Violation};
 use crate::telemetry::{chain, metrics};
+use crate::wakeup::Wakeup;
 
 /// Pauses between attempts to record the same flush. The last one repeats in an outage.
 const PAUSES: [Duration; 4] =
@@ -60,6 +61,8 @@ pub(in crate::daemon) struct Recorder<S> {
     pub(in crate::daemon) held: Arc<HeldLeases>,
     /// A batch is paused when so many of its rows failed alike; 0: never.
     pub(in crate::daemon) pause_after_alike: u64,
+    /// Has the heartbeat look for batches that were paused.
+    pub(in crate::daemon) wakeup: Wakeup,
 }
 
 impl<S: Storage> Recorder<S> {
@@ -91,9 +94,7 @@ impl<S: Storage> Recorder<S> {
             let flush = self.until_done("written", || self.write_parts(&outcomes)).await;
             match self.record(&flush).await {
                 Ok(Recorded::Applied) => {
-                    metrics::flush_recorded(outcomes.len());
-                    self.courses.record(self.clock.now(), outcomes.iter().map(|outcome| &**outcome));
-                    flush.batches.keys().for_each(|batch| self.flush_counts.note(*batch));
+                    self.note_recorded(&flush, &outcomes);
                     return Vec::new();
                 }
                 Ok(Recorded::LostLeases(lost)) => {
@@ -117,6 +118,16 @@ impl<S: Storage> Recorder<S> {
             self.remove_parts(&flush).await;
         }
         Vec::new()
+    }
+
+    /// Tells of a flush that is recorded.
+    fn note_recorded(&self, flush: &Flush, outcomes: &[Weighed<RowOutcome>]) {
+        metrics::flush_recorded(outcomes.len());
+        self.courses.record(self.clock.now(), outcomes.iter().map(|outcome| &**outcome));
+        flush.batches.keys().for_each(|batch| self.flush_counts.note(*batch));
+        if self.pause_after_alike > 0 && flush.batches.values().any(|batch| batch.output.is_none()) {
+            self.wakeup.wake();
+        }
     }
 
     /// Records a flush, however long the database is away. An error is a refusal that has come after each pause.

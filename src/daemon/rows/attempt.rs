@@ -97,7 +97,7 @@ where
     };
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
-    runner.outbox.push(RowOutcome::failed(row, model, &custom_id, &reason, usage)).await;
+    runner.failed(RowOutcome::failed(row, model, &custom_id, &reason, usage)).await;
     Attempted::Done
 }
 

@@ -10,6 +10,7 @@ mod backlog;
 mod batches;
 mod claim;
 mod deadlines;
+mod first_failures;
 mod last_failures;
 mod lease_run;
 mod models;
@@ -31,12 +32,13 @@ use tokio_util::task::TaskTracker;
 use super::core::DaemonCore;
 use super::items::{Items, Surroundings};
 use super::leases::{HeldLeases, LeaseValidity};
-use super::recording::Outbox;
+use super::recording::{Outbox, RowOutcome};
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lease::LeaseHold;
 use crate::processor::ShouldRetry;
 
 pub(super) use claim::claim;
+pub(super) use first_failures::FirstFailures;
 pub(super) use last_failures::LastFailures;
 pub(super) use parked::ParkedRows;
 pub(super) use queue::Queue;
@@ -76,8 +78,20 @@ pub(super) struct RowRunner<S, P> {
     pub(super) outbox: Arc<Outbox>,
     pub(super) parked: Arc<ParkedRows>,
     pub(super) retrying: Arc<RetryingRows>,
+    pub(super) first_failures: FirstFailures,
     pub(super) processor: Arc<P>,
     pub(super) should_retry: ShouldRetry,
+}
+
+impl<S, P> RowRunner<S, P> {
+    /// Hands in the outcome of a row that failed. If it is one of the first of its batch, returns when it is recorded.
+    async fn failed(&self, outcome: RowOutcome) {
+        let batch = outcome.row.id.batch;
+        self.outbox.push(outcome).await;
+        if self.first_failures.count(batch) {
+            self.outbox.flush().await;
+        }
+    }
 }
 
 impl<S> Supply<S> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::Stream;
 
 pub use in_order::InputOrder;
-pub use pages::{PageError, ResultPage};
+pub use pages::{ResultPage, ResultPageError};
 
 use super::blobs::{Blobs, FileBytes};
 use super::{ReadError, ResultParts, Storage, StorageError};

@@ -35,7 +35,7 @@ impl ResultPage {
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-pub enum PageError {
+pub enum ResultPageError {
     /// The cursor points behind the end of a file, or into a line.
     #[error("the cursor is not at a line of the batch")]
     NoSuchPlace,
@@ -44,7 +44,7 @@ pub enum PageError {
     Read(#[from] ReadError),
 }
 
-impl From<BlobError> for PageError {
+impl From<BlobError> for ResultPageError {
     fn from(error: BlobError) -> Self {
         Self::Read(error.into())
     }
@@ -79,7 +79,7 @@ impl ResultFiles {
         from: ResultCursor,
         kind: ResultKind,
         limit: Option<u64>,
-    ) -> Result<ResultPage, PageError> {
+    ) -> Result<ResultPage, ResultPageError> {
         let mut room = Room { bytes: PAGE_BYTES, lines: limit, is_empty: true };
         let mut next = from;
         if kind.has_output() {
@@ -100,13 +100,13 @@ impl ResultFiles {
     }
 
     /// The end of the lines of a file that a page takes from `start` on.
-    async fn end_of(&self, file: &FileBytes, start: u64, room: &mut Room) -> Result<u64, PageError> {
+    async fn end_of(&self, file: &FileBytes, start: u64, room: &mut Room) -> Result<u64, ResultPageError> {
         let (blobs, length) = (&self.source.blobs, file.len());
         if start > length {
-            return Err(PageError::NoSuchPlace);
+            return Err(ResultPageError::NoSuchPlace);
         }
         if start > 0 && start < length && file.read(blobs, start - 1..start).await?.as_ref() != b"\n" {
-            return Err(PageError::NoSuchPlace);
+            return Err(ResultPageError::NoSuchPlace);
         }
         let left = length - start;
         if room.lines.is_none() && left <= room.bytes {

@@ -12,7 +12,7 @@ use crate::domain::batch::{Batch, BatchStatus, Counts};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::result_cursor::{ResultCursor, ResultKind};
-use crate::storage::result_files::{PageError, ResultFile, ResultFiles, ResultPage, ResultSource};
+use crate::storage::result_files::{ResultFile, ResultFiles, ResultPage, ResultPageError, ResultSource};
 
 /// The shortest pause between two looks: much happens in this process that is of no interest to one reader.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -88,8 +88,8 @@ impl ResultReader {
     ) -> Result<(ResultFiles, ResultPage), ApiError> {
         let files = self.files(batch).await?;
         let page = files.page(from, self.kind, limit).await.map_err(|error| match error {
-            PageError::NoSuchPlace => no_such_place(from),
-            PageError::Read(error) => error.into(),
+            ResultPageError::NoSuchPlace => no_such_place(from),
+            ResultPageError::Read(error) => error.into(),
         })?;
         Ok((files, page))
     }
