@@ -68,7 +68,7 @@ pub(super) fn reason(
     phase: Phase,
 ) -> Option<ProgressReason> {
     let no_worker = || {
-        let message = "No worker is running: start one (`batchwright serve`), and the batch goes on.";
+        let message = "No worker is running: start one (batchwright serve), and the batch goes on.";
         ProgressReason::new(ReasonCode::NoWorker, message)
     };
     if let Some(Pause { since, cause }) = &facts.batch.pause {
@@ -151,7 +151,7 @@ fn retrying(efforts: &Efforts<'_>, rows: RowCounts) -> Option<ProgressReason> {
     if rows.retrying == 0 || rows.retrying <= rows.running {
         return None;
     }
-    let why = efforts.retrying_for.map(|code| format!(", most of them after `{code}`")).unwrap_or_default();
+    let why = efforts.retrying_for.map(|code| format!(", most of them after {code}")).unwrap_or_default();
     let message = format!("{} waiting for another attempt{why}.", rows_of(rows.retrying));
     Some(ProgressReason::new(ReasonCode::Retrying, message))
 }
@@ -179,7 +179,7 @@ fn busy(efforts: &Efforts<'_>, rows: RowCounts) -> Option<ProgressReason> {
         }
         CallLimit::Refusals => format!("{running} calls are under way. The upstream refuses more at once."),
         CallLimit::Settings => {
-            format!("{running} calls are under way, as many as the settings allow (`--max-concurrency`).")
+            format!("{running} calls are under way, as many as the settings allow (--max-concurrency).")
         }
     };
     Some(ProgressReason::new(ReasonCode::WaitingForCapacity, message))
