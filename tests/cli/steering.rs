@@ -21,6 +21,7 @@ async fn batches_are_cancelled_paused_and_resumed() {
         let shown: Value = serde_json::from_str(&said.out).expect("one object");
         assert_eq!((&shown["id"], &shown[member]), (&json!("batch_1"), &value), "{verb}");
         assert_eq!(server.count(&format!("POST /v1/batches/batch_1/{verb}")), 1);
+        assert_eq!(said.err.contains("batchwright resume batch_1"), verb == "pause", "{verb}: {}", said.err);
     }
 }
 

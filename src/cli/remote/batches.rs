@@ -81,6 +81,9 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
     let server = CalledServer::new(&args.server)?;
     let batch = server.client.batch(&args.id).await.map_err(|error| server.explain(error))?;
     args.output.print_one(&batch)?;
+    if !batch.status.is_terminal() {
+        server.say_reason(&batch.id).await;
+    }
     Ok(Exit::Well)
 }
 
@@ -135,7 +138,10 @@ async fn steer_one(server: &CalledServer, id: &str, verb: Verb) -> anyhow::Resul
     };
     match verb {
         Verb::Cancel => client.cancel_batch(id).await.map_err(|error| server.explain(error)),
-        Verb::Pause => extension(client.pause_batch(id).await, "pause").await,
+        Verb::Pause => {
+            let paused = extension(client.pause_batch(id).await, "pause").await;
+            paused.inspect(|_| say(format!("{id} is paused until `batchwright resume {id}`; its window goes on")))
+        }
         Verb::Resume => extension(client.resume_batch(id).await, "resume").await,
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 
+use crate::cli::output::{harmless, say};
 use crate::client::{Client, ClientError};
 use crate::config::{ServerArgs, shown_url};
 
@@ -46,6 +47,14 @@ impl CalledServer {
             _ => return error.into(),
         };
         anyhow::Error::from(error).context(advice)
+    }
+
+    /// Says why a batch does not go faster, if the server knows it.
+    pub(super) async fn say_reason(&self, id: &str) {
+        let progress = self.client.progress(id).await;
+        if let Some(reason) = progress.ok().flatten().and_then(|progress| progress.reason) {
+            say(harmless(&reason.message));
+        }
     }
 
     /// Says that the server lacks an extension, if that is why it refused something about a batch that it has.

@@ -95,7 +95,8 @@ pub(super) async fn fetch(server: &CalledServer, fetch: &Fetch, targets: &Target
     let batch = server.client.batch(&fetch.id).await.map_err(|error| server.explain(error))?;
     let mut sinks = Sinks::open(targets, fetch.kind, fetch.follow)?;
     let fetching = Fetching { server, fetch, sinks: &mut sinks };
-    let batch = if fetch.is_in_input_order { fetching.in_input_order().await } else { fetching.live(batch).await }?;
+    let batch =
+        if fetch.is_in_input_order { fetching.in_input_order(batch).await } else { fetching.live(batch).await }?;
     sinks.finish()?;
     Ok(batch)
 }
@@ -177,8 +178,12 @@ impl Fetching<'_> {
     }
 
     /// All lines in the order of the input, which the server can give at the end only, in one answer.
-    async fn in_input_order(mut self) -> anyhow::Result<RemoteBatch> {
+    async fn in_input_order(mut self, batch: RemoteBatch) -> anyhow::Result<RemoteBatch> {
         let Fetch { id, kind, .. } = self.fetch;
+        if !batch.status.is_terminal() {
+            say(format!("{id} has not ended: waiting, because only then its lines have the order of the input"));
+            self.server.say_reason(id).await;
+        }
         let batch = ended(self.server, id).await?;
         let query = ResultsQuery { after: None, kind: *kind, wait: Duration::ZERO, is_in_input_order: true };
         let mut pacer = Pacer::new(Polling::default());
