@@ -10,8 +10,8 @@ use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
 use crate::upstreams::{app_of, table};
 
-/// What keeps a batch from going on has to show within this, and some for a machine that is busy.
-const SOON: Duration = Duration::from_secs(4);
+/// What keeps a batch from going on shows within about two seconds. The rest is for a machine that is busy.
+const SOON: Duration = Duration::from_secs(10);
 
 async fn progress(app: &TestApp, id: &str) -> Value {
     app.get(&format!("/v1/batches/{id}/progress")).await.ok()
@@ -57,7 +57,7 @@ async fn a_batch_that_its_upstream_keeps_back_says_why_and_until_when() {
         assert!(message.contains(words), "{code}: {message}");
         let until = reason["until"].as_i64().map(|until| until - now());
         let fits =
-            over_in.map_or(until.is_none(), |over| until.is_some_and(|until| (over - 6..=over).contains(&until)));
+            over_in.map_or(until.is_none(), |over| until.is_some_and(|until| (over - 15..=over).contains(&until)));
         assert!(fits, "{code}: over in {until:?} s");
     }
 }
@@ -69,7 +69,7 @@ async fn a_server_that_is_gone_is_named_with_the_time_since_when() {
 
     let down = reason(&app, &id, "upstream_down").await;
     let since = down["since"].as_i64().expect("it is known");
-    assert!((now() - 6..=now()).contains(&since), "{down}");
+    assert!((now() - 15..=now()).contains(&since), "{down}");
     assert!(down["message"].as_str().is_some_and(|message| message.contains("refused")), "{down}");
 
     app.upstream.listen();
