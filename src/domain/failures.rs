@@ -13,8 +13,10 @@ const MAX_KINDS: usize = 32;
 const OTHERS: &str = "others";
 /// The longest code of a server that is taken for one.
 const MAX_CODE: usize = 64;
-/// Characters of a message that are kept.
+/// Characters of a message, and of a row's name, that are kept. A name may be as long as a line, and the samples are
+/// written anew with each flush.
 const MAX_MESSAGE: usize = 300;
+const MAX_CUSTOM_ID: usize = 512;
 
 /// What failures of one kind have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ pub struct RowFailure {
 /// One of the rows that failed alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureSample {
-    /// The row's name in the input file.
+    /// The row's name in the input file, of at most 512 characters.
     pub custom_id: String,
     /// Why it failed, of at most 300 characters.
     pub message: String,
@@ -76,7 +78,7 @@ impl RowFailure {
         Self {
             kind: FailureKind { code: stated.code.unwrap_or_else(|| reason.code().to_owned()), status },
             sample: FailureSample {
-                custom_id: custom_id.to_owned(),
+                custom_id: custom_id.chars().take(MAX_CUSTOM_ID).collect(),
                 message: message.chars().take(MAX_MESSAGE).collect(),
             },
         }
@@ -191,6 +193,16 @@ mod tests {
             assert_eq!(failure.kind, FailureKind { code: code.to_owned(), status }, "{reason:?}");
             assert_eq!(failure.sample, FailureSample { custom_id: "row-1".to_owned(), message: message.to_owned() });
         }
+    }
+
+    #[test]
+    fn a_sample_is_bounded_however_long_its_name_and_its_message_are() {
+        let long = "é".repeat(100_000);
+        let reason = FailureReason::UpstreamTimeout(long.clone());
+
+        let FailureSample { custom_id, message } = RowFailure::new(&long, &reason).sample;
+
+        assert_eq!((custom_id.chars().count(), message.chars().count()), (MAX_CUSTOM_ID, MAX_MESSAGE));
     }
 
     #[test]

@@ -78,8 +78,8 @@ impl<S: Storage> Heartbeat<S> {
         self.held.obey(&before, &beat.leases);
         self.give_unclaimed_back(&beat.leases).await;
         self.declare_dead(&beat.daemons).await?;
-        // Nothing but the view of those who wait depends on it.
-        let told = tokio::time::timeout(lifetime / 3, self.reporter.tell()).await;
+        // Nothing but the view of those who wait depends on it, so that the next beat does not wait for it.
+        let told = tokio::time::timeout(EVERY, self.reporter.tell()).await;
         if !matches!(told, Ok(Ok(()))) {
             tracing::debug!("the daemon could not tell what it does");
         }

@@ -120,10 +120,11 @@ where
         again.history = history;
         let Err(mut again) = self.wait_elsewhere(again) else { return permit_left };
         // No place is left: this worker waits with the row, so that the daemon begins no more rows than it can hold.
+        drop(permit_left);
         share.released();
         again.share = None;
         // The row is not one of those under way any more.
-        drop((permit_left, share, session));
+        drop((share, session));
         if let Some(row) = again.until_due(&shared.clock).await {
             queue.push(vec![row.untaken()]);
         }

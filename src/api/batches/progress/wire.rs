@@ -116,6 +116,7 @@ pub struct ProgressFailure {
 /// One of the rows that failed alike.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProgressSample {
+    /// The row's name, of at most 512 characters.
     custom_id: String,
     /// What is said about it, of at most 300 characters.
     message: String,
