@@ -95,7 +95,7 @@ async fn a_server_that_takes_no_row_loses_none_and_its_reason_is_shown() {
 #[tokio::test]
 async fn an_exhausted_quota_fails_rows_at_once_if_so_configured() {
     for status in [402, 429, 503] {
-        let app = TestApp::with(&["--exhausted-quota", "fail"]).await;
+        let app = TestApp::with(&["--exhausted-quota", "fail", "--pause-after-alike", "0"]).await;
         app.upstream.reply(move |_| Reply::new(status, QUOTA).header("retry-after", "600"));
 
         let begun = Instant::now();
