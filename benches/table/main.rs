@@ -2,13 +2,15 @@
 //!
 //! Compare the ratios: the bare loop, the disk and the server share one machine and one moment. All processes talk only
 //! to 127.0.0.1, are bounded in number, and end by themselves. `cargo bench --bench table -- scale` measures only the
-//! bookkeeping, `-- responses` only the rows that call tools, `-- sharing` only a model beside one that never answers.
+//! bookkeeping, `-- responses` only the rows that call tools, `-- sharing` only a model beside one that never answers,
+//! `-- pages` only the dashboard with 10,000 batches.
 
 mod bare;
 mod client;
 mod compare;
 #[path = "../../tests/common/databases.rs"]
 mod databases;
+mod pages;
 mod process;
 mod responses;
 mod scale;
@@ -49,6 +51,8 @@ fn main() -> Result<()> {
         runtime.block_on(responses::responses(directory.path()))
     } else if is_chosen("sharing") {
         runtime.block_on(sharing::sharing(directory.path()))
+    } else if is_chosen("pages") {
+        runtime.block_on(pages::pages(directory.path()))
     } else {
         runtime.block_on(table(directory.path()))
     }
@@ -62,7 +66,8 @@ async fn table(directory: &Path) -> Result<()> {
     responses::responses(directory).await?;
     sharing::sharing(directory).await?;
     memory(directory).await?;
-    scale::scale(directory).await
+    scale::scale(directory).await?;
+    pages::pages(directory).await
 }
 
 fn head() {

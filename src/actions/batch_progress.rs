@@ -1,5 +1,7 @@
 //! How far a batch is, and why it is no further.
 
+use futures::future::try_join_all;
+
 use crate::domain::batch::Batch;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
@@ -29,17 +31,29 @@ pub async fn observe_batch(
     id: BatchId,
 ) -> Result<Option<ObservedBatch>> {
     let Some(batch) = storage.batch(owner, id).await? else { return Ok(None) };
-    let (statistics, models, reports) = if batch.status.is_terminal() {
-        (storage.batch_statistics(owner, id).await?, Vec::new(), Vec::new())
-    } else {
-        tokio::try_join!(
-            storage.batch_statistics(owner, id),
-            storage.models_owed(owner, id, MODELS),
-            storage.daemon_reports(owner, id),
-        )?
+    Ok(observe_batches(storage, clock, owner, vec![batch]).await?.pop())
+}
+
+/// Looks at batches that were read for their owner, in their order.
+pub async fn observe_batches(
+    storage: &dyn Storage,
+    clock: &Clock,
+    owner: &Owner,
+    batches: Vec<Batch>,
+) -> Result<Vec<ObservedBatch>> {
+    let active: Vec<&Batch> = batches.iter().filter(|batch| !batch.status.is_terminal()).collect();
+    let reports = if active.is_empty() { Vec::new() } else { storage.daemon_reports(owner, &active).await? };
+    let observe = async |batch: Batch| {
+        let statistics = storage.batch_statistics(owner, batch.id);
+        let models = async {
+            let is_over = batch.status.is_terminal();
+            if is_over { Ok(Vec::new()) } else { storage.models_owed(owner, batch.id, MODELS).await }
+        };
+        let (statistics, models) = tokio::try_join!(statistics, models)?;
+        let now = clock.now();
+        let facts = ProgressFacts { batch: &batch, statistics: &statistics, models: &models, reports: &reports, now };
+        let progress = Progress::of(&facts);
+        Ok(ObservedBatch { batch, statistics, progress })
     };
-    let facts =
-        ProgressFacts { batch: &batch, statistics: &statistics, models: &models, reports: &reports, now: clock.now() };
-    let progress = Progress::of(&facts);
-    Ok(Some(ObservedBatch { batch, statistics, progress }))
+    try_join_all(batches.into_iter().map(observe)).await
 }

@@ -6,7 +6,7 @@ mod create_file;
 mod request_state;
 mod retry_batch;
 
-pub use batch_progress::{ObservedBatch, observe_batch};
+pub use batch_progress::{ObservedBatch, observe_batch, observe_batches};
 pub use create_batch::{CreateBatchError, create_batch};
 pub use create_file::{CreateFileError, FileForm, create_file};
 pub use request_state::request_state;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::cors::cors;
 use super::{ApiError, App, batches, files, health, models, openapi, responses};
+use crate::domain::row::shown;
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
 pub(super) const JSON_BODY_BYTES: usize = 1 << 20;
@@ -81,11 +82,13 @@ async fn bounded_uri(request: Request, next: Next) -> Response {
 }
 
 async fn unknown_route(request: Request) -> ApiError {
-    ApiError::not_found(format!("Invalid URL ({} {})", request.method(), request.uri().path()))
+    let method = shown(request.method().as_str());
+    ApiError::not_found(format!("Invalid URL ({method} {})", request.uri().path()))
 }
 
 async fn method_not_allowed(request: Request) -> ApiError {
-    ApiError::method_not_allowed(format!("Not allowed to {} on {}.", request.method(), request.uri().path()))
+    let method = shown(request.method().as_str());
+    ApiError::method_not_allowed(format!("Not allowed to {method} on {}.", request.uri().path()))
 }
 
 fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {

@@ -5,13 +5,12 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use futures::future::try_join_all;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::page::{PageError, page};
 use super::view::{ACTIVE, BatchLine, Layout};
-use crate::actions::observe_batch;
+use crate::actions::observe_batches;
 use crate::api::{App, AppState, Caller};
 use crate::domain::batch::{Batch, BatchStatus};
 use crate::domain::ids::BatchId;
@@ -81,8 +80,8 @@ pub(super) async fn batches(
         found.batches.retain(|batch| has(batch, text));
         found.cut(PAGE)
     };
-    let observed = found.batches.iter().map(|batch| observe_batch(&*app.storage, &app.clock, &owner, batch.id));
-    let lines = try_join_all(observed).await?.iter().flatten().map(BatchLine::of).collect();
+    let observed = observe_batches(&*app.storage, &app.clock, &owner, found.batches).await?;
+    let lines = observed.iter().map(BatchLine::of).collect();
     let next = found.next.map(|next| filter.url(next));
     let is_filtered = !text.is_empty() || !filter.status.is_empty();
     let is_first = filter.after.is_empty();

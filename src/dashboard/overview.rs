@@ -7,12 +7,11 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use futures::future::try_join_all;
 
 use super::page::{PageError, page};
 use super::upstreams::{Trouble, is_silent, troubles};
 use super::view::{ACTIVE, BatchLine, Layout, Moment, grouped, is_at_risk, rate};
-use crate::actions::{ObservedBatch, observe_batch};
+use crate::actions::{ObservedBatch, observe_batches};
 use crate::api::{AppState, Caller};
 use crate::domain::activity::DaemonReport;
 use crate::domain::ids::BatchId;
@@ -66,19 +65,17 @@ pub(super) async fn overview(
 ) -> Result<Response, PageError> {
     let (rows, reports, active, closing) = futures::try_join!(
         app.storage.rows_in_progress(&owner, COUNTED),
-        app.storage.upstream_reports(),
+        app.storage.daemon_reports(&owner, &[]),
         app.storage.batches_with(&owner, &ACTIVE, None, LISTED),
         app.storage.batches_closing_first(&owner, CLOSING),
     )?;
-    let mut ids: Vec<BatchId> = active.data.iter().chain(&closing).map(|batch| batch.id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let observed = ids.iter().map(|id| observe_batch(&*app.storage, &app.clock, &owner, *id));
-    let observed: Vec<ObservedBatch> = try_join_all(observed).await?.into_iter().flatten().collect();
+    let listed: Vec<BatchId> = active.data.iter().map(|batch| batch.id).collect();
+    let mut batches = active.data;
+    batches.extend(closing.into_iter().filter(|batch| !listed.contains(&batch.id)));
+    let observed = observe_batches(&*app.storage, &app.clock, &owner, batches).await?;
     let at_risk = observed.iter().filter(|observed| is_at_risk(observed)).count();
-    let is_listed = |id: BatchId| active.data.iter().any(|batch| batch.id == id);
     let mut listed: Vec<&ObservedBatch> =
-        observed.iter().filter(|observed| is_at_risk(observed) || is_listed(observed.batch.id)).collect();
+        observed.iter().filter(|observed| is_at_risk(observed) || listed.contains(&observed.batch.id)).collect();
     // Those in danger stand first, and then the newest.
     listed.sort_by_key(|observed| (!is_at_risk(observed), Reverse(observed.batch.id)));
     let living: Vec<&DaemonReport> = reports.iter().filter(|report| !is_silent(report)).collect();

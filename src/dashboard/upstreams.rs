@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::page::{PageError, page};
 use super::view::{Layout, Moment, grouped, rate, spell};
-use crate::api::AppState;
+use crate::api::{AppState, Caller};
 use crate::domain::activity::{CallLimit, DaemonReport, ModelActivity, UpstreamActivity, UpstreamState};
 use crate::domain::ids::DaemonId;
 
@@ -60,8 +60,12 @@ pub(super) struct Trouble {
     pub(super) until: Option<Moment>,
 }
 
-pub(super) async fn upstreams(State(app): AppState, headers: HeaderMap) -> Result<Response, PageError> {
-    let reports = app.storage.upstream_reports().await?;
+pub(super) async fn upstreams(
+    State(app): AppState,
+    Caller(owner): Caller,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let reports = app.storage.daemon_reports(&owner, &[]).await?;
     let daemons = reports.iter().map(DaemonCard::of).collect();
     page(&UpstreamsPage { layout: Layout::of("upstreams", "Upstreams and workers"), daemons }, &headers)
 }

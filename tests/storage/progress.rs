@@ -90,30 +90,29 @@ async fn models_are_owed_until_their_last_row_is_recorded(storage: TestStorage) 
 
 async fn what_a_daemon_tells_is_known_as_long_as_it_lives(storage: TestStorage) -> Result<()> {
     let (daemon, silent) = (DaemonId::new(), DaemonId::new());
-    let (batch, other) = (storage.running(&[1]).await?.id, storage.running(&[1]).await?.id);
+    let (batch, other) = (storage.running(&[1]).await?, storage.running(&[1]).await?);
     let of = |batches: &[BatchId]| DaemonActivity {
         batches: batches.iter().map(|id| BatchActivity { running: 3, ..BatchActivity::none(*id) }).collect(),
         unserved: vec!["m".to_owned()],
         ..DaemonActivity::default()
     };
-    storage.tell_activity(daemon, &of(&[batch, other])).await?;
-    assert_eq!(storage.daemon_reports(&OWNER, batch).await?, [], "it has not beaten");
+    storage.tell_activity(daemon, &of(&[batch.id, other.id])).await?;
+    assert_eq!(storage.daemon_reports(&OWNER, &[&batch]).await?, [], "it has not beaten");
 
     for daemon in [daemon, silent] {
         storage.beat(daemon, Duration::from_hours(1)).await?;
     }
-    storage.tell_activity(daemon, &of(&[batch, other])).await?;
+    storage.tell_activity(daemon, &of(&[batch.id, other.id])).await?;
 
-    let mut reports = storage.daemon_reports(&OWNER, batch).await?;
+    let mut reports = storage.daemon_reports(&OWNER, &[&batch]).await?;
     reports.sort_by_key(|report| report.activity.batches.len());
     assert!(reports.iter().all(|report| report.age < Duration::from_secs(30)), "{reports:?}");
     let told: Vec<_> = reports.into_iter().map(|report| report.activity).collect();
-    assert_eq!(told, [DaemonActivity::default(), of(&[batch])]);
-    assert_eq!(storage.daemon_reports(&OWNER, BatchId::new()).await?, [], "there is no such batch");
-    let all = storage.upstream_reports().await?;
+    assert_eq!(told, [DaemonActivity::default(), of(&[batch.id])]);
+    let all = storage.daemon_reports(&OWNER, &[]).await?;
     assert!(all.iter().all(|report| report.activity.batches.is_empty()), "it names no batch: {all:?}");
     assert_eq!(all.iter().filter(|report| report.activity.unserved == ["m"]).count(), 1);
     storage.leave(daemon).await?;
-    assert_eq!(storage.daemon_reports(&OWNER, batch).await?.len(), 1);
+    assert_eq!(storage.daemon_reports(&OWNER, &[&batch]).await?.len(), 1);
     Ok(())
 }

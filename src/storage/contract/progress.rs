@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::domain::activity::{DaemonActivity, DaemonReport};
+use crate::domain::batch::Batch;
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::owner::Owner;
 use crate::domain::statistics::BatchStatistics;
@@ -21,11 +22,7 @@ pub trait ProgressStore {
     /// Tells what a daemon does. Nothing happens if it counts as dead.
     async fn tell_activity(&self, daemon: DaemonId, activity: &DaemonActivity) -> Result<()>;
 
-    /// What each daemon told that concerns a batch of the owner, and how long ago it beat. The state of the upstreams
-    /// concerns every batch.
-    async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>>;
-
-    /// What each daemon told of models and upstreams, and how long ago it beat. No batch is named: what is left
-    /// concerns every owner.
-    async fn upstream_reports(&self) -> Result<Vec<DaemonReport>>;
+    /// What each daemon told, and how long ago it beat. The state of the models and upstreams concerns every owner. Of
+    /// the batches, only those given are named that are the owner's.
+    async fn daemon_reports(&self, owner: &Owner, batches: &[&Batch]) -> Result<Vec<DaemonReport>>;
 }

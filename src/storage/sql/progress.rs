@@ -1,5 +1,6 @@
 //! What those who wait for a batch ask: its statistics, and what the daemons do.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use super::{SqlStorage, in_write, on_reader, to_u64};
 use crate::domain::activity::{DaemonActivity, DaemonReport};
+use crate::domain::batch::Batch;
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::owner::Owner;
 use crate::domain::statistics::BatchStatistics;
@@ -32,22 +34,18 @@ impl ProgressStore for SqlStorage {
         in_write!(self.db, progress::tell(daemon, &activity))
     }
 
-    async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>> {
-        let reports = on_reader!(self.db, progress::reports(owner, id))?;
-        Ok(reports.into_iter().map(|row| report(row, |batch| batch == id)).collect())
-    }
-
-    async fn upstream_reports(&self) -> Result<Vec<DaemonReport>> {
-        let reports = on_reader!(self.db, progress::all_reports())?;
-        Ok(reports.into_iter().map(|row| report(row, |_| false)).collect())
+    async fn daemon_reports(&self, owner: &Owner, batches: &[&Batch]) -> Result<Vec<DaemonReport>> {
+        let reports = on_reader!(self.db, progress::reports())?;
+        let seen = batches.iter().filter(|batch| batch.owner == *owner).map(|batch| batch.id).collect();
+        Ok(reports.into_iter().map(|row| report(row, &seen)).collect())
     }
 }
 
 /// What a daemon told, without the batches that are not to be seen.
-fn report((daemon, activity, age): ReportRow, sees: impl Fn(BatchId) -> bool) -> DaemonReport {
+fn report((daemon, activity, age): ReportRow, seen: &HashSet<BatchId>) -> DaemonReport {
     let activity = activity.and_then(|activity| serde_json::from_str(&activity).ok());
     let mut activity: DaemonActivity = activity.unwrap_or_default();
-    activity.batches.retain(|batch| sees(batch.id));
+    activity.batches.retain(|batch| seen.contains(&batch.id));
     DaemonReport { daemon: DaemonId(daemon), age: Duration::from_millis(age.map_or(0, to_u64)), activity }
 }
 

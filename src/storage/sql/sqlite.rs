@@ -28,13 +28,6 @@ pub const BEAT: &str = "
 pub const REPORTS: &str = "
     SELECT id, activity, CAST(unixepoch('subsec') * 1000 AS INTEGER) - beat_at
     FROM daemons
-    WHERE EXISTS (SELECT 1 FROM batches WHERE owner = $1 AND id = $2)
-    ORDER BY id";
-
-/// The same of every daemon.
-pub const ALL_REPORTS: &str = "
-    SELECT id, activity, CAST(unixepoch('subsec') * 1000 AS INTEGER) - beat_at
-    FROM daemons
     ORDER BY id";
 
 #[path = "statements/batches.rs"]

@@ -1,7 +1,7 @@
 //! What those who wait for a batch ask: its statistics, and what the daemons do.
 
 use super::query::{query, query_as, query_scalar};
-use super::{ALL_REPORTS, Conn, REPORTS};
+use super::{Conn, REPORTS};
 use crate::domain::ids::{BatchId, DaemonId};
 use crate::domain::owner::Owner;
 use crate::storage::Result;
@@ -64,11 +64,6 @@ pub async fn tell(tx: &mut Conn, daemon: DaemonId, activity: &str) -> Result<End
     Ok(End::Commit(()))
 }
 
-/// Of no daemon if the owner has no such batch.
-pub async fn reports(conn: &mut Conn, owner: &Owner, id: BatchId) -> Result<Vec<ReportRow>> {
-    Ok(query_as(REPORTS).bind(owner.as_str()).bind(id.0).fetch_all(conn).await?)
-}
-
-pub async fn all_reports(conn: &mut Conn) -> Result<Vec<ReportRow>> {
-    Ok(query_as(ALL_REPORTS).fetch_all(conn).await?)
+pub async fn reports(conn: &mut Conn) -> Result<Vec<ReportRow>> {
+    Ok(query_as(REPORTS).fetch_all(conn).await?)
 }
