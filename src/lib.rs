@@ -32,6 +32,8 @@ pub mod daemon;
 pub mod dashboard;
 pub mod domain;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 pub mod intake;
 pub mod net;
 pub mod processor;

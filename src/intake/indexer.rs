@@ -261,6 +261,7 @@ impl ModelEntries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::NearlyGood;
 
     const LIMITS: IntakeLimits =
         IntakeLimits { max_file_bytes: 1 << 20, max_line_bytes: 2000, max_rows: 5, orders_by_prompt: true };
@@ -360,5 +361,32 @@ mod tests {
     #[test]
     fn blank_files_have_no_rows() {
         assert_eq!(index(b"\n \r\n\n").expect("a batch input file").report.rows, 0);
+    }
+
+    /// The places of the rows in file order, and the errors.
+    fn places(file: &[u8], chunk: usize) -> Result<(Vec<IndexEntry>, Vec<BatchError>), UploadRefusal> {
+        let mut indexer = Indexer::new(&LIMITS);
+        file.chunks(chunk).for_each(|chunk| indexer.push(chunk));
+        let found = indexer.finish()?;
+        let mut entries: Vec<_> = found.index.iter().flat_map(|piece| IndexEntry::decode(piece)).collect();
+        entries.sort_by_key(|entry| entry.offset);
+        Ok((entries, found.report.errors))
+    }
+
+    #[test]
+    fn fuzz_the_index_is_the_same_in_whatever_chunks_a_file_comes_and_names_its_rows() {
+        let rows = [row("a", "m"), row("b", "n"), String::new(), row("c", "m")].join("\n");
+        let broken = format!("{}\r\n{{}}\n\n[1]\n{}", row("a", "m"), row("a", "m"));
+        let seeds = [rows.as_bytes(), broken.as_bytes()];
+        bolero::check!().with_type::<NearlyGood>().with_iterations(3_000).for_each(|made| {
+            let file = made.bytes(&seeds);
+            let whole = places(&file, file.len().max(1));
+            assert_eq!(whole, places(&file, made.chunk()));
+            for entry in whole.into_iter().flat_map(|(entries, _)| entries) {
+                let line = &file[usize::try_from(entry.offset).expect("it is short")..][..entry.length as usize];
+                let line = str::from_utf8(line).expect("a file that is taken is UTF-8");
+                assert!(inspect(line).is_ok(), "{line:?}");
+            }
+        });
     }
 }

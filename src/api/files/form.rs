@@ -218,3 +218,48 @@ pub(super) fn malformed(error: &multer::Error) -> ApiError {
         None => ApiError::invalid("The upload broke off. Please send it again."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use futures::stream;
+
+    use super::*;
+    use crate::fuzz::NearlyGood;
+
+    /// Reads a form to its end. Returns how many bytes its parts had.
+    async fn read(body: &[u8], chunk: usize) -> Result<usize, ApiError> {
+        let headers: HeaderMap =
+            [(header::CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"))].into_iter().collect();
+        let chunks: Vec<_> = body.chunks(chunk).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        let mut form = Form::new(stream::iter(chunks), &headers, 0, 1 << 20)?;
+        let mut bytes = 0;
+        while let Some(mut part) = form.next().await? {
+            let _ = (part.name().map(str::len), part.filename());
+            let mut chunks = part.chunks();
+            while let Some(chunk) = chunks.next().await {
+                bytes += chunk.map_err(|error| malformed(&error))?.len();
+            }
+        }
+        Ok(bytes)
+    }
+
+    #[test]
+    fn fuzz_a_form_is_read_or_refused_in_whatever_chunks_it_comes() {
+        let seeds: [&[u8]; 2] = [
+            b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
+              --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\r\n--b--\r\n",
+            b"preamble\r\n--b\r\ncontent-disposition:form-data;name=file;filename*=utf-8''%e2%82%ac\r\n\
+              Content-Type: x\r\n\r\n\r\n--b--",
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = std::panic::AssertUnwindSafe(runtime);
+        bolero::check!().with_type::<NearlyGood>().with_iterations(3_000).for_each(|made| {
+            let body = made.bytes(&seeds);
+            let whole = runtime.block_on(read(&body, body.len().max(1))).ok();
+            let in_chunks = runtime.block_on(read(&body, made.chunk())).ok();
+            assert_eq!(whole, in_chunks);
+            assert!(whole.is_none_or(|bytes| bytes <= body.len()));
+        });
+    }
+}

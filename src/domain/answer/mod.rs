@@ -87,6 +87,7 @@ impl HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::NearlyGood;
 
     const CHAT: Endpoint = Endpoint::ChatCompletions;
 
@@ -218,5 +219,26 @@ mod tests {
 
         let expected = Usage { input_tokens: 3, output_tokens: 2, total_tokens: 5, ..Usage::default() };
         assert_eq!(answer(CHAT, body.as_bytes()).reading, BodyReading::Answer(expected.into()));
+    }
+
+    #[test]
+    fn fuzz_an_answer_is_json_and_stays_as_it_came_if_it_was() {
+        let seeds: [&[u8]; 4] = [
+            br#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+            br#"{"object":"list","data":[{"embedding":[0.1,1e-9]}],"usage":{"prompt_tokens":1,"total_tokens":1}}"#,
+            br#"{"error":{"message":"x","code":503,"type":"overloaded"}}"#,
+            br#"{"object":"response","status":"completed","output":[],"usage":null}"#,
+        ];
+        bolero::check!().with_type::<NearlyGood>().with_iterations(5_000).for_each(|made| {
+            let body = made.bytes(&seeds);
+            let was_json = serde_json::from_slice::<&serde_json::value::RawValue>(&body).is_ok();
+            for endpoint in [CHAT, Endpoint::Embeddings, Endpoint::Responses, Endpoint::Moderations] {
+                let read = answer(endpoint, &body);
+                assert!(!was_json || read.body == body, "it is JSON as it came");
+                if let BodyReading::Answer(_) = read.reading {
+                    serde_json::from_slice::<&serde_json::value::RawValue>(&read.body).expect("JSON");
+                }
+            }
+        });
     }
 }

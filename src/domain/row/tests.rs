@@ -1,6 +1,7 @@
 //! What is accepted of a line, and the code, param and text of each refusal.
 
 use super::*;
+use crate::fuzz::NearlyGood;
 
 const GOOD: &str =
     r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[]}}"#;
@@ -157,4 +158,25 @@ fn a_row_whose_body_is_wrong_is_refused_with_code_param_and_text() {
 fn long_and_unprintable_texts_are_shortened_in_messages() {
     assert_eq!(shown("a\nb"), "a\\nb");
     assert_eq!(shown(&"é".repeat(101)).chars().count(), 101);
+}
+
+#[test]
+fn fuzz_a_line_that_is_taken_says_what_its_json_says() {
+    let seeds: [&[u8]; 3] = [
+        GOOD.as_bytes(),
+        br#"{"custom_id":"\u00e9","url":"/v1/moderations","method":"POST","body":{"input":[1,2],"stream":false}}"#,
+        br#" {"body":{"instructions":"x","input":"y","model":"a\"b"},"url":"/v1/responses","method":"POST","custom_id":"7"} "#,
+    ];
+    bolero::check!().with_type::<NearlyGood>().with_iterations(5_000).for_each(|made| {
+        let bytes = made.bytes(&seeds);
+        let Ok(line) = str::from_utf8(&bytes) else { return };
+        let Ok(head) = inspect(line) else { return };
+        let call: RowCall<'_> = serde_json::from_str(line).expect("an accepted row is read again to be sent");
+        assert_eq!(call.custom_id, head.custom_id);
+        // A number that no 64 bits hold is a row's own matter, and no `Value`.
+        let Ok(value) = serde_json::from_str::<Value>(line) else { return };
+        let model = value["body"]["model"].as_str().unwrap_or_default();
+        let said = (value["custom_id"].as_str(), value["url"].as_str(), model);
+        assert_eq!(said, (Some(&*head.custom_id), Some(head.endpoint.as_str()), &*head.model));
+    });
 }

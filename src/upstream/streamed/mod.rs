@@ -129,6 +129,7 @@ pub(super) fn folded(endpoint: Endpoint, answer: HttpResponse) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::NearlyGood;
 
     #[test]
     fn calls_are_streamed_once_a_long_one_was_broken_off() {
@@ -185,5 +186,40 @@ mod tests {
         let responses = streamed_body(Endpoint::Responses, &body).expect("an object");
         assert_eq!(responses, &br#"{"model":"m","stream":true,"n":1.10}"#[..]);
         assert_eq!(streamed_body(Endpoint::Responses, &Bytes::from_static(b"[]")), None);
+    }
+
+    fn events(bytes: &[u8], chunk: usize) -> Vec<(Vec<u8>, bool)> {
+        let (mut stream, mut events) = (EventStream::default(), Vec::new());
+        for chunk in bytes.chunks(chunk) {
+            stream.push(chunk);
+            events.extend(std::iter::from_fn(|| stream.next_event()));
+        }
+        events
+    }
+
+    #[test]
+    fn fuzz_a_stream_is_the_same_in_whatever_pieces_it_comes_and_what_it_ends_in_is_json() {
+        let seeds: [&[u8]; 3] = [
+            b"data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"a\"}}]}\n\n\
+              data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}],\"usage\":{}}\n\n\
+              data: [DONE]\n\n",
+            b": hi\r\n\r\nevent: error\r\ndata: {\"message\":\"no\",\"code\":503}\r\n\r\n",
+            b"data: {\"type\":\"response.created\"}\n\n\
+              data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"status\":\"completed\",\"output\":[]}}\n\n",
+        ];
+        bolero::check!().with_type::<NearlyGood>().with_iterations(3_000).for_each(|made| {
+            let bytes = made.bytes(&seeds);
+            assert_eq!(events(&bytes, bytes.len().max(1)), events(&bytes, made.chunk()));
+            for endpoint in [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Responses] {
+                let mut fold = Fold::new(endpoint);
+                for (data, is_error) in events(&bytes, made.chunk()) {
+                    let Some(ended) = fold.add(&data, is_error) else { continue };
+                    if let Folded::Whole(200, body) = ended {
+                        serde_json::from_slice::<&serde_json::value::RawValue>(&body).expect("JSON");
+                    }
+                    break;
+                }
+            }
+        });
     }
 }
