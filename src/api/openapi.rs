@@ -1,7 +1,8 @@
 //! The OpenAPI document, made from the handlers. `openapi/openapi.json` is a copy that a test keeps fresh.
 
 use axum::Json;
-use utoipa::OpenApi;
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
 
 use super::{batches, files, health, models, responses};
 
@@ -35,9 +36,26 @@ use super::{batches, files, health, models, responses};
         health::readyz,
         health::metrics,
         openapi_document,
-    )
+    ),
+    modifiers(&EveryError)
 )]
 struct Document;
+
+/// Adds to each operation of the API what all have in common: any other answer is an error in the envelope.
+struct EveryError;
+
+impl Modify for EveryError {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let envelope = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        let error = ResponseBuilder::new().description("An error").content("application/json", envelope).build();
+        for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/v1/")) {
+            let operations = [&mut item.get, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                operation.responses.responses.insert("default".to_owned(), RefOr::T(error.clone()));
+            }
+        }
+    }
+}
 
 /// The document.
 #[must_use]

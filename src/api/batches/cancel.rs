@@ -12,7 +12,7 @@ use crate::domain::batch::BatchStatus;
 /// Cancels a batch. Rows that have run keep their lines; each of the others gets an error line. A batch that is
 /// cancelled while it is `validating`, and would have failed, ends with no lines, and its `request_counts` are 0.
 #[utoipa::path(post, path = "/v1/batches/{batch_id}/cancel", tag = "batches",
-    params(("batch_id" = String, Path,)),
+    params(("batch_id" = String, Path, pattern = "^batch")),
     responses(
         (status = 200, body = BatchObject),
         (status = 404, body = crate::api::error::ErrorBody),

@@ -16,7 +16,7 @@ const MAX_LIMIT: u32 = 100;
 /// Lists batches.
 #[utoipa::path(get, path = "/v1/batches", tag = "batches",
     params(
-        ("limit" = Option<u32>, Query, description = "0 to 100, default 20"),
+        ("limit" = Option<u32>, Query, minimum = 0, maximum = 100, description = "0 to 100, default 20"),
         ("after" = Option<String>, Query, description = "Only batches after this one")
     ),
     responses((status = 200, body = List<BatchObject>), (status = 400, body = crate::api::error::ErrorBody))

@@ -11,7 +11,7 @@ use crate::api::{ApiError, AppState};
 /// Pauses a batch: within about a second no row of it starts any more. Rows under way end and are recorded, and the
 /// window goes on. The status stays as it is. Pausing a batch that is paused changes nothing.
 #[utoipa::path(post, path = "/v1/batches/{batch_id}/pause", tag = "batches",
-    params(("batch_id" = String, Path,)),
+    params(("batch_id" = String, Path, pattern = "^batch")),
     responses(
         (status = 200, body = BatchObject),
         (status = 404, body = crate::api::error::ErrorBody),

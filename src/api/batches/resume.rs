@@ -10,7 +10,7 @@ use crate::api::{ApiError, AppState};
 
 /// Resumes a paused batch, whatever paused it. Resuming a batch that is not paused changes nothing.
 #[utoipa::path(post, path = "/v1/batches/{batch_id}/resume", tag = "batches",
-    params(("batch_id" = String, Path,)),
+    params(("batch_id" = String, Path, pattern = "^batch")),
     responses(
         (status = 200, body = BatchObject),
         (status = 404, body = crate::api::error::ErrorBody),

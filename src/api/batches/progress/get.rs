@@ -18,8 +18,8 @@ use crate::domain::row::shown;
 /// An extension of batchwright: OpenAI's API has no such operation.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/progress", tag = "extensions",
     params(
-        ("batch_id" = String, Path,),
-        ("include" = Option<String>, Query, description = "`throughput`, for the course from its beginning")
+        ("batch_id" = String, Path, pattern = "^batch"),
+        ("include" = Option<String>, Query, pattern = "^(throughput)?$", description = "`throughput`, for the course from its beginning")
     ),
     responses(
         (status = 200, body = BatchProgressObject),

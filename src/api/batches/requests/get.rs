@@ -43,7 +43,7 @@ pub struct BatchRequestObject {
 /// An extension of batchwright: OpenAI's API has no such operation.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/requests/{custom_id}", tag = "extensions",
     params(
-        ("batch_id" = String, Path,),
+        ("batch_id" = String, Path, pattern = "^batch"),
         ("custom_id" = String, Path, description = "Percent-encoded, slashes too")
     ),
     responses((status = 200, body = BatchRequestObject), (status = 404, body = crate::api::error::ErrorBody))

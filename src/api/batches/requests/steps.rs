@@ -103,7 +103,7 @@ impl From<Step> for StepObject {
 /// An extension of batchwright: OpenAI's API has no such operation.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/requests/{custom_id}/steps", tag = "extensions",
     params(
-        ("batch_id" = String, Path,),
+        ("batch_id" = String, Path, pattern = "^batch"),
         ("custom_id" = String, Path, description = "Percent-encoded, slashes too")
     ),
     responses((status = 200, body = StepList), (status = 404, body = crate::api::error::ErrorBody))

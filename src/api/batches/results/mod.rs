@@ -46,11 +46,11 @@ const MAX_WAIT: i64 = 60;
 /// behind it, and at the end `end` with the batch. An extension of batchwright: OpenAI's API has no such operation.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/results", tag = "extensions",
     params(
-        ("batch_id" = String, Path,),
+        ("batch_id" = String, Path, pattern = "^batch"),
         ("after" = Option<String>, Query, description = "Only lines behind this cursor"),
-        ("kind" = Option<String>, Query, description = "`all` (default), `output` or `errors`: the file of the lines"),
-        ("limit" = Option<u32>, Query, description = "The most lines, 1 to 10000"),
-        ("wait" = Option<u32>, Query, description = "0 to 60: the seconds to wait for a line if there is none"),
+        ("kind" = Option<String>, Query, pattern = "^(all|output|errors)?$", description = "`all` (default), `output` or `errors`: the file of the lines"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "The most lines, 1 to 10000"),
+        ("wait" = Option<u32>, Query, minimum = 0, maximum = 60, description = "0 to 60: the seconds to wait for a line if there is none"),
         ("order" = Option<String>, Query,
             description = "`input`: all lines of a batch that has ended, in the order of its input file"),
         ("merge" = Option<bool>, Query,
