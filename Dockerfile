@@ -26,6 +26,8 @@ WORKDIR /data
 VOLUME /data
 ENV BATCHWRIGHT_LISTEN=0.0.0.0:8080 \
     BATCHWRIGHT_DATA_DIR=/data
+# `serve` does not start on that address before there is a key (`keys create --project NAME`), unless it is told to answer
+# calls without one: BATCHWRIGHT_ALLOW_ANONYMOUS=true.
 EXPOSE 8080
 # For `serve`, which listens only once database and blob store have answered. The image has no HTTP client but `bash`.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 CMD ["bash", "-c", \

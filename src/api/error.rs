@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::server::BodyCut;
+use crate::domain::api_key::KeyScope;
 use crate::domain::row::shown;
 use crate::storage::blobs::BlobError;
 use crate::storage::{ReadError, StorageError};
@@ -37,7 +38,7 @@ pub struct ErrorObject {
 }
 
 /// An answer that is an error.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
     object: ErrorObject,
@@ -105,6 +106,32 @@ impl ApiError {
             "Invalid '{param}': integer below minimum value. Expected a value >= {min}, but got {value} instead."
         );
         Self::invalid(message).at(param).code("integer_below_min_value")
+    }
+
+    /// 401: the call needs a key and has none.
+    #[must_use]
+    pub fn missing_key() -> Self {
+        let message = "Missing bearer authentication in header. Send your API key as 'Authorization: Bearer KEY'.";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message.to_owned())
+    }
+
+    /// 401: no such key, or a revoked one. `masked`: what may be shown of it.
+    #[must_use]
+    pub fn incorrect_key(masked: &str) -> Self {
+        let message = format!(
+            "Incorrect API key provided: {masked}. The operator of this server can make you one with `batchwright keys \
+             create`."
+        );
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message).code("invalid_api_key")
+    }
+
+    /// 403: the key does not allow this.
+    #[must_use]
+    pub fn missing_scope(needed: KeyScope) -> Self {
+        let message = format!(
+            "You have insufficient permissions for this operation. Your API key does not have the scope '{needed}'."
+        );
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message)
     }
 
     /// 404: the object does not exist, or is not the client's.
@@ -314,6 +341,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(ErrorBody { error: self.object })).into_response();
         let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"batchwright\""));
+        }
         match self.retry {
             RetryAdvice::ByStatus => {}
             RetryAdvice::Never => {

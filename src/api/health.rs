@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::time::timeout;
@@ -24,17 +24,22 @@ pub(super) async fn healthz() -> Response {
 }
 
 /// Whether the database and the blob store answer, and the daemon's loops run without failing again and again.
-/// `warnings` lists items that need attention but do not stop anything else, and upstreams that take no calls.
+/// `warnings` lists items that need attention but do not stop anything else, and upstreams that take no calls. Where
+/// calls need a key, only one with the scope `admin` is told more than the status: warnings name models of all projects.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "It can work; `warnings`, if present, lists items that fail"),
     (status = 503, description = "It cannot; `problems` says why")
 ))]
-pub(super) async fn readyz(State(app): AppState) -> Response {
+pub(super) async fn readyz(State(app): AppState, headers: HeaderMap) -> Response {
     let mut problems = Vec::new();
     if app.stopping.is_cancelled() {
         problems.push("the service is stopping".to_owned());
     }
-    let (database, blobs) = tokio::join!(timeout(PATIENCE, app.storage.check()), timeout(PATIENCE, app.blobs.check()));
+    let (database, blobs, is_operator) = tokio::join!(
+        timeout(PATIENCE, app.storage.check()),
+        timeout(PATIENCE, app.blobs.check()),
+        app.access.is_operator(&headers, PATIENCE)
+    );
     match database {
         Ok(answer) => problems.extend(answer.err().map(|error| chain(&error))),
         Err(_) => problems.push("the database does not answer".to_owned()),
@@ -59,7 +64,7 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     }
     let mut answer = json!({ "status": if problems.is_empty() { "ready" } else { "not ready" } });
     for (member, texts) in [("problems", &problems), ("warnings", &warnings)] {
-        if !texts.is_empty() {
+        if !texts.is_empty() && is_operator {
             answer[member] = json!(texts);
         }
     }
@@ -67,7 +72,7 @@ pub(super) async fn readyz(State(app): AppState) -> Response {
     (status, Json(answer)).into_response()
 }
 
-/// The metrics, in the text format of Prometheus.
+/// The metrics, in the text format of Prometheus. Where calls need a key, they need one with the scope `admin`.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses(
     (status = 200, description = "Metrics", content_type = "text/plain")
 ))]

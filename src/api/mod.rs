@@ -3,6 +3,7 @@
 //! One file for each operation, named after its handler. A handler reads a request and writes an answer; it decides
 //! nothing else. `error` has the one envelope for all errors.
 
+mod access;
 mod batches;
 mod caller;
 mod cors;
@@ -26,6 +27,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use access::Access;
 pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
 pub use router::{health_router, router};
@@ -73,6 +75,8 @@ pub struct App {
     pub registry: Registry,
     /// The loops of the daemon in this process, if there is one.
     pub liveness: Option<Liveness>,
+    /// Whose calls are answered.
+    pub access: Arc<Access>,
     /// The origins whose web pages may call the API; `*` is every origin.
     pub cors_allowed_origins: Vec<String>,
     /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::HeaderValue;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use uuid::Uuid;
 
+use super::access::guard;
 use super::cors::cors;
 use super::{ApiError, App, batches, files, health, models, openapi, responses};
 use crate::domain::row::shown;
@@ -67,7 +68,8 @@ fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
     let routes = routes
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
-        .with_state(app)
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app, guard))
         .layer(from_fn(bounded_uri))
         .layer(CatchPanicLayer::custom(panicked));
     let routes = if origins.is_empty() { routes } else { routes.layer(cors(&origins)) };

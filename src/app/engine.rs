@@ -41,15 +41,6 @@ pub(crate) struct BatchEngine {
 }
 
 impl BatchEngine {
-    /// An engine that calls the inference servers of the settings, if the settings have it run rows.
-    pub(super) async fn start(settings: &ServeConfig) -> Result<Self, ServiceError> {
-        let mut engine = Self::open(settings).await?;
-        if settings.http.role.runs_rows() {
-            engine.run_rows(settings)?;
-        }
-        Ok(engine)
-    }
-
     /// An engine whose rows are run by a processor of the embedding program's own.
     pub(super) async fn embed<H, P>(settings: &ServeConfig, http: H, processor: P) -> Result<Self, ServiceError>
     where
@@ -64,7 +55,7 @@ impl BatchEngine {
         Ok(engine)
     }
 
-    /// An engine that runs no rows before [`run_rows`](Self::run_rows).
+    /// An engine that calls the inference servers of the settings. It runs no rows before [`run_rows`](Self::run_rows).
     pub(crate) async fn open(settings: &ServeConfig) -> Result<Self, ServiceError> {
         let upstreams = Upstreams::new(settings, &Clock::System)?;
         let engine = Self::over(settings, upstreams.registry().clone()).await?;

@@ -1,6 +1,7 @@
 //! Why a service cannot start, and what to change.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::storage::StorageError;
@@ -77,6 +78,19 @@ pub enum ServiceError {
          with --adopt-blobs, which takes the store over and removes what this database does not know"
     )]
     OtherDatabase,
+    /// The service that uses a data directory is of an earlier version, so that the database lacks tables.
+    #[error(
+        "the service that uses the data directory {} is of an earlier version: start it again with this one first",
+        .0.display()
+    )]
+    OlderService(PathBuf),
+    /// The API would be open to everybody who can reach an address beyond this machine.
+    #[error(
+        "--listen {0} can be reached from other machines, and there is no API key, so that everybody who reaches it \
+         could use the API: make a key first with `batchwright keys create --project NAME` and the same storage \
+         settings, or allow calls without a key with --allow-anonymous"
+    )]
+    NoKeys(SocketAddr),
     /// The data directory cannot be made.
     #[error("the data directory {} cannot be made", path.display())]
     DataDirectory {

@@ -14,11 +14,12 @@ use super::engine::BatchEngine;
 use super::error::ServiceError;
 use super::open_files;
 use super::upstream::Upstreams;
-use crate::api::{self, App, ServerLimits, ShutdownTokens};
-use crate::config::ServeConfig;
+use crate::api::{self, Access, App, ServerLimits, ShutdownTokens};
+use crate::config::{HttpConfig, ServeConfig};
 use crate::dashboard;
 use crate::domain::time::Clock;
 use crate::processor::RequestProcessor;
+use crate::storage::Storage;
 use crate::storage::sql::SqlStorage;
 use crate::upstream::{HttpClient, Session};
 
@@ -32,6 +33,7 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 /// once [`serve`](Self::serve) is called.
 pub struct Service {
     router: Router,
+    access: Arc<Access>,
     engine: BatchEngine,
     stop: ShutdownTokens,
     limits: ServerLimits,
@@ -56,7 +58,11 @@ impl Service {
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
-        let engine = BatchEngine::start(&settings).await?;
+        let mut engine = BatchEngine::open(&settings).await?;
+        refuse_to_be_open(&settings.http, &*engine.storage()).await?;
+        if settings.http.role.runs_rows() {
+            engine.run_rows(&settings)?;
+        }
         Ok(Self::around(engine, limits, &settings, metrics))
     }
 
@@ -84,6 +90,7 @@ impl Service {
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
         let limits = open_files::within_limit(limits, calls);
         let stop = ShutdownTokens::default();
+        let access = Arc::new(Access::new(engine.storage(), Clock::System, settings.http.allow_anonymous));
         let app = Arc::new(App {
             storage: engine.storage(),
             blobs: engine.blobs().clone(),
@@ -98,6 +105,7 @@ impl Service {
             windows: settings.limits.completion_windows.clone(),
             registry: engine.registry().clone(),
             liveness: engine.liveness(),
+            access: access.clone(),
             cors_allowed_origins: settings.http.cors_allowed_origins.clone(),
             stopping: stop.stopping.clone(),
             metrics,
@@ -107,7 +115,7 @@ impl Service {
         } else {
             api::health_router(app)
         };
-        Self { router, engine, stop, limits, grace: settings.http.grace }
+        Self { router, access, engine, stop, limits, grace: settings.http.grace }
     }
 
     /// The upstreams of the settings, which can be read again. None if an embedding program brings its own client.
@@ -117,7 +125,8 @@ impl Service {
     }
 
     /// Serves until `stop` resolves. Then the daemon stops in its own time, while clients still have their answers, and
-    /// only uploads are turned away.
+    /// only uploads are turned away. On an address beyond loopback, calls without a key are not answered unless the
+    /// settings allow them.
     ///
     /// # Errors
     /// Why connections can no longer be accepted.
@@ -127,6 +136,7 @@ impl Service {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
         let ShutdownTokens { stopping, closing, cut } = self.stop.clone();
+        self.access.listen_on(listener.local_addr()?);
         let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
         stop.await;
         stopping.cancel();
@@ -144,4 +154,10 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// An API beyond loopback needs a key or the word of the operator, before anything is begun.
+async fn refuse_to_be_open(http: &HttpConfig, storage: &dyn Storage) -> Result<(), ServiceError> {
+    let is_closed = !http.role.serves_api() || http.listen.ip().to_canonical().is_loopback() || http.allow_anonymous;
+    if is_closed || storage.has_keys().await? { Ok(()) } else { Err(ServiceError::NoKeys(http.listen)) }
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use super::error::ServiceError;
 use crate::config::StorageConfig;
 use crate::domain::ids::BlobId;
-use crate::storage::Storage as _;
+use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
 
 /// The file in a data directory that whoever uses it has locked.
 const LOCK: &str = "lock";
+/// The embedded database in a data directory.
+const DATABASE: &str = "batchwright.db";
 
 /// What a process works on.
 pub(super) struct Opened {
@@ -42,6 +44,25 @@ pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError>
     Ok(Opened { storage: Arc::new(storage), blobs, lock })
 }
 
+/// The database, for a command of an operator that changes a few rows of it beside whatever uses it. The file is held as
+/// long as the command runs.
+///
+/// An embedded database may have a service that runs on it. What it has to do with its data directory alone, and a
+/// migration, are then left to the service.
+pub(crate) async fn storage_beside(config: &StorageConfig) -> Result<(Arc<dyn Storage>, Option<File>), ServiceError> {
+    let (db, lock) = match database(config).await {
+        Err(ServiceError::DataDirectoryInUse(directory)) => {
+            let db = Db::open_sqlite(&directory.join(DATABASE)).await?;
+            return match SqlStorage::beside(db).await.map_err(ServiceError::Database)? {
+                Some(storage) => Ok((Arc::new(storage), None)),
+                None => Err(ServiceError::OlderService(directory)),
+            };
+        }
+        opened => opened?,
+    };
+    Ok((Arc::new(SqlStorage::open(db).await.map_err(ServiceError::Database)?), lock))
+}
+
 /// Opens the database the settings name, and locks the data directory if it is there.
 pub(crate) async fn database(config: &StorageConfig) -> Result<(Db, Option<File>), ServiceError> {
     let directory = &config.data_dir;
@@ -50,7 +71,7 @@ pub(crate) async fn database(config: &StorageConfig) -> Result<(Db, Option<File>
             std::fs::create_dir_all(directory)
                 .map_err(|source| ServiceError::DataDirectory { path: directory.clone(), source })?;
             let lock = lock(directory)?;
-            let mut db = Db::open_sqlite(&directory.join("batchwright.db")).await?;
+            let mut db = Db::open_sqlite(&directory.join(DATABASE)).await?;
             db.watch(&directory.join(LOCK))?;
             Ok((db, Some(lock)))
         }

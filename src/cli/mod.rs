@@ -5,6 +5,7 @@ mod demo;
 mod documentation;
 mod exit;
 mod input;
+mod keys;
 mod migrate;
 mod output;
 mod remote;
@@ -71,6 +72,9 @@ enum Action {
     Split(SplitArgs),
     /// Bring the database up to date and end. `serve` does it too, when it starts.
     Migrate(StorageConfig),
+    /// Make, list and revoke API keys, in the database itself. A service may run on it meanwhile.
+    #[command(subcommand)]
+    Keys(keys::KeysAction),
     /// Stand in for an inference server, for trying things out and for tests.
     Simulate(SimulatorArgs),
     /// Show everything at work: a server, a simulated upstream and one batch from upload to proof.
@@ -123,12 +127,22 @@ fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
 fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
     let mut command = bare_command();
     for name in ["serve", "run", "migrate"] {
-        let at = arguments.iter().position(|argument| argument == name);
-        if let Some(found) = command.find_subcommand_mut(name) {
-            *found = layered(found.clone(), at.map_or(&[], |at| &arguments[at..]))?;
+        layer(&mut command, name, arguments)?;
+    }
+    if let Some(keys) = command.find_subcommand_mut("keys") {
+        for name in ["create", "list", "revoke"] {
+            layer(keys, name, arguments)?;
         }
     }
     Ok(command)
+}
+
+fn layer(command: &mut Command, name: &str, arguments: &[OsString]) -> Result<(), ConfigError> {
+    let at = arguments.iter().position(|argument| argument == name);
+    if let Some(found) = command.find_subcommand_mut(name) {
+        *found = layered(found.clone(), at.map_or(&[], |at| &arguments[at..]))?;
+    }
+    Ok(())
 }
 
 fn bare_command() -> Command {
@@ -149,6 +163,7 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
     match action {
         Action::Serve(args) => block_on(serve::run(*args)),
         Action::Migrate(config) => block_on(migrate::run(config)),
+        Action::Keys(action) => block_on(keys::run(action)),
         Action::Run(args) => block_on(run::run(*args)),
         Action::Check(args) => check::run(&args),
         Action::Stats(args) => stats::run(&args),

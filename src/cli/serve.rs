@@ -41,11 +41,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let metrics = metrics::start()?;
     tokio::spawn(metrics::keep_up(metrics.clone()));
     let listen_on = settings.http.listen;
-    if settings.http.role.serves_api() && !listen_on.ip().is_loopback() {
+    if settings.http.role.serves_api() && !listen_on.ip().is_loopback() && settings.http.allow_anonymous {
         tracing::warn!(
-            address = %listen_on,
-            "anybody who can reach this address can use the API: there are no keys. Listen on 127.0.0.1, or let only a \
-             proxy that asks for credentials reach it"
+            %listen_on,
+            "whoever can reach this address can act for the project 'default' without a key: --allow-anonymous"
         );
     }
     let service = Service::start(settings, Some(metrics)).await?;

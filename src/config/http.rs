@@ -15,6 +15,11 @@ pub struct HttpConfig {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    /// Answer calls without a key, in the name of the project `default`. Otherwise they are answered only as long as no
+    /// key was ever made, and only on a loopback address.
+    #[arg(long)]
+    pub allow_anonymous: bool,
+
     /// What this process does: `api` answers clients, `worker` runs rows, `all` does both.
     #[arg(long, value_enum, default_value = "all")]
     pub role: Role,

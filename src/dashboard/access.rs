@@ -6,13 +6,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::page::PageError;
+use crate::api::AppState;
 
 /// Only what this server sends is run or shown, and nothing inside of a page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -22,10 +23,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
 /// Answers those who may ask, and adds the headers that every answer has.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(app): AppState, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    let mut response = match check(peer, request.method(), request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    let checked = check(peer, request.method(), request.uri(), request.headers());
+    let keyless = app.access.caller(&HeaderMap::new()).await;
+    let mut response = match checked.and(keyless.map_err(|_| "The dashboard cannot be used with keys.")) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(refusal) => PageError::new(StatusCode::FORBIDDEN, refusal).into_response(),
     };
     let headers = response.headers_mut();

@@ -109,7 +109,7 @@ impl From<ThroughputPoint> for Point {
 
 pub(super) async fn batch(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {

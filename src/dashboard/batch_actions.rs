@@ -58,7 +58,7 @@ pub(super) fn batch_actions(batch: &Batch) -> Vec<BatchAction> {
 /// Cancels a batch.
 pub(super) async fn cancel(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
     let batch = app.storage.cancel_batch(&owner, parse_id(&id)?, app.clock.now()).await?.ok_or_else(no_batch)?;
@@ -71,7 +71,7 @@ pub(super) async fn cancel(
 /// Pauses a batch.
 pub(super) async fn pause(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
     let batch = app.storage.pause_batch(&owner, parse_id(&id)?, app.clock.now()).await?.ok_or_else(no_batch)?;
@@ -81,7 +81,7 @@ pub(super) async fn pause(
 /// Resumes a batch.
 pub(super) async fn resume(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
     let batch = app.storage.resume_batch(&owner, parse_id(&id)?).await?.ok_or_else(no_batch)?;
@@ -91,7 +91,7 @@ pub(super) async fn resume(
 /// Runs the rows of a batch again that failed or never ran. Again leads to the same new batch.
 pub(super) async fn retry(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
     let old = app.storage.batch(&owner, parse_id(&id)?).await?.ok_or_else(no_batch)?;

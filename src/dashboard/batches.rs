@@ -62,7 +62,7 @@ struct ListPart {
 
 pub(super) async fn batches(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Query(filter): Query<ListFilter>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -55,9 +55,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/dashboard/", get(overview::overview))
         .nest("/dashboard", pages)
         .layer(DefaultBodyLimit::max(FORM_BYTES))
-        .with_state(app)
+        .with_state(app.clone())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(access::guard))
+        .layer(from_fn_with_state(app, access::guard))
 }
 
 fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {

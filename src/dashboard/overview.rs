@@ -60,7 +60,7 @@ struct ModelLine {
 
 pub(super) async fn overview(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let (rows, reports, active, closing) = futures::try_join!(

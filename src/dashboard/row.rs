@@ -96,7 +96,7 @@ pub(super) async fn row_by_path(
 
 pub(super) async fn row_by_query(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(batch_id): Path<String>,
     Query(query): Query<RowQuery>,
     headers: HeaderMap,
@@ -132,7 +132,7 @@ pub(super) async fn row_by_query(
 /// The bytes of a request or a result, to be kept.
 pub(super) async fn text(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(batch_id): Path<String>,
     Query(query): Query<RowQuery>,
 ) -> Result<Response, PageError> {

@@ -52,7 +52,7 @@ pub(super) async fn choose(headers: HeaderMap) -> Result<Response, PageError> {
 /// Shows what intake has found, for the endpoint that is chosen or that the rows name.
 pub(super) async fn check(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(file_id): Path<String>,
     Query(chosen): Query<HashMap<String, String>>,
     headers: HeaderMap,
@@ -82,7 +82,7 @@ pub(super) async fn check(
 /// Creates a batch of the file.
 pub(super) async fn create(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Path(file_id): Path<String>,
     Form(form): Form<HashMap<String, String>>,
 ) -> Result<Response, PageError> {

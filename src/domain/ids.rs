@@ -37,6 +37,10 @@ uuid_id! {
     BatchId
 }
 uuid_id! {
+    /// An API key, printed as `key_` and 32 hexadecimal digits.
+    KeyId
+}
+uuid_id! {
     /// One immutable object of the blob store.
     BlobId
 }
@@ -82,12 +86,7 @@ impl BatchId {
     /// Reads the printed form; `None` for anything this program never prints.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("batch_")?;
-        let printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !printed {
-            return None;
-        }
-        Uuid::try_parse(digits).ok().map(Self)
+        hexadecimal(text, "batch_").map(Self)
     }
 }
 
@@ -95,6 +94,27 @@ impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "batch_{}", self.0.simple())
     }
+}
+
+impl KeyId {
+    /// Reads the printed form; `None` for anything this program never prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        hexadecimal(text, "key_").map(Self)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key_{}", self.0.simple())
+    }
+}
+
+/// The id behind a prefix, if it is printed as this program prints it.
+fn hexadecimal(text: &str, prefix: &str) -> Option<Uuid> {
+    let digits = text.strip_prefix(prefix)?;
+    let is_printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if is_printed { Uuid::try_parse(digits).ok() } else { None }
 }
 
 impl BlobId {
@@ -198,6 +218,7 @@ mod tests {
 
             assert_eq!(FileId::parse(&file.to_string()), Some(file));
             assert_eq!(BatchId::parse(&batch.to_string()), Some(batch));
+            assert_eq!(KeyId::parse(&KeyId(batch.0).to_string()), Some(KeyId(batch.0)));
         }
         let extremes = [FileId(Uuid::nil()), FileId(Uuid::max())];
         for file in extremes {

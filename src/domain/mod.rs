@@ -4,6 +4,7 @@
 
 pub mod activity;
 pub mod answer;
+pub mod api_key;
 pub mod batch;
 pub mod canary;
 mod codes;

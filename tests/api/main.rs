@@ -15,6 +15,7 @@ mod ending;
 mod envelopes;
 mod failover;
 mod hostile_forms;
+mod keys;
 mod line_errors;
 mod lines;
 mod operations;

@@ -89,19 +89,6 @@ async fn a_download_that_breaks_off_is_logged_with_file_and_blob() {
 }
 
 #[tokio::test]
-async fn a_start_beyond_loopback_says_that_there_are_no_keys() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let data = directory.path().to_str().expect("a printable path");
-    let flags = ["--role", "api", "--upstream", "http://127.0.0.1:9/v1", "--data-dir", data];
-
-    let open = Process::serve_at("0.0.0.0:0", &flags).await;
-    assert!(open.log().contains("WARN") && open.log().contains("there are no keys"), "{}", open.log());
-    drop(open);
-    let closed = Process::serve_at("127.0.0.1:0", &flags).await;
-    assert!(!closed.log().contains("there are no keys"), "{}", closed.log());
-}
-
-#[tokio::test]
 async fn a_low_limit_of_open_files_is_raised_or_said() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = directory.path().to_str().expect("a printable path");

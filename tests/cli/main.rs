@@ -8,6 +8,7 @@ mod exit_codes;
 mod fetching;
 mod files;
 mod forms;
+mod keys;
 mod real_server;
 mod servers;
 mod stand_in;

@@ -43,6 +43,15 @@ impl Client {
         Self { http, api, base_url }
     }
 
+    /// One that sends a key with every request.
+    pub fn with_key(base_url: String, key: &str) -> Self {
+        let api = client::Client::with_key(&format!("{base_url}/v1"), key).expect("the base URL is one");
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {key}").parse().expect("a header"));
+        let http = reqwest::ClientBuilder::new().no_proxy().default_headers(headers).build();
+        Self { http: http.expect("a client without settings can be built"), api, base_url }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base_url))
     }

@@ -6,6 +6,7 @@ pub mod builders;
 pub mod client;
 pub mod eventually;
 pub mod fake_upstream;
+pub mod keys;
 pub mod live_results;
 pub mod process;
 pub mod proxy;

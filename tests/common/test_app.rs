@@ -18,7 +18,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::client::Client;
+use super::eventually::eventually;
 use super::fake_upstream::FakeUpstream;
+use super::keys::Key;
 
 /// A running service. It is a [`Client`] of itself.
 pub struct TestApp {
@@ -96,7 +98,24 @@ impl TestApp {
 
     /// The file of the database.
     pub fn database(&self) -> PathBuf {
-        self.directory.path().join("batchwright.db")
+        self.data().join("batchwright.db")
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A client with a new key of a project, made beside the service. Every call needs a key when this returns.
+    pub async fn client_of(&self, project: &str, scopes: &str) -> Client {
+        let client = Key::create(self.data(), project, scopes).await.client(&self.base_url);
+        self.calls_need_a_key().await;
+        client
+    }
+
+    /// Waits until the service has noticed that there are keys.
+    pub async fn calls_need_a_key(&self) {
+        eventually("calls to need a key", async || (self.get("/v1/batches").await.status == 401).then_some(())).await;
     }
 
     /// Every blob in the blob store.

@@ -21,7 +21,7 @@ use crate::domain::batch::BatchStatus;
 )]
 pub(in crate::api) async fn cancel_batch(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Json<BatchObject>, ApiError> {
     let cancelled = app.storage.cancel_batch(&owner, parse_id(&id)?, app.clock.now()).await?;

@@ -5,15 +5,16 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use serde_json::{Map, Value};
 
 use super::BatchObject;
 use super::metadata::{canary, metadata};
 use super::retry;
 use crate::actions::{self, CreateBatchError};
+use crate::api::access::ObjectId;
 use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
@@ -32,10 +33,10 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 )]
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     headers: HeaderMap,
     WholeBody(body): WholeBody,
-) -> Result<Json<BatchObject>, ApiError> {
+) -> Result<(Extension<ObjectId>, Json<BatchObject>), ApiError> {
     let parsed: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
     let Value::Object(mut parsed) = parsed else {
@@ -54,7 +55,7 @@ pub(in crate::api) async fn create_batch(
             retry::create(&app, &owner, &old, new).await?
         }
     };
-    Ok(Json(batch.into()))
+    Ok((Extension(ObjectId(batch.id.to_string())), Json(batch.into())))
 }
 
 /// The body, for the OpenAPI document.

@@ -38,7 +38,7 @@ const EVERY: Duration = Duration::from_secs(1);
 )]
 pub(in crate::api) async fn list_batch_events(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
     let permit = app.waits.clone().try_acquire_owned().map_err(|_| ApiError::too_many_waits())?;

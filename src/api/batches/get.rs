@@ -15,7 +15,7 @@ use crate::api::{ApiError, AppState};
 ))]
 pub(in crate::api) async fn get_batch(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Json<BatchObject>, ApiError> {
     let batch = app.storage.batch(&owner, parse_id(&id)?).await?.ok_or_else(|| not_found(&id))?;

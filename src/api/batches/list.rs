@@ -23,7 +23,7 @@ const MAX_LIMIT: u32 = 100;
 )]
 pub(in crate::api) async fn list_batches(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     query: Query,
 ) -> Result<Json<List<BatchObject>>, ApiError> {
     let limit = page::limit(&query, DEFAULT_LIMIT, MAX_LIMIT)?;

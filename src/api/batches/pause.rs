@@ -20,7 +20,7 @@ use crate::api::{ApiError, AppState};
 )]
 pub(in crate::api) async fn pause_batch(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Json<BatchObject>, ApiError> {
     let paused = app.storage.pause_batch(&owner, parse_id(&id)?, app.clock.now()).await?;

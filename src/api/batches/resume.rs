@@ -19,7 +19,7 @@ use crate::api::{ApiError, AppState};
 )]
 pub(in crate::api) async fn resume_batch(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Json<BatchObject>, ApiError> {
     let resumed = app.storage.resume_batch(&owner, parse_id(&id)?).await?;

@@ -32,7 +32,7 @@ use crate::telemetry::chain;
 ))]
 pub(in crate::api) async fn file_content(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 
 use super::FileObject;
 use super::form::{Form, FormPart, file_too_large, malformed};
 use crate::actions::{self, CreateFileError, FileForm};
+use crate::api::access::ObjectId;
 use crate::api::caller::Caller;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
@@ -25,10 +26,10 @@ use crate::intake::{IntakeError, Taken, take_in};
 )]
 pub(in crate::api) async fn create_file(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<FileObject>, ApiError> {
+) -> Result<(Extension<ObjectId>, Json<FileObject>), ApiError> {
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
@@ -44,8 +45,8 @@ pub(in crate::api) async fn create_file(
     let checked = read.and_then(|()| upload.check());
     match (checked, taken) {
         (Ok(form), Some(taken)) => {
-            let file = actions::create_file(&*app.storage, &app.blobs, &owner, taken, form, app.clock.now()).await;
-            Ok(Json(file.map_err(ApiError::from)?.into()))
+            let file = actions::create_file(&*app.storage, &app.blobs, &owner, taken, form, app.clock.now()).await?;
+            Ok((Extension(ObjectId(file.id.to_string())), Json(file.into())))
         }
         (checked, taken) => {
             if let Some(taken) = taken {

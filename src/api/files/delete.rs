@@ -15,7 +15,7 @@ use crate::api::{ApiError, AppState};
 ))]
 pub(in crate::api) async fn delete_file(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Json<DeletedFile>, ApiError> {
     let file = find(&app, &owner, &id).await?;

@@ -15,7 +15,7 @@ use crate::api::{ApiError, AppState};
 ))]
 pub(in crate::api) async fn get_file(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Json<FileObject>, ApiError> {
     Ok(Json(find(&app, &owner, &id).await?.into()))

@@ -25,7 +25,7 @@ const MAX_LIMIT: u32 = 10_000;
 )]
 pub(in crate::api) async fn list_files(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     query: Query,
 ) -> Result<Json<List<FileObject>>, ApiError> {
     let limit = page::limit(&query, MAX_LIMIT, MAX_LIMIT)?;

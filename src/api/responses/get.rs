@@ -27,7 +27,7 @@ use crate::storage::results::result_line;
 )]
 pub(in crate::api) async fn get_response(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
     let body = body(&app, &owner, &id).await?;

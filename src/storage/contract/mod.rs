@@ -6,11 +6,12 @@
 //! Every method that a client can cause takes the [`Owner`](crate::domain::owner::Owner) that the client acts for as
 //! its first parameter. What belongs to another owner is to that method as if it did not exist. The other methods work
 //! for all owners and are for daemons: a handler never calls them. Where both are needed, the name of the daemons'
-//! method begins with `any_`.
+//! method begins with `any_`, and so does that of a method for operators. [`KeyStore`] finds out the owner.
 
 mod batches;
 mod error;
 mod files;
+mod keys;
 mod leases;
 mod ledger;
 mod progress;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 pub use batches::{BatchInput, BatchStore, RowsInProgress};
 pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
+pub use keys::KeyStore;
 pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{
     BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, ResultParts, RowPart, Violation,
@@ -45,7 +47,7 @@ pub struct WorkPage<Id, T> {
 /// All that the program keeps in its database.
 #[async_trait]
 pub trait Storage:
-    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + Send + Sync + 'static
+    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + KeyStore + Upkeep + Send + Sync + 'static
 {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;

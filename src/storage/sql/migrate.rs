@@ -21,7 +21,17 @@ static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7526110349024617); DEALLOCATE ALL";
 const UNLOCK: &str = "DEALLOCATE ALL";
 
+/// The newest migration that has run.
+const NEWEST: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+
 impl Db {
+    /// Whether the migrations that this program knows have run, and no others. Of SQLite only.
+    pub(super) async fn is_migrated(&self) -> Result<bool> {
+        let Pools::Sqlite { reader, .. } = &self.pools else { return Ok(true) };
+        let newest: Option<i64> = sqlx::query_scalar(NEWEST).fetch_one(reader).await?;
+        Ok(newest == SQLITE.iter().map(|migration| migration.version).max())
+    }
+
     /// Runs the migrations that have not run.
     pub async fn migrate(&self) -> Result<()> {
         let result = match &self.pools {

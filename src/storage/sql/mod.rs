@@ -9,6 +9,7 @@ mod batches;
 mod db;
 mod files;
 mod hints;
+mod keys;
 mod leases;
 mod ledger;
 mod migrate;
@@ -50,6 +51,17 @@ impl SqlStorage {
             #[cfg(feature = "failpoints")]
             unguarded: false,
         })
+    }
+
+    /// Takes a SQLite database into use beside the process that it belongs to, which alone migrates it. None if that has
+    /// not migrated it as far as this program knows.
+    pub async fn beside(db: Db) -> Result<Option<Self>> {
+        let is_known = db.is_migrated().await?;
+        Ok(is_known.then_some(Self {
+            db,
+            #[cfg(feature = "failpoints")]
+            unguarded: false,
+        }))
     }
 
     /// The same without the ledger's guard, to show that the guard is what finds a fault.

@@ -29,7 +29,7 @@ use crate::domain::row::shown;
 )]
 pub(in crate::api) async fn get_batch_progress(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id<String>,
     query: Query,
 ) -> Result<Json<BatchProgressObject>, ApiError> {

@@ -50,7 +50,7 @@ pub struct BatchRequestObject {
 )]
 pub(in crate::api) async fn get_batch_request(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id((batch_id, custom_id)): Id<(String, String)>,
 ) -> Result<Json<BatchRequestObject>, ApiError> {
     let NamedRequest { batch, reader, row } = find(&app, &owner, &batch_id, &custom_id).await?;

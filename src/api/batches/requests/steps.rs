@@ -110,7 +110,7 @@ impl From<Step> for StepObject {
 )]
 pub(in crate::api) async fn list_request_steps(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id((batch_id, custom_id)): Id<(String, String)>,
 ) -> Result<Json<StepList>, ApiError> {
     let NamedRequest { batch, row, .. } = find(&app, &owner, &batch_id, &custom_id).await?;

@@ -72,7 +72,7 @@ const MAX_WAIT: i64 = 60;
 )]
 pub(in crate::api) async fn list_batch_results(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     Id(id): Id,
     query: Query,
     headers: HeaderMap,

@@ -1,0 +1,64 @@
+//! What stands around the routes: it finds out whom a call acts for, before any of its body is read.
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::AuditedCall;
+use crate::api::{ApiError, AppState, Caller};
+use crate::domain::api_key::KeyScope;
+
+/// Paths that anybody may ask for. `/readyz` itself decides whom it tells more than its status.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+
+/// Puts the [`Caller`] into the request, or answers 401 or 403. Of a call that changes something, the log gets a line.
+pub(in crate::api) async fn guard(State(app): AppState, mut request: Request, next: Next) -> Response {
+    if OPEN.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let audited = AuditedCall::of(&request);
+    let needed = needed_scope(request.method(), request.uri().path());
+    let caller = app.access.caller(request.headers()).await;
+    let response = match &caller {
+        Ok(caller) if caller.may(needed) => {
+            request.extensions_mut().insert(Caller::clone(caller));
+            next.run(request).await
+        }
+        Ok(_) => ApiError::missing_scope(needed).into_response(),
+        Err(error) => error.clone().into_response(),
+    };
+    if let Some(audited) = audited {
+        audited.log(caller.as_ref().ok(), &response);
+    }
+    response
+}
+
+fn needed_scope(method: &Method, path: &str) -> KeyScope {
+    match *method {
+        // They tell of the rows and the models of every project.
+        _ if path == "/metrics" => KeyScope::Admin,
+        Method::GET | Method::HEAD | Method::OPTIONS => KeyScope::Read,
+        _ => KeyScope::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_may_change_something_needs_a_key_that_may() {
+        let cases = [
+            (Method::GET, "/v1/files", KeyScope::Read),
+            (Method::HEAD, "/v1/files", KeyScope::Read),
+            (Method::POST, "/v1/files", KeyScope::Write),
+            (Method::DELETE, "/v1/files/file-1", KeyScope::Write),
+            (Method::PUT, "/none", KeyScope::Write),
+            (Method::GET, "/metrics", KeyScope::Admin),
+        ];
+        for (method, path, needed) in cases {
+            assert_eq!(needed_scope(&method, path), needed, "{method} {path}");
+        }
+    }
+}
