@@ -16,5 +16,5 @@ pub(crate) use engine::BatchEngine;
 pub use error::ServiceError;
 pub use open_files::raise_limit as raise_limit_of_open_files;
 pub use service::Service;
-pub(crate) use storage::{database, lock as lock_data_directory};
+pub(crate) use storage::{database, lock as lock_data_directory, metadata};
 pub use upstream::Upstreams;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::error::ServiceError;
 use crate::config::StorageConfig;
 use crate::domain::ids::BlobId;
-use crate::storage::Storage as _;
+use crate::domain::webhook::Subscription;
+use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
 
@@ -23,7 +24,7 @@ pub(super) struct Opened {
 }
 
 /// Opens what the settings name, and makes sure that it belongs together.
-pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError> {
+pub(super) async fn open(config: &StorageConfig, subscriptions: Vec<Subscription>) -> Result<Opened, ServiceError> {
     let directory = &config.data_dir;
     let (db, lock) = database(config).await?;
     let blobs = match &config.blob_url {
@@ -36,10 +37,17 @@ pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError>
     } else if blobs.is_local() {
         tracing::warn!("--blob-url is a directory: it must be the same one on every replica, on a shared file system");
     }
-    let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?;
+    let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?.announcing(subscriptions);
     let id = belong_together(&storage, &blobs, config.adopt_blobs).await?;
     let blobs = blobs.belonging_to(id);
     Ok(Opened { storage: Arc::new(storage), blobs, lock })
+}
+
+/// Opens the database alone, for commands that need no files. What comes with it is held as long as it is used.
+pub(crate) async fn metadata(config: &StorageConfig) -> Result<(Arc<dyn Storage>, Option<File>), ServiceError> {
+    let (db, lock) = database(config).await?;
+    let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?;
+    Ok((Arc::new(storage), lock))
 }
 
 /// Opens the database the settings name, and locks the data directory if it is there.

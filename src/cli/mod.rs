@@ -14,6 +14,7 @@ mod serve;
 mod shutdown;
 mod split;
 mod stats;
+mod webhooks;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -31,6 +32,7 @@ pub use sample::SampleArgs;
 pub use serve::ServeArgs;
 pub use split::SplitArgs;
 pub use stats::StatsArgs;
+pub use webhooks::WebhooksAction;
 
 use crate::config::{ConfigError, StorageConfig, layered};
 use crate::simulator::{self, Simulator, SimulatorArgs};
@@ -71,6 +73,9 @@ enum Action {
     Split(SplitArgs),
     /// Bring the database up to date and end. `serve` does it too, when it starts.
     Migrate(StorageConfig),
+    /// List the events that webhooks are told, or send them again.
+    #[command(subcommand)]
+    Webhooks(WebhooksAction),
     /// Stand in for an inference server, for trying things out and for tests.
     Simulate(SimulatorArgs),
     /// Show everything at work: a server, a simulated upstream and one batch from upload to proof.
@@ -123,12 +128,23 @@ fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
 fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
     let mut command = bare_command();
     for name in ["serve", "run", "migrate"] {
-        let at = arguments.iter().position(|argument| argument == name);
-        if let Some(found) = command.find_subcommand_mut(name) {
-            *found = layered(found.clone(), at.map_or(&[], |at| &arguments[at..]))?;
+        layer(&mut command, name, arguments)?;
+    }
+    if let Some(webhooks) = command.find_subcommand_mut("webhooks") {
+        for name in ["list", "replay"] {
+            layer(webhooks, name, arguments)?;
         }
     }
     Ok(command)
+}
+
+/// Puts environment and settings file under the flags of a subcommand.
+fn layer(command: &mut Command, name: &str, arguments: &[OsString]) -> Result<(), ConfigError> {
+    let at = arguments.iter().position(|argument| argument == name);
+    if let Some(found) = command.find_subcommand_mut(name) {
+        *found = layered(found.clone(), at.map_or(&[], |at| &arguments[at..]))?;
+    }
+    Ok(())
 }
 
 fn bare_command() -> Command {
@@ -149,6 +165,7 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
     match action {
         Action::Serve(args) => block_on(serve::run(*args)),
         Action::Migrate(config) => block_on(migrate::run(config)),
+        Action::Webhooks(action) => block_on(webhooks::run(action)),
         Action::Run(args) => block_on(run::run(*args)),
         Action::Check(args) => check::run(&args),
         Action::Stats(args) => stats::run(&args),

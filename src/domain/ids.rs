@@ -48,6 +48,15 @@ uuid_id! {
     /// One running daemon. A restarted process is another daemon.
     DaemonId
 }
+uuid_id! {
+    /// An event on its way to one receiver, printed as `wh_` and 32 hexadecimal digits.
+    DeliveryId
+}
+
+/// The event that a batch has ended, printed as `evt_` and 32 hexadecimal digits (contract §1.5). A batch ends once, so
+/// the event has the digits of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventId(BatchId);
 
 impl FileId {
     /// Reads the printed form; `None` for anything this program never prints.
@@ -82,12 +91,45 @@ impl BatchId {
     /// Reads the printed form; `None` for anything this program never prints.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("batch_")?;
-        let printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !printed {
-            return None;
-        }
-        Uuid::try_parse(digits).ok().map(Self)
+        printed_hex(text.strip_prefix("batch_")?).map(Self)
+    }
+}
+
+impl EventId {
+    /// The event that this batch has ended.
+    #[must_use]
+    pub fn of(batch: BatchId) -> Self {
+        Self(batch)
+    }
+
+    /// The batch.
+    #[must_use]
+    pub fn batch(self) -> BatchId {
+        self.0
+    }
+
+    /// Reads the printed form; `None` for anything this program never prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        printed_hex(text.strip_prefix("evt_")?).map(|id| Self(BatchId(id)))
+    }
+}
+
+/// An id of 32 hexadecimal digits, in small letters.
+fn printed_hex(digits: &str) -> Option<Uuid> {
+    let printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if printed { Uuid::try_parse(digits).ok() } else { None }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "evt_{}", self.0.0.simple())
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wh_{}", self.0.simple())
     }
 }
 

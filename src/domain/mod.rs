@@ -38,3 +38,4 @@ pub mod statistics;
 mod text_enum;
 pub mod time;
 pub mod usage;
+pub mod webhook;

@@ -16,6 +16,7 @@ use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
 use batchwright::upstream::{Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 use batchwright::verify::VerifyReport;
 use batchwright::wakeup::Wakeup;
+use batchwright::webhooks::Webhooks;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -142,6 +143,7 @@ impl Stage {
             should_retry: config.worker.should_retry(),
             clock,
             wakeup: Wakeup::new(),
+            webhooks: Webhooks::new(&config.webhooks).expect("none are set"),
             settings: DaemonSettings {
                 max_concurrency: 16,
                 global_max_concurrency: None,

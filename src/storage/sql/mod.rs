@@ -19,6 +19,7 @@ mod readable;
 mod sqlite;
 mod steps;
 mod upkeep;
+mod webhooks;
 
 use async_trait::async_trait;
 
@@ -27,11 +28,14 @@ use db::{End, Pools, in_write, on_reader};
 
 use crate::domain::ids::BlobId;
 use crate::domain::owner::Owner;
+use crate::domain::webhook::Subscription;
 use crate::storage::{Result, Storage, StorageError};
 
 /// A database with the schema this program knows.
 pub struct SqlStorage {
     db: Db,
+    /// The receivers of the settings, for the events of batches that end.
+    subscriptions: Vec<Subscription>,
     #[cfg(feature = "failpoints")]
     unguarded: bool,
 }
@@ -47,9 +51,17 @@ impl SqlStorage {
         }
         Ok(Self {
             db,
+            subscriptions: Vec::new(),
             #[cfg(feature = "failpoints")]
             unguarded: false,
         })
+    }
+
+    /// The same with these receivers of the events of all batches that end.
+    #[must_use]
+    pub fn announcing(mut self, subscriptions: Vec<Subscription>) -> Self {
+        self.subscriptions = subscriptions;
+        self
     }
 
     /// The same without the ledger's guard, to show that the guard is what finds a fault.
