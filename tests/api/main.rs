@@ -36,3 +36,4 @@ mod steering;
 mod streams;
 mod uploads;
 mod upstreams;
+mod webhooks;

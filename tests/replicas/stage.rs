@@ -132,7 +132,8 @@ impl Stage {
             stall_timeout: Duration::from_secs(60),
             max_idle: 16,
         };
-        let config = ServeConfig::default();
+        let mut config = ServeConfig::default();
+        config.webhooks.webhook_allow_private = true;
         let client = ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain");
         Daemon {
             storage: Arc::new(self.storage().await),
@@ -143,7 +144,7 @@ impl Stage {
             should_retry: config.worker.should_retry(),
             clock,
             wakeup: Wakeup::new(),
-            webhooks: Webhooks::new(&config.webhooks).expect("none are set"),
+            webhooks: Webhooks::new(&config.webhooks).expect("no receiver is set"),
             settings: DaemonSettings {
                 max_concurrency: 16,
                 global_max_concurrency: None,
