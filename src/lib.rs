@@ -45,6 +45,7 @@ pub mod tools;
 pub mod upstream;
 pub mod verify;
 pub mod wakeup;
+pub mod webhooks;
 
 pub use app::{Service, ServiceError};
 pub use config::ServeConfig;

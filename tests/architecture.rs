@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["causes", "domain", "fault", "sync", "wakeup"],
     &["config", "net", "telemetry"],
-    &["client", "simulator", "storage", "verify"],
+    &["client", "simulator", "storage", "verify", "webhooks"],
     &["intake"],
     &["upstream"],
     &["tools"],

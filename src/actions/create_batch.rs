@@ -69,6 +69,7 @@ pub(super) fn is_of(batch: &Batch, new: &NewBatch) -> bool {
         idempotency_key: _,
         canary: _,
         retry,
+        webhook,
     } = new;
     batch.input_file_id == *input_file_id
         && batch.endpoint == *endpoint
@@ -76,6 +77,8 @@ pub(super) fn is_of(batch: &Batch, new: &NewBatch) -> bool {
         && is_same_metadata(batch.metadata.as_deref(), metadata.as_deref())
         && batch.output_expires_after == *output_expires_after
         && batch.retry == *retry
+        // The secret is not kept beyond the end of the batch.
+        && batch.webhook_url.as_deref() == webhook.as_ref().map(|webhook| webhook.url.as_str())
 }
 
 /// Whether two batches have the same metadata. The order of its pairs makes no difference.

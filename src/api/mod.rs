@@ -40,6 +40,7 @@ use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::report::{BatchLimits, IntakeLimits};
 use crate::domain::time::Clock;
+use crate::net::Reach;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::storage::result_files::ResultSource;
@@ -71,6 +72,8 @@ pub struct App {
     pub orders: Arc<Semaphore>,
     /// The completion windows that clients may choose.
     pub windows: Vec<Window>,
+    /// Which addresses the webhook of a batch may have.
+    pub webhook_reach: Reach,
     /// The inference servers, whose models `GET /v1/models` lists.
     pub registry: Registry,
     /// The loops of the daemon in this process, if there is one.

@@ -21,6 +21,7 @@ use crate::telemetry::Liveness;
 use crate::tools::Catalog;
 use crate::upstream::{HttpClient, Registry, Server, Session};
 use crate::wakeup::Wakeup;
+use crate::webhooks::Webhooks;
 
 /// How often one of the blob store's directories is swept: all of them every two hours or so.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -31,6 +32,7 @@ pub(crate) struct BatchEngine {
     blobs: Blobs,
     wakeup: Wakeup,
     registry: Registry,
+    webhooks: Webhooks,
     daemon: Option<RunningDaemon>,
     /// The daemon's own threads: a status read does not queue behind thousands of rows.
     threads: Threads,
@@ -63,9 +65,10 @@ impl BatchEngine {
     }
 
     async fn over(settings: &ServeConfig, registry: Registry) -> Result<Self, ServiceError> {
-        let Opened { storage, blobs, lock } = storage::open(&settings.storage).await?;
+        let webhooks = Webhooks::new(&settings.webhooks)?;
+        let Opened { storage, blobs, lock } = storage::open(&settings.storage, webhooks.subscriptions()).await?;
         let (wakeup, threads) = (Wakeup::new(), Threads::new()?);
-        Ok(Self { storage, blobs, wakeup, registry, daemon: None, threads, upstreams: None, _lock: lock })
+        Ok(Self { storage, blobs, wakeup, registry, webhooks, daemon: None, threads, upstreams: None, _lock: lock })
     }
 
     /// Runs rows from now on, of all batches that the storage has.
@@ -90,6 +93,7 @@ impl BatchEngine {
             should_retry: settings.worker.should_retry(),
             clock: Clock::System,
             wakeup: self.wakeup.clone(),
+            webhooks: self.webhooks.clone(),
             settings: daemon_settings(settings),
         };
         self.daemon = Some(daemon.start());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::storage::StorageError;
 use crate::storage::blobs::BlobError;
+use crate::webhooks::WebhooksError;
 
 /// Why a service cannot start or serve. The text says which setting to change.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum ServiceError {
     /// A tool or a tool server of the settings cannot be used. It holds the sentence that says which and why.
     #[error("{0}")]
     Tools(String),
+    /// A webhook of the settings cannot be used.
+    #[error(transparent)]
+    Webhooks(#[from] WebhooksError),
     /// `--database-url` names no PostgreSQL database.
     #[error("--database-url must start with postgres://; leave it out for the embedded database")]
     NotPostgres,

@@ -22,6 +22,7 @@ use crate::processor::RequestProcessor;
 use crate::storage::Storage;
 use crate::storage::sql::SqlStorage;
 use crate::upstream::{HttpClient, Session};
+use crate::webhooks::reach_of;
 
 /// How long removals that have begun may take, once nothing else is under way.
 const LAST_REMOVALS: Duration = Duration::from_secs(5);
@@ -103,6 +104,7 @@ impl Service {
             waits: Arc::new(Semaphore::new(limits.waits)),
             orders: Arc::new(Semaphore::new(limits.orders)),
             windows: settings.limits.completion_windows.clone(),
+            webhook_reach: reach_of(&settings.webhooks),
             registry: engine.registry().clone(),
             liveness: engine.liveness(),
             access: access.clone(),

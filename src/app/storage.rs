@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::error::ServiceError;
 use crate::config::StorageConfig;
 use crate::domain::ids::BlobId;
+use crate::domain::webhook::Subscription;
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::{Db, SqlStorage};
@@ -25,7 +26,7 @@ pub(super) struct Opened {
 }
 
 /// Opens what the settings name, and makes sure that it belongs together.
-pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError> {
+pub(super) async fn open(config: &StorageConfig, subscriptions: Vec<Subscription>) -> Result<Opened, ServiceError> {
     let directory = &config.data_dir;
     let (db, lock) = database(config).await?;
     let blobs = match &config.blob_url {
@@ -38,7 +39,7 @@ pub(super) async fn open(config: &StorageConfig) -> Result<Opened, ServiceError>
     } else if blobs.is_local() {
         tracing::warn!("--blob-url is a directory: it must be the same one on every replica, on a shared file system");
     }
-    let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?;
+    let storage = SqlStorage::open(db).await.map_err(ServiceError::Database)?.announcing(subscriptions);
     let id = belong_together(&storage, &blobs, config.adopt_blobs).await?;
     let blobs = blobs.belonging_to(id);
     Ok(Opened { storage: Arc::new(storage), blobs, lock })

@@ -15,6 +15,7 @@ mod serve;
 mod shutdown;
 mod split;
 mod stats;
+mod webhooks;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -32,6 +33,7 @@ pub use sample::SampleArgs;
 pub use serve::ServeArgs;
 pub use split::SplitArgs;
 pub use stats::StatsArgs;
+pub use webhooks::WebhooksAction;
 
 use crate::config::{ConfigError, StorageConfig, layered};
 use crate::simulator::{self, Simulator, SimulatorArgs};
@@ -75,6 +77,9 @@ enum Action {
     /// Make, list and revoke API keys, in the database itself. A service may run on it meanwhile.
     #[command(subcommand)]
     Keys(keys::KeysAction),
+    /// List the events that webhooks are told, or send them again.
+    #[command(subcommand)]
+    Webhooks(WebhooksAction),
     /// Stand in for an inference server, for trying things out and for tests.
     Simulate(SimulatorArgs),
     /// Show everything at work: a server, a simulated upstream and one batch from upload to proof.
@@ -129,14 +134,16 @@ fn command(arguments: &[OsString]) -> Result<Command, ConfigError> {
     for name in ["serve", "run", "migrate"] {
         layer(&mut command, name, arguments)?;
     }
-    if let Some(keys) = command.find_subcommand_mut("keys") {
-        for name in ["create", "list", "revoke"] {
-            layer(keys, name, arguments)?;
+    for (parent, names) in [("keys", &["create", "list", "revoke"][..]), ("webhooks", &["list", "replay"])] {
+        let Some(parent) = command.find_subcommand_mut(parent) else { continue };
+        for name in names {
+            layer(parent, name, arguments)?;
         }
     }
     Ok(command)
 }
 
+/// Puts environment and settings file under the flags of a subcommand.
 fn layer(command: &mut Command, name: &str, arguments: &[OsString]) -> Result<(), ConfigError> {
     let at = arguments.iter().position(|argument| argument == name);
     if let Some(found) = command.find_subcommand_mut(name) {
@@ -164,6 +171,7 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
         Action::Serve(args) => block_on(serve::run(*args)),
         Action::Migrate(config) => block_on(migrate::run(config)),
         Action::Keys(action) => block_on(keys::run(action)),
+        Action::Webhooks(action) => block_on(webhooks::run(action)),
         Action::Run(args) => block_on(run::run(*args)),
         Action::Check(args) => check::run(&args),
         Action::Stats(args) => stats::run(&args),

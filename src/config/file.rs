@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Args as _, Command};
 use serde::de::DeserializeOwned;
 
-use super::{ServeConfig, prices, tools, upstreams};
+use super::{ServeConfig, prices, tools, upstreams, webhooks};
 
 /// The flag that names the settings file.
 const CONFIG: &str = "config";
@@ -55,6 +55,16 @@ pub enum ConfigError {
         path: PathBuf,
         /// The upstream's name.
         table: String,
+        /// Why.
+        why: String,
+    },
+    /// A table of a webhook cannot be used.
+    #[error("the settings file {path} has a webhook '{name}' that cannot be used: {why}")]
+    BadWebhook {
+        /// The file.
+        path: PathBuf,
+        /// The receiver's name.
+        name: String,
         /// Why.
         why: String,
     },
@@ -148,7 +158,9 @@ fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Co
     let path = path.to_owned();
     let text = read(&path)?;
     let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
-    let is_flag = |key: &str| ![upstreams::SECTION, prices::SECTION].contains(&key) && !tools::SECTIONS.contains(&key);
+    let is_flag = |key: &str| {
+        ![upstreams::SECTION, prices::SECTION, webhooks::SECTION].contains(&key) && !tools::SECTIONS.contains(&key)
+    };
     for (key, value) in table.into_iter().filter(|(key, _)| is_flag(key)) {
         let long = key.replace('_', "-");
         if !has_flag(settings, &long) {

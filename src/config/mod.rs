@@ -18,6 +18,7 @@ mod storage;
 mod tools;
 mod upstream;
 mod upstreams;
+mod webhooks;
 mod worker;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
 pub(crate) use tools::{duration, optional_duration};
 pub use upstream::{ExhaustedQuota, StreamMode, UnknownModels, UpstreamConfig};
 pub use upstreams::UpstreamTable;
+pub use webhooks::{WebhookTable, WebhooksConfig};
 pub use worker::{ConcurrencyControl, WorkerConfig};
 
 /// A time in which a call can end.
@@ -68,6 +70,9 @@ pub struct ServeConfig {
     #[command(flatten)]
     /// The limits of files and batches.
     pub limits: LimitsConfig,
+    #[command(flatten)]
+    /// Who is told how batches end.
+    pub webhooks: WebhooksConfig,
     #[command(flatten)]
     /// The log.
     pub log: LogConfig,

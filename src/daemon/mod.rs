@@ -5,7 +5,7 @@
 //! | `rows` | the way of a row: leased, read, queued, run by a worker |
 //! | `recording` | outcomes and steps become durable |
 //! | `leases` | keeping leases, noticing that they are lost, declaring other daemons dead |
-//! | `duties` | admitting, expiring and ending batches; merging, purging, removing orphans |
+//! | `duties` | admitting, expiring and ending batches; merging, purging, removing orphans; delivering webhooks |
 //!
 //! To stop, the daemon claims and starts nothing more, lets calls in flight end within a grace time, and aborts the
 //! others. Then it records the outcomes and gives the leases back with the rows that have none.
@@ -43,6 +43,7 @@ use crate::storage::blobs::Blobs;
 use crate::telemetry::{Liveness, metrics};
 use crate::upstream::{Registry, Session};
 use crate::wakeup::Wakeup;
+use crate::webhooks::Webhooks;
 
 pub use core::DaemonSettings;
 
@@ -64,6 +65,8 @@ pub struct Daemon<S, P> {
     pub clock: Clock,
     /// Tells the loops of the daemon that a batch has changed. The API wakes it, and so does the daemon itself.
     pub wakeup: Wakeup,
+    /// Posts the events of batches that have ended.
+    pub webhooks: Webhooks,
     /// Limits and intervals.
     pub settings: DaemonSettings,
 }
@@ -100,11 +103,12 @@ where
         let courses = Arc::<ModelCourses>::default();
         let (outbox, recorder) = self.start_recorder(&flush_counts, &held, &courses, &shutdown);
         let (steps, step_keeper) = self.start_step_keeper(&shutdown);
+        let webhooks = self.webhooks.clone();
         let runner = Arc::new(self.runner(&outbox, &shutdown));
         let (shared, queue) = (runner.shared.clone(), runner.queue.clone());
         let (tasks, leases) = (TaskTracker::new(), TaskTracker::new());
 
-        for duty in duties::all(&shared, flush_counts, &around) {
+        for duty in duties::all(&shared, flush_counts, webhooks, &tasks, &around) {
             tasks.spawn(duties::run(duty, shared.clone(), liveness.clone()));
         }
         let (registry, following, ended) = (shared.registry.clone(), queue.clone(), shutdown.ended.clone());

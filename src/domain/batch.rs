@@ -12,6 +12,7 @@ use super::pause::Pause;
 use super::text_enum::text_enum;
 use super::time::Timestamp;
 use super::usage::Usage;
+use super::webhook::BatchWebhook;
 
 text_enum! {
     /// The status of a batch.
@@ -86,6 +87,8 @@ pub struct NewBatch {
     pub canary: Option<Canary>,
     /// The batch whose rows it runs again.
     pub retry: Option<BatchRetry>,
+    /// Who is told how it ends, beside the receivers of the settings.
+    pub webhook: Option<BatchWebhook>,
 }
 
 /// What a batch runs again: rows of another batch of the same owner that failed or never ran.
@@ -157,6 +160,8 @@ pub struct Batch {
     pub pause: Option<Pause>,
     /// The batch whose rows it runs again.
     pub retry: Option<BatchRetry>,
+    /// The URL that is told how it ends, beside the receivers of the settings. Not shown to clients.
+    pub webhook_url: Option<String>,
 }
 
 /// When a batch reached each of its statuses.

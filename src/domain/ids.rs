@@ -52,6 +52,15 @@ uuid_id! {
     /// One running daemon. A restarted process is another daemon.
     DaemonId
 }
+uuid_id! {
+    /// An event on its way to one receiver, printed as `wh_` and 32 hexadecimal digits.
+    DeliveryId
+}
+
+/// The event that a batch has ended, printed as `evt_` and 32 hexadecimal digits (contract §1.5). A batch ends once, so
+/// the event has the digits of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventId(BatchId);
 
 impl FileId {
     /// Reads the printed form; `None` for anything this program never prints.
@@ -87,6 +96,38 @@ impl BatchId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         hexadecimal(text, "batch_").map(Self)
+    }
+}
+
+impl EventId {
+    /// The event that this batch has ended.
+    #[must_use]
+    pub fn of(batch: BatchId) -> Self {
+        Self(batch)
+    }
+
+    /// The batch.
+    #[must_use]
+    pub fn batch(self) -> BatchId {
+        self.0
+    }
+
+    /// Reads the printed form; `None` for anything this program never prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        hexadecimal(text, "evt_").map(|id| Self(BatchId(id)))
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "evt_{}", self.0.0.simple())
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wh_{}", self.0.simple())
     }
 }
 

@@ -39,3 +39,4 @@ pub mod statistics;
 mod text_enum;
 pub mod time;
 pub mod usage;
+pub mod webhook;

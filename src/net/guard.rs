@@ -1,13 +1,16 @@
-//! The addresses that the URL of a row may lead to.
+//! The addresses that the URL of a row or of a webhook may lead to.
 //!
-//! A row must not reach servers that only this machine can reach. The name is resolved once, and the client connects to
+//! A client must not reach servers that only this machine can reach. The name is resolved once, and the client connects to
 //! the addresses that were checked: a second look-up could find others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
 
-/// Why a URL that came with a row is not called.
+use super::Reach;
+
+/// Why a URL that came from a client is not called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlRefusal {
     /// Some other scheme than `http` and `https`.
@@ -19,9 +22,42 @@ pub enum UrlRefusal {
     /// The operator does not allow the host.
     #[error("its host is not among those that are allowed")]
     NotListed,
+    /// Some other scheme than `https`.
+    #[error("its URL does not begin with https://")]
+    NotHttps,
     /// The host has only addresses of private networks.
     #[error("its host has no public address")]
     NotPublic,
+}
+
+/// Whether a receiver of events may have this URL, as far as the URL shows it: to what a name resolves is checked when the
+/// client connects.
+///
+/// # Errors
+/// Why not.
+pub fn check_receiver(url: &Url, reach: Reach) -> Result<(), UrlRefusal> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(UrlRefusal::Scheme);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(UrlRefusal::Credentials);
+    }
+    if reach == Reach::Everywhere {
+        return Ok(());
+    }
+    if url.scheme() != "https" {
+        return Err(UrlRefusal::NotHttps);
+    }
+    let is_private = match url.host() {
+        Some(Host::Ipv4(ip)) => !is_public_v4(ip),
+        Some(Host::Ipv6(ip)) => !is_public_v6(ip),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        None => true,
+    };
+    if is_private { Err(UrlRefusal::NotPublic) } else { Ok(()) }
 }
 
 /// Resolves names to their public addresses.
@@ -75,7 +111,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{ClientSettings, Reach, causes};
+    use crate::net::{ClientSettings, causes};
 
     const PUBLIC: [&str; 16] = [
         "1.1.1.1",
@@ -145,6 +181,44 @@ mod tests {
         };
         assert_eq!(taken(&PUBLIC), PUBLIC);
         assert_eq!(taken(&OTHERS), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn the_url_of_a_receiver_is_public_https_unless_private_ones_are_allowed() {
+        use UrlRefusal::{Credentials, NotHttps, NotPublic, Scheme};
+        type Case = (&'static str, Result<(), UrlRefusal>, Result<(), UrlRefusal>);
+        // Without and with the operator's leave. WHATWG's parser, which also the client uses, knows the other forms of
+        // an IPv4 address.
+        let cases: [Case; 23] = [
+            ("https://hooks.example.com/x?key=1", Ok(()), Ok(())),
+            ("https://hooks.example.com:8443/", Ok(()), Ok(())),
+            ("https://8.8.8.8/", Ok(()), Ok(())),
+            ("https://[2606:4700::1111]/", Ok(()), Ok(())),
+            ("http://hooks.example.com/", Err(NotHttps), Ok(())),
+            ("ftp://hooks.example.com/", Err(Scheme), Err(Scheme)),
+            ("file:///etc/passwd", Err(Scheme), Err(Scheme)),
+            ("https://user:secret@hooks.example.com/", Err(Credentials), Err(Credentials)),
+            ("https://hooks.example.com@127.0.0.1/", Err(Credentials), Err(Credentials)),
+            ("https://127.0.0.1/", Err(NotPublic), Ok(())),
+            ("https://127.1/", Err(NotPublic), Ok(())),
+            ("https://2130706433/", Err(NotPublic), Ok(())),
+            ("https://0177.0.0.1/", Err(NotPublic), Ok(())),
+            ("https://0x7f.0x0.0x0.0x1/", Err(NotPublic), Ok(())),
+            ("https://10.1.2.3/", Err(NotPublic), Ok(())),
+            ("https://192.168.0.1./", Err(NotPublic), Ok(())),
+            ("https://169.254.169.254/latest/meta-data", Err(NotPublic), Ok(())),
+            ("https://[::1]/", Err(NotPublic), Ok(())),
+            ("https://[::ffff:10.0.0.1]/", Err(NotPublic), Ok(())),
+            ("https://[fd00:ec2::254]/", Err(NotPublic), Ok(())),
+            ("https://localhost/", Err(NotPublic), Ok(())),
+            ("https://LOCALHOST./", Err(NotPublic), Ok(())),
+            ("https://a.localhost/", Err(NotPublic), Ok(())),
+        ];
+        for (url, public_only, everywhere) in cases {
+            let checked =
+                [Reach::PublicOnly, Reach::Everywhere].map(|reach| check_receiver(&url.parse().unwrap(), reach));
+            assert_eq!(checked, [public_only, everywhere], "{url}");
+        }
     }
 
     #[tokio::test]

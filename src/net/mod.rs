@@ -17,7 +17,7 @@ use reqwest::header::HeaderName;
 
 pub use body::{AnswerProgress, BoundedBody, UnfinishedBody, read_body};
 pub use client::{ClientSettings, Reach};
-pub use guard::UrlRefusal;
+pub use guard::{UrlRefusal, check_receiver};
 pub use hosts::{AllowedHost, AllowedHosts, HostError};
 pub use proxy::proxy_of;
 pub use rate_limits::rate_limits;

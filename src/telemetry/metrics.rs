@@ -77,6 +77,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("batchwright_item_errors_total", "Batches, files or blobs that a loop could not process");
     describe_gauge!("batchwright_items_in_backoff", "Items that a loop could not process and will retry");
     describe_counter!("batchwright_unreadable_rows_total", "Database rows that were left out because they are corrupt");
+    describe_counter!("batchwright_webhook_tries_total", "Events posted to webhooks, by how that ended");
     Ok(handle)
 }
 
@@ -234,6 +235,27 @@ pub fn item_failed(name: &'static str) {
 pub fn items_in_backoff(name: &'static str, items: usize) {
     #[expect(clippy::cast_precision_loss, reason = "not beyond thousands")]
     gauge!("batchwright_items_in_backoff", "loop" => name).set(items as f64);
+}
+
+/// How posting an event to a webhook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookTryEnd {
+    /// The receiver has it.
+    Delivered,
+    /// It is tried again.
+    Retried,
+    /// It was given up.
+    Failed,
+}
+
+/// An event was posted to a webhook.
+pub fn webhook_tried(how: WebhookTryEnd) {
+    let how = match how {
+        WebhookTryEnd::Delivered => "delivered",
+        WebhookTryEnd::Retried => "retried",
+        WebhookTryEnd::Failed => "failed",
+    };
+    counter!("batchwright_webhook_tries_total", "ended" => how).increment(1);
 }
 
 /// A row of a table was left out of an answer.

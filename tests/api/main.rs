@@ -37,3 +37,4 @@ mod steering;
 mod streams;
 mod uploads;
 mod upstreams;
+mod webhooks;

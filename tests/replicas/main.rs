@@ -30,3 +30,4 @@ mod shutdown;
 mod stage;
 mod steering;
 mod upkeep;
+mod webhooks;

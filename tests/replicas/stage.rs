@@ -16,6 +16,7 @@ use batchwright::storage::{BatchStore as _, LeaseStore as _, Ledger as _};
 use batchwright::upstream::{Registry, ReqwestHttpClient, Server, ServerSettings, UpstreamSettings};
 use batchwright::verify::VerifyReport;
 use batchwright::wakeup::Wakeup;
+use batchwright::webhooks::Webhooks;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -131,7 +132,8 @@ impl Stage {
             stall_timeout: Duration::from_secs(60),
             max_idle: 16,
         };
-        let config = ServeConfig::default();
+        let mut config = ServeConfig::default();
+        config.webhooks.webhook_allow_private = true;
         let client = ReqwestHttpClient::new(&upstream, clock.clone()).expect("the settings are plain");
         Daemon {
             storage: Arc::new(self.storage().await),
@@ -142,6 +144,7 @@ impl Stage {
             should_retry: config.worker.should_retry(),
             clock,
             wakeup: Wakeup::new(),
+            webhooks: Webhooks::new(&config.webhooks).expect("no receiver is set"),
             settings: DaemonSettings {
                 max_concurrency: 16,
                 global_max_concurrency: None,

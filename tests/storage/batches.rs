@@ -79,6 +79,7 @@ async fn a_created_batch_waits_for_validation_with_zero_counts(storage: TestStor
         output_expires_after: new.output_expires_after,
         pause: None,
         retry: None,
+        webhook_url: None,
     };
     assert_eq!(batch, expected);
     assert_ne!(batch.output_file_id, batch.error_file_id);

@@ -270,6 +270,7 @@ pub fn new_batch() -> NewBatch {
         idempotency_key: None,
         canary: None,
         retry: None,
+        webhook: None,
     }
 }
 

@@ -50,3 +50,4 @@ mod steps;
 mod terminal;
 mod unreadable;
 mod upkeep;
+mod webhooks;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::BatchObject;
 use super::metadata::{canary, metadata};
 use super::retry;
+use super::webhook::webhook;
 use crate::actions::{self, CreateBatchError};
 use crate::api::access::ObjectId;
 use crate::api::caller::Caller;
@@ -79,6 +80,18 @@ struct BatchBody {
     /// Which of these rows, and with which changes.
     #[schema(inline)]
     retry: Option<RetryBody>,
+    /// Who is told how the batch ends, beside the webhooks of the server (an extension).
+    #[schema(inline)]
+    webhook: Option<WebhookBody>,
+}
+
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes a part of the body")]
+struct WebhookBody {
+    /// Where the event is posted: `https` and a public address, unless the server allows others.
+    url: String,
+    /// What signs the event: `whsec_` and base64, or any other text. It is not shown again.
+    secret: String,
 }
 
 #[derive(utoipa::ToSchema)]
@@ -138,11 +151,12 @@ fn read(
         idempotency_key,
         canary: canary(body)?,
         retry: None,
+        webhook: webhook(body, app.webhook_reach)?,
     })
 }
 
 /// A text member, whose path is `path`.
-fn text<'a>(object: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'a str, ApiError> {
+pub(super) fn text<'a>(object: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'a str, ApiError> {
     match object.get(name) {
         None | Some(Value::Null) => Err(ApiError::missing(path)),
         Some(Value::String(text)) => Ok(text),

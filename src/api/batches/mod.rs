@@ -12,6 +12,7 @@ mod requests;
 mod results;
 mod resume;
 mod retry;
+mod webhook;
 mod wire;
 
 pub(super) use cancel::{__path_cancel_batch, cancel_batch};

@@ -8,11 +8,13 @@
 //! | compact | merges small parts of result files | 1 s |
 //! | purge | deletes files that have expired, blobs that no file has any more, and old steps | 30 s |
 //! | orphans | deletes blobs that nothing refers to | `sweep_every`, one of 256 directories |
+//! | deliver | posts the events of batches that have ended to webhooks | 1 s |
 //! | backlog | measures how many rows wait for each model | 5 s |
 
 mod admit;
 mod backlog;
 mod compact;
+mod deliver;
 mod expire;
 mod finalize;
 mod orphans;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::task::TaskTracker;
 
 use super::core::DaemonCore;
 use super::items::{Items, Surroundings};
@@ -31,6 +34,7 @@ use super::timer::{TickResult, Timer};
 use crate::storage::Storage;
 use crate::telemetry::Liveness;
 use crate::wakeup::Wakeup;
+use crate::webhooks::Webhooks;
 
 pub(super) use compact::FlushCounts;
 
@@ -66,8 +70,10 @@ pub(super) async fn run<S: Storage>(duty: Box<dyn Duty>, shared: Arc<DaemonCore<
 pub(super) fn all<S: Storage>(
     shared: &Arc<DaemonCore<S>>,
     flush_counts: Arc<FlushCounts>,
+    webhooks: Webhooks,
+    tasks: &TaskTracker,
     around: &Surroundings,
-) -> [Box<dyn Duty>; 7] {
+) -> [Box<dyn Duty>; 8] {
     let shared = || shared.clone();
     [
         Box::new(admit::Admit { shared: shared(), items: Items::new("admit", LONGEST_PAUSE, around) }),
@@ -80,6 +86,12 @@ pub(super) fn all<S: Storage>(
         }),
         Box::new(purge::Purge { shared: shared(), items: Items::new("purge", LONGEST_PAUSE, around) }),
         Box::new(orphans::Orphans::new(shared(), Items::new("orphans", LONGEST_PAUSE, around))),
+        Box::new(deliver::Deliver::new(
+            shared(),
+            Items::new("deliver", LONGEST_PAUSE, around),
+            webhooks,
+            tasks.clone(),
+        )),
         Box::new(backlog::MeasureBacklog { shared: shared(), labels: backlog::ModelLabels::default() }),
     ]
 }

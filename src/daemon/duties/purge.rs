@@ -1,5 +1,5 @@
-//! Freeing the space of files that were deleted or have expired, of blobs that were merged into others, and of the
-//! steps of batches that ended long ago.
+//! Freeing the space of files that were deleted or have expired, of blobs that were merged into others, of the steps of
+//! batches that ended long ago, and of webhooks that were delivered long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,8 @@ impl<S: Storage> Duty for Purge<S> {
         let files = retire_files(&self.shared).await;
         let blobs = remove_blobs(&self.shared, &self.items).await;
         let steps = forget_steps(&self.shared).await;
-        files.and(blobs).and(steps)
+        let deliveries = forget_deliveries(&self.shared).await;
+        files.and(blobs).and(steps).and(deliveries)
     }
 }
 
@@ -80,6 +81,16 @@ async fn forget_steps<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
     let ended_before = shared.clock.now().minus(shared.settings.steps_retention);
     for _ in 0..PAGES {
         let is_last = shared.storage.forget_steps(ended_before, PAGE).await? == 0;
+        if is_last || shared.shutdown.stopping.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn forget_deliveries<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
+    for _ in 0..PAGES {
+        let is_last = shared.storage.forget_deliveries(shared.clock.now(), PAGE).await? < u64::from(PAGE);
         if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }

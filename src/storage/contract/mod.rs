@@ -17,6 +17,7 @@ mod ledger;
 mod progress;
 mod steps;
 mod upkeep;
+mod webhooks;
 
 use async_trait::async_trait;
 
@@ -31,6 +32,7 @@ pub use ledger::{
 pub use progress::ProgressStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
+pub use webhooks::{DeliveryTry, WebhookStore};
 
 use crate::domain::ids::BlobId;
 use crate::domain::time::Timestamp;
@@ -47,7 +49,18 @@ pub struct WorkPage<Id, T> {
 /// All that the program keeps in its database.
 #[async_trait]
 pub trait Storage:
-    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + KeyStore + Upkeep + Send + Sync + 'static
+    FileStore
+    + BatchStore
+    + LeaseStore
+    + Ledger
+    + StepStore
+    + ProgressStore
+    + KeyStore
+    + Upkeep
+    + WebhookStore
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;

@@ -28,7 +28,8 @@ macro_rules! batch_columns {
         "id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at, in_progress_at, \
          finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, model, total, completed, \
          failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, total_tokens, metadata, errors, \
-         output_file_id, error_file_id, output_expires_after, paused_at, pause_reason, retry_of, retry_options"
+         output_file_id, error_file_id, output_expires_after, paused_at, pause_reason, retry_of, retry_options, \
+         webhook_url"
     };
 }
 
@@ -69,6 +70,7 @@ pub(super) struct BatchRow {
     pause_reason: Option<String>,
     retry_of: Option<Uuid>,
     retry_options: Option<String>,
+    webhook_url: Option<String>,
 }
 
 impl TryFrom<BatchRow> for Batch {
@@ -112,6 +114,7 @@ impl TryFrom<BatchRow> for Batch {
             output_expires_after: row.output_expires_after.map(|millis| Duration::from_millis(to_u64(millis))),
             pause,
             retry,
+            webhook_url: row.webhook_url,
         })
     }
 }
@@ -264,7 +267,7 @@ impl BatchStore for SqlStorage {
 
     async fn refuse_batch(&self, id: BatchId, errors: &[BatchError], now: Timestamp) -> Result<bool> {
         let errors = json(&errors);
-        in_write!(self.db, batches::refuse(id, &errors, now))
+        in_write!(self.db, batches::refuse(id, &errors, &self.subscriptions, now))
     }
 
     async fn expire_batches(&self, now: Timestamp, limit: u32) -> Result<u64> {

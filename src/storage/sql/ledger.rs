@@ -49,7 +49,7 @@ impl Ledger for SqlStorage {
     }
 
     async fn finish(&self, ending: &Ending, now: Timestamp) -> Result<bool> {
-        in_write!(self.db, ledger::finish(ending, now))
+        in_write!(self.db, ledger::finish(ending, &self.subscriptions, now))
     }
 }
 

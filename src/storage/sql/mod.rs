@@ -20,6 +20,7 @@ mod readable;
 mod sqlite;
 mod steps;
 mod upkeep;
+mod webhooks;
 
 use async_trait::async_trait;
 
@@ -28,11 +29,14 @@ use db::{End, Pools, in_write, on_reader};
 
 use crate::domain::ids::BlobId;
 use crate::domain::owner::Owner;
+use crate::domain::webhook::Subscription;
 use crate::storage::{Result, Storage, StorageError};
 
 /// A database with the schema this program knows.
 pub struct SqlStorage {
     db: Db,
+    /// The receivers of the settings, for the events of batches that end.
+    subscriptions: Vec<Subscription>,
     #[cfg(feature = "failpoints")]
     unguarded: bool,
 }
@@ -48,6 +52,7 @@ impl SqlStorage {
         }
         Ok(Self {
             db,
+            subscriptions: Vec::new(),
             #[cfg(feature = "failpoints")]
             unguarded: false,
         })
@@ -59,9 +64,17 @@ impl SqlStorage {
         let is_known = db.is_migrated().await?;
         Ok(is_known.then_some(Self {
             db,
+            subscriptions: Vec::new(),
             #[cfg(feature = "failpoints")]
             unguarded: false,
         }))
+    }
+
+    /// The same with these receivers of the events of all batches that end.
+    #[must_use]
+    pub fn announcing(mut self, subscriptions: Vec<Subscription>) -> Self {
+        self.subscriptions = subscriptions;
+        self
     }
 
     /// The same without the ledger's guard, to show that the guard is what finds a fault.

@@ -54,3 +54,5 @@ pub mod steering;
 pub mod steps;
 #[path = "statements/upkeep.rs"]
 pub mod upkeep;
+#[path = "statements/webhooks.rs"]
+pub mod webhooks;

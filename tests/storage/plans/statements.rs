@@ -17,7 +17,8 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use crate::given::Place;
 
 /// Scans of what a statement has made up itself, which is no table.
-const MADE_UP: [&str; 7] = [
+const MADE_UP: [&str; 8] = [
+    "SCAN receivers",
     "SCAN kept",
     "SCAN open",
     "SCAN lapsed",

@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::query::{announce, query, query_as, query_scalar};
-use super::{Conn, Row};
+use super::{Conn, Row, webhooks};
 use crate::domain::batch::{Batch, BatchStatus, NewBatch};
 use crate::domain::canary::Canary;
 use crate::domain::ids::{BatchId, FileId};
@@ -12,6 +12,7 @@ use crate::domain::owner::Owner;
 use crate::domain::page::Order;
 use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
+use crate::domain::webhook::Subscription;
 use crate::storage::Result;
 use crate::storage::sql::batches::{BatchRow, InputRow, RowSums, batch_columns};
 use crate::storage::sql::files::json;
@@ -22,8 +23,8 @@ use crate::storage::sql::{End, to_i64};
 const CREATE: &str = concat!(
     "INSERT INTO batches (id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at,
                           metadata, output_file_id, error_file_id, output_expires_after, idempotency_key, canary,
-                          retry_of, retry_options)
-     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                          retry_of, retry_options, webhook_url, webhook_secret)
+     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
      ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
      RETURNING ",
     batch_columns!()
@@ -92,7 +93,8 @@ const OPEN_LANE: &str = "
 const REFUSE: &str = "
     UPDATE batches
     SET status = 'failed', failed_at = $2, errors = $3
-    WHERE id = $1 AND status = 'validating'";
+    WHERE id = $1 AND status = 'validating'
+    RETURNING id, status, owner, webhook_url, webhook_secret";
 
 const OVERDUE: &str = "
     SELECT id
@@ -138,6 +140,8 @@ pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp
         .bind(new.canary.map(|canary| canary.to_string()))
         .bind(new.retry.as_ref().map(|retry| retry.of.0))
         .bind(new.retry.as_ref().map(|retry| json(&retry.options)))
+        .bind(new.webhook.as_ref().map(|webhook| &webhook.url))
+        .bind(new.webhook.as_ref().map(|webhook| webhook.secret.reveal()))
         .fetch_optional(&mut *tx)
         .await?;
     announce(tx).await?;
@@ -259,9 +263,17 @@ pub async fn admit(tx: &mut Conn, id: BatchId, lanes: &[NewLane], now: Timestamp
     Ok(End::Commit(true))
 }
 
-pub async fn refuse(tx: &mut Conn, id: BatchId, errors: &str, now: Timestamp) -> Result<End<bool>> {
-    let refused = query(REFUSE).bind(id.0).bind(now.0).bind(errors).execute(tx).await?;
-    Ok(End::Commit(refused.rows_affected() == 1))
+pub async fn refuse(
+    tx: &mut Conn,
+    id: BatchId,
+    errors: &str,
+    subscriptions: &[Subscription],
+    now: Timestamp,
+) -> Result<End<bool>> {
+    let refused = query_as(REFUSE).bind(id.0).bind(now.0).bind(errors).fetch_optional(&mut *tx).await?;
+    let Some(ended) = refused else { return Ok(End::Commit(false)) };
+    webhooks::announce_end(tx, &ended, subscriptions, now).await?;
+    Ok(End::Commit(true))
 }
 
 pub async fn expire_overdue(tx: &mut Conn, now: Timestamp, limit: u32) -> Result<End<u64>> {

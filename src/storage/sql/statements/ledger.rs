@@ -9,14 +9,16 @@ use uuid::Uuid;
 use super::files::visible_at;
 use super::query::{query, query_as, query_scalar};
 use super::record::{Checked, Checks, correct_counters, finalize_if_all_recorded, ledger_counts, record_batch};
-use super::{Conn, files};
+use super::{Conn, files, webhooks};
 use crate::domain::batch::Counts;
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BatchId, BlobId, FileId, RequestId};
 use crate::domain::owner::Owner;
 use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
+use crate::domain::webhook::Subscription;
 use crate::storage::sql::ledger::decode;
+use crate::storage::sql::webhooks::EndedBatch;
 use crate::storage::sql::{End, corrupt, owner_of, to_i64, to_u64};
 use crate::storage::{Ending, Flush, Recorded, Result, ResultParts, RowPart};
 
@@ -84,7 +86,7 @@ const END: &str = "
         expired_at = CASE WHEN $3 = 'expired' THEN $4 END,
         cancelled_at = CASE WHEN $3 = 'cancelled' THEN $4 END
     WHERE id = $1 AND status = $2 AND status IN ('finalizing', 'cancelling')
-    RETURNING owner, output_file_id, output_parts, error_file_id, error_parts";
+    RETURNING id, status, owner, webhook_url, webhook_secret, output_file_id, output_parts, error_file_id, error_parts";
 
 const SIZE: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM file_parts WHERE file_id = $1";
 
@@ -101,7 +103,8 @@ struct Counted {
 /// The files of a batch that has ended, and the number of parts each has.
 #[derive(sqlx::FromRow)]
 struct EndedFiles {
-    owner: String,
+    #[sqlx(flatten)]
+    batch: EndedBatch,
     output_file_id: Uuid,
     output_parts: i64,
     error_file_id: Uuid,
@@ -206,9 +209,15 @@ async fn correct(tx: &mut Conn, id: BatchId, counted: &Counted) -> Result<(i64, 
     Ok(counts)
 }
 
-pub async fn finish(tx: &mut Conn, ending: &Ending, now: Timestamp) -> Result<End<bool>> {
+pub async fn finish(
+    tx: &mut Conn,
+    ending: &Ending,
+    subscriptions: &[Subscription],
+    now: Timestamp,
+) -> Result<End<bool>> {
     let Some(ended) = end(tx, ending, now).await? else { return Ok(End::Commit(false)) };
-    let owner = owner_of(&ended.owner, "batches", ending.id)?;
+    let owner = owner_of(&ended.batch.owner, "batches", ending.id)?;
+    webhooks::announce_end(tx, &ended.batch, subscriptions, now).await?;
     if let Some(never_ran) = &ending.never_ran {
         let (file, no) = (FileId(ended.error_file_id), ended.error_parts - 1);
         files::insert_part(tx, file, no, never_ran.part, Some(&never_ran.rows)).await?;
