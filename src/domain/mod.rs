@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod answer;
 pub mod batch;
+pub mod batch_endpoint;
 pub mod canary;
 mod codes;
 pub mod cost;
