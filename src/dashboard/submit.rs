@@ -16,7 +16,6 @@ use crate::actions::{CreateBatchError, create_batch};
 use crate::api::{App, AppState, Caller};
 use crate::domain::batch::{BatchError, NewBatch, Window};
 use crate::domain::batch_endpoint::BatchEndpoint;
-use crate::domain::endpoint::Endpoint;
 use crate::domain::file::File;
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::canary::Canary;
 use super::batch_endpoint::BatchEndpoint;
+use super::canary::Canary;
 use super::ids::{BatchId, FileId};
 use super::owner::Owner;
 use super::pause::Pause;

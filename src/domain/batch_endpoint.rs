@@ -77,6 +77,9 @@ mod tests {
             assert_eq!(BatchEndpoint::of_urls(urls.iter().copied()), expected);
         }
         assert!(BatchEndpoint::Any.includes("/v1/embeddings") && !chat.includes("/v1/embeddings"));
-        assert_eq!([chat, BatchEndpoint::Any].map(|of| BatchEndpoint::named(of.as_str())), [Some(chat), Some(BatchEndpoint::Any)]);
+        assert_eq!(
+            [chat, BatchEndpoint::Any].map(|of| BatchEndpoint::named(of.as_str())),
+            [Some(chat), Some(BatchEndpoint::Any)]
+        );
     }
 }

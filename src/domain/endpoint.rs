@@ -149,10 +149,7 @@ impl Endpoint {
     /// Whether a request must name a model; the others have a default of the server's.
     #[must_use]
     pub fn requires_model(self) -> bool {
-        matches!(
-            self,
-            Self::Responses | Self::ChatCompletions | Self::Embeddings | Self::Completions | Self::Messages
-        )
+        matches!(self, Self::Responses | Self::ChatCompletions | Self::Embeddings | Self::Completions | Self::Messages)
     }
 
     /// Whether a request must have messages.
@@ -256,7 +253,8 @@ mod tests {
     fn a_deployment_can_have_more_endpoints_or_fewer() {
         let (foo, chat) = (Endpoint::Extra("/v1/foo"), Endpoint::ChatCompletions);
         let (none, more) = (Endpoints::KNOWN, Endpoints { extra: vec![foo], only: vec![] });
-        let (few, both) = (Endpoints { extra: vec![], only: vec![chat] }, Endpoints { extra: vec![foo], only: vec![chat] });
+        let (few, both) =
+            (Endpoints { extra: vec![], only: vec![chat] }, Endpoints { extra: vec![foo], only: vec![chat] });
         // A path, and by which of these it is found.
         let cases = [
             ("/v1/chat/completions", [true; 4]),

@@ -22,6 +22,7 @@ use crate::net::{
 };
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// The media type of a stream.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -48,6 +49,8 @@ pub struct UpstreamSettings {
 pub struct ReqwestHttpClient {
     client: Client,
     base_url: Arc<Url>,
+    /// The version of Anthropic's API that messages are for: that of the settings, or the one there is.
+    anthropic_version: HeaderValue,
     timeout: Duration,
     stall_timeout: Duration,
     clock: Clock,
@@ -64,6 +67,7 @@ impl ReqwestHttpClient {
     pub fn new(settings: &UpstreamSettings, clock: Clock) -> Result<Self, reqwest::Error> {
         let mut headers = settings.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let anthropic_version = headers.get(&ANTHROPIC_VERSION).cloned();
         let client = ClientSettings {
             headers,
             max_idle: Some(settings.max_idle),
@@ -74,6 +78,7 @@ impl ReqwestHttpClient {
         Ok(Self {
             client,
             base_url: Arc::new(settings.base_url.clone()),
+            anthropic_version: anthropic_version.unwrap_or(HeaderValue::from_static("2023-06-01")),
             timeout: settings.timeout,
             stall_timeout: settings.stall_timeout,
             clock,
@@ -209,6 +214,9 @@ impl ReqwestHttpClient {
         let mut request = Request::new(Method::POST, self.url(call.endpoint.upstream_path()));
         let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
+        if call.endpoint == Endpoint::Messages {
+            request.headers_mut().insert(ANTHROPIC_VERSION.clone(), self.anthropic_version.clone());
+        }
         *request.body_mut() = Some(call.body.clone().into());
         request
     }

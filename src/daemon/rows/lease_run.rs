@@ -236,8 +236,9 @@ impl<S: Storage> LeaseRun<S> {
         let endpoint = match reader.input().endpoint {
             BatchEndpoint::One(endpoint) => endpoint,
             // It was an endpoint when the file was taken in.
-            BatchEndpoint::Any => Endpoint::named(&call.url)
-                .ok_or_else(|| serde_json::Error::custom("its url is no endpoint"))?,
+            BatchEndpoint::Any => {
+                Endpoint::named(&call.url).ok_or_else(|| serde_json::Error::custom("its url is no endpoint"))?
+            }
         };
         Ok(Request::new(RequestData {
             id,

@@ -39,7 +39,10 @@ fn a_line_is_json_whatever_members_it_has() {
             inspect(&line, &Endpoints::KNOWN).unwrap_or_else(|error| panic!("{error}: {model} {input:.40}"));
         }
         let wrong = format!(r#"{{"custom_id":7,"body":{{"input":{input}}}}}"#);
-        assert_eq!(inspect(&wrong, &Endpoints::KNOWN).expect_err("it has a number as its name").param(), Some("custom_id"));
+        assert_eq!(
+            inspect(&wrong, &Endpoints::KNOWN).expect_err("it has a number as its name").param(),
+            Some("custom_id")
+        );
     }
 }
 
