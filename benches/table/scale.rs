@@ -136,7 +136,7 @@ impl Side {
 fn new_batch() -> NewBatch {
     NewBatch {
         input_file_id: FileId::new().to_string(),
-        endpoint: Endpoint::ChatCompletions,
+        endpoint: Endpoint::ChatCompletions.into(),
         window: Window { text: "24h".to_owned(), length: Duration::from_hours(24) },
         metadata: None,
         output_expires_after: None,

@@ -25,7 +25,21 @@ const URI_BYTES: usize = 32 << 10;
 
 /// All routes of the API, and those of [`health_router`].
 pub fn router(app: Arc<App>) -> Router {
-    let v1 = Router::new()
+    let v1 = openai_routes();
+    let routes = Router::new()
+        .nest("/v1", v1.clone())
+        // Azure's base paths, with and without a version. Its clients add `?api-version=`, which says nothing here.
+        .nest("/openai/v1", v1.clone())
+        .nest("/openai", v1)
+        .route("/openapi.json", get(openapi::openapi_document))
+        .merge(health_routes())
+        .layer(DefaultBodyLimit::max(JSON_BODY_BYTES));
+    with_stack(routes, app)
+}
+
+/// The routes below the base URL of OpenAI's clients.
+fn openai_routes() -> Router<Arc<App>> {
+    Router::new()
         .route("/files", post(files::create_file).layer(DefaultBodyLimit::disable()).get(files::list_files))
         .route("/files/{file_id}", get(files::get_file).delete(files::delete_file))
         .route("/files/{file_id}/content", get(files::file_content))
@@ -42,13 +56,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/responses/{response_id}", get(responses::get_response))
         .route("/models", get(models::list_models))
         // A model's id may have slashes.
-        .route("/models/{*model}", get(models::get_model));
-    let routes = Router::new()
-        .nest("/v1", v1)
-        .route("/openapi.json", get(openapi::openapi_document))
-        .merge(health_routes())
-        .layer(DefaultBodyLimit::max(JSON_BODY_BYTES));
-    with_stack(routes, app)
+        .route("/models/{*model}", get(models::get_model))
 }
 
 /// The routes of a worker process, which does not answer clients: health and metrics.

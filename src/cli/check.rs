@@ -14,6 +14,7 @@ use super::input;
 use super::output::print_text;
 use crate::config::InputLimits;
 use crate::domain::batch::BatchError;
+use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::report::{IntakeLimits, Report};
 use crate::intake::Indexer;
@@ -111,10 +112,10 @@ fn check(path: &Path, limits: &InputLimits) -> anyhow::Result<CheckedFile> {
 #[error("File is too large.")]
 struct TooLarge;
 
-/// The endpoint of a batch over a file: the url of its first row. Without a good row, every endpoint has the same
-/// errors.
-pub(super) fn endpoint(report: &Report) -> Endpoint {
-    report.urls.first().and_then(|url| Endpoint::parse(&url.url)).unwrap_or(Endpoint::ChatCompletions)
+/// The endpoint of a batch over a file. Without a good row, every endpoint has the same errors.
+pub(super) fn endpoint(report: &Report) -> BatchEndpoint {
+    let urls = report.urls.iter().map(|rows| rows.url.as_str());
+    BatchEndpoint::of_urls(urls).unwrap_or(Endpoint::ChatCompletions.into())
 }
 
 /// The error of a file whose upload is refused.

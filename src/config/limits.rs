@@ -4,6 +4,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use crate::domain::batch::Window;
+use crate::domain::endpoint::{Endpoint, Endpoints};
 use crate::domain::report::{BatchLimits, IntakeLimits};
 
 /// The limits of files and batches.
@@ -43,6 +44,16 @@ pub struct InputLimits {
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = line_size)]
     pub max_line_bytes: ByteSize,
 
+    /// Paths that rows may name as their url, besides the endpoints that batchwright knows, such as `/v1/foo,/bar`. Their
+    /// requests are sent as they are, and every JSON object without an `error` is a success. A path that begins with
+    /// `/v1/` is called below the upstream's base URL, any other beside the `/v1` of the base URL.
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = endpoint)]
+    pub extra_endpoints: Vec<Endpoint>,
+
+    /// Endpoints that batches may be for, instead of all; those of `--extra-endpoints` come on top.
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = endpoint)]
+    pub only_endpoints: Vec<Endpoint>,
+
     /// The order in which the rows of an uploaded file are run. `prompt`: rows whose prompts begin alike, such as with
     /// the same system message, follow each other, so that the server need not compute the beginning again; otherwise
     /// in the order of the file. `file`: always in the order of the file.
@@ -68,6 +79,7 @@ impl InputLimits {
             max_line_bytes: usize::try_from(self.max_line_bytes.as_u64()).unwrap_or(usize::MAX),
             max_rows: u64::from(self.max_batch_rows),
             orders_by_prompt: self.row_order == RowOrder::Prompt,
+            endpoints: Endpoints { extra: self.extra_endpoints.clone(), only: self.only_endpoints.clone() },
         }
     }
 
@@ -88,6 +100,10 @@ fn window(text: &str) -> Result<Window, String> {
         return Err("a window must be longer than nothing".to_owned());
     }
     Ok(Window { text: text.to_owned(), length })
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    Endpoint::named(text).ok_or_else(|| "an endpoint is a path such as /v1/foo".to_owned())
 }
 
 fn line_size(text: &str) -> Result<ByteSize, String> {

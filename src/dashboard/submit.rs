@@ -15,7 +15,7 @@ use super::view::{Layout, grouped, plural, size};
 use crate::actions::{CreateBatchError, create_batch};
 use crate::api::{App, AppState, Caller};
 use crate::domain::batch::{BatchError, NewBatch, Window};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::file::File;
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
@@ -58,9 +58,10 @@ pub(super) async fn check(
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let (file, report) = uploaded(&app, &owner, &file_id).await?;
-    let named = report.urls.iter().find_map(|url| Endpoint::parse(&url.url));
-    let endpoint = chosen.get("endpoint").and_then(|endpoint| Endpoint::parse(endpoint)).or(named);
-    let endpoint = endpoint.unwrap_or(Endpoint::ALL[0]);
+    let named = BatchEndpoint::of_urls(report.urls.iter().map(|rows| rows.url.as_str()));
+    let choices = choices(&app);
+    let chosen = chosen.get("endpoint").and_then(|endpoint| chosen_endpoint(&choices, endpoint));
+    let endpoint = chosen.or(named).or(choices.first().copied()).unwrap_or(BatchEndpoint::Any);
     let mut errors = report.lanes(endpoint, file.bytes, &app.batch_limits).err().unwrap_or_default();
     let more_errors = errors.len().saturating_sub(SHOWN_ERRORS);
     errors.truncate(SHOWN_ERRORS);
@@ -70,7 +71,7 @@ pub(super) async fn check(
         size: size(file.bytes),
         rows: report.rows,
         models: report.models.iter().map(|of| (model(&of.model), grouped(u64::from(of.rows)))).collect(),
-        endpoints: Endpoint::ALL.map(|known| (known.as_str(), known == endpoint)).into(),
+        endpoints: choices.iter().map(|choice| (choice.as_str(), *choice == endpoint)).collect(),
         windows: app.windows.iter().map(|window| window.text.clone()).collect(),
         errors,
         more_errors,
@@ -88,11 +89,11 @@ pub(super) async fn create(
 ) -> Result<Response, PageError> {
     let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
     let (file, _) = uploaded(&app, &owner, &file_id).await?;
-    let endpoint = Endpoint::parse(field("endpoint")).ok_or_else(|| PageError::invalid("Choose an endpoint."))?;
+    let endpoint = chosen_endpoint(&choices(&app), field("endpoint"));
     let window: Option<&Window> = app.windows.iter().find(|window| window.text == field("completion_window"));
     let new = NewBatch {
         input_file_id: file.id.to_string(),
-        endpoint,
+        endpoint: endpoint.ok_or_else(|| PageError::invalid("Choose an endpoint."))?,
         window: window.ok_or_else(|| PageError::invalid("Choose a completion window."))?.clone(),
         metadata: None,
         output_expires_after: None,
@@ -104,6 +105,15 @@ pub(super) async fn create(
     };
     let batch = create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
     Ok(Redirect::to(&format!("/dashboard/batches/{}", batch.id)).into_response())
+}
+
+/// The endpoints that a batch may be for.
+fn choices(app: &App) -> Vec<BatchEndpoint> {
+    app.intake.endpoints.all().map(BatchEndpoint::One).chain([BatchEndpoint::Any]).collect()
+}
+
+fn chosen_endpoint(choices: &[BatchEndpoint], text: &str) -> Option<BatchEndpoint> {
+    choices.iter().copied().find(|choice| choice.as_str() == text)
 }
 
 async fn uploaded(app: &Arc<App>, owner: &Owner, id: &str) -> Result<(File, Report), PageError> {

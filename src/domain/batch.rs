@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch_endpoint::BatchEndpoint;
 use super::canary::Canary;
-use super::endpoint::Endpoint;
 use super::ids::{BatchId, FileId};
 use super::owner::Owner;
 use super::pause::Pause;
@@ -73,8 +73,8 @@ impl BatchStatus {
 pub struct NewBatch {
     /// The file id as the client gave it. Whether the file exists is checked by the daemon (contract §8.1).
     pub input_file_id: String,
-    /// The endpoint every row must be for.
-    pub endpoint: Endpoint,
+    /// The endpoint that every row must be for.
+    pub endpoint: BatchEndpoint,
     /// The window as the client wrote it, and how long it is.
     pub window: Window,
     /// The client's metadata: the text of a JSON object whose values are strings.
@@ -128,7 +128,7 @@ pub struct Batch {
     /// The id of its input file as the client gave it.
     pub input_file_id: String,
     /// The endpoint of its rows.
-    pub endpoint: Endpoint,
+    pub endpoint: BatchEndpoint,
     /// The window as the client wrote it.
     pub completion_window: String,
     /// Its status.

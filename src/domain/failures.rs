@@ -103,7 +103,10 @@ impl StatedError {
         let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
         let error = body.get("error").filter(|error| !error.is_null()).unwrap_or(&body);
         let text = |value: Option<&Value>| value?.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned);
-        let code = text(error.get("code")).filter(|code| code.len() <= MAX_CODE);
+        // Anthropic's errors have a kind instead of a code.
+        let is_anthropic = body.get("type").is_some_and(|kind| kind == "error");
+        let code = text(error.get("code")).or_else(|| text(error.get("type")).filter(|_| is_anthropic));
+        let code = code.filter(|code| code.len() <= MAX_CODE);
         let message = ["message", "detail"].into_iter().find_map(|name| text(error.get(name)));
         Self { code, message: message.or_else(|| text(Some(error))) }
     }
@@ -178,6 +181,11 @@ mod tests {
         // A reason, and the code, status and message of its failure.
         let cases = [
             (http(400, r#"{"error":{"message":"too long","code":"context_length"}}"#), "context_length", "too long"),
+            (
+                http(413, r#"{"type":"error","error":{"type":"request_too_large","message":"too large"}}"#),
+                "request_too_large",
+                "too large",
+            ),
             (http(400, r#"{"error":{"message":"no","code":400}}"#), "http_status", "no"),
             (http(400, long), "http_status", "no"),
             (http(422, r#"{"detail":"no such field"}"#), "http_status", "no such field"),

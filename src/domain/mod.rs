@@ -6,6 +6,7 @@ pub mod activity;
 pub mod answer;
 pub mod api_key;
 pub mod batch;
+pub mod batch_endpoint;
 pub mod canary;
 mod codes;
 pub mod cost;

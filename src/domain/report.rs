@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchError;
-use super::endpoint::Endpoint;
+use super::batch_endpoint::BatchEndpoint;
+use super::endpoint::Endpoints;
 use super::row::shown;
 
 /// How many errors are kept for one file, and how many lines of each kind that may become an error.
@@ -63,6 +64,8 @@ pub struct IntakeLimits {
     pub max_rows: u64,
     /// Whether rows whose prompts begin alike follow each other in the row index.
     pub orders_by_prompt: bool,
+    /// The endpoints that rows may name.
+    pub endpoints: Endpoints,
 }
 
 /// The configured limits of a batch.
@@ -109,7 +112,12 @@ impl Report {
     ///
     /// # Errors
     /// Every reason found, file-wide ones first, then by line.
-    pub fn lanes(&self, endpoint: Endpoint, bytes: u64, limits: &BatchLimits) -> Result<Vec<NewLane>, Vec<BatchError>> {
+    pub fn lanes(
+        &self,
+        endpoint: BatchEndpoint,
+        bytes: u64,
+        limits: &BatchLimits,
+    ) -> Result<Vec<NewLane>, Vec<BatchError>> {
         let mut errors = self.file_errors(bytes, limits);
         if errors.is_empty() {
             errors = self.line_errors(endpoint, limits);
@@ -152,10 +160,10 @@ impl Report {
         errors
     }
 
-    fn line_errors(&self, endpoint: Endpoint, limits: &BatchLimits) -> Vec<BatchError> {
+    fn line_errors(&self, endpoint: BatchEndpoint, limits: &BatchLimits) -> Vec<BatchError> {
         let mut errors = self.errors.clone();
         let mut count = self.error_count;
-        for other in self.urls.iter().filter(|url| url.url != endpoint.as_str()) {
+        for other in self.urls.iter().filter(|url| !endpoint.includes(&url.url)) {
             count += other.rows;
             errors.extend(other.lines.iter().map(|&line| BatchError {
                 code: "invalid_url".to_owned(),
@@ -227,6 +235,7 @@ fn file_error(code: &str, message: String) -> BatchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::endpoint::Endpoint;
 
     const LIMITS: BatchLimits = BatchLimits { max_rows: 10, max_bytes: 1000, single_model: false };
 
@@ -247,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_good_file_makes_a_lane_for_each_model() {
-        let lanes = report().lanes(Endpoint::Responses, 1000, &LIMITS).expect("in order");
+        let lanes = report().lanes(Endpoint::Responses.into(), 1000, &LIMITS).expect("in order");
 
         assert_eq!(
             lanes,
@@ -272,12 +281,12 @@ mod tests {
 
     #[test]
     fn each_line_of_another_url_or_model_is_named() {
-        let urls = codes(report().lanes(Endpoint::Embeddings, 1, &LIMITS));
+        let urls = codes(report().lanes(Endpoint::Embeddings.into(), 1, &LIMITS));
         assert_eq!(urls.len(), 5);
         assert_eq!(urls[4], ("invalid_url".to_owned(), Some(5)));
 
         let single = BatchLimits { single_model: true, ..LIMITS };
-        let models = codes(report().lanes(Endpoint::Responses, 1, &single));
+        let models = codes(report().lanes(Endpoint::Responses.into(), 1, &single));
         assert_eq!(models, [("mismatched_model".to_owned(), Some(2)), ("mismatched_model".to_owned(), Some(4))]);
     }
 
@@ -287,12 +296,12 @@ mod tests {
         let large = Report { rows: 11, ..report() };
         let cut = Report { rows: 10, error_count: 4, ..report() };
 
-        assert_eq!(codes(empty.lanes(Endpoint::Responses, 0, &LIMITS)), [("empty_file".to_owned(), None)]);
+        assert_eq!(codes(empty.lanes(Endpoint::Responses.into(), 0, &LIMITS)), [("empty_file".to_owned(), None)]);
         assert_eq!(
-            codes(large.lanes(Endpoint::Responses, 1001, &LIMITS)),
+            codes(large.lanes(Endpoint::Responses.into(), 1001, &LIMITS)),
             [("too_many_tasks".to_owned(), None), ("invalid_request".to_owned(), None)]
         );
-        assert_eq!(codes(cut.lanes(Endpoint::Responses, 1, &LIMITS)), [("too_many_tasks".to_owned(), None)]);
+        assert_eq!(codes(cut.lanes(Endpoint::Responses.into(), 1, &LIMITS)), [("too_many_tasks".to_owned(), None)]);
     }
 
     #[test]
@@ -301,7 +310,7 @@ mod tests {
         let report = Report { rows: 12, errors: vec![kept], error_count: 7, ..report() };
 
         let errors =
-            report.lanes(Endpoint::Responses, 1, &BatchLimits { max_rows: 12, ..LIMITS }).expect_err("refused");
+            report.lanes(Endpoint::Responses.into(), 1, &BatchLimits { max_rows: 12, ..LIMITS }).expect_err("refused");
 
         assert_eq!(errors.len(), 2);
         assert_eq!(errors[1].code, "too_many_errors");

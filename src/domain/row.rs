@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Endpoints};
 use super::response::Fields;
 
 /// The members of a valid row that intake needs. Borrows from the line.
@@ -20,7 +20,7 @@ pub struct RowHead<'a> {
     /// The model the row asks for; empty where the endpoint lets the server choose.
     pub model: Cow<'a, str>,
     /// The members of the body that the prompt begins with, in the order in which chat templates have them.
-    prompt: [Option<&'a RawValue>; 5],
+    prompt: [Option<&'a RawValue>; 6],
 }
 
 impl<'a> RowHead<'a> {
@@ -37,6 +37,9 @@ pub struct RowCall<'a> {
     /// The client's name for the row.
     #[serde(borrow)]
     pub custom_id: Cow<'a, str>,
+    /// The endpoint the row is for.
+    #[serde(borrow)]
+    pub url: Cow<'a, str>,
     /// The request body, byte for byte as uploaded.
     #[serde(borrow)]
     pub body: &'a RawValue,
@@ -189,6 +192,7 @@ struct FastBody<'a, V> {
     model: Cow<'a, str>,
     tools: Option<V>,
     instructions: Option<V>,
+    system: Option<V>,
     messages: Option<V>,
     input: Option<V>,
     prompt: Option<V>,
@@ -198,19 +202,19 @@ struct FastBody<'a, V> {
 /// Bytes of a line whose prompt is too short for an order by prompts.
 const SHORT: usize = 300;
 
-/// Reads a line and makes all checks that need no other line.
+/// Reads a line and makes all checks that need no other line. Its url must be one of `endpoints`.
 ///
 /// A valid row takes one pass without a copy. Only an invalid row is read a second time, to name its error.
 ///
 /// # Errors
 /// The first error of the line.
-pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
+pub fn inspect<'a>(line: &'a str, endpoints: &Endpoints) -> Result<RowHead<'a>, RowError> {
     // Raw values cost a little more, and prompts that are short are not looked at.
     if line.len() < SHORT {
         let read = serde_json::from_str::<FastRow<'_, IgnoredAny>>(line);
-        return checked(line, read).map(|(head, _)| head);
+        return checked(line, read, endpoints).map(|(head, _)| head);
     }
-    let (head, prompt) = checked(line, serde_json::from_str::<FastRow<'_, &RawValue>>(line))?;
+    let (head, prompt) = checked(line, serde_json::from_str::<FastRow<'_, &RawValue>>(line), endpoints)?;
     Ok(RowHead { prompt, ..head })
 }
 
@@ -218,28 +222,29 @@ pub fn inspect(line: &str) -> Result<RowHead<'_>, RowError> {
 fn checked<'a, V>(
     line: &str,
     read: serde_json::Result<FastRow<'a, V>>,
-) -> Result<(RowHead<'a>, [Option<V>; 5]), RowError> {
+    endpoints: &Endpoints,
+) -> Result<(RowHead<'a>, [Option<V>; 6]), RowError> {
     match read {
         Ok(row) => {
-            let endpoint = check_envelope(&row.custom_id, &row.method, &row.url)?;
-            let FastBody { model, tools, instructions, messages, input, prompt, stream } = row.body;
+            let endpoint = check_envelope(&row.custom_id, &row.method, &row.url, endpoints)?;
+            let FastBody { model, tools, instructions, system, messages, input, prompt, stream } = row.body;
             check_body(endpoint, &model, messages.is_some(), stream)?;
-            let head = RowHead { custom_id: row.custom_id, endpoint, model, prompt: [None; 5] };
-            Ok((head, [tools, instructions, messages, input, prompt]))
+            let head = RowHead { custom_id: row.custom_id, endpoint, model, prompt: [None; 6] };
+            Ok((head, [tools, instructions, system, messages, input, prompt]))
         }
-        Err(error) if error.is_data() => diagnose(line).map(|head| (head, [const { None }; 5])),
+        Err(error) if error.is_data() => diagnose(line, endpoints).map(|head| (head, [const { None }; 6])),
         Err(_) => Err(RowError::InvalidJson),
     }
 }
 
 /// The slow path: finds the error that stopped the fast one. Reads no more of the line than that does, so that a line
 /// is JSON to both or to neither.
-fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
+fn diagnose(line: &str, endpoints: &Endpoints) -> Result<RowHead<'static>, RowError> {
     let value: &RawValue = serde_json::from_str(line).map_err(|_| RowError::InvalidJson)?;
     let not_an_object = |_| RowError::NotAnObject { got: type_of(value) };
     let row: Fields = serde_json::from_str(value.get()).map_err(not_an_object)?;
     let custom_id = text(&row, "custom_id", "custom_id")?;
-    let endpoint = check_envelope(&custom_id, &text(&row, "method", "method")?, &text(&row, "url", "url")?)?;
+    let endpoint = check_envelope(&custom_id, &text(&row, "method", "method")?, &text(&row, "url", "url")?, endpoints)?;
     let body = row.raw("body").ok_or(RowError::Missing { param: "body" })?;
     let wrong = |param, expected, got| RowError::InvalidType { param, expected, got: type_of(got) };
     let body: Fields = serde_json::from_str(body.get()).map_err(|_| wrong("body", "an object", body))?;
@@ -258,7 +263,7 @@ fn diagnose(line: &str) -> Result<RowHead<'static>, RowError> {
         // Every member has the right type, so a repeated member must have stopped the fast path.
         return Err(RowError::RepeatedKey);
     }
-    Ok(RowHead { custom_id: Cow::Owned(custom_id), endpoint, model: Cow::Borrowed(""), prompt: [None; 5] })
+    Ok(RowHead { custom_id: Cow::Owned(custom_id), endpoint, model: Cow::Borrowed(""), prompt: [None; 6] })
 }
 
 /// A member that must be a string.
@@ -272,14 +277,14 @@ fn text(of: &Fields, name: &str, param: &'static str) -> Result<String, RowError
     }
 }
 
-fn check_envelope(custom_id: &str, method: &str, url: &str) -> Result<Endpoint, RowError> {
+fn check_envelope(custom_id: &str, method: &str, url: &str, endpoints: &Endpoints) -> Result<Endpoint, RowError> {
     if custom_id.is_empty() {
         return Err(RowError::EmptyCustomId);
     }
     if method != "POST" {
         return Err(RowError::InvalidMethod { method: shown(method) });
     }
-    Endpoint::parse(url).ok_or_else(|| RowError::UnknownUrl { url: shown(url) })
+    endpoints.find(url).ok_or_else(|| RowError::UnknownUrl { url: shown(url) })
 }
 
 fn check_body(endpoint: Endpoint, model: &str, messages: bool, stream: Option<bool>) -> Result<(), RowError> {
@@ -290,7 +295,7 @@ fn check_body(endpoint: Endpoint, model: &str, messages: bool, stream: Option<bo
     if model.len() > MAX_MODEL_BYTES || model.chars().any(char::is_control) {
         return Err(RowError::BadModel { model: shown(model) });
     }
-    if endpoint == Endpoint::ChatCompletions && !messages {
+    if endpoint.requires_messages() && !messages {
         return Err(RowError::NoMessages);
     }
     if stream == Some(true) {

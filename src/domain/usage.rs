@@ -43,6 +43,8 @@ pub(super) struct WireUsage {
     completion_tokens: Count,
     total_tokens: Count,
     prompt_cache_hit_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
     input_tokens_details: Details,
     prompt_tokens_details: Details,
     output_tokens_details: Details,
@@ -67,16 +69,24 @@ impl WireUsage {
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
+        let parts = [wire.input_tokens, wire.prompt_tokens, wire.output_tokens, wire.completion_tokens];
+        let counts_parts = parts.iter().any(|count| count.0.is_some());
         let (input, output) = (wire.input_tokens_details, wire.output_tokens_details);
-        let input_tokens = wire.input_tokens.or(wire.prompt_tokens);
+        // Anthropic's `input_tokens` are those that the cache had nothing to do with.
+        let [cache_read, cache_written] =
+            [wire.cache_read_input_tokens, wire.cache_creation_input_tokens].map(|count| count.0.unwrap_or(0));
+        let input_tokens = wire.input_tokens.or(wire.prompt_tokens) + cache_read + cache_written;
         let output_tokens = wire.output_tokens.or(wire.completion_tokens);
+        let total_tokens = wire.total_tokens.0.unwrap_or(input_tokens + output_tokens);
+        // Some servers that rank documents count all tokens only.
+        let input_tokens = if counts_parts { input_tokens } else { total_tokens };
         let cached_tokens = input.cached_tokens.or(wire.prompt_tokens_details.cached_tokens);
         Self {
             input_tokens,
-            cached_tokens: cached_tokens.max(wire.prompt_cache_hit_tokens.0.unwrap_or(0)),
+            cached_tokens: cached_tokens.max(wire.prompt_cache_hit_tokens.0.unwrap_or(0)).max(cache_read),
             output_tokens,
             reasoning_tokens: output.reasoning_tokens.or(wire.completion_tokens_details.reasoning_tokens),
-            total_tokens: wire.total_tokens.0.unwrap_or(input_tokens + output_tokens),
+            total_tokens,
         }
     }
 }
@@ -197,7 +207,13 @@ mod tests {
                 r#"{"prompt_tokens":3,"completion_tokens":2,"prompt_cache_hit_tokens":1}"#,
                 Usage { cached_tokens: 1, ..plain },
             ),
+            (
+                r#"{"input_tokens":1,"cache_creation_input_tokens":1,"cache_read_input_tokens":1,"output_tokens":2}"#,
+                Usage { cached_tokens: 1, ..plain },
+            ),
+            (r#"{"input_tokens":3,"cache_read_input_tokens":null,"output_tokens":2}"#, plain),
             (r#"{"prompt_tokens":"3","completion_tokens":{},"total_tokens":[1]}"#, Usage::default()),
+            (r#"{"total_tokens":3}"#, Usage { input_tokens: 3, total_tokens: 3, ..Usage::default() }),
             (r#"{"prompt_tokens":3.5,"completion_tokens":true,"total_tokens":null}"#, Usage::default()),
             ("{}", Usage::default()),
         ];

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::prompt_order::{Beginnings, by_beginning};
 use crate::domain::batch::BatchError;
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::{Endpoint, Endpoints};
 use crate::domain::index::IndexEntry;
 use crate::domain::report::{IntakeLimits, MAX_KEPT, ModelRows, Report, UrlRows};
 use crate::domain::row::{RowError, RowHead, inspect, shown};
@@ -53,6 +53,7 @@ struct Rows {
     limit: u64,
     max_line_bytes: usize,
     orders_by_prompt: bool,
+    endpoints: Endpoints,
     models: Vec<ModelEntries>,
     model_numbers: HashMap<String, usize>,
     /// The number of the previous row's model, which is mostly also that of the next.
@@ -84,6 +85,7 @@ impl Indexer {
                 limit: limits.max_rows.min(u64::from(u32::MAX)),
                 max_line_bytes: limits.max_line_bytes,
                 orders_by_prompt: limits.orders_by_prompt,
+                endpoints: limits.endpoints.clone(),
                 models: Vec::new(),
                 model_numbers: HashMap::new(),
                 last_model: 0,
@@ -147,7 +149,7 @@ impl Rows {
         if self.report.rows > self.limit {
             return;
         }
-        let read = inspect(text).and_then(|head| self.place(&head).map(|model| (head, model)));
+        let read = inspect(text, &self.endpoints).and_then(|head| self.place(&head).map(|model| (head, model)));
         match read {
             Ok((head, model)) => {
                 let row = u32::try_from(self.report.rows - 1).expect("bounded by max_rows");
@@ -263,8 +265,13 @@ mod tests {
     use super::*;
     use crate::fuzz::NearlyGood;
 
-    const LIMITS: IntakeLimits =
-        IntakeLimits { max_file_bytes: 1 << 20, max_line_bytes: 2000, max_rows: 5, orders_by_prompt: true };
+    const LIMITS: IntakeLimits = IntakeLimits {
+        max_file_bytes: 1 << 20,
+        max_line_bytes: 2000,
+        max_rows: 5,
+        orders_by_prompt: true,
+        endpoints: Endpoints::KNOWN,
+    };
 
     fn row(id: &str, model: &str) -> String {
         format!(r#"{{"custom_id":"{id}","method":"POST","url":"/v1/responses","body":{{"model":"{model}"}}}}"#)

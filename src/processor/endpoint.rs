@@ -53,12 +53,7 @@ where
                 return Ok(Box::pin(self.responses.run(request, http, storage, should_retry, cancellation)).await);
             }
             Endpoint::ChatCompletions => SchemaCheckedRow::of(&request.data, &self.schemas),
-            Endpoint::Embeddings
-            | Endpoint::Completions
-            | Endpoint::Moderations
-            | Endpoint::ImagesGenerations
-            | Endpoint::ImagesEdits
-            | Endpoint::Videos => Ok(None),
+            _ => Ok(None),
         };
         Ok(match checked {
             Ok(None) => self.single.call(request, http, should_retry, cancellation).await,

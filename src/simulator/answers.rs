@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::draws::Draws;
-use super::shaped;
+use super::{other_apis, shaped};
 
 /// A constant instead of the clock: an answer depends on its request alone.
 const CREATED: u64 = 1_767_225_600;
@@ -53,11 +53,32 @@ pub enum Kind {
     Moderation,
     /// Responses.
     Response,
+    /// Anthropic's messages.
+    Message,
+    /// Scores.
+    Score,
+    /// Documents by relevance.
+    Rerank,
+    /// Hidden states.
+    Pooling,
+    /// Classes.
+    Classification,
 }
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Chat, Self::Completion, Self::Embedding, Self::Moderation, Self::Response];
+    pub const ALL: [Self; 10] = [
+        Self::Chat,
+        Self::Completion,
+        Self::Embedding,
+        Self::Moderation,
+        Self::Response,
+        Self::Message,
+        Self::Score,
+        Self::Rerank,
+        Self::Pooling,
+        Self::Classification,
+    ];
 
     /// Where the endpoint is.
     pub fn path(self) -> &'static str {
@@ -67,6 +88,20 @@ impl Kind {
             Self::Embedding => "/v1/embeddings",
             Self::Moderation => "/v1/moderations",
             Self::Response => "/v1/responses",
+            Self::Message => "/v1/messages",
+            Self::Score => "/v1/score",
+            Self::Rerank => "/v1/rerank",
+            Self::Pooling => "/pooling",
+            Self::Classification => "/classify",
+        }
+    }
+
+    /// Where else it is.
+    pub fn other_path(self) -> Option<&'static str> {
+        match self {
+            Self::Rerank => Some("/v2/rerank"),
+            Self::Classification => Some("/v1/classify"),
+            _ => None,
         }
     }
 }
@@ -80,7 +115,7 @@ pub struct SimulatedRequest {
     cached_tokens: usize,
     /// The words of the answer, unless they are drawn.
     output_words: Option<u32>,
-    /// The number of texts to embed or to moderate.
+    /// The number of texts to embed, to moderate, to score, to rank or to classify.
     inputs: usize,
     /// The schema that the text of the answer has to match.
     schema: Option<Value>,
@@ -117,6 +152,21 @@ impl SimulatedRequest {
         self.prompt_tokens
     }
 
+    /// The model as a JSON string.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The number of its texts.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// A number from 0 to 1.
+    pub fn draw_unit(&mut self) -> f64 {
+        self.draws.unit()
+    }
+
     /// 128 bits for an id.
     pub fn draw_id(&mut self) -> u128 {
         self.draws.id()
@@ -141,7 +191,7 @@ impl SimulatedRequest {
     }
 
     /// The text of the answer in pieces, as they stand in a JSON string.
-    fn words(&mut self) -> Vec<Cow<'static, str>> {
+    pub fn words(&mut self) -> Vec<Cow<'static, str>> {
         if let Some(schema) = &self.schema {
             let text = shaped::instance(schema, &mut self.draws).to_string();
             return text.split_inclusive(',').map(|piece| escape(piece).into()).collect();
@@ -151,11 +201,12 @@ impl SimulatedRequest {
     }
 
     /// What stands between the pieces.
-    fn space(&self) -> &'static str {
+    pub fn space(&self) -> &'static str {
         if self.schema.is_some() { "" } else { " " }
     }
 
-    fn tokens(&self, words: &[Cow<'_, str>]) -> Tokens {
+    /// The tokens of the request, and of an answer with these words.
+    pub fn tokens(&self, words: &[Cow<'_, str>]) -> Tokens {
         let (prompt, cached, completion) = (self.prompt_tokens, self.cached_tokens, words.len());
         Tokens { prompt, cached, written_to_cache: 0, completion, reasoning: 0 }
     }
@@ -193,6 +244,11 @@ pub fn answer(kind: Kind, request: SimulatedRequest) -> String {
         Kind::Embedding => embeddings(request),
         Kind::Moderation => moderation(request),
         Kind::Response => response(request),
+        Kind::Message => other_apis::message(request),
+        Kind::Score => other_apis::scores(request),
+        Kind::Rerank => other_apis::ranks(request),
+        Kind::Pooling => other_apis::pooled(request),
+        Kind::Classification => other_apis::classes(request),
     }
 }
 

@@ -38,7 +38,7 @@ pub fn read(kind: Kind, body: &[u8]) -> Option<Vec<ConversationEntry>> {
     match kind {
         Kind::Chat => serde_json::from_slice::<ChatBody>(body).ok().map(ChatBody::entries),
         Kind::Response => serde_json::from_slice::<ResponsesBody>(body).ok().map(ResponsesBody::entries),
-        Kind::Completion | Kind::Embedding | Kind::Moderation => None,
+        _ => None,
     }
 }
 

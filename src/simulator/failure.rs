@@ -4,7 +4,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::answers::Kind;
 use super::conversation::Mispaired;
+use super::other_apis;
 
 /// A failure that a request is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,14 +118,28 @@ impl SimulatedFailure {
     }
 }
 
+impl SimulatedFailure {
+    /// The answer to a request of this kind, each in the envelope of its API.
+    pub fn answer(self, kind: Kind) -> Response {
+        if kind != Kind::Message {
+            return self.into_response();
+        }
+        let (_, _, _, message) = self.envelope();
+        self.with_headers(other_apis::error(self.status(), &message))
+    }
+
+    fn with_headers(&self, mut response: Response) -> Response {
+        if *self == Self::TooManyRequests {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
 impl IntoResponse for SimulatedFailure {
     fn into_response(self) -> Response {
         let (kind, param, code, message) = self.envelope();
         let body = json!({ "error": { "message": message, "type": kind, "param": param, "code": code } });
-        let mut response = (self.status(), axum::Json(body)).into_response();
-        if self == Self::TooManyRequests {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        self.with_headers((self.status(), axum::Json(body)).into_response())
     }
 }

@@ -51,7 +51,9 @@ pub fn router(shared: Arc<SimulatorState>, closing: CancellationToken) -> Router
         Kind::Response if shared.args.no_responses => any(no_responses),
         _ => inference(kind),
     };
-    let router = Kind::ALL.into_iter().fold(Router::new(), |router, kind| router.route(kind.path(), endpoint(kind)));
+    let paths = |kind: Kind| [Some(kind.path()), kind.other_path()].into_iter().flatten().map(move |path| (path, kind));
+    let routes = Kind::ALL.into_iter().flat_map(paths);
+    let router = routes.fold(Router::new(), |router, (path, kind)| router.route(path, endpoint(kind)));
     router
         .route("/v1/models", get(models))
         .route(
@@ -91,7 +93,7 @@ async fn infer(server: &Arc<SimulatedServer>, kind: Kind, request: Request) -> R
     let repeat = server.shared.stats.arrived(kind, key);
     // Not the `Bytes` extractor: it has a size limit, and lifting that costs every request a layer.
     let Ok(body) = to_bytes(body, usize::MAX).await else {
-        return SimulatedFailure::InvalidBody.into_response();
+        return SimulatedFailure::InvalidBody.answer(kind);
     };
     let SimulatorArgs { seed, fail_rate, models, .. } = &server.shared.args;
     let mut draws = Draws::new(*seed, repeat, b"", &body);
@@ -104,9 +106,9 @@ async fn infer(server: &Arc<SimulatedServer>, kind: Kind, request: Request) -> R
                 None => run(server, kind, (&call, body.len()), cue, is_unlucky(), draws).await,
                 Some(engine) => run_in(engine, server, kind, (&call, &body), draws).await,
             },
-            Err(failure) => failure.into_response(),
+            Err(failure) => failure.answer(kind),
         },
-        None => SimulatedFailure::InvalidBody.into_response(),
+        None => SimulatedFailure::InvalidBody.answer(kind),
     };
     let request_id = HeaderValue::from_maybe_shared(Bytes::from(format!("req_{request_id:032x}")));
     response.headers_mut().insert(REQUEST_ID.clone(), request_id.expect("hexadecimal digits"));
@@ -123,15 +125,15 @@ async fn run(
 ) -> Response {
     let stream = call.stream == Some(true);
     if stream && (kind != Kind::Chat || cue.is_some()) {
-        return SimulatedFailure::Streaming.into_response();
+        return SimulatedFailure::Streaming.answer(kind);
     }
     let Some(running) = Running::admit(server).await else {
-        return SimulatedFailure::TooManyRequests.into_response();
+        return SimulatedFailure::TooManyRequests.answer(kind);
     };
     // Always two draws, so that the answer does not depend on the latency.
     let latency = server.shared.args.latency.at(draws.unit(), draws.unit());
     let fate = Fate::of(&call.model, is_unlucky);
-    let simulated = SimulatedRequest::new(&call.model, body_len, call.input.map(RawValue::get), draws);
+    let simulated = SimulatedRequest::new(&call.model, body_len, call.texts(), draws);
     let simulated = simulated.with_schema(call.schema(kind));
 
     if stream && matches!(fate, Fate::Answer | Fate::Pretty) {
@@ -140,7 +142,7 @@ async fn run(
     }
     if fate == Fate::Hang {
         server.closing.cancelled().await;
-        return SimulatedFailure::ShuttingDown.into_response();
+        return SimulatedFailure::ShuttingDown.answer(kind);
     }
     server.pause(latency).await;
     let answer = || match &cue {
@@ -148,7 +150,7 @@ async fn run(
         None => answers::answer(kind, simulated),
     };
     match fate {
-        Fate::Fail(failure) => failure.into_response(),
+        Fate::Fail(failure) => failure.answer(kind),
         Fate::Html => Html("<!doctype html>\n<html><body><h1>It works!</h1></body></html>\n").into_response(),
         Fate::Pretty => json_text(indented(&answer())),
         Fate::Answer | Fate::Hang => json_text(answer()),
@@ -170,7 +172,7 @@ async fn run_in(
     // Seconds stand for tokens here.
     let drawn = u32::try_from(drawn.at(draws.unit(), draws.unit()).as_secs()).unwrap_or(u32::MAX);
     let output = drawn.clamp(1, most.max(1));
-    let simulated = SimulatedRequest::new(&call.model, body.len(), call.input.map(RawValue::get), draws);
+    let simulated = SimulatedRequest::new(&call.model, body.len(), call.texts(), draws);
     let simulated = simulated.with_schema(call.schema(kind));
     let row = SimulatedRow {
         prompt: f64::from(u32::try_from(simulated.prompt_tokens()).unwrap_or(u32::MAX)),
@@ -186,8 +188,8 @@ async fn run_in(
             return streamed(running, answers::chat_events(simulated, wants_usage), Duration::ZERO);
         }
         CallStatus::Answered => json_text(answers::answer(kind, simulated.with_work(output, cached))),
-        CallStatus::Refused => SimulatedFailure::TooManyRequests.into_response(),
-        CallStatus::Unavailable | CallStatus::NoConnection => SimulatedFailure::scripted(status).into_response(),
+        CallStatus::Refused => SimulatedFailure::TooManyRequests.answer(kind),
+        CallStatus::Unavailable | CallStatus::NoConnection => SimulatedFailure::scripted(status).answer(kind),
     };
     response.headers_mut().remove(header::RETRY_AFTER);
     if let Some(pause) = reply.retry_after {
@@ -295,6 +297,11 @@ struct RequestBody<'a> {
     /// The texts of embeddings and moderations.
     #[serde(borrow)]
     input: Option<&'a RawValue>,
+    /// The texts to score, and the documents to rank.
+    #[serde(borrow)]
+    text_2: Option<&'a RawValue>,
+    #[serde(borrow)]
+    documents: Option<&'a RawValue>,
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -322,7 +329,19 @@ impl<'a> RequestBody<'a> {
         if !models.is_empty() && !models.iter().any(|model| *model == self.model) {
             return Err(SimulatedFailure::UnknownModel(self.model.to_string()));
         }
-        if kind == Kind::Chat { messages::check(self.messages) } else { Ok(()) }
+        if kind == Kind::Message && self.max_tokens.is_none() {
+            return Err(SimulatedFailure::InvalidMember {
+                param: "max_tokens".to_owned(),
+                code: "missing_required_parameter",
+                message: "max_tokens: Field required".to_owned(),
+            });
+        }
+        if matches!(kind, Kind::Chat | Kind::Message) { messages::check(self.messages) } else { Ok(()) }
+    }
+
+    /// The texts that the answer has something about, one by one, as JSON.
+    fn texts(&self) -> Option<&'a str> {
+        self.input.or(self.text_2).or(self.documents).map(RawValue::get)
     }
 
     /// The schema that the text of the answer has to match.

@@ -14,6 +14,9 @@
 //! | `simulator-html`     | 200 with an HTML page, as a misplaced proxy would answer   |
 //! | `simulator-hang`     | no answer until the client goes away or the server stops   |
 //!
+//! Besides OpenAI's endpoints it has `/v1/messages`, `/v1/score`, `/v1/rerank` and `/v2/rerank`, `/pooling`, `/classify`
+//! and `/v1/classify`.
+//!
 //! # Scripts
 //!
 //! If a message of the user begins with `simulate:`, the rest of it is JSON that determines the answers from there on,
@@ -40,7 +43,7 @@
 //! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object.
 //! Answers by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
-//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `messages`, `answers`, `shaped`, `failure`; for scenarios
+//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `messages`, `answers`, `other_apis`, `shaped`, `failure`; for scenarios
 //! `scenario`, `batching`, `prefix_cache`, `engine`; then the scripts: `conversation`, `script`, `scripted`.
 
 mod answers;
@@ -52,6 +55,7 @@ mod failure;
 mod handlers;
 mod latency;
 mod messages;
+mod other_apis;
 mod prefix_cache;
 mod scenario;
 mod script;

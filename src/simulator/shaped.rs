@@ -17,7 +17,7 @@ pub fn schema(kind: Kind, response_format: Option<&RawValue>, text: Option<&RawV
     let format = match kind {
         Kind::Chat => read(response_format)?,
         Kind::Response => read(text)?.get("format")?.clone(),
-        Kind::Completion | Kind::Embedding | Kind::Moderation => return None,
+        _ => return None,
     };
     match format.get("type")?.as_str()? {
         "json_schema" => format.get("json_schema").unwrap_or(&format).get("schema").cloned(),

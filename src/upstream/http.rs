@@ -14,7 +14,7 @@ use super::answer_budget::{AnswerBudget, Reservation};
 use super::row_headers::ChosenMetadata;
 use super::streamed::{EventStream, Fold};
 use super::{Call, HttpClient, RowHeaders, UpstreamError};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::{Endpoint, UpstreamPath};
 use crate::domain::outcome::HttpResponse;
 use crate::domain::time::Clock;
 use crate::net::{
@@ -22,6 +22,7 @@ use crate::net::{
 };
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// The media type of a stream.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -47,18 +48,15 @@ pub struct UpstreamSettings {
 #[derive(Clone)]
 pub struct ReqwestHttpClient {
     client: Client,
-    paths: Arc<Paths>,
+    base_url: Arc<Url>,
+    /// The version of Anthropic's API that messages are for: that of the settings, or the one there is.
+    anthropic_version: HeaderValue,
     timeout: Duration,
     stall_timeout: Duration,
     clock: Clock,
     budget: AnswerBudget,
     /// The proxy of the environment that calls go through, for the words of failures.
     proxy: Option<Arc<str>>,
-}
-
-struct Paths {
-    models: Url,
-    endpoints: [Url; Endpoint::ALL.len()],
 }
 
 impl ReqwestHttpClient {
@@ -69,6 +67,7 @@ impl ReqwestHttpClient {
     pub fn new(settings: &UpstreamSettings, clock: Clock) -> Result<Self, reqwest::Error> {
         let mut headers = settings.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let anthropic_version = headers.get(&ANTHROPIC_VERSION).cloned();
         let client = ClientSettings {
             headers,
             max_idle: Some(settings.max_idle),
@@ -76,15 +75,10 @@ impl ReqwestHttpClient {
             ..ClientSettings::default()
         }
         .build()?;
-        let below = |path: &str| {
-            let mut url = settings.base_url.clone();
-            url.set_path(&format!("{}/{path}", settings.base_url.path().trim_end_matches('/')));
-            url
-        };
-        let endpoints = Endpoint::ALL.map(|endpoint| below(endpoint.path_below_v1()));
         Ok(Self {
             client,
-            paths: Arc::new(Paths { models: below("models"), endpoints }),
+            base_url: Arc::new(settings.base_url.clone()),
+            anthropic_version: anthropic_version.unwrap_or(HeaderValue::from_static("2023-06-01")),
             timeout: settings.timeout,
             stall_timeout: settings.stall_timeout,
             clock,
@@ -95,7 +89,7 @@ impl ReqwestHttpClient {
 
     /// The upstream's list of models, as it answers it.
     pub async fn models(&self) -> Result<HttpResponse, UpstreamError> {
-        self.send(Request::new(Method::GET, self.paths.models.clone())).await
+        self.send(Request::new(Method::GET, self.url(UpstreamPath::BelowV1("models")))).await
     }
 
     /// Makes a call for a row.
@@ -205,10 +199,24 @@ impl ReqwestHttpClient {
         }
     }
 
+    fn url(&self, path: UpstreamPath) -> Url {
+        let base = self.base_url.path().trim_end_matches('/');
+        let path = match path {
+            UpstreamPath::BelowV1(path) => format!("{base}/{path}"),
+            UpstreamPath::BesideV1(path) => format!("{}{path}", base.strip_suffix("/v1").unwrap_or(base)),
+        };
+        let mut url = (*self.base_url).clone();
+        url.set_path(&path);
+        url
+    }
+
     fn request(&self, call: &Call) -> Request {
-        let mut request = Request::new(Method::POST, self.paths.endpoints[call.endpoint as usize].clone());
+        let mut request = Request::new(Method::POST, self.url(call.endpoint.upstream_path()));
         let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
+        if call.endpoint == Endpoint::Messages {
+            request.headers_mut().insert(ANTHROPIC_VERSION.clone(), self.anthropic_version.clone());
+        }
         *request.body_mut() = Some(call.body.clone().into());
         request
     }

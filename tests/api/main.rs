@@ -12,6 +12,7 @@ mod connections;
 mod downloads;
 mod embeddings;
 mod ending;
+mod endpoints;
 mod envelopes;
 mod failover;
 mod hostile_forms;

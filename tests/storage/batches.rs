@@ -63,7 +63,7 @@ async fn a_created_batch_waits_for_validation_with_zero_counts(storage: TestStor
         id: batch.id,
         owner: OWNER.clone(),
         input_file_id: "no file at all".to_owned(),
-        endpoint: Endpoint::ChatCompletions,
+        endpoint: Endpoint::ChatCompletions.into(),
         completion_window: "24h".to_owned(),
         status: BatchStatus::Validating,
         created_at: START,

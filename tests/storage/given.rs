@@ -263,7 +263,7 @@ pub fn merged(parts: &[TieredPart]) -> FilePart {
 pub fn new_batch() -> NewBatch {
     NewBatch {
         input_file_id: FileId::new().to_string(),
-        endpoint: Endpoint::ChatCompletions,
+        endpoint: Endpoint::ChatCompletions.into(),
         window: Window { text: "24h".to_owned(), length: WINDOW },
         metadata: None,
         output_expires_after: None,

@@ -292,7 +292,8 @@ async fn a_heartbeat_leaves_out_leases_that_were_taken_over(storage: TestStorage
 async fn batch_of_a_file(storage: &TestStorage) -> Result<(NewFile, NewBatch)> {
     let file = indexed_file();
     storage.create_file(&OWNER, &file).await?;
-    let batch = NewBatch { input_file_id: file.file.id.to_string(), endpoint: Endpoint::Embeddings, ..new_batch() };
+    let batch =
+        NewBatch { input_file_id: file.file.id.to_string(), endpoint: Endpoint::Embeddings.into(), ..new_batch() };
     Ok((file, batch))
 }
 
@@ -302,7 +303,7 @@ async fn the_input_of_a_batch_is_its_file_with_the_row_index(storage: TestStorag
 
     let input = storage.batch_input(&OWNER, batch.id).await?.expect("the file is there");
 
-    assert_eq!(input.endpoint, Endpoint::Embeddings);
+    assert_eq!(input.endpoint, Endpoint::Embeddings.into());
     assert_eq!(Some(input.index), file.indexed.map(|indexed| indexed.index));
     assert_eq!(input.parts, file.parts);
     Ok(())

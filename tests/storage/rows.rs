@@ -1,6 +1,6 @@
 //! Single rows: where their lines are, who has them, and reading them.
 
-use batchwright::domain::endpoint::Endpoint;
+use batchwright::domain::endpoint::{Endpoint, Endpoints};
 use batchwright::domain::file::FilePart;
 use batchwright::domain::ids::{BatchId, DaemonId, RequestId};
 use batchwright::domain::line::{NeverRan, never_ran};
@@ -153,8 +153,13 @@ async fn a_result_line_is_read_out_of_its_part(storage: TestStorage) -> Result<(
 async fn reader_of(file: &str) -> (RowReader, TempDir) {
     let directory = TempDir::new().expect("a directory can be made");
     let blobs = Blobs::local(directory.path()).expect("a store");
-    let limits =
-        IntakeLimits { max_file_bytes: u64::MAX, max_line_bytes: 1 << 20, max_rows: 1000, orders_by_prompt: false };
+    let limits = IntakeLimits {
+        max_file_bytes: u64::MAX,
+        max_line_bytes: 1 << 20,
+        max_rows: 1000,
+        orders_by_prompt: false,
+        endpoints: Endpoints::KNOWN,
+    };
     let mut indexer = Indexer::new(&limits);
     indexer.push(file.as_bytes());
     let index = indexer.finish().expect("a batch input file").index.concat();
@@ -162,7 +167,7 @@ async fn reader_of(file: &str) -> (RowReader, TempDir) {
     let index = blobs.put(index).await.expect("it can be kept");
     let input = BatchInput {
         owner: OWNER.clone(),
-        endpoint: Endpoint::ChatCompletions,
+        endpoint: Endpoint::ChatCompletions.into(),
         index,
         parts: vec![part],
         metadata: std::sync::Arc::default(),

@@ -27,6 +27,13 @@ pub enum Target {
     Embeddings,
     Images,
     Moderations,
+    Messages,
+    Score,
+    Rerank,
+    Pooling,
+    Classify,
+    /// Rows for an endpoint that only the settings name.
+    Extra,
     /// Rows for the Responses API, which the server has.
     Native,
     /// Rows for the Responses API, which the server does not have.
@@ -160,6 +167,24 @@ impl Target {
             ),
             Self::Images => r#"{"created":1,"data":[{"url":"https://example.com/fine.png"}]}"#,
             Self::Moderations => r#"{"id":"modr-1","model":"m","results":[{"flagged":false}]}"#,
+            Self::Messages => concat!(
+                r#"{"id":"msg_1","type":"message","role":"assistant","content":[{"type":"text","text":"fine"}],"#,
+                r#""stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":2}}"#
+            ),
+            Self::Score => concat!(
+                r#"{"object":"list","data":[{"index":0,"object":"score","score":0.5}],"#,
+                r#""usage":{"prompt_tokens":3,"total_tokens":3}}"#
+            ),
+            Self::Rerank => r#"{"results":[{"index":0,"relevance_score":0.5}],"usage":{"total_tokens":3}}"#,
+            Self::Pooling => concat!(
+                r#"{"object":"list","data":[{"index":0,"object":"pooling","data":[[0.5]]}],"#,
+                r#""usage":{"prompt_tokens":3,"total_tokens":3}}"#
+            ),
+            Self::Classify => concat!(
+                r#"{"object":"list","data":[{"index":0,"label":"a","probs":[1.0],"num_classes":1}],"#,
+                r#""usage":{"prompt_tokens":3,"total_tokens":3}}"#
+            ),
+            Self::Extra => r#"{"anything":true}"#,
             Self::Native => concat!(
                 r#"{"id":"resp_1","object":"response","status":"completed","output":[{"type":"message","id":"msg_1","#,
                 r#""role":"assistant","status":"completed","#,

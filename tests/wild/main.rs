@@ -27,13 +27,23 @@ impl Target {
             Self::Embeddings => "/v1/embeddings",
             Self::Images => "/v1/images/generations",
             Self::Moderations => "/v1/moderations",
+            Self::Messages => "/v1/messages",
+            Self::Score => "/v1/score",
+            Self::Rerank => "/v1/rerank",
+            Self::Pooling => "/v1/pooling",
+            Self::Classify => "/classify",
+            Self::Extra => "/v1/anything",
             Self::Native | Self::Translated => "/v1/responses",
         }
     }
 
     fn body(self) -> Value {
         match self {
-            Self::Chat => json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }] }),
+            Self::Chat | Self::Messages => {
+                json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "Hi" }] })
+            }
+            Self::Score => json!({ "model": "m", "text_1": "Hi", "text_2": ["Ho"] }),
+            Self::Rerank => json!({ "model": "m", "query": "Hi", "documents": ["Ho"] }),
             Self::Checked => json!({
                 "model": "m",
                 "messages": [{ "role": "user", "content": "Hi" }],
@@ -42,16 +52,21 @@ impl Target {
                 } } },
             }),
             Self::Completions | Self::Images => json!({ "model": "m", "prompt": "Hi" }),
-            Self::Embeddings | Self::Moderations | Self::Native | Self::Translated => {
-                json!({ "model": "m", "input": "Hi" })
-            }
+            Self::Embeddings
+            | Self::Moderations
+            | Self::Pooling
+            | Self::Classify
+            | Self::Extra
+            | Self::Native
+            | Self::Translated => json!({ "model": "m", "input": "Hi" }),
         }
     }
 
     fn flags(self) -> Vec<String> {
         let dialect = if self == Self::Translated { "chat" } else { "native" };
         let calls = format!("--max-retries 1 --concurrency fixed --max-concurrency {CALLS_AT_ONCE}");
-        let flags = format!("{calls} --upstream-responses {dialect} --merged-embeddings 1");
+        let flags =
+            format!("{calls} --upstream-responses {dialect} --merged-embeddings 1 --extra-endpoints /v1/anything");
         flags.split(' ').map(str::to_owned).collect()
     }
 }
@@ -170,8 +185,8 @@ impl Sees {
     fn counted(&self, target: Target) -> [u64; 4] {
         self.usage.unwrap_or(match target {
             _ if self.file == "errors" => [0; 4],
-            Target::Images | Target::Moderations => [0; 4],
-            Target::Embeddings => [3, 0, 0, 3],
+            Target::Images | Target::Moderations | Target::Extra => [0; 4],
+            Target::Embeddings | Target::Score | Target::Rerank | Target::Pooling | Target::Classify => [3, 0, 0, 3],
             _ => [3, 0, 2, 5],
         })
     }
@@ -193,6 +208,12 @@ targets! {
     embeddings => Embeddings,
     images => Images,
     moderations => Moderations,
+    messages => Messages,
+    scores => Score,
+    ranks => Rerank,
+    pooled_states => Pooling,
+    classes => Classify,
+    extra_endpoints => Extra,
     native_responses => Native,
     translated_responses => Translated,
 }

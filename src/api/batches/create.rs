@@ -20,7 +20,8 @@ use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::batch::{BatchRetry, NewBatch};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::batch_endpoint::BatchEndpoint;
+use crate::domain::endpoint::{Endpoint, Endpoints};
 use crate::domain::row::{shown, type_name};
 use crate::net::IDEMPOTENCY_KEY;
 
@@ -65,7 +66,7 @@ pub(in crate::api) async fn create_batch(
 struct BatchBody {
     /// A file with purpose `batch`. This and the next two follow from the other batch if `retry_of` is given.
     input_file_id: Option<String>,
-    /// The endpoint that every row names as its url.
+    /// The endpoint that every row names as its url. `*`: each row may name another (an extension).
     endpoint: Option<String>,
     /// One of the windows the server is configured with, such as `24h`.
     completion_window: Option<String>,
@@ -127,8 +128,7 @@ fn read(
     let input_file_id = text(body, "input_file_id", "input_file_id")?;
     let endpoint = text(body, "endpoint", "endpoint")?;
     let completion_window = text(body, "completion_window", "completion_window")?;
-    let endpoint = Endpoint::parse(endpoint)
-        .ok_or_else(|| ApiError::wrong_value("endpoint", endpoint, &Endpoint::ALL.map(Endpoint::as_str)))?;
+    let endpoint = batch_endpoint(endpoint, &app.intake.endpoints)?;
     let window = app.windows.iter().find(|window| window.text == completion_window).ok_or_else(|| {
         let windows: Vec<&str> = app.windows.iter().map(|window| window.text.as_str()).collect();
         ApiError::wrong_value("completion_window", completion_window, &windows)
@@ -153,6 +153,17 @@ fn read(
         retry: None,
         webhook: webhook(body, app.webhook_reach)?,
     })
+}
+
+/// The endpoint that a client means. The batch object has its usual name, whatever alias was given: then the url of
+/// every row, and another request with the same `Idempotency-Key`, can be compared with it.
+fn batch_endpoint(given: &str, endpoints: &Endpoints) -> Result<BatchEndpoint, ApiError> {
+    if given == BatchEndpoint::ANY {
+        return Ok(BatchEndpoint::Any);
+    }
+    let supported = || endpoints.all().map(Endpoint::as_str).collect::<Vec<_>>();
+    let found = endpoints.find(given).map(BatchEndpoint::One);
+    found.ok_or_else(|| ApiError::wrong_value("endpoint", given, &supported()))
 }
 
 /// A text member, whose path is `path`.

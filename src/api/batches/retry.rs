@@ -6,6 +6,7 @@ use super::create::object;
 use crate::actions::RetryBatchError;
 use crate::api::{ApiError, App};
 use crate::domain::batch::{Batch, NewBatch, RetryOptions};
+use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::response::Fields;
@@ -38,7 +39,11 @@ pub(super) async fn retried(
         ("completion_window", old.completion_window.as_str()),
     ] {
         let given = body.get(name).filter(|given| !given.is_null());
-        let is_other = given.and_then(Value::as_str).is_some_and(|given| given != value);
+        let is_same = |given: &str| {
+            let is_alias = || name == "endpoint" && BatchEndpoint::named(given) == Some(old.endpoint);
+            given == value || is_alias()
+        };
+        let is_other = given.and_then(Value::as_str).is_some_and(|given| !is_same(given));
         if is_other && name != "completion_window" {
             let message = format!("Invalid '{name}': leave it out, or give that of the batch in '{param}', '{value}'.");
             return Err(ApiError::invalid(message).at(name).code("invalid_value"));

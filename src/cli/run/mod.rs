@@ -31,7 +31,7 @@ use crate::telemetry::logs;
 /// The arguments of `run`.
 #[derive(Args, Debug, Clone)]
 pub struct RunArgs {
-    /// Batch input file; `-` is standard input. All its rows have the same url, which is the endpoint they are sent to.
+    /// Batch input file; `-` is standard input. Each row is sent to the endpoint that is its url.
     #[arg(value_name = "INPUT")]
     pub input: PathBuf,
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use serde::de::Error as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +17,8 @@ use crate::daemon::core::DaemonCore;
 use crate::daemon::leases::RunTokens;
 use crate::daemon::recording::RowOutcome;
 use crate::daemon::timer::DutyError;
+use crate::domain::batch_endpoint::BatchEndpoint;
+use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
 use crate::domain::index::{self, IndexEntry};
 use crate::domain::lease::Lease;
@@ -230,11 +233,18 @@ impl<S: Storage> LeaseRun<S> {
 
     fn request(&self, reader: &RowReader, id: RequestId, line: &Bytes) -> serde_json::Result<Request<Pending>> {
         let call: RowCall<'_> = serde_json::from_slice(line)?;
+        let endpoint = match reader.input().endpoint {
+            BatchEndpoint::One(endpoint) => endpoint,
+            // It was an endpoint when the file was taken in.
+            BatchEndpoint::Any => {
+                Endpoint::named(&call.url).ok_or_else(|| serde_json::Error::custom("its url is no endpoint"))?
+            }
+        };
         Ok(Request::new(RequestData {
             id,
             owner: reader.input().owner.clone(),
             custom_id: call.custom_id.into_owned(),
-            endpoint: reader.input().endpoint,
+            endpoint,
             model: self.model.clone(),
             body: line.slice_ref(call.body.get().as_bytes()),
             metadata: reader.input().metadata.clone(),

@@ -97,7 +97,9 @@ mod tests {
 
     #[test]
     fn a_success_is_an_answer_or_has_the_status_of_its_error() {
-        use Endpoint::{Embeddings, ImagesGenerations, Moderations, Responses};
+        use Endpoint::{
+            Classify, Embeddings, Extra, ImagesGenerations, Messages, Moderations, Pooling, Rerank, Responses, Score,
+        };
         let cases = [
             (CHAT, r#"{"choices":[{"message":{"content":"an \"error\""}}]}"#, 200),
             (CHAT, r#"{"choices":[{"finish_reason":"stop"}],"error":null}"#, 200),
@@ -144,6 +146,29 @@ mod tests {
             (CHAT, r#"{"choices":[{"index":0,"error":{"code":503}}]}"#, 503),
             (Embeddings, r#"{"data":[{"object":"error","message":"m"}]}"#, 502),
             (Embeddings, r#"{"data":[{"embedding":[0.5]},{"embedding":null}]}"#, 502),
+            (Messages, r#"{"type":"message","content":[{"type":"text","text":"x"}]}"#, 200),
+            (Messages, r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#, 200),
+            (Messages, r#"{"type":"message","content":null}"#, 502),
+            (Messages, r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, 529),
+            (Messages, r#"{"type":"error","error":{"type":"rate_limit_error"},"content":[]}"#, 429),
+            (Messages, r#"{"type":"error","error":{"type":"api_error"}}"#, 502),
+            (Messages, r#"{"error":{"type":"not_found_error"}}"#, 404),
+            (Messages, r#"{"choices":[{}]}"#, 502),
+            (Score, r#"{"object":"list","data":[{"index":0,"object":"score","score":0.5}]}"#, 200),
+            (Score, r#"{"scores":[[0.5]],"object":"scoring"}"#, 200),
+            (Score, r#"{"data":[]}"#, 502),
+            (Rerank, r#"{"results":[{"index":0,"relevance_score":0.5}]}"#, 200),
+            (Rerank, r#"[{"score":0.5,"index":0}]"#, 200),
+            (Rerank, r#"{"results":[]}"#, 502),
+            (Rerank, r#"{"object":"error","message":"m","code":400}"#, 400),
+            (Pooling, r#"{"object":"list","data":[{"object":"pooling","data":[[0.5]]}]}"#, 200),
+            (Pooling, r#"{"data":[null]}"#, 502),
+            (Classify, r#"{"data":[{"label":"a","probs":[1.0],"num_classes":1}]}"#, 200),
+            (Classify, r#"{"error":"no such model"}"#, 502),
+            (Extra("/v1/foo"), r#"{"foo":1}"#, 200),
+            (Extra("/v1/foo"), r#"{"foo":1,"error":{"code":503}}"#, 503),
+            (Extra("/v1/foo"), "[1]", 502),
+            (Extra("/v1/foo"), "{}", 502),
         ];
         for (endpoint, body, status) in cases {
             let read = answer(endpoint, body.as_bytes());

@@ -22,9 +22,13 @@ pub(super) struct AnswerShape<'a> {
     error: Option<&'a RawValue>,
     code: Option<&'a RawValue>,
     object: Option<&'a RawValue>,
+    kind: Option<&'a RawValue>,
     choices: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     output: Option<&'a RawValue>,
+    content: Option<&'a RawValue>,
+    results: Option<&'a RawValue>,
+    scores: Option<&'a RawValue>,
     status: Option<&'a RawValue>,
     usage: Option<&'a RawValue>,
 }
@@ -55,8 +59,10 @@ impl<'a> AnswerShape<'a> {
 
     /// Whether it is an answer of an endpoint.
     pub(super) fn judge(&self, endpoint: Endpoint) -> Judged {
-        if self.object.is_some_and(|object| object.get() == "\"error\"") {
-            return Judged::Error(self.code.and_then(status).unwrap_or(BAD_GATEWAY));
+        let says_error = |member: Option<&RawValue>| member.is_some_and(|member| member.get() == "\"error\"");
+        if says_error(self.object) || says_error(self.kind) {
+            let named = self.code.and_then(status).or_else(|| self.error.and_then(status_of_error));
+            return Judged::Error(named.unwrap_or(BAD_GATEWAY));
         }
         if !self.has_result(endpoint) {
             return Judged::Error(self.error.and_then(status_of_error).unwrap_or(BAD_GATEWAY));
@@ -79,9 +85,21 @@ impl<'a> AnswerShape<'a> {
                 None => self.output.is_some(),
                 Some(status) => matches!(status, "\"completed\"" | "\"failed\"" | "\"incomplete\""),
             },
-            Endpoint::Moderations | Endpoint::Videos => self.is_object && self.error.is_none(),
+            // A message may have nothing to say.
+            Endpoint::Messages => self.content.is_some_and(is_list) && self.error.is_none(),
+            // SGLang's are `scores`; some servers answer with the list of results alone.
+            Endpoint::Score => [self.data, self.scores].into_iter().flatten().any(is_filled_list),
+            Endpoint::Rerank | Endpoint::RerankV2 => self.is_list || self.results.is_some_and(is_filled_list),
+            Endpoint::Pooling | Endpoint::Classify | Endpoint::ClassifyUnversioned => {
+                self.is_list || self.data.is_some_and(is_filled_list)
+            }
+            Endpoint::Moderations | Endpoint::Videos | Endpoint::Extra(_) => self.is_object && self.error.is_none(),
         }
     }
+}
+
+fn is_list(value: &RawValue) -> bool {
+    value.get().starts_with('[')
 }
 
 fn is_filled_list(value: &RawValue) -> bool {
@@ -112,12 +130,28 @@ pub fn status_of_error(error: &RawValue) -> Option<u16> {
     struct ErrorCode<'a> {
         #[serde(borrow)]
         code: Option<&'a RawValue>,
+        #[serde(borrow, rename = "type")]
+        kind: Option<&'a RawValue>,
     }
     // LM Studio's words for a path that it does not have.
     if error.get().starts_with("\"Unexpected endpoint") {
         return Some(404);
     }
-    serde_json::from_str::<ErrorCode<'_>>(error.get()).ok()?.code.and_then(status)
+    let error: ErrorCode<'_> = serde_json::from_str(error.get()).ok()?;
+    error.code.and_then(status).or_else(|| status_of_kind(error.kind?))
+}
+
+/// The status that one of Anthropic's kinds of errors comes with. Of the others the same words are used with other
+/// statuses.
+fn status_of_kind(kind: &RawValue) -> Option<u16> {
+    Some(match kind.get().trim_matches('"') {
+        "not_found_error" => 404,
+        "request_too_large" => 413,
+        "rate_limit_error" => 429,
+        "timeout_error" => 504,
+        "overloaded_error" => 529,
+        _ => return None,
+    })
 }
 
 /// An error status, as a number or a text.
@@ -163,9 +197,14 @@ enum Member {
     Error,
     Code,
     Object,
+    #[serde(rename = "type")]
+    Kind,
     Choices,
     Data,
     Output,
+    Content,
+    Results,
+    Scores,
     Status,
     Usage,
     #[serde(other)]
@@ -195,9 +234,13 @@ impl<'de> Visitor<'de> for ShapeVisitor {
                 Member::Error => &mut shape.error,
                 Member::Code => &mut shape.code,
                 Member::Object => &mut shape.object,
+                Member::Kind => &mut shape.kind,
                 Member::Choices => &mut shape.choices,
                 Member::Data => &mut shape.data,
                 Member::Output => &mut shape.output,
+                Member::Content => &mut shape.content,
+                Member::Results => &mut shape.results,
+                Member::Scores => &mut shape.scores,
                 Member::Status => &mut shape.status,
                 Member::Usage => &mut shape.usage,
                 Member::Other => {

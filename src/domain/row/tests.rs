@@ -8,7 +8,7 @@ const GOOD: &str =
 
 #[test]
 fn a_row_in_order_is_read() {
-    let head = inspect(GOOD).expect("in order");
+    let head = inspect(GOOD, &Endpoints::KNOWN).expect("in order");
 
     assert_eq!(head.custom_id, "a");
     assert_eq!(head.endpoint, Endpoint::ChatCompletions);
@@ -19,14 +19,14 @@ fn a_row_in_order_is_read() {
 fn unknown_members_and_any_key_order_are_accepted() {
     let line = r#" {"body":{"messages":[{}],"n":1.10,"model":"m","stream":false},"extra":[1],"url":"/v1/chat/completions","method":"POST","custom_id":"\u00e9"} "#;
 
-    assert_eq!(inspect(line).expect("in order").custom_id, "é");
+    assert_eq!(inspect(line, &Endpoints::KNOWN).expect("in order").custom_id, "é");
 }
 
 #[test]
 fn moderations_need_no_model() {
     let line = r#"{"custom_id":"a","method":"POST","url":"/v1/moderations","body":{"input":"x"}}"#;
 
-    assert_eq!(inspect(line).expect("in order").model, "");
+    assert_eq!(inspect(line, &Endpoints::KNOWN).expect("in order").model, "");
 }
 
 #[test]
@@ -37,10 +37,13 @@ fn a_line_is_json_whatever_members_it_has() {
             let line = format!(
                 r#"{{"custom_id":"a","method":"POST","url":"/v1/moderations","body":{{{model}"input":{input}}}}}"#
             );
-            inspect(&line).unwrap_or_else(|error| panic!("{error}: {model} {input:.40}"));
+            inspect(&line, &Endpoints::KNOWN).unwrap_or_else(|error| panic!("{error}: {model} {input:.40}"));
         }
         let wrong = format!(r#"{{"custom_id":7,"body":{{"input":{input}}}}}"#);
-        assert_eq!(inspect(&wrong).expect_err("it has a number as its name").param(), Some("custom_id"));
+        assert_eq!(
+            inspect(&wrong, &Endpoints::KNOWN).expect_err("it has a number as its name").param(),
+            Some("custom_id")
+        );
     }
 }
 
@@ -49,7 +52,7 @@ type Refusal = (&'static str, &'static str, Option<&'static str>, &'static str);
 
 fn assert_refused(cases: &[Refusal]) {
     for (line, code, param, message) in cases {
-        let error = inspect(line).expect_err(line);
+        let error = inspect(line, &Endpoints::KNOWN).expect_err(line);
 
         assert_eq!((error.code(), error.param(), error.to_string().as_str()), (*code, *param, *message), "{line}");
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{Result, WorkPage};
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId};
 use crate::domain::owner::Owner;
@@ -21,7 +21,7 @@ pub struct BatchInput {
     /// The owner of the batch, who owns the input file too.
     pub owner: Owner,
     /// The endpoint of the rows.
-    pub endpoint: Endpoint,
+    pub endpoint: BatchEndpoint,
     /// The blob of the input file's row index.
     pub index: BlobId,
     /// The parts of the input file.

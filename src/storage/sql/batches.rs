@@ -12,7 +12,7 @@ use super::files::json;
 use super::readable::{Gathered, readable};
 use super::{SqlStorage, corrupt, in_write, on_reader, owner_of, to_u64};
 use crate::domain::batch::{Batch, BatchError, BatchRetry, BatchStatus, Counts, Milestones, NewBatch};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::page::{Order, Page, PageRequest};
@@ -84,7 +84,8 @@ impl TryFrom<BatchRow> for Batch {
             id: BatchId(row.id),
             owner: owner_of(&row.owner, "batches", BatchId(row.id))?,
             input_file_id: row.input_file_id,
-            endpoint: Endpoint::parse(&row.endpoint).ok_or_else(|| corrupt("batches", "endpoint", BatchId(row.id)))?,
+            endpoint: BatchEndpoint::named(&row.endpoint)
+                .ok_or_else(|| corrupt("batches", "endpoint", BatchId(row.id)))?,
             completion_window: row.completion_window,
             status,
             created_at: Timestamp(row.created_at),
@@ -303,7 +304,7 @@ impl SqlStorage {
         let owner = owner_of(&batch.owner, "batches", id)?;
         let Some(file) = FileId::parse(&batch.input_file_id) else { return Ok(None) };
         let Some(index) = on_reader!(self.db, files::index(&owner, file))? else { return Ok(None) };
-        let endpoint = Endpoint::parse(&batch.endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;
+        let endpoint = BatchEndpoint::named(&batch.endpoint).ok_or_else(|| corrupt("batches", "endpoint", id))?;
         let parts = self.file_parts(&owner, file).await?;
         let metadata = batch.metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
         let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
