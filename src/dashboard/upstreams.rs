@@ -62,7 +62,7 @@ pub(super) struct Trouble {
 
 pub(super) async fn upstreams(
     State(app): AppState,
-    Caller(owner): Caller,
+    Caller { owner, .. }: Caller,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let reports = app.storage.daemon_reports(&owner, &[]).await?;
