@@ -186,6 +186,12 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", message.to_owned())
     }
 
+    /// 429: the client has made all calls that it may make now.
+    #[must_use]
+    pub fn rate_limited(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message.into()).code("rate_limit_exceeded")
+    }
+
     /// 500: a fault of this program.
     #[must_use]
     pub fn internal() -> Self {

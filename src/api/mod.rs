@@ -13,9 +13,11 @@ mod extract;
 mod files;
 mod health;
 mod integer;
+mod limits;
 mod models;
 pub mod openapi;
 mod page;
+mod request_rate;
 mod responses;
 mod router;
 mod server;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use access::Access;
 pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
+pub use request_rate::RequestRates;
 pub use router::{health_router, router};
 pub use server::{ServerLimits, ShutdownTokens, serve};
 
@@ -38,6 +41,7 @@ use crate::domain::batch::Window;
 use crate::domain::cost::Prices;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::report::{BatchLimits, IntakeLimits};
 use crate::domain::time::Clock;
 use crate::net::Reach;
@@ -80,6 +84,10 @@ pub struct App {
     pub liveness: Option<Liveness>,
     /// Whose calls are answered.
     pub access: Arc<Access>,
+    /// What projects may use.
+    pub project_limits: Arc<ProjectLimitTable>,
+    /// The calls of each project.
+    pub request_rates: RequestRates,
     /// The origins whose web pages may call the API; `*` is every origin.
     pub cors_allowed_origins: Vec<String>,
     /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{batches, files, health, models, responses};
+use super::{batches, files, health, limits, models, responses};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,7 @@ use super::{batches, files, health, models, responses};
         responses::get_response,
         models::list_models,
         models::get_model,
+        limits::get_limits,
         health::healthz,
         health::readyz,
         health::metrics,

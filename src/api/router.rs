@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::access::guard;
 use super::cors::cors;
-use super::{ApiError, App, batches, files, health, models, openapi, responses};
+use super::{ApiError, App, batches, files, health, limits, models, openapi, responses};
 use crate::domain::row::shown;
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
@@ -54,6 +54,7 @@ fn openai_routes() -> Router<Arc<App>> {
         .route("/batches/{batch_id}/requests/{custom_id}", get(batches::get_batch_request))
         .route("/batches/{batch_id}/requests/{custom_id}/steps", get(batches::list_request_steps))
         .route("/responses/{response_id}", get(responses::get_response))
+        .route("/limits", get(limits::get_limits))
         .route("/models", get(models::list_models))
         // A model's id may have slashes.
         .route("/models/{*model}", get(models::get_model))

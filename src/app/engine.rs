@@ -171,6 +171,7 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
         retry: settings.worker.retry_policy(),
         steps_retention: settings.responses.steps_retention,
         limits: settings.limits.input.batch(),
+        projects: settings.limits.projects.clone(),
         pause_after_alike: u64::from(settings.worker.pause_after_alike),
         batches_have_priorities: settings.worker.batch_priorities,
         refuses_unknown_models: settings.upstream.unknown_models == UnknownModels::Refuse,

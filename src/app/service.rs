@@ -14,7 +14,7 @@ use super::engine::BatchEngine;
 use super::error::ServiceError;
 use super::open_files;
 use super::upstream::Upstreams;
-use crate::api::{self, Access, App, ServerLimits, ShutdownTokens};
+use crate::api::{self, Access, App, RequestRates, ServerLimits, ShutdownTokens};
 use crate::config::{HttpConfig, ServeConfig};
 use crate::dashboard;
 use crate::domain::time::Clock;
@@ -108,6 +108,8 @@ impl Service {
             registry: engine.registry().clone(),
             liveness: engine.liveness(),
             access: access.clone(),
+            project_limits: settings.limits.projects.clone(),
+            request_rates: RequestRates::new(settings.limits.projects.clone()),
             cors_allowed_origins: settings.http.cors_allowed_origins.clone(),
             stopping: stop.stopping.clone(),
             metrics,

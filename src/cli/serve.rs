@@ -12,7 +12,7 @@ use tokio::signal::unix::SignalKind;
 
 use super::shutdown;
 use crate::app::{Service, Upstreams, raise_limit_of_open_files};
-use crate::config::{ServeConfig, ToolsConfig, UpstreamTable, WebhookTable, read_prices};
+use crate::config::{ServeConfig, ToolsConfig, UpstreamTable, WebhookTable, read_prices, read_project_limits};
 use crate::telemetry::{chain, logs, metrics};
 
 /// The arguments of `serve`.
@@ -34,6 +34,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         settings.responses.tools = ToolsConfig::read(path)?;
         settings.upstream.upstreams = UpstreamTable::read_all(path)?;
         settings.http.prices = read_prices(path)?;
+        settings.limits.projects = read_project_limits(path)?.into();
         settings.webhooks.receivers = WebhookTable::read_all(path)?;
     }
     let has_tables = !settings.upstream.upstreams.is_empty();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Args as _, Command};
 use serde::de::DeserializeOwned;
 
-use super::{ServeConfig, prices, tools, upstreams, webhooks};
+use super::{ServeConfig, prices, project_limits, tools, upstreams, webhooks};
 
 /// The flag that names the settings file.
 const CONFIG: &str = "config";
@@ -57,6 +57,17 @@ pub enum ConfigError {
         table: String,
         /// Why.
         why: String,
+    },
+    /// The limits are of a project that cannot be.
+    #[error(
+        "the settings file {path} has limits of the project '{name}': a project has 1 to 128 printable ASCII characters \
+         and no space"
+    )]
+    NoProject {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
     },
     /// A table of a webhook cannot be used.
     #[error("the settings file {path} has a webhook '{name}' that cannot be used: {why}")]
@@ -159,7 +170,8 @@ fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Co
     let text = read(&path)?;
     let table: toml::Table = text.parse().map_err(|error| ConfigError::not_toml(&path, &text, &error))?;
     let is_flag = |key: &str| {
-        ![upstreams::SECTION, prices::SECTION, webhooks::SECTION].contains(&key) && !tools::SECTIONS.contains(&key)
+        ![upstreams::SECTION, prices::SECTION, project_limits::SECTION, webhooks::SECTION].contains(&key)
+            && !tools::SECTIONS.contains(&key)
     };
     for (key, value) in table.into_iter().filter(|(key, _)| is_flag(key)) {
         let long = key.replace('_', "-");

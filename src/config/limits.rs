@@ -1,10 +1,13 @@
 //! The limits of files and batches.
 
+use std::sync::Arc;
+
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use crate::domain::batch::Window;
 use crate::domain::endpoint::{Endpoint, Endpoints};
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::report::{BatchLimits, IntakeLimits};
 
 /// The limits of files and batches.
@@ -18,6 +21,10 @@ pub struct LimitsConfig {
     /// The limits of input files.
     #[command(flatten)]
     pub input: InputLimits,
+
+    /// What projects may use: the table `[limits]` of the settings file.
+    #[arg(skip)]
+    pub projects: Arc<ProjectLimitTable>,
 }
 
 /// The limits of input files, and the order of their rows.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::rows::LastFailures;
 use crate::config::MetadataHeader;
 use crate::domain::ids::DaemonId;
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::report::BatchLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Clock;
@@ -34,6 +35,8 @@ pub struct DaemonSettings {
     pub retry: RetryPolicy,
     /// Bounds for the input of a batch, checked when it is admitted.
     pub limits: BatchLimits,
+    /// What projects may use.
+    pub projects: Arc<ProjectLimitTable>,
     /// A batch is paused when so many of its rows failed alike, and no other has ended; 0: never.
     pub pause_after_alike: u64,
     /// Whether the metadata of batches may ask for a priority.

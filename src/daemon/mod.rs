@@ -160,7 +160,8 @@ where
         self.registry.set_limit(limit);
         metrics::concurrency_limited_to(limit);
         let first_failures = FirstFailures::new(self.settings.pause_after_alike);
-        let queue = Queue::new(self.registry.clone(), self.clock.clone(), self.settings.batches_have_priorities);
+        let DaemonSettings { batches_have_priorities, projects, .. } = &self.settings;
+        let queue = Queue::new(self.registry.clone(), self.clock.clone(), *batches_have_priorities, projects.clone());
         let shared = DaemonCore {
             id: DaemonId::new(),
             started: Instant::now(),

@@ -24,6 +24,7 @@ pub mod page;
 pub mod pause;
 pub mod priority;
 pub mod progress;
+pub mod project_limits;
 pub mod rate_limits;
 pub mod recent_course;
 pub mod report;

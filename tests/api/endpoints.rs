@@ -165,10 +165,7 @@ async fn the_settings_widen_and_narrow_the_endpoints() {
     new["endpoint"] = "/v1/embeddings".into();
     let refused = app.post("/v1/batches", &new).await;
     let message = "Invalid value: '/v1/embeddings'. Supported values are: '/v1/chat/completions' and '/v1/foo'.";
-    assert_eq!(
-        (refused.status, refused.json()),
-        (400, error(message, Some("endpoint"), Some("invalid_value")))
-    );
+    assert_eq!((refused.status, refused.json()), (400, error(message, Some("endpoint"), Some("invalid_value"))));
     let errors = app.validation_errors(line("a").url("/v1/embeddings").to_string()).await;
     assert_eq!(errors[0]["code"], "url_not_found");
 }

@@ -17,6 +17,7 @@ mod envelopes;
 mod failover;
 mod hostile_forms;
 mod keys;
+mod limits;
 mod line_errors;
 mod lines;
 mod operations;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchwright::api::ServerLimits;
 use batchwright::app::{Service, ServiceError, Upstreams};
-use batchwright::config::{ServeConfig, UpstreamTable, WebhookTable, read_prices};
+use batchwright::config::{ServeConfig, UpstreamTable, WebhookTable, read_prices, read_project_limits};
 use clap::Parser;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -170,6 +170,7 @@ impl Stopped {
         let path = settings_file(&self.directory, file);
         settings.upstream.upstreams = UpstreamTable::read_all(&path).expect("the tables are in order");
         settings.http.prices = read_prices(&path).expect("the table is in order");
+        settings.limits.projects = read_project_limits(&path).expect("the table is in order").into();
         settings.webhooks.receivers = WebhookTable::read_all(&path).expect("the tables are in order");
         self.start_as(ServerLimits::default(), settings).await
     }

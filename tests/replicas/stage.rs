@@ -146,6 +146,7 @@ impl Stage {
             wakeup: Wakeup::new(),
             webhooks: Webhooks::new(&config.webhooks).expect("no receiver is set"),
             settings: DaemonSettings {
+                projects: Arc::default(),
                 max_concurrency: 16,
                 global_max_concurrency: None,
                 lease: Duration::from_secs(2),

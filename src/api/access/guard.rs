@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::AuditedCall;
-use crate::api::{ApiError, AppState, Caller};
+use crate::api::{ApiError, App, AppState, Caller};
 use crate::domain::api_key::KeyScope;
 
 /// Paths that anybody may ask for. `/readyz` itself decides whom it tells more than its status.
@@ -23,7 +23,7 @@ pub(in crate::api) async fn guard(State(app): AppState, mut request: Request, ne
     let response = match &caller {
         Ok(caller) if caller.may(needed) => {
             request.extensions_mut().insert(Caller::clone(caller));
-            next.run(request).await
+            counted(&app, caller, request, next).await
         }
         Ok(_) => ApiError::missing_scope(needed).into_response(),
         Err(error) => error.clone().into_response(),
@@ -32,6 +32,19 @@ pub(in crate::api) async fn guard(State(app): AppState, mut request: Request, ne
         audited.log(caller.as_ref().ok(), &response);
     }
     response
+}
+
+/// Answers a call, if its project may make one more now.
+async fn counted(app: &App, caller: &Caller, request: Request, next: Next) -> Response {
+    match app.request_rates.count(&caller.owner) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(call)) => {
+            let mut response = next.run(request).await;
+            call.tell(response.headers_mut());
+            response
+        }
+        Err(refusal) => *refusal,
+    }
 }
 
 fn needed_scope(method: &Method, path: &str) -> KeyScope {

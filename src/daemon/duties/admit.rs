@@ -12,11 +12,14 @@ use crate::daemon::items::Items;
 use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::BatchId;
+use crate::domain::report::NewLane;
 use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
 
 const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 64;
+/// Batches in progress whose rows are counted against the limit of a project.
+const COUNTED: u32 = 100_000;
 
 /// Admits or refuses the batches in `validating`.
 pub(super) struct Admit<S> {
@@ -68,6 +71,9 @@ async fn admit<S: Storage>(
         Ok(lanes) => lanes,
         Err(errors) => return Ok(Err(errors)),
     };
+    if let Some(error) = beyond_limit(shared, batch, &lanes).await? {
+        return Ok(Err(vec![error]));
+    }
     let admitted = shared.storage.admit_batch(batch.id, &lanes, shared.clock.now()).await?;
     Ok(Ok(admitted.then_some(lanes.len())))
 }
@@ -77,6 +83,32 @@ async fn refuse<S: Storage>(shared: &DaemonCore<S>, batch: &Batch, errors: &[Bat
         tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
     }
     Ok(())
+}
+
+/// Why a batch has too many rows for the limit of its project, as OpenAI says it of tokens (contract §8.3). Two daemons
+/// that look at the same moment may both admit one.
+async fn beyond_limit<S: Storage>(
+    shared: &DaemonCore<S>,
+    batch: &Batch,
+    lanes: &[NewLane],
+) -> Result<Option<BatchError>> {
+    let Some(limit) = shared.settings.projects.of(&batch.owner).queued_rows else { return Ok(None) };
+    let rows: u64 = lanes.iter().map(|lane| u64::from(lane.last - lane.first)).sum();
+    let queued = shared.storage.rows_in_progress(&batch.owner, COUNTED).await?.counts.owed();
+    if queued + rows <= limit {
+        return Ok(None);
+    }
+    let advice = if rows <= limit {
+        "Please try again once some in_progress batches have been completed."
+    } else {
+        "Please split it into smaller batches."
+    };
+    let message = format!(
+        "Enqueued row limit reached in project {}. Limit: {limit} enqueued rows, of which {queued} are used; this batch \
+         has {rows}. {advice}",
+        batch.owner
+    );
+    Ok(Some(BatchError { code: "row_limit_exceeded".to_owned(), message, param: None, line: None }))
 }
 
 fn not_admitted() -> BatchError {

@@ -1,19 +1,21 @@
 //! The rows of one model that wait, and which of them is next: by owner, and in each by batch.
 //!
 //! 1. A batch at risk of missing its window comes first, and of several the one whose window closes first.
-//! 2. Then the owner with the fewest rows under way.
+//! 2. Then the owner with the fewest rows under way for its share.
 //! 3. Of that owner, the batch with the fewest rows under way for its priority.
 //!
 //! Rows under way are the fair measure: a call under way has an equal part of the server's work, however long its
 //! answer becomes, so nobody has to estimate tokens.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 
 use super::queue::QueuedRow;
 use crate::domain::activity::BatchActivity;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::priority::BatchPriority;
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::time::Timestamp;
 
 /// The batches of one model of which rows are here.
@@ -26,6 +28,7 @@ pub(super) struct Batches {
 
 struct OwnerQueue {
     owner: Owner,
+    share: NonZeroU32,
     batches: Vec<BatchQueue>,
     /// Rows that workers have.
     running: usize,
@@ -55,11 +58,12 @@ pub(super) struct BatchPlace {
 
 impl Batches {
     /// Adds a row behind those of its batch, or before them if it has run before.
-    pub(super) fn push(&mut self, row: QueuedRow, have_priorities: bool) {
+    pub(super) fn push(&mut self, row: QueuedRow, have_priorities: bool, projects: &ProjectLimitTable) {
         let data = &row.request.data;
         let owners = &mut self.owners;
         let no = owners.iter().position(|known| known.owner == data.owner).unwrap_or_else(|| {
-            owners.push(OwnerQueue { owner: data.owner.clone(), batches: Vec::new(), running: 0, served: 0 });
+            let share = projects.of(&data.owner).share();
+            owners.push(OwnerQueue { owner: data.owner.clone(), share, batches: Vec::new(), running: 0, served: 0 });
             owners.len() - 1
         });
         let batches = &mut owners[no].batches;
@@ -129,7 +133,7 @@ impl Batches {
     pub(super) fn next(&self) -> Option<BatchPlace> {
         self.first_at_risk().or_else(|| {
             let owners = self.owners.iter().enumerate().filter(|(_, owner)| owner.has_rows());
-            let (owner, queue) = owners.min_by_key(|(_, owner)| (owner.running, owner.served))?;
+            let (owner, queue) = owners.min_by_key(|(_, owner)| (owner.load(), owner.served))?;
             let batches = queue.batches.iter().enumerate().filter(|(_, batch)| !batch.rows.is_empty());
             let (batch, _) = batches.min_by_key(|(_, batch)| (batch.load(), batch.served))?;
             Some(BatchPlace { owner, batch })
@@ -196,6 +200,13 @@ impl Batches {
 }
 
 impl OwnerQueue {
+    /// The rows under way, by what the share makes of them. An owner without any comes before all that have one.
+    fn load(&self) -> u64 {
+        // Fine enough for the shares that people give, and far from overflow.
+        const SCALE: u64 = 1 << 20;
+        self.running as u64 * SCALE / u64::from(self.share.get())
+    }
+
     fn has_rows(&self) -> bool {
         self.batches.iter().any(|batch| !batch.rows.is_empty())
     }

@@ -18,6 +18,7 @@ use super::queue::QueuedRow;
 use super::service_time::ServiceTime;
 use crate::domain::activity::{BatchActivity, ModelActivity};
 use crate::domain::ids::BatchId;
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::recent_course::RecentCourse;
 use crate::domain::time::{Clock, Timestamp};
 use crate::upstream::{Registry, RouteUse, Routes};
@@ -35,6 +36,8 @@ pub(in crate::daemon) struct Models {
     clock: Clock,
     /// Whether the metadata of batches may ask for a priority.
     have_priorities: bool,
+    /// What shares the projects have.
+    projects: Arc<ProjectLimitTable>,
     queues: Vec<ModelQueue>,
     /// Calls that may run at once.
     permits: usize,
@@ -96,10 +99,26 @@ impl ModelQueue {
 
 impl Models {
     /// No models, for as many calls as the registry has.
-    pub(super) fn new(registry: Registry, clock: Clock, have_priorities: bool) -> Self {
+    pub(super) fn new(
+        registry: Registry,
+        clock: Clock,
+        have_priorities: bool,
+        projects: Arc<ProjectLimitTable>,
+    ) -> Self {
         let (permits, generation) = (registry.limit(), registry.generation());
         let queues = Vec::new();
-        Self { registry, generation, clock, have_priorities, queues, permits, running: 0, recalled: 0, taken: 0 }
+        Self {
+            registry,
+            generation,
+            clock,
+            have_priorities,
+            projects,
+            queues,
+            permits,
+            running: 0,
+            recalled: 0,
+            taken: 0,
+        }
     }
 
     /// Notes how many calls may run at once now, and which servers there are.
@@ -118,8 +137,8 @@ impl Models {
     /// Adds a row behind those of its batch, or before them if it has run before.
     pub(super) fn push(&mut self, row: QueuedRow) {
         let model = row.request.data.model.clone();
-        let have_priorities = self.have_priorities;
-        self.model(&model).batches.push(row, have_priorities);
+        let (have_priorities, projects) = (self.have_priorities, self.projects.clone());
+        self.model(&model).batches.push(row, have_priorities, &projects);
     }
 
     /// Removes the rows that are not to be kept.

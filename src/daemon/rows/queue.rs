@@ -24,6 +24,7 @@ use super::permit_share::PermitShare;
 use super::retrying::Retrying;
 use crate::daemon::leases::RunTokens;
 use crate::domain::lease::LeaseHold;
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::request::{Pending, Request};
 use crate::domain::time::{Clock, Timestamp};
 use crate::sync::lock;
@@ -108,11 +109,16 @@ pub(in crate::daemon) struct Queue {
 pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 
 impl Queue {
-    /// A queue for the calls of these servers.
-    /// `have_priorities` says whether the metadata of batches may ask for one.
-    pub(in crate::daemon) fn new(registry: Registry, clock: Clock, have_priorities: bool) -> Self {
+    /// A queue for the calls of these servers. `have_priorities` says whether the metadata of batches may ask for one, and
+    /// `projects` which shares the owners have.
+    pub(in crate::daemon) fn new(
+        registry: Registry,
+        clock: Clock,
+        have_priorities: bool,
+        projects: Arc<ProjectLimitTable>,
+    ) -> Self {
         Self {
-            models: Mutex::new(Models::new(registry, clock, have_priorities)),
+            models: Mutex::new(Models::new(registry, clock, have_priorities, projects)),
             filled: Semaphore::new(0),
             held_back: AtomicUsize::new(0),
             may_begin: Notify::new(),

@@ -33,7 +33,7 @@ fn clock() -> Clock {
 }
 
 fn queue_at(calls: usize, clock: &Clock) -> Arc<Queue> {
-    Arc::new(Queue::new(registry_of(calls, clock), clock.clone(), true))
+    Arc::new(Queue::new(registry_of(calls, clock), clock.clone(), true, Arc::default()))
 }
 
 /// One server with so many calls.
@@ -299,7 +299,7 @@ fn a_model_that_is_silent_for_long_gets_no_more_calls_beside_another() {
 #[test]
 fn workers_that_are_held_back_begin_when_they_may() {
     let registry = registry_of(4, &clock());
-    let queue = Arc::new(Queue::new(registry.clone(), clock(), true));
+    let queue = Arc::new(Queue::new(registry.clone(), clock(), true, Arc::default()));
     let (hangs, other) = (Given::lease("hangs"), Given::lease("other"));
     queue.push(hangs.rows(0..10));
     let mut stuck = taken(&queue);

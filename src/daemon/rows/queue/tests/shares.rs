@@ -1,6 +1,9 @@
 //! The shares of owners and batches.
 
+use std::num::NonZeroU32;
+
 use super::*;
+use crate::domain::project_limits::{ProjectLimitTable, ProjectLimits};
 
 #[test]
 fn owners_take_turns_however_many_batches_they_have() {
@@ -13,6 +16,25 @@ fn owners_take_turns_however_many_batches_they_have() {
     queue.push(few.rows(90..94));
 
     assert_eq!(numbers(&taken(&queue)), [0, 90, 10, 91, 20, 92, 1, 93, 11, 21, 2, 12, 22, 3, 13, 23]);
+}
+
+#[test]
+fn an_owner_has_calls_as_its_share_says() {
+    let share = |share| ProjectLimits { share: NonZeroU32::new(share), ..ProjectLimits::default() };
+    let large = (Owner::parse("large").expect("an id"), share(3));
+    let table = ProjectLimitTable { projects: [large].into(), ..ProjectLimitTable::default() };
+    let queue = Queue::new(registry_of(100, &clock()), clock(), false, Arc::new(table));
+    let queue = Arc::new(queue);
+    let [small, large] = ["small", "large"].map(|owner| Given { owner, ..Given::lease("m") });
+    answer(&queue, &Given::lease("m"));
+    for given in [&small, &large] {
+        queue.push(given.rows(0..100));
+    }
+
+    let rows: Vec<QueuedRow> = std::iter::from_fn(|| queue.next_now()).take(80).collect();
+
+    let of = |given: &Given| rows.iter().filter(|row| row.row.id.batch == given.batch).count();
+    assert_eq!([of(&small), of(&large)], [20, 60]);
 }
 
 #[test]
