@@ -35,5 +35,6 @@ mod server_state;
 mod sharing;
 mod steering;
 mod streams;
+mod tenants;
 mod uploads;
 mod upstreams;

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
+use batchwright::domain::activity::{BatchActivity, DaemonActivity, DaemonReport};
 use batchwright::domain::batch::{Batch, BatchStatus, NewBatch};
 use batchwright::domain::file::{File, Purpose};
 use batchwright::domain::ids::{BatchId, FileId, RequestId};
@@ -46,7 +47,10 @@ impl Given {
         let new = NewBatch { idempotency_key: Some(file.file.id.to_string()), ..batch_of(&file) };
         let batch = storage.create_batch(&OWNER, &new, START).await?;
         assert!(storage.admit_batch(batch.id, &lanes(&[3]), START).await?);
-        let lease = storage.claimed(batch.id, 2, storage.living_daemon().await?).await?;
+        let daemon = storage.living_daemon().await?;
+        let lease = storage.claimed(batch.id, 2, daemon).await?;
+        let activity = DaemonActivity { batches: vec![BatchActivity::none(batch.id)], ..DaemonActivity::default() };
+        storage.tell_activity(daemon, &activity).await?;
         assert_eq!(storage.record(&flush(&[(&lease, 0..1, 0..0)]), after(1)).await?, Recorded::Applied);
         assert!(storage.record_steps(&[write(&lease, 1, turn(0, "0"))]).await?.is_empty());
         Ok(Self { file: file.file, batch: storage.now(batch.id).await?, lease })
@@ -88,6 +92,8 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("is_held", shown(storage.is_held(owner, batch, 1).await?)),
         ("batch_statistics", shown(storage.batch_statistics(owner, batch).await?.throughput())),
         ("daemon_reports", shown(storage.daemon_reports(owner, batch).await?.len())),
+        ("upstream_reports", shown(batches_told(storage.upstream_reports(owner).await?))),
+        ("models_in_progress", shown(storage.models_in_progress(owner, 10).await?)),
         ("models_owed", shown(storage.models_owed(owner, batch, 10).await?)),
         ("steps", shown(storage.steps(owner, given.row(1)).await?)),
         ("pause_batch", shown(storage.pause_batch(owner, batch, after(3)).await?)),
@@ -95,6 +101,10 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("cancel_batch", shown(storage.cancel_batch(owner, batch, after(3)).await?)),
         ("delete_file", shown(storage.delete_file(owner, file, after(3)).await?)),
     ])
+}
+
+fn batches_told(reports: Vec<DaemonReport>) -> Vec<BatchId> {
+    reports.into_iter().flat_map(|report| report.activity.batches).map(|batch| batch.id).collect()
 }
 
 async fn what_another_owner_asks_for_is_not_there(storage: TestStorage) -> Result<()> {

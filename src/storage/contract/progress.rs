@@ -25,7 +25,10 @@ pub trait ProgressStore {
     /// concerns every batch.
     async fn daemon_reports(&self, owner: &Owner, id: BatchId) -> Result<Vec<DaemonReport>>;
 
-    /// What each daemon told of models and upstreams, and how long ago it beat. No batch is named: what is left
-    /// concerns every owner.
-    async fn upstream_reports(&self) -> Result<Vec<DaemonReport>>;
+    /// The models of rows of the owner's batches in progress, in their order, at most `limit`.
+    async fn models_in_progress(&self, owner: &Owner, limit: u32) -> Result<Vec<String>>;
+
+    /// What each daemon told of the owner's batches, of models and of upstreams, and how long ago it beat. The models
+    /// and the upstreams are those of all owners.
+    async fn upstream_reports(&self, owner: &Owner) -> Result<Vec<DaemonReport>>;
 }

@@ -1,5 +1,6 @@
 //! What those who wait for a batch ask: its statistics, and what the daemons do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,9 +38,20 @@ impl ProgressStore for SqlStorage {
         Ok(reports.into_iter().map(|row| report(row, |batch| batch == id)).collect())
     }
 
-    async fn upstream_reports(&self) -> Result<Vec<DaemonReport>> {
+    async fn models_in_progress(&self, owner: &Owner, limit: u32) -> Result<Vec<String>> {
+        on_reader!(self.db, progress::models_in_progress(owner, limit))
+    }
+
+    async fn upstream_reports(&self, owner: &Owner) -> Result<Vec<DaemonReport>> {
         let reports = on_reader!(self.db, progress::all_reports())?;
-        Ok(reports.into_iter().map(|row| report(row, |_| false)).collect())
+        let mut reports: Vec<DaemonReport> = reports.into_iter().map(|row| report(row, |_| true)).collect();
+        let told = reports.iter().flat_map(|report| &report.activity.batches).map(|batch| batch.id);
+        let told: BTreeSet<BatchId> = told.collect();
+        let owned = on_reader!(self.db, progress::owned(owner, &told))?;
+        for report in &mut reports {
+            report.activity.batches.retain(|batch| owned.contains(&batch.id.0));
+        }
+        Ok(reports)
     }
 }
 
