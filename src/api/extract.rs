@@ -11,7 +11,7 @@ use super::router::JSON_BODY_BYTES;
 use super::server::BodyCut;
 
 /// The one parameter of a path, or a tuple of all its parameters.
-pub(super) struct Id<T = String>(pub(super) T);
+pub(crate) struct Id<T = String>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
     type Rejection = ApiError;

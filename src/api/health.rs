@@ -25,7 +25,7 @@ pub(super) async fn healthz() -> Response {
 
 /// Whether the database and the blob store answer, and the daemon's loops run without failing again and again.
 /// `warnings` lists items that need attention but do not stop anything else, and upstreams that take no calls. Where
-/// calls need a key, only one with the scope `admin` is told more than the status: warnings name models of all projects.
+/// calls need a key, only one with the scope `admin` is told more than the status: warnings name models of any project.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "It can work; `warnings`, if present, lists items that fail"),
     (status = 503, description = "It cannot; `problems` says why")

@@ -30,9 +30,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use access::Access;
+pub(crate) use access::AuditedCall;
 pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
 pub use request_rate::RequestRates;
+pub(crate) use files::{create_file, file_content};
+pub(crate) use router::with_request_ids;
 pub use router::{health_router, router};
 pub use server::{ServerLimits, ShutdownTokens, serve};
 

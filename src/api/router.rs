@@ -82,6 +82,11 @@ fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
         .layer(from_fn(bounded_uri))
         .layer(CatchPanicLayer::custom(panicked));
     let routes = if origins.is_empty() { routes } else { routes.layer(cors(&origins)) };
+    with_request_ids(routes)
+}
+
+/// Gives each request an id, which its answer has too.
+pub(crate) fn with_request_ids(routes: Router) -> Router {
     routes.layer(PropagateRequestIdLayer::x_request_id()).layer(SetRequestIdLayer::x_request_id(FreshRequestId))
 }
 

@@ -45,8 +45,8 @@ pub(super) async fn open(config: &StorageConfig, subscriptions: Vec<Subscription
     Ok(Opened { storage: Arc::new(storage), blobs, lock })
 }
 
-/// The database, for a command of an operator that changes a few rows of it beside whatever uses it. The file is held as
-/// long as the command runs.
+/// The database, for a command of an operator that changes a few rows of it beside whatever uses it. The file is held
+/// as long as the command runs.
 ///
 /// An embedded database may have a service that runs on it. What it has to do with its data directory alone, and a
 /// migration, are then left to the service.

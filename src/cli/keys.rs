@@ -39,8 +39,8 @@ pub(super) enum KeysAction {
   batchwright keys create --project team-a
   export OPENAI_API_KEY=$(batchwright keys create --project team-a --name nightly --scopes read,write)")]
 pub(super) struct CreateKeyArgs {
-    /// Project that the key's holder acts for: 1 to 128 printable characters without spaces. Files and batches belong to
-    /// a project, and no other one sees them. What was made without a key belongs to the project `default`.
+    /// Project that the key's holder acts for: 1 to 128 printable characters without spaces. Files and batches belong
+    /// to a project, and no other one sees them. What was made without a key belongs to the project `default`.
     #[arg(long, value_name = "PROJECT", value_parser = project)]
     project: Owner,
     /// Text by which people know the key.

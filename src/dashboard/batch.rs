@@ -109,14 +109,14 @@ impl From<ThroughputPoint> for Point {
 
 pub(super) async fn batch(
     State(app): AppState,
-    Caller { owner, .. }: Caller,
+    caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let id = parse_id(&id)?;
-    let observed = observe_batch(&*app.storage, &app.clock, &owner, id).await?.ok_or_else(no_batch)?;
-    let files = files(&app, &owner, &observed.batch).await?;
-    page(&BatchPage::new(&observed, app.prices.as_ref(), files), &headers)
+    let observed = observe_batch(&*app.storage, &app.clock, &caller.owner, id).await?.ok_or_else(no_batch)?;
+    let files = files(&app, &caller.owner, &observed.batch).await?;
+    page(&BatchPage::new(&observed, app.prices.as_ref(), files, &caller), &headers)
 }
 
 pub(super) fn parse_id(id: &str) -> Result<BatchId, PageError> {
@@ -151,7 +151,7 @@ async fn files(app: &Arc<App>, owner: &Owner, batch: &Batch) -> Result<Vec<Batch
 
 impl BatchFile {
     fn there(name: &'static str, file: &File) -> Self {
-        let url = Some(format!("/v1/files/{}/content", file.id));
+        let url = Some(format!("/dashboard/files/{}/content", file.id));
         Self { name, id: file.id.to_string(), filename: file.filename.clone(), size: size(file.bytes), url }
     }
 
@@ -161,12 +161,12 @@ impl BatchFile {
 }
 
 impl BatchPage {
-    fn new(observed: &ObservedBatch, prices: Option<&Prices>, files: Vec<BatchFile>) -> Self {
+    fn new(observed: &ObservedBatch, prices: Option<&Prices>, files: Vec<BatchFile>, caller: &Caller) -> Self {
         let ObservedBatch { batch, statistics, progress } = observed;
         let rows = progress.rows;
         let model = batch.model.clone().unwrap_or_default();
         Self {
-            layout: Layout::of("batches", batch.id.to_string()),
+            layout: Layout::of("batches", batch.id.to_string()).for_caller(caller),
             id: batch.id,
             status: batch.status.as_str(),
             phase: progress.phase.as_str(),

@@ -62,7 +62,7 @@ struct ListPart {
 
 pub(super) async fn batches(
     State(app): AppState,
-    Caller { owner, .. }: Caller,
+    caller: Caller,
     Query(filter): Query<ListFilter>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
@@ -71,21 +71,21 @@ pub(super) async fn batches(
         ListPlace::parse(&filter.after).ok_or_else(|| PageError::not_found("There is no such part of the list."))?;
     let mut searched = None;
     let found = if let Some(id) = BatchId::parse(text) {
-        ListPart { batches: app.storage.batch(&owner, id).await?.into_iter().collect(), next: None }
+        ListPart { batches: app.storage.batch(&caller.owner, id).await?.into_iter().collect(), next: None }
     } else if text.is_empty() {
-        from(&app, &owner, &filter.status, place, PAGE).await?
+        from(&app, &caller.owner, &filter.status, place, PAGE).await?
     } else {
-        let mut found = from(&app, &owner, &filter.status, place, SEARCHED).await?;
+        let mut found = from(&app, &caller.owner, &filter.status, place, SEARCHED).await?;
         searched = found.next.is_some().then_some(SEARCHED);
         found.batches.retain(|batch| has(batch, text));
         found.cut(PAGE)
     };
-    let observed = observe_batches(&*app.storage, &app.clock, &owner, found.batches).await?;
+    let observed = observe_batches(&*app.storage, &app.clock, &caller.owner, found.batches).await?;
     let lines = observed.iter().map(BatchLine::of).collect();
     let next = found.next.map(|next| filter.url(next));
     let is_filtered = !text.is_empty() || !filter.status.is_empty();
     let is_first = filter.after.is_empty();
-    let layout = Layout::of("batches", "Batches");
+    let layout = Layout::of("batches", "Batches").for_caller(&caller);
     let statuses = filter.statuses();
     let batches = BatchesPage { layout, statuses, text: text.to_owned(), is_filtered, is_first, lines, next, searched };
     page(&batches, &headers)

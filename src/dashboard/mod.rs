@@ -1,7 +1,8 @@
 //! The dashboard: pages for people, made on the server and kept fresh by polling.
 //!
 //! One file a page, with its template in `templates/`. A page reads and shows; what it changes, it changes by the same
-//! calls as the API. `access` decides who may see any of it, and `static/` has the style and the script.
+//! calls as the API: files go in and out by the API's own handlers, at paths that get the session's cookie. `access`
+//! decides who may see any of it, and `static/` has the style and the script.
 
 mod access;
 mod assets;
@@ -12,6 +13,7 @@ mod json_text;
 mod overview;
 mod page;
 mod row;
+mod sign_in;
 mod submit;
 mod upstreams;
 mod view;
@@ -26,7 +28,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::api::App;
+use crate::api::{App, create_file, file_content, with_request_ids};
 use page::PageError;
 
 /// The longest form that a page posts has a few names in it.
@@ -45,19 +47,24 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/batches/{batch_id}/rows", get(row::row_by_query))
         .route("/batches/{batch_id}/rows/{custom_id}", get(row::row_by_path))
         .route("/batches/{batch_id}/text", get(row::text))
+        .route("/files", post(create_file).layer(DefaultBodyLimit::disable()))
+        .route("/files/{file_id}/content", get(file_content))
+        .route("/sign-in", get(sign_in::form).post(sign_in::sign_in))
+        .route("/sign-out", post(sign_in::sign_out))
         .route("/submit", get(submit::choose))
         .route("/submit/{file_id}", get(submit::check).post(submit::create))
         .route("/upstreams", get(upstreams::upstreams))
         .route("/assets/{name}", get(assets::asset))
         .fallback(async || PageError::not_found("There is no such page."))
         .method_not_allowed_fallback(async || PageError::not_found("There is no such action."));
-    Router::new()
+    let pages = Router::new()
         .route("/dashboard/", get(overview::overview))
         .nest("/dashboard", pages)
         .layer(DefaultBodyLimit::max(FORM_BYTES))
         .with_state(app.clone())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app, access::guard))
+        .layer(from_fn_with_state(app, access::guard));
+    with_request_ids(pages)
 }
 
 fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {

@@ -13,9 +13,11 @@ use super::upstreams::{Trouble, is_silent, troubles};
 use super::view::{ACTIVE, BatchLine, Layout, Moment, grouped, is_at_risk, rate};
 use crate::actions::{ObservedBatch, observe_batches};
 use crate::api::{AppState, Caller};
-use crate::domain::activity::DaemonReport;
+use crate::domain::activity::{DaemonActivity, DaemonReport};
+use crate::domain::api_key::KeyScope;
 use crate::domain::ids::BatchId;
 use crate::domain::recent_course::RecentCourse;
+use crate::domain::statistics::RecordedRate;
 
 /// Batches that are listed, beside those at risk.
 const LISTED: u32 = 10;
@@ -23,6 +25,8 @@ const LISTED: u32 = 10;
 const CLOSING: u32 = 20;
 /// Batches in progress whose rows are counted.
 const COUNTED: u32 = 10_000;
+/// Models whose troubles a project is told of.
+const MODELS: u32 = 1000;
 /// Points of a course that a rate is taken from: half a minute.
 const RATE_POINTS: usize = 6;
 const POINT_SECONDS: f64 = 5.0;
@@ -38,6 +42,8 @@ struct Overview {
     at_risk: usize,
     rows_per_second: String,
     tokens_per_second: String,
+    /// The time that these two are of.
+    rates_over: &'static str,
     failed: String,
     completed: String,
     is_without_worker: bool,
@@ -58,35 +64,35 @@ struct ModelLine {
     label: String,
 }
 
-pub(super) async fn overview(
-    State(app): AppState,
-    Caller { owner, .. }: Caller,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
-    let (rows, reports, active, closing) = futures::try_join!(
-        app.storage.rows_in_progress(&owner, COUNTED),
-        app.storage.daemon_reports(&owner, &[]),
-        app.storage.batches_with(&owner, &ACTIVE, None, LISTED),
-        app.storage.batches_closing_first(&owner, CLOSING),
+pub(super) async fn overview(State(app): AppState, caller: Caller, headers: HeaderMap) -> Result<Response, PageError> {
+    let owner = &caller.owner;
+    let (rows, reports, active, closing, models) = futures::try_join!(
+        app.storage.rows_in_progress(owner, COUNTED),
+        app.storage.upstream_reports(owner),
+        app.storage.batches_with(owner, &ACTIVE, None, LISTED),
+        app.storage.batches_closing_first(owner, CLOSING),
+        app.storage.models_in_progress(owner, MODELS),
     )?;
     let listed: Vec<BatchId> = active.data.iter().map(|batch| batch.id).collect();
     let mut batches = active.data;
     batches.extend(closing.into_iter().filter(|batch| !listed.contains(&batch.id)));
-    let observed = observe_batches(&*app.storage, &app.clock, &owner, batches).await?;
+    let observed = observe_batches(&*app.storage, &app.clock, owner, batches).await?;
     let at_risk = observed.iter().filter(|observed| is_at_risk(observed)).count();
     let mut listed: Vec<&ObservedBatch> =
         observed.iter().filter(|observed| is_at_risk(observed) || listed.contains(&observed.batch.id)).collect();
     // Those in danger stand first, and then the newest.
     listed.sort_by_key(|observed| (!is_at_risk(observed), Reverse(observed.batch.id)));
-    let living: Vec<&DaemonReport> = reports.iter().filter(|report| !is_silent(report)).collect();
-    let running: u64 = living.iter().flat_map(|report| &report.activity.models).map(|model| model.running).sum();
+    let mut living: Vec<DaemonReport> = reports.into_iter().filter(|report| !is_silent(report)).collect();
+    let is_operator = caller.may(KeyScope::Admin);
+    if !is_operator {
+        living.iter_mut().for_each(|report| keep_models(&mut report.activity, &models));
+    }
+    let running: u64 = living.iter().flat_map(|report| &report.activity.batches).map(|batch| batch.running).sum();
     let owed = rows.counts.owed();
     let more = if rows.batches < u64::from(COUNTED) { "" } else { "+" };
-    let models = model_lines(&living);
-    let all = RecentCourse::sum(living.iter().flat_map(|report| &report.activity.models).map(|model| &model.recent));
-    let (rows_per_second, tokens_per_second) = rates(&all);
+    let (rows_per_second, tokens_per_second) = if is_operator { rates_of_all(&living) } else { rates_of(&observed) };
     let overview = Overview {
-        layout: Layout::of("overview", "Overview"),
+        layout: Layout::of("overview", "Overview").for_caller(&caller),
         batches: format!("{}{more}", grouped(rows.batches)),
         running: grouped(running),
         waiting: format!("{}{more}", grouped(owed.saturating_sub(running))),
@@ -94,14 +100,35 @@ pub(super) async fn overview(
         at_risk,
         rows_per_second,
         tokens_per_second,
+        rates_over: if is_operator { "30 s" } else { "minute" },
         failed: grouped(rows.counts.failed),
         completed: grouped(rows.counts.completed),
         is_without_worker: living.is_empty(),
-        models,
+        models: if is_operator { model_lines(&living) } else { Vec::new() },
         troubles: troubles(&living),
         lines: listed.into_iter().map(BatchLine::of).collect(),
     };
     page(&overview, &headers)
+}
+
+/// Leaves those models that a project's own rows name: the names of others are texts of other projects.
+fn keep_models(activity: &mut DaemonActivity, models: &[String]) {
+    activity.models.retain(|activity| models.contains(&activity.model));
+    activity.unserved.retain(|model| models.contains(model));
+}
+
+/// The rates of all projects, as the daemons tell them.
+fn rates_of_all(living: &[DaemonReport]) -> (String, String) {
+    let models = living.iter().flat_map(|report| &report.activity.models);
+    rates(&RecentCourse::sum(models.map(|model| &model.recent)))
+}
+
+/// The rates of batches, as they were recorded.
+fn rates_of(observed: &[ObservedBatch]) -> (String, String) {
+    let of_each = observed.iter().map(|observed| observed.progress.rate);
+    let add = |sum: (f64, f64), of: RecordedRate| (sum.0 + of.rows_per_second(), sum.1 + of.tokens_per_second());
+    let (rows, tokens) = of_each.fold((0.0, 0.0), add);
+    (rate(rows), rate(tokens))
 }
 
 /// What a model does at all daemons.
@@ -112,7 +139,7 @@ struct ModelSum<'a> {
     courses: Vec<&'a RecentCourse>,
 }
 
-fn model_lines(living: &[&DaemonReport]) -> Vec<ModelLine> {
+fn model_lines(living: &[DaemonReport]) -> Vec<ModelLine> {
     let mut models: BTreeMap<&str, ModelSum<'_>> = BTreeMap::new();
     for model in living.iter().flat_map(|report| &report.activity.models) {
         let sum = models.entry(&model.model).or_default();

@@ -96,23 +96,23 @@ pub(super) async fn row_by_path(
 
 pub(super) async fn row_by_query(
     State(app): AppState,
-    Caller { owner, .. }: Caller,
+    caller: Caller,
     Path(batch_id): Path<String>,
     Query(query): Query<RowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
-    let FoundRow { batch, reader, row } = find(&app, &owner, &batch_id, &query).await?;
+    let FoundRow { batch, reader, row } = find(&app, &caller.owner, &batch_id, &query).await?;
     let custom_id = query.custom_id;
     let id = RequestId { batch: batch.id, row };
-    let stands = request_state(&*app.storage, &app.blobs, &owner, &batch, &reader, row, app.clock.now()).await?;
+    let stands = request_state(&*app.storage, &app.blobs, &caller.owner, &batch, &reader, row, app.clock.now()).await?;
     let is_gone = stands.is_none();
     let (state, line) = stands.map_or(("unknown", None), |(state, line)| (state.as_str(), line));
-    let steps = app.storage.steps(&owner, id).await?;
+    let steps = app.storage.steps(&caller.owner, id).await?;
     let request = reader.line(row).await?.unwrap_or_default();
     let text = |part: &str, bytes: &Bytes| Text::of(batch.id, &custom_id, part, bytes);
     let calls: u32 = steps.iter().map(|step| step.attempts).sum();
     let row_page = RowPage {
-        layout: Layout::of("batches", format!("Row {}", shown(&custom_id))),
+        layout: Layout::of("batches", format!("Row {}", shown(&custom_id))).for_caller(&caller),
         batch: batch.id,
         id,
         row,

@@ -1,5 +1,5 @@
-//! `/dashboard/submit`: a file becomes a batch. The browser sends the file to `POST /v1/files`, as every client does;
-//! what intake has found in it is shown before a batch is made of it.
+//! `/dashboard/submit`: a file becomes a batch. The browser sends the file to the handler of `POST /v1/files`; what
+//! intake has found in it is shown before a batch is made of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::page::{PageError, page};
 use super::view::{Layout, grouped, plural, size};
 use crate::actions::{CreateBatchError, create_batch};
 use crate::api::{App, AppState, Caller};
+use crate::domain::api_key::KeyScope;
 use crate::domain::batch::{BatchError, NewBatch, Window};
 use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::file::File;
@@ -45,19 +46,27 @@ struct CheckPage {
     more_errors: usize,
 }
 
-pub(super) async fn choose(headers: HeaderMap) -> Result<Response, PageError> {
-    page(&ChoosePage { layout: Layout::of("submit", "Submit a batch") }, &headers)
+pub(super) async fn choose(caller: Caller, headers: HeaderMap) -> Result<Response, PageError> {
+    page(&ChoosePage { layout: layout(&caller)? }, &headers)
+}
+
+/// A visitor who can create no batch gets no page to do so.
+fn layout(caller: &Caller) -> Result<Layout, PageError> {
+    if caller.may(KeyScope::Write) {
+        return Ok(Layout::of("submit", "Submit a batch").for_caller(caller));
+    }
+    Err(PageError::new(StatusCode::FORBIDDEN, "Your key does not have the scope 'write', and so submits no batches."))
 }
 
 /// Shows what intake has found, for the endpoint that is chosen or that the rows name.
 pub(super) async fn check(
     State(app): AppState,
-    Caller { owner, .. }: Caller,
+    caller: Caller,
     Path(file_id): Path<String>,
     Query(chosen): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
-    let (file, report) = uploaded(&app, &owner, &file_id).await?;
+    let (file, report) = uploaded(&app, &caller.owner, &file_id).await?;
     let named = BatchEndpoint::of_urls(report.urls.iter().map(|rows| rows.url.as_str()));
     let choices = choices(&app);
     let chosen = chosen.get("endpoint").and_then(|endpoint| chosen_endpoint(&choices, endpoint));
@@ -67,7 +76,7 @@ pub(super) async fn check(
     errors.truncate(SHOWN_ERRORS);
     let model = |name: &str| if name.is_empty() { "(the server's own)".to_owned() } else { name.to_owned() };
     let check = CheckPage {
-        layout: Layout::of("submit", "Submit a batch"),
+        layout: layout(&caller)?,
         size: size(file.bytes),
         rows: report.rows,
         models: report.models.iter().map(|of| (model(&of.model), grouped(u64::from(of.rows)))).collect(),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::page::{PageError, page};
 use super::view::{Layout, Moment, grouped, rate, spell};
 use crate::api::{AppState, Caller};
 use crate::domain::activity::{CallLimit, DaemonReport, ModelActivity, UpstreamActivity, UpstreamState};
+use crate::domain::api_key::KeyScope;
 use crate::domain::ids::DaemonId;
 
 /// A daemon whose last heartbeat is older is not counted on: it beats every 800 ms.
@@ -60,14 +61,16 @@ pub(super) struct Trouble {
     pub(super) until: Option<Moment>,
 }
 
-pub(super) async fn upstreams(
-    State(app): AppState,
-    Caller { owner, .. }: Caller,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
-    let reports = app.storage.daemon_reports(&owner, &[]).await?;
+/// For operators: it tells of the models, the load and the errors of all projects.
+pub(super) async fn upstreams(State(app): AppState, caller: Caller, headers: HeaderMap) -> Result<Response, PageError> {
+    if !caller.may(KeyScope::Admin) {
+        let message = "This page is about all projects, for which your key does not have the scope 'admin'.";
+        return Err(PageError::new(StatusCode::FORBIDDEN, message));
+    }
+    let reports = app.storage.upstream_reports(&caller.owner).await?;
     let daemons = reports.iter().map(DaemonCard::of).collect();
-    page(&UpstreamsPage { layout: Layout::of("upstreams", "Upstreams and workers"), daemons }, &headers)
+    let layout = Layout::of("upstreams", "Upstreams and workers").for_caller(&caller);
+    page(&UpstreamsPage { layout, daemons }, &headers)
 }
 
 pub(super) fn is_silent(report: &DaemonReport) -> bool {
@@ -75,7 +78,7 @@ pub(super) fn is_silent(report: &DaemonReport) -> bool {
 }
 
 /// The upstreams in trouble, each once for all models that have the same, and the models that none has.
-pub(super) fn troubles(living: &[&DaemonReport]) -> Vec<Trouble> {
+pub(super) fn troubles(living: &[DaemonReport]) -> Vec<Trouble> {
     let mut troubles: Vec<Trouble> = Vec::new();
     for model in living.iter().flat_map(|report| &report.activity.models) {
         let in_trouble = model.upstreams.iter().filter(|upstream| upstream.state != UpstreamState::Open);

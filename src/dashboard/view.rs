@@ -8,8 +8,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::assets;
 use crate::actions::ObservedBatch;
+use crate::api::Caller;
+use crate::domain::api_key::KeyScope;
 use crate::domain::batch::BatchStatus;
 use crate::domain::ids::BatchId;
+use crate::domain::owner::Owner;
 use crate::domain::progress::RowCounts;
 use crate::domain::time::Timestamp;
 
@@ -18,11 +21,30 @@ pub(super) struct Layout {
     /// The entry of the navigation that the page belongs to.
     pub(super) entry: &'static str,
     pub(super) title: String,
+    /// The project of the visitor's key; none of a visitor without one.
+    pub(super) project: Option<Owner>,
+    /// Whether there are pages and buttons that change something.
+    pub(super) may_write: bool,
+    /// Whether there is what concerns every project.
+    pub(super) may_administer: bool,
 }
 
 impl Layout {
+    /// A page that is the same for every visitor.
     pub(super) fn of(entry: &'static str, title: impl Into<String>) -> Self {
-        Self { entry, title: title.into() }
+        Self { entry, title: title.into(), project: None, may_write: true, may_administer: true }
+    }
+
+    /// A page for this visitor.
+    pub(super) fn for_caller(self, caller: &Caller) -> Self {
+        let project = caller.key.is_some().then(|| caller.owner.clone());
+        let (may_write, may_administer) = (caller.may(KeyScope::Write), caller.may(KeyScope::Admin));
+        Self { project, may_write, may_administer, ..self }
+    }
+
+    /// Whether the navigation is there.
+    pub(super) fn is_signed_in(&self) -> bool {
+        self.entry != "sign-in"
     }
 
     /// The URL of an asset.
@@ -35,6 +57,11 @@ impl Layout {
     pub(super) fn current(&self, entry: &str) -> &'static str {
         if self.entry == entry { "page" } else { "false" }
     }
+}
+
+/// A text as a value of a URL's query.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// `1,234,567`
@@ -222,7 +249,7 @@ pub(super) fn is_at_risk(observed: &ObservedBatch) -> bool {
 
 /// The page of a row. The name is in the query: a path would lose the names `.` and `..`.
 pub(super) fn row_url(batch: BatchId, custom_id: &str) -> String {
-    format!("/dashboard/batches/{batch}/rows?custom_id={}", utf8_percent_encode(custom_id, NON_ALPHANUMERIC))
+    format!("/dashboard/batches/{batch}/rows?custom_id={}", encoded(custom_id))
 }
 
 /// `s`, unless there is one.

@@ -1,6 +1,6 @@
 //! API keys: whom a client acts for, and what it may do.
 //!
-//! A key is a text of 256 random bits that only its holder has. The database has its SHA-256 hash, by which it is found.
+//! A key is a text of 256 random bits that only its holder has. The database has its SHA-256 hash and finds it by that.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -37,6 +37,7 @@ mod server_state;
 mod sharing;
 mod steering;
 mod streams;
+mod tenants;
 mod uploads;
 mod upstreams;
 mod webhooks;

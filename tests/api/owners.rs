@@ -1,5 +1,5 @@
-//! A client sees what its owner has. Clients have no keys and act for the default owner: what a test gives to another
-//! owner in the database is out of their sight.
+//! A client sees what its owner has. Clients without keys act for the default owner: what a test gives to another owner
+//! in the database is out of their sight. `tenants.rs` has the same of every route, with keys.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -89,7 +89,7 @@ async fn commands_send_their_key_and_say_when_it_is_refused() {
     let cases = [
         ("bw-wrong-wrong-wrong-wrong", vec!["submit", &input], "Incorrect API key provided: bw-***rong"),
         ("", vec!["submit", &input], "Missing bearer authentication"),
-        (reader.out.trim(), vec!["submit", &input], "does not have the scope 'write'"),
+        (reader.out.trim(), vec!["submit", "--again", &input], "does not have the scope 'write'"),
     ];
     for (wrong, arguments, message) in cases {
         let said = cli(wrong, &arguments).exits(1).await;

@@ -6,7 +6,7 @@ use crate::common::builders::rows;
 use crate::common::client::Answer;
 use crate::common::test_app::TestApp;
 
-async fn send(request: RequestBuilder) -> Answer {
+pub async fn send(request: RequestBuilder) -> Answer {
     let response = request.send().await.expect("the server answers");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Answer { status, headers, bytes: response.bytes().await.expect("whole").into() }

@@ -4,5 +4,6 @@
 mod common;
 
 mod access;
+mod keys;
 mod pages;
 mod vendored;

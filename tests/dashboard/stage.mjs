@@ -12,7 +12,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { chromium } from 'playwright-core';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-const BINARY = path.resolve(process.env.BATCHWRIGHT_BIN ?? path.join(ROOT, 'target/debug/batchwright'));
+export const BINARY = path.resolve(process.env.BATCHWRIGHT_BIN ?? path.join(ROOT, 'target/debug/batchwright'));
 const PATIENCE = 30_000;
 
 export const CHAT = '/v1/chat/completions';

@@ -69,11 +69,6 @@ fn with_key(key: &str) -> NewBatch {
     NewBatch { idempotency_key: Some(key.to_owned()), ..new_batch() }
 }
 
-/// The batches that daemons told of.
-fn batches_told(reports: &[DaemonReport]) -> Vec<BatchId> {
-    reports.iter().flat_map(|report| &report.activity.batches).map(|batch| batch.id).collect()
-}
-
 /// The answer of every method that reads for an owner, by the name of the method: what the owner is told of `given`.
 async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<Vec<(&'static str, String)>> {
     fn shown(answer: impl Debug) -> String {
@@ -96,7 +91,9 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("result_parts", shown(storage.result_parts(owner, batch, after(2)).await?)),
         ("is_held", shown(storage.is_held(owner, batch, 1).await?)),
         ("batch_statistics", shown(storage.batch_statistics(owner, batch).await?.throughput())),
-        ("daemon_reports", shown(batches_told(&storage.daemon_reports(owner, &[&given.batch]).await?))),
+        ("daemon_reports", shown(batches_told(storage.daemon_reports(owner, &[&given.batch]).await?))),
+        ("upstream_reports", shown(batches_told(storage.upstream_reports(owner).await?))),
+        ("models_in_progress", shown(storage.models_in_progress(owner, 10).await?)),
         ("models_owed", shown(storage.models_owed(owner, batch, 10).await?)),
         ("steps", shown(storage.steps(owner, given.row(1)).await?)),
         ("pause_batch", shown(storage.pause_batch(owner, batch, after(3)).await?)),
@@ -104,6 +101,10 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("cancel_batch", shown(storage.cancel_batch(owner, batch, after(3)).await?)),
         ("delete_file", shown(storage.delete_file(owner, file, after(3)).await?)),
     ])
+}
+
+fn batches_told(reports: Vec<DaemonReport>) -> Vec<BatchId> {
+    reports.into_iter().flat_map(|report| report.activity.batches).map(|batch| batch.id).collect()
 }
 
 async fn what_another_owner_asks_for_is_not_there(storage: TestStorage) -> Result<()> {

@@ -140,7 +140,8 @@ async fn rows_in_progress_are_counted_by_index(storage: TestStorage) -> Result<(
     let closing_first = sent(storage.batches_closing_first(&OWNER, 10)).await?;
     let counted = sent(storage.rows_in_progress(&OWNER, 10)).await?;
 
-    for statements in [closing_first, counted] {
+    let models = sent(storage.models_in_progress(&OWNER, 10)).await?;
+    for statements in [closing_first, counted, models] {
         assert_found_by(&storage.place, &["batches_by_window"], statements).await;
     }
     Ok(())

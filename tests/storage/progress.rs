@@ -109,8 +109,9 @@ async fn what_a_daemon_tells_is_known_as_long_as_it_lives(storage: TestStorage) 
     assert!(reports.iter().all(|report| report.age < Duration::from_secs(30)), "{reports:?}");
     let told: Vec<_> = reports.into_iter().map(|report| report.activity).collect();
     assert_eq!(told, [DaemonActivity::default(), of(&[batch.id])]);
-    let all = storage.daemon_reports(&OWNER, &[]).await?;
-    assert!(all.iter().all(|report| report.activity.batches.is_empty()), "it names no batch: {all:?}");
+    let all = storage.upstream_reports(&OWNER).await?;
+    let told: Vec<_> = all.iter().flat_map(|report| &report.activity.batches).map(|batch| batch.id).collect();
+    assert_eq!(told, [batch.id, other.id]);
     assert_eq!(all.iter().filter(|report| report.activity.unserved == ["m"]).count(), 1);
     storage.leave(daemon).await?;
     assert_eq!(storage.daemon_reports(&OWNER, &[&batch]).await?.len(), 1);

@@ -13,7 +13,8 @@ use axum::http::HeaderMap;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-pub(crate) use audit::{AuditedCall, ObjectId};
+pub(crate) use audit::AuditedCall;
+pub(super) use audit::ObjectId;
 pub(super) use guard::guard;
 
 use super::{ApiError, Caller};

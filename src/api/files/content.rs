@@ -30,7 +30,7 @@ use crate::telemetry::chain;
     (status = 404, body = crate::api::error::ErrorBody),
     (status = 416, description = "The file has no such range", body = crate::api::error::ErrorBody)
 ))]
-pub(in crate::api) async fn file_content(
+pub(crate) async fn file_content(
     State(app): AppState,
     Caller { owner, .. }: Caller,
     Id(id): Id,

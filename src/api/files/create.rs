@@ -24,7 +24,7 @@ use crate::intake::{IntakeError, Taken, take_in};
         (status = 503, body = crate::api::error::ErrorBody),
         (status = 507, description = "The disk is full", body = crate::api::error::ErrorBody))
 )]
-pub(in crate::api) async fn create_file(
+pub(crate) async fn create_file(
     State(app): AppState,
     Caller { owner, .. }: Caller,
     headers: HeaderMap,

@@ -11,8 +11,10 @@ mod range;
 mod validators;
 mod wire;
 
-pub(super) use content::{__path_file_content, file_content};
-pub(super) use create::{__path_create_file, create_file};
+pub(super) use content::__path_file_content;
+pub(crate) use content::file_content;
+pub(super) use create::__path_create_file;
+pub(crate) use create::create_file;
 pub(super) use delete::{__path_delete_file, delete_file};
 pub(super) use get::{__path_get_file, get_file};
 pub(super) use list::{__path_list_files, list_files};

@@ -217,11 +217,12 @@ function send(file) {
   });
   request.addEventListener("error", () => say("The file could not be sent: the server cannot be reached."));
   request.addEventListener("load", () => {
-    const answer = JSON.parse(request.responseText || "{}");
+    const isJson = request.getResponseHeader("content-type")?.startsWith("application/json");
+    const answer = isJson ? JSON.parse(request.responseText) : {};
     if (request.status === 200) location.assign(`/dashboard/submit/${answer.id}`);
     else say(answer.error?.message ?? `The server answers ${request.status}.`);
   });
-  request.open("POST", "/v1/files");
+  request.open("POST", "/dashboard/files");
   request.send(form);
   say("Sending…");
 }

@@ -9,8 +9,8 @@ use crate::domain::owner::Owner;
 use crate::domain::page::Page;
 use crate::domain::time::Timestamp;
 
-/// API keys and sessions. These methods find out whom a client acts for, so that most of them cannot take the owner: what
-/// a client gives to them is a secret that it has.
+/// API keys and sessions. These methods find out whom a client acts for, so that most of them cannot take the owner:
+/// what a client gives to them is a secret that it has.
 #[async_trait]
 pub trait KeyStore {
     /// Keeps a key.

@@ -25,4 +25,11 @@ pub trait ProgressStore {
     /// What each daemon told, and how long ago it beat. The state of the models and upstreams concerns every owner. Of
     /// the batches, only those given are named that are the owner's.
     async fn daemon_reports(&self, owner: &Owner, batches: &[&Batch]) -> Result<Vec<DaemonReport>>;
+
+    /// The models of rows of the owner's batches in progress, in their order, at most `limit`.
+    async fn models_in_progress(&self, owner: &Owner, limit: u32) -> Result<Vec<String>>;
+
+    /// What each daemon told of the owner's batches, of models and of upstreams, and how long ago it beat. The models
+    /// and the upstreams are those of all owners.
+    async fn upstream_reports(&self, owner: &Owner) -> Result<Vec<DaemonReport>>;
 }

@@ -58,8 +58,8 @@ impl SqlStorage {
         })
     }
 
-    /// Takes a SQLite database into use beside the process that it belongs to, which alone migrates it. None if that has
-    /// not migrated it as far as this program knows.
+    /// Takes a SQLite database into use beside the process that it belongs to, which alone migrates it. None if that
+    /// has not migrated it as far as this program knows.
     pub async fn beside(db: Db) -> Result<Option<Self>> {
         let is_known = db.is_migrated().await?;
         Ok(is_known.then_some(Self {

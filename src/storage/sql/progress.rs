@@ -1,6 +1,6 @@
 //! What those who wait for a batch ask: its statistics, and what the daemons do.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,16 +36,32 @@ impl ProgressStore for SqlStorage {
 
     async fn daemon_reports(&self, owner: &Owner, batches: &[&Batch]) -> Result<Vec<DaemonReport>> {
         let reports = on_reader!(self.db, progress::reports())?;
-        let seen = batches.iter().filter(|batch| batch.owner == *owner).map(|batch| batch.id).collect();
-        Ok(reports.into_iter().map(|row| report(row, &seen)).collect())
+        let seen = batches.iter().filter(|batch| batch.owner == *owner).map(|batch| batch.id).collect::<HashSet<_>>();
+        Ok(reports.into_iter().map(|row| report(row, |batch| seen.contains(&batch))).collect())
+    }
+
+    async fn models_in_progress(&self, owner: &Owner, limit: u32) -> Result<Vec<String>> {
+        on_reader!(self.db, progress::models_in_progress(owner, limit))
+    }
+
+    async fn upstream_reports(&self, owner: &Owner) -> Result<Vec<DaemonReport>> {
+        let reports = on_reader!(self.db, progress::reports())?;
+        let mut reports: Vec<DaemonReport> = reports.into_iter().map(|row| report(row, |_| true)).collect();
+        let told = reports.iter().flat_map(|report| &report.activity.batches).map(|batch| batch.id);
+        let told: BTreeSet<BatchId> = told.collect();
+        let owned = on_reader!(self.db, progress::owned(owner, &told))?;
+        for report in &mut reports {
+            report.activity.batches.retain(|batch| owned.contains(&batch.id.0));
+        }
+        Ok(reports)
     }
 }
 
 /// What a daemon told, without the batches that are not to be seen.
-fn report((daemon, activity, age): ReportRow, seen: &HashSet<BatchId>) -> DaemonReport {
+fn report((daemon, activity, age): ReportRow, sees: impl Fn(BatchId) -> bool) -> DaemonReport {
     let activity = activity.and_then(|activity| serde_json::from_str(&activity).ok());
     let mut activity: DaemonActivity = activity.unwrap_or_default();
-    activity.batches.retain(|batch| seen.contains(&batch.id));
+    activity.batches.retain(|batch| sees(batch.id));
     DaemonReport { daemon: DaemonId(daemon), age: Duration::from_millis(age.map_or(0, to_u64)), activity }
 }
 

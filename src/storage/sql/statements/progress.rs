@@ -1,5 +1,10 @@
 //! What those who wait for a batch ask: its statistics, and what the daemons do.
 
+use std::collections::BTreeSet;
+
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
 use super::query::{query, query_as, query_scalar};
 use super::{Conn, REPORTS};
 use crate::domain::ids::{BatchId, DaemonId};
@@ -36,6 +41,16 @@ const MODELS_OWED: &str = "
     ORDER BY SUM(owed.rows) DESC, owed.model
     LIMIT $3";
 
+// The lanes of a batch are few: one for each of its models.
+const MODELS_IN_PROGRESS: &str = "
+    SELECT DISTINCT lanes.model
+    FROM batches JOIN lanes ON lanes.batch_id = batches.id
+    WHERE batches.owner = $1 AND batches.status = 'in_progress'
+    ORDER BY lanes.model
+    LIMIT $2";
+
+const OWNED: &str = "SELECT id FROM batches WHERE owner = ";
+
 const TELL: &str = "UPDATE daemons SET activity = $2 WHERE id = $1";
 
 /// The statistics of a batch, as they are stored.
@@ -57,6 +72,28 @@ pub async fn keep(tx: &mut Conn, id: BatchId, statistics: &str) -> Result<()> {
 pub async fn models_owed(conn: &mut Conn, owner: &Owner, id: BatchId, limit: u32) -> Result<Vec<String>> {
     let models = query_scalar(MODELS_OWED).bind(owner.as_str()).bind(id.0).bind(i64::from(limit));
     Ok(models.fetch_all(conn).await?)
+}
+
+pub async fn models_in_progress(conn: &mut Conn, owner: &Owner, limit: u32) -> Result<Vec<String>> {
+    let models = query_scalar(MODELS_IN_PROGRESS).bind(owner.as_str()).bind(i64::from(limit));
+    Ok(models.fetch_all(conn).await?)
+}
+
+/// Those of some batches that an owner has: at most as many as the daemons tell of.
+pub async fn owned(conn: &mut Conn, owner: &Owner, batches: &BTreeSet<BatchId>) -> Result<BTreeSet<Uuid>> {
+    if batches.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut query = QueryBuilder::new(OWNED);
+    query.push_bind(owner.as_str()).push(" AND id IN (");
+    let mut ids = query.separated(", ");
+    for batch in batches {
+        ids.push_bind(batch.0);
+    }
+    ids.push_unseparated(")");
+    // Its text differs with how many there are, so that it is not worth keeping prepared.
+    let owned: Vec<Uuid> = query.build_query_scalar().persistent(false).fetch_all(conn).await?;
+    Ok(owned.into_iter().collect())
 }
 
 pub async fn tell(tx: &mut Conn, daemon: DaemonId, activity: &str) -> Result<End<()>> {

@@ -1,0 +1,203 @@
+//! Two projects on one service: whatever names an id of the other is answered as if there were no such id.
+//!
+//! The calls are made from the OpenAPI document, so that a route that joins is called here too. One whose path or body
+//! names an id of a new kind fails until it is said here which ids these are.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::common::builders::{file, line};
+use crate::common::client::{Answer, Client, send, text};
+use crate::common::test_app::TestApp;
+
+/// What a project has, and what nobody has.
+struct Ids {
+    files: Vec<String>,
+    batch: String,
+    response: String,
+}
+
+const NO_FILE: &str = "file-0000000000000000000001";
+const NO_BATCH: &str = "batch_00000000000000000000000000000001";
+const NO_RESPONSE: &str = "resp_0000000000000000000000000000000100000000";
+
+impl Ids {
+    /// A batch of the project has ended, and its rows have responses.
+    async fn of(client: &Client) -> Self {
+        let row = json!({ "model": "m", "input": "Hi" });
+        let input = client.upload(file([line("row").url("/v1/responses").body(&row.to_string())])).await;
+        let batch = client.create_batch_for(&input, "/v1/responses").await;
+        let ended = client.wait_for(&batch, "completed").await;
+        let response = text(&client.results(&ended).await.output[0]["response"]["body"]["id"]).to_owned();
+        Self { files: vec![input, text(&ended["output_file_id"]).to_owned()], batch, response }
+    }
+
+    /// The ids of a parameter, and one that nobody has. None of a parameter that names nothing that a project has.
+    fn named(&self, parameter: &str) -> Option<(Vec<&str>, &'static str)> {
+        match parameter {
+            "file_id" | "input_file_id" => Some((self.files.iter().map(String::as_str).collect(), NO_FILE)),
+            "batch_id" | "retry_of" => Some((vec![&self.batch], NO_BATCH)),
+            "response_id" | "previous_response_id" => Some((vec![&self.response], NO_RESPONSE)),
+            // A name within a batch, and one of an upstream.
+            "custom_id" | "model" => None,
+            other => panic!("say what another project's '{other}' is"),
+        }
+    }
+}
+
+/// Every operation of the document: its method, its path, and its description.
+fn operations() -> Vec<(Method, String, Value)> {
+    let document = serde_json::to_value(batchwright::api::openapi::document()).expect("JSON");
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let method = method.to_uppercase().parse().expect("a method");
+            operations.push((method, path.clone(), operation.clone()));
+        }
+    }
+    operations
+}
+
+/// The parameters in a path.
+fn parameters(path: &str) -> Vec<&str> {
+    path.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect()
+}
+
+/// A path with one id in the place of the parameter that names what a project has.
+fn filled(path: &str, parameter: &str, id: &str) -> String {
+    path.replace(&format!("{{{parameter}}}"), id).replace("{custom_id}", "row")
+}
+
+/// What an answer says, but for the id that was asked for.
+fn said(answer: &Answer, id: &str) -> (u16, String, String) {
+    let text = String::from_utf8_lossy(&answer.bytes).replace(id, "ID");
+    (answer.status, answer.header("content-type").to_owned(), text)
+}
+
+async fn ask(client: &Client, method: &Method, path: &str) -> Answer {
+    send(client.request(method.clone(), path)).await
+}
+
+#[tokio::test]
+async fn a_path_with_an_id_of_another_project_is_answered_as_one_with_an_unknown_id() {
+    let app = TestApp::with(&["--upstream-responses", "chat"]).await;
+    let [a, b] = [app.client_of("team-a", "write").await, app.client_of("team-b", "admin").await];
+    let ids = Ids::of(&a).await;
+    let before = a.batch(&ids.batch).await;
+    let mut calls = 0;
+
+    for (method, path, _) in operations() {
+        for parameter in parameters(&path) {
+            let Some((theirs, unknown)) = ids.named(parameter) else { continue };
+            let nowhere = said(&ask(&b, &method, &filled(&path, parameter, unknown)).await, unknown);
+            assert_eq!(nowhere.0, 404, "{method} {path}: {nowhere:?}");
+            for id in theirs {
+                let filled = filled(&path, parameter, id);
+                assert_eq!(said(&ask(&b, &method, &filled).await, id), nowhere, "{method} {filled}");
+                if method == Method::GET {
+                    assert_eq!(ask(&a, &method, &filled).await.status, 200, "its own project has it: {filled}");
+                }
+                calls += 1;
+            }
+        }
+    }
+
+    println!("{calls} calls with ids of another project");
+    assert!(calls >= 16, "{calls}");
+    assert_eq!(a.batch(&ids.batch).await, before, "nothing has changed");
+}
+
+#[tokio::test]
+async fn a_body_with_an_id_of_another_project_is_answered_as_one_with_an_unknown_id() {
+    let app = TestApp::with(&["--upstream-responses", "chat"]).await;
+    let [a, b] = [app.client_of("team-a", "write").await, app.client_of("team-b", "write").await];
+    let ids = Ids::of(&a).await;
+
+    for name in ids_in_bodies() {
+        let (theirs, unknown) = ids.named(&name).expect("what a project has");
+        let nowhere = ended(&b, &body_with(&name, unknown), unknown).await;
+        assert!(!nowhere.contains("completed"), "{nowhere}");
+        for id in theirs {
+            assert_eq!(ended(&b, &body_with(&name, id), id).await, nowhere, "{name}");
+        }
+    }
+    let (theirs, unknown) = (&ids.response, NO_RESPONSE);
+    assert_eq!(row_after(&b, theirs).await, row_after(&b, unknown).await);
+    assert!(row_after(&a, theirs).await.contains("completed"), "its own project goes on from it");
+}
+
+/// The members of JSON bodies that name something.
+fn ids_in_bodies() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, _, operation) in operations() {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let members = schema["properties"].as_object().into_iter().flat_map(|members| members.keys());
+        names.extend(members.filter(|name| name.ends_with("_id") || name.ends_with("_of")).cloned());
+    }
+    assert!(names.contains("input_file_id"), "{names:?}");
+    names
+}
+
+fn body_with(name: &str, id: &str) -> Value {
+    let mut body = match name {
+        "retry_of" => json!({}),
+        _ => json!({ "endpoint": "/v1/responses", "completion_window": "24h" }),
+    };
+    body[name] = json!(id);
+    body
+}
+
+/// How a batch ends that is created with this body, without what differs of every batch; or why it is refused.
+async fn ended(client: &Client, body: &Value, id: &str) -> String {
+    let created = client.post("/v1/batches", body).await;
+    if created.status != 200 {
+        return format!("{:?}", said(&created, id));
+    }
+    let ended = client.wait_for(text(&created.ok()["id"]), "failed").await;
+    format!("{} {}", ended["status"], ended["errors"]).replace(id, "ID")
+}
+
+/// How a row ends that goes on from a response.
+async fn row_after(client: &Client, response: &str) -> String {
+    let row = json!({ "model": "m", "input": "Go on", "previous_response_id": response });
+    let input = client.upload(file([line("row").url("/v1/responses").body(&row.to_string())])).await;
+    let batch = client.create_batch_for(&input, "/v1/responses").await;
+    let batch = client.wait_for(&batch, "completed").await;
+    let results = client.results(&batch).await;
+    let of_row = |line: &Value| format!("{} {}", line["error"], line["response"]["body"]["status"]);
+    results.output.iter().chain(&results.errors).map(of_row).collect::<String>().replace(response, "ID")
+}
+
+#[tokio::test]
+async fn lists_show_what_their_own_project_has_and_nothing_else() {
+    let app = TestApp::with(&["--upstream-responses", "chat"]).await;
+    let [a, b] = [app.client_of("team-a", "write").await, app.client_of("team-b", "admin").await];
+    let (of_a, of_b) = (Ids::of(&a).await, Ids::of(&b).await);
+
+    for (path, theirs, own, unknown) in [
+        ("/v1/files", &of_a.files, &of_b.files, NO_FILE),
+        ("/v1/batches", &vec![of_a.batch.clone()], &vec![of_b.batch.clone()], NO_BATCH),
+    ] {
+        let mut listed = ids_of(&b.get(path).await.ok());
+        listed.sort_unstable();
+        let mut own = own.clone();
+        own.sort_unstable();
+        assert_eq!(listed, own, "{path}");
+        for limit in [1, 100] {
+            for id in theirs {
+                let after = async |id: &str| b.get(&format!("{path}?limit={limit}&after={id}")).await;
+                assert_eq!(said(&after(id).await, id), said(&after(unknown).await, unknown), "{path} after {id}");
+            }
+        }
+    }
+    let all = [b.get("/v1/files").await.text(), b.get("/v1/batches").await.text()].concat();
+    for id in of_a.files.iter().chain([&of_a.batch, &of_a.response]) {
+        assert!(!all.contains(id.as_str()), "{id}");
+    }
+}
+
+fn ids_of(list: &Value) -> Vec<String> {
+    list["data"].as_array().expect("a list").iter().map(|item| text(&item["id"]).to_owned()).collect()
+}
