@@ -17,6 +17,7 @@ pub mod openapi;
 mod page;
 mod responses;
 mod router;
+mod safe_headers;
 mod server;
 mod sse;
 
@@ -28,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
-pub use router::{health_router, router};
-pub use server::{ServerLimits, ShutdownTokens, serve};
+pub use router::{health_router, metrics_router, router};
+pub use server::{ServerLimits, ServerTls, ShutdownTokens, TlsError, serve};
 
 use crate::actions::BatchRetrier;
 use crate::domain::batch::Window;
@@ -80,6 +81,10 @@ pub struct App {
     pub cors_allowed_origins: Vec<String>,
     /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.
     pub stopping: CancellationToken,
+    /// Whether clients talk to the server by TLS.
+    pub is_tls: bool,
+    /// Whether `/metrics` has a listener of its own, and is not among the routes of the API.
+    pub has_metrics_apart: bool,
     /// Renders the metrics, if they are collected.
     pub metrics: Option<PrometheusHandle>,
 }

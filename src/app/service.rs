@@ -9,12 +9,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::engine::BatchEngine;
 use super::error::ServiceError;
 use super::open_files;
 use super::upstream::Upstreams;
-use crate::api::{self, App, ServerLimits, ShutdownTokens};
+use crate::api::{self, App, ServerLimits, ServerTls, ShutdownTokens};
 use crate::config::ServeConfig;
 use crate::dashboard;
 use crate::domain::time::Clock;
@@ -29,10 +30,17 @@ const LAST_REMOVALS: Duration = Duration::from_secs(5);
 /// How long answers may still take when everything else has ended.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
+/// Connections of the listener that has the metrics alone.
+const METRICS_CONNECTIONS: usize = 64;
+
 /// The API, the daemon or both in this process, as the settings say. The daemon runs from the start; the API answers
 /// once [`serve`](Self::serve) is called.
 pub struct Service {
     router: Router,
+    tls: Option<ServerTls>,
+    /// The metrics, if they have a listener of their own.
+    metrics_router: Router,
+    metrics_listener: Option<TcpListener>,
     engine: BatchEngine,
     stop: ShutdownTokens,
     limits: ServerLimits,
@@ -57,8 +65,9 @@ impl Service {
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
+        let tls = tls_of(&settings)?;
         let engine = BatchEngine::start(&settings).await?;
-        Ok(Self::around(engine, limits, &settings, metrics))
+        Ok(Self::around(engine, limits, &settings, tls, metrics))
     }
 
     /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls. Metrics
@@ -71,8 +80,9 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
+        let tls = tls_of(&settings)?;
         let engine = BatchEngine::embed(&settings, http, processor).await?;
-        Ok(Self::around(engine, ServerLimits::default(), &settings, None))
+        Ok(Self::around(engine, ServerLimits::default(), &settings, tls, None))
     }
 
     /// Gives an engine its router.
@@ -80,6 +90,7 @@ impl Service {
         engine: BatchEngine,
         limits: ServerLimits,
         settings: &ServeConfig,
+        tls: Option<ServerTls>,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
@@ -102,20 +113,31 @@ impl Service {
             liveness: engine.liveness(),
             cors_allowed_origins: settings.http.cors_allowed_origins.clone(),
             stopping: stop.stopping.clone(),
+            is_tls: tls.is_some(),
+            has_metrics_apart: settings.http.metrics_listen.is_some(),
             metrics,
         });
+        let metrics_router = api::metrics_router(app.clone());
         let router = if settings.http.role.serves_api() {
             api::router(app.clone()).merge(dashboard::router(app))
         } else {
             api::health_router(app)
         };
-        Self { router, engine, stop, limits, grace: settings.http.grace }
+        let grace = settings.http.grace;
+        Self { router, tls, metrics_router, metrics_listener: None, engine, stop, limits, grace }
     }
 
     /// The upstreams of the settings, which can be read again. None if an embedding program brings its own client.
     #[must_use]
     pub fn upstreams(&self) -> Option<Arc<Upstreams>> {
         self.engine.upstreams()
+    }
+
+    /// Serves the metrics on a listener of their own, for as long as [`serve`](Self::serve) serves the rest. The
+    /// settings must say so too ([`HttpConfig::metrics_listen`](crate::config::HttpConfig::metrics_listen)).
+    #[must_use]
+    pub fn with_metrics_on(self, listener: TcpListener) -> Self {
+        Self { metrics_listener: Some(listener), ..self }
     }
 
     /// Serves until `stop` resolves. Then the daemon stops in its own time, while clients still have their answers, and
@@ -129,7 +151,12 @@ impl Service {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
         let ShutdownTokens { stopping, closing, cut } = self.stop.clone();
-        let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
+        let few = self.limits.with_connections(METRICS_CONNECTIONS);
+        let _metrics = self.metrics_listener.map(|listener| {
+            let serving = api::serve(listener, self.metrics_router, few, self.stop.clone(), None);
+            AbortOnDropHandle::new(tokio::spawn(serving))
+        });
+        let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop, self.tls));
         stop.await;
         stopping.cancel();
         let deadline = Instant::now() + self.grace;
@@ -146,4 +173,10 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// The certificate of the settings. They have both files or none.
+fn tls_of(settings: &ServeConfig) -> Result<Option<ServerTls>, ServiceError> {
+    let files = settings.http.tls_cert.as_ref().zip(settings.http.tls_key.as_ref());
+    Ok(files.map(|(certificate, key)| ServerTls::read(certificate, key)).transpose()?)
 }
