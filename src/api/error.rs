@@ -199,6 +199,15 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message.to_owned())
     }
 
+    /// 500: a handler panicked. The log names the request by this id.
+    #[must_use]
+    pub fn panicked(request_id: &str) -> Self {
+        let message = format!(
+            "The server had an error while processing your request. Its log has the details of the request {request_id}."
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
     /// 502: the inference server is at fault.
     #[must_use]
     pub fn bad_upstream(message: impl Into<String>) -> Self {

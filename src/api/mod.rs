@@ -20,6 +20,7 @@ mod page;
 mod request_rate;
 mod responses;
 mod router;
+mod safe_headers;
 mod server;
 mod sse;
 
@@ -33,11 +34,11 @@ pub use access::Access;
 pub(crate) use access::AuditedCall;
 pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
-pub use request_rate::RequestRates;
 pub(crate) use files::{create_file, file_content};
+pub use request_rate::RequestRates;
 pub(crate) use router::with_request_ids;
-pub use router::{health_router, router};
-pub use server::{ServerLimits, ShutdownTokens, serve};
+pub use router::{health_router, metrics_router, router};
+pub use server::{ServerLimits, ServerTls, ShutdownTokens, TlsError, serve};
 
 use crate::actions::BatchRetrier;
 use crate::domain::batch::Window;
@@ -95,6 +96,10 @@ pub struct App {
     pub cors_allowed_origins: Vec<String>,
     /// Cancelled when the service is told to stop. Uploads are then refused; everything else is still answered.
     pub stopping: CancellationToken,
+    /// Whether clients talk to the server by TLS.
+    pub is_tls: bool,
+    /// Whether `/metrics` has a listener of its own, and is not among the routes of the API.
+    pub has_metrics_apart: bool,
     /// Renders the metrics, if they are collected.
     pub metrics: Option<PrometheusHandle>,
 }

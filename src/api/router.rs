@@ -1,6 +1,6 @@
 //! The routes, and the layers around them.
 
-use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,12 +9,13 @@ use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tower_http::catch_panic::CatchPanicLayer;
+use futures::FutureExt as _;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use uuid::Uuid;
 
 use super::access::guard;
 use super::cors::cors;
+use super::safe_headers::safe_headers;
 use super::{ApiError, App, batches, files, health, limits, models, openapi, responses};
 use crate::domain::row::shown;
 
@@ -32,9 +33,9 @@ pub fn router(app: Arc<App>) -> Router {
         .nest("/openai/v1", v1.clone())
         .nest("/openai", v1)
         .route("/openapi.json", get(openapi::openapi_document))
-        .merge(health_routes())
+        .merge(health_routes(&app))
         .layer(DefaultBodyLimit::max(JSON_BODY_BYTES));
-    with_stack(routes, app)
+    guarded(routes, app)
 }
 
 /// The routes below the base URL of OpenAI's clients.
@@ -62,27 +63,35 @@ fn openai_routes() -> Router<Arc<App>> {
 
 /// The routes of a worker process, which does not answer clients: health and metrics.
 pub fn health_router(app: Arc<App>) -> Router {
-    with_stack(health_routes(), app)
+    guarded(health_routes(&app), app)
 }
 
-fn health_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+/// The route of a listener that has the metrics alone. It asks for no key: whoever may reach it may read them.
+pub fn metrics_router(app: Arc<App>) -> Router {
+    let routes = Router::new().route("/metrics", get(health::metrics));
+    with_stack(with_fallbacks(routes, app.clone()), &app)
 }
 
-fn with_stack(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
-    let origins = app.cors_allowed_origins.clone();
-    let routes = routes
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(unknown_route)
-        .with_state(app.clone())
-        .layer(from_fn_with_state(app, guard))
-        .layer(from_fn(bounded_uri))
-        .layer(CatchPanicLayer::custom(panicked));
-    let routes = if origins.is_empty() { routes } else { routes.layer(cors(&origins)) };
-    with_request_ids(routes)
+fn health_routes(app: &App) -> Router<Arc<App>> {
+    let routes = Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz));
+    if app.has_metrics_apart { routes } else { routes.route("/metrics", get(health::metrics)) }
+}
+
+/// Routes that only those may call who may.
+fn guarded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
+    let routes = with_fallbacks(routes, app.clone()).layer(from_fn_with_state(app.clone(), guard));
+    with_stack(routes, &app)
+}
+
+fn with_fallbacks(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
+    routes.method_not_allowed_fallback(method_not_allowed).fallback(unknown_route).with_state(app)
+}
+
+fn with_stack(routes: Router, app: &App) -> Router {
+    let routes = routes.layer(from_fn(bounded_uri)).layer(from_fn(caught));
+    let origins = &app.cors_allowed_origins;
+    let routes = if origins.is_empty() { routes } else { routes.layer(cors(origins)) };
+    with_request_ids(routes.layer(from_fn_with_state(app.is_tls, safe_headers)))
 }
 
 /// Gives each request an id, which its answer has too.
@@ -107,9 +116,18 @@ async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::method_not_allowed(format!("Not allowed to {method} on {}.", request.uri().path()))
 }
 
-fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a handler panicked");
-    ApiError::internal().into_response()
+/// Answers for a handler that panics. The answer and the log have the request's id, by which one is found from the
+/// other.
+async fn caught(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            let id = id.unwrap_or_default();
+            tracing::error!(http_request_id = id, "a handler panicked");
+            ApiError::panicked(&id).into_response()
+        }
+    }
 }
 
 /// `req_` and 32 hexadecimal digits (contract §1.3).

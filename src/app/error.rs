@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::api::TlsError;
 use crate::storage::StorageError;
 use crate::storage::blobs::BlobError;
 use crate::webhooks::WebhooksError;
@@ -38,6 +39,9 @@ pub enum ServiceError {
     /// A tool or a tool server of the settings cannot be used. It holds the sentence that says which and why.
     #[error("{0}")]
     Tools(String),
+    /// `--tls-cert` or `--tls-key` cannot be used.
+    #[error("--tls-cert and --tls-key cannot be used")]
+    Tls(#[from] TlsError),
     /// A webhook of the settings cannot be used.
     #[error(transparent)]
     Webhooks(#[from] WebhooksError),

@@ -9,12 +9,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::engine::BatchEngine;
 use super::error::ServiceError;
 use super::open_files;
 use super::upstream::Upstreams;
-use crate::api::{self, Access, App, RequestRates, ServerLimits, ShutdownTokens};
+use crate::api::{self, Access, App, RequestRates, ServerLimits, ServerTls, ShutdownTokens};
 use crate::config::{HttpConfig, ServeConfig};
 use crate::dashboard;
 use crate::domain::time::Clock;
@@ -30,11 +31,18 @@ const LAST_REMOVALS: Duration = Duration::from_secs(5);
 /// How long answers may still take when everything else has ended.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
+/// Connections of the listener that has the metrics alone.
+const METRICS_CONNECTIONS: usize = 64;
+
 /// The API, the daemon or both in this process, as the settings say. The daemon runs from the start; the API answers
 /// once [`serve`](Self::serve) is called.
 pub struct Service {
     router: Router,
     access: Arc<Access>,
+    tls: Option<ServerTls>,
+    /// The metrics, if they have a listener of their own.
+    metrics_router: Router,
+    metrics_listener: Option<TcpListener>,
     engine: BatchEngine,
     stop: ShutdownTokens,
     limits: ServerLimits,
@@ -59,12 +67,13 @@ impl Service {
         settings: ServeConfig,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServiceError> {
+        let tls = tls_of(&settings)?;
         let mut engine = BatchEngine::open(&settings).await?;
         refuse_to_be_open(&settings.http, &*engine.storage()).await?;
         if settings.http.role.runs_rows() {
             engine.run_rows(&settings)?;
         }
-        Ok(Self::around(engine, limits, &settings, metrics))
+        Ok(Self::around(engine, limits, &settings, tls, metrics))
     }
 
     /// A service whose rows are run by a processor of the embedding program's own, with whatever it calls. Metrics
@@ -77,8 +86,9 @@ impl Service {
         H: HttpClient,
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
+        let tls = tls_of(&settings)?;
         let engine = BatchEngine::embed(&settings, http, processor).await?;
-        Ok(Self::around(engine, ServerLimits::default(), &settings, None))
+        Ok(Self::around(engine, ServerLimits::default(), &settings, tls, None))
     }
 
     /// Gives an engine its router.
@@ -86,6 +96,7 @@ impl Service {
         engine: BatchEngine,
         limits: ServerLimits,
         settings: &ServeConfig,
+        tls: Option<ServerTls>,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
         let calls = if settings.http.role.runs_rows() { settings.worker.max_concurrency } else { 0 };
@@ -112,20 +123,31 @@ impl Service {
             request_rates: RequestRates::new(settings.limits.projects.clone()),
             cors_allowed_origins: settings.http.cors_allowed_origins.clone(),
             stopping: stop.stopping.clone(),
+            is_tls: tls.is_some(),
+            has_metrics_apart: settings.http.metrics_listen.is_some(),
             metrics,
         });
+        let metrics_router = api::metrics_router(app.clone());
         let router = if settings.http.role.serves_api() {
             api::router(app.clone()).merge(dashboard::router(app))
         } else {
             api::health_router(app)
         };
-        Self { router, access, engine, stop, limits, grace: settings.http.grace }
+        let grace = settings.http.grace;
+        Self { router, access, tls, metrics_router, metrics_listener: None, engine, stop, limits, grace }
     }
 
     /// The upstreams of the settings, which can be read again. None if an embedding program brings its own client.
     #[must_use]
     pub fn upstreams(&self) -> Option<Arc<Upstreams>> {
         self.engine.upstreams()
+    }
+
+    /// Serves the metrics on a listener of their own, for as long as [`serve`](Self::serve) serves the rest. The
+    /// settings must say so too ([`HttpConfig::metrics_listen`](crate::config::HttpConfig::metrics_listen)).
+    #[must_use]
+    pub fn with_metrics_on(self, listener: TcpListener) -> Self {
+        Self { metrics_listener: Some(listener), ..self }
     }
 
     /// Serves until `stop` resolves. Then the daemon stops in its own time, while clients still have their answers, and
@@ -141,7 +163,12 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let ShutdownTokens { stopping, closing, cut } = self.stop.clone();
         self.access.listen_on(listener.local_addr()?);
-        let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop));
+        let few = self.limits.with_connections(METRICS_CONNECTIONS);
+        let _metrics = self.metrics_listener.map(|listener| {
+            let serving = api::serve(listener, self.metrics_router, few, self.stop.clone(), None);
+            AbortOnDropHandle::new(tokio::spawn(serving))
+        });
+        let mut serving = tokio::spawn(api::serve(listener, self.router, self.limits, self.stop, self.tls));
         stop.await;
         stopping.cancel();
         let deadline = Instant::now() + self.grace;
@@ -164,4 +191,10 @@ impl Service {
 async fn refuse_to_be_open(http: &HttpConfig, storage: &dyn Storage) -> Result<(), ServiceError> {
     let is_closed = !http.role.serves_api() || http.listen.ip().to_canonical().is_loopback() || http.allow_anonymous;
     if is_closed || storage.has_keys().await? { Ok(()) } else { Err(ServiceError::NoKeys(http.listen)) }
+}
+
+/// The certificate of the settings. They have both files or none.
+fn tls_of(settings: &ServeConfig) -> Result<Option<ServerTls>, ServiceError> {
+    let files = settings.http.tls_cert.as_ref().zip(settings.http.tls_key.as_ref());
+    Ok(files.map(|(certificate, key)| ServerTls::read(certificate, key)).transpose()?)
 }

@@ -49,7 +49,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             "whoever can reach this address can act for the project 'default' without a key: --allow-anonymous"
         );
     }
-    let service = Service::start(settings, Some(metrics)).await?;
+    let (metrics_on, scheme) =
+        (settings.http.metrics_listen, if settings.http.tls_cert.is_some() { "https" } else { "http" });
+    let mut service = Service::start(settings, Some(metrics)).await?;
     if let Some(upstreams) = service.upstreams() {
         tokio::spawn(async move { upstreams.check().await });
     }
@@ -60,7 +62,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tokio::spawn(read_upstreams_on_hangup(path, upstreams));
     }
     let listener = listen(listen_on).await?;
-    tracing::info!(address = %format!("http://{}/v1", listener.local_addr()?), "listening");
+    if let Some(metrics_on) = metrics_on {
+        let listener = TcpListener::bind(metrics_on).await;
+        let listener =
+            listener.with_context(|| format!("cannot listen on {metrics_on}, which --metrics-listen gives"))?;
+        tracing::info!(listener = %listener.local_addr()?, "metrics are served");
+        service = service.with_metrics_on(listener);
+    }
+    tracing::info!(address = %format!("{scheme}://{}/v1", listener.local_addr()?), "listening");
     let serving = service.serve(listener, async move {
         shutdown::requested(ends_on_hangup).await;
         tracing::info!("stopping; a second signal ends the program at once");

@@ -1,6 +1,7 @@
 //! The address, and how the program starts and stops.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -19,6 +20,18 @@ pub struct HttpConfig {
     /// key was ever made, and only on a loopback address.
     #[arg(long)]
     pub allow_anonymous: bool,
+    /// Certificate in PEM, followed by those that vouch for it: clients then talk by TLS, to `https://ADDRESS/v1`. It is
+    /// read again within seconds when the file changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of `--tls-cert` in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Another address for `/metrics`, which is then not among the routes of `--listen`. Plain HTTP.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// What this process does: `api` answers clients, `worker` runs rows, `all` does both.
     #[arg(long, value_enum, default_value = "all")]

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test target uses a part of this")]
 
 pub mod builders;
+pub mod certificates;
 pub mod client;
 pub mod eventually;
 pub mod fake_upstream;

@@ -65,8 +65,8 @@ impl Process {
             if !process.is_running() {
                 return Some(Err(()));
             }
-            let address = log.split("address=http://").nth(1).and_then(|rest| rest.split("/v1").next());
-            address.map(|address| Ok(format!("http://{address}")))
+            let address = log.split(" address=http").nth(1).and_then(|rest| rest.split("/v1").next());
+            address.map(|address| Ok(format!("http{address}")))
         });
         let Ok(address) = listening.await else {
             // Its last words may not have been read yet.
@@ -114,7 +114,8 @@ impl Process {
 
     /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
-        self.base_url.trim_start_matches("http://").parse().expect("an address")
+        let (_, address) = self.base_url.split_once("://").expect("a URL");
+        address.parse().expect("an address")
     }
 
     /// Ends it from one moment to the next.

@@ -7,10 +7,12 @@ mod databases;
 
 mod commands;
 mod embedding;
+mod front;
 mod kills;
 mod settings;
 mod stage;
 mod stores;
 mod tls;
 mod upstream_check;
+mod webhooks;
 mod whole_batches;

@@ -27,6 +27,7 @@ mod rate_limits;
 mod results;
 mod shares;
 mod shutdown;
+mod siege;
 mod stage;
 mod steering;
 mod upkeep;

@@ -22,6 +22,9 @@ use crate::storage::ReadError;
 use crate::storage::blobs::FileBytes;
 use crate::telemetry::chain;
 
+/// Only the client itself may keep a file, and asks by the `ETag` whether it is still there.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
 /// Downloads a file, or the part of it that a `Range` header asks for. `If-None-Match` and `If-Range` are honoured.
 #[utoipa::path(get, path = "/v1/files/{file_id}/content", tag = "files", params(("file_id" = String, Path,)), responses(
     (status = 200, description = "The bytes", content_type = "application/octet-stream"),
@@ -41,7 +44,9 @@ pub(crate) async fn file_content(
     let length = bytes.len();
     let tag = entity_tag(&file.id, length);
     if is_known(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+        return Ok(
+            (StatusCode::NOT_MODIFIED, [(header::ETAG, tag), (header::CACHE_CONTROL, REVALIDATE)]).into_response()
+        );
     }
     let range = headers.get(header::RANGE).filter(|_| ranges_apply(&headers, &tag));
     let (status, range) = match requested_range(range.and_then(|range| range.to_str().ok()), length) {
@@ -58,6 +63,7 @@ pub(crate) async fn file_content(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     headers.insert(header::ETAG, tag);
+    headers.insert(header::CACHE_CONTROL, REVALIDATE);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_DISPOSITION, disposition(&file.filename));
     if status == StatusCode::PARTIAL_CONTENT {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use axum::body::Bytes;
 use bytes::Buf as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -25,8 +24,8 @@ const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENT: Duration = Duration::from_secs(1);
 
 /// A connection with bounds.
-pub(super) struct TimedIo {
-    stream: TcpStream,
+pub(super) struct TimedIo<S> {
+    stream: S,
     connection: Arc<Connection>,
     limits: ServerLimits,
     stopping: CancellationToken,
@@ -50,9 +49,9 @@ struct Unread {
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl TimedIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> TimedIo<S> {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: S,
         connection: Arc<Connection>,
         limits: ServerLimits,
         stopping: CancellationToken,
@@ -144,7 +143,7 @@ fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-impl AsyncRead for TimedIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -155,7 +154,7 @@ impl AsyncRead for TimedIo {
     }
 }
 
-impl AsyncWrite for TimedIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Some(refused) = this.poll_refusal(cx, buf) {
@@ -186,7 +185,9 @@ impl AsyncWrite for TimedIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        // TLS has taken bytes that the kernel did not take yet.
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        ready!(this.poll_unread(cx, flushed))?;
         this.connection.flushed();
         // Start the timer for the next request here: the last read was before the response had gone out.
         match this.poll_head(cx, false) {
@@ -197,7 +198,8 @@ impl AsyncWrite for TimedIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+        ready!(this.poll_unread(cx, shut))?;
         this.poll_linger(cx).map(Ok)
     }
 }

@@ -9,8 +9,10 @@ mod io;
 mod limits;
 mod refusal;
 mod remainder;
+mod tls;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,18 +25,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
 pub(super) use body::BodyCut;
 pub use limits::ServerLimits;
+pub use tls::{ServerTls, TlsError};
 
 use body::{ResponseBody, TimedBody};
-use connection::{ConnectionGuard, OpenConnections};
+use connection::{Connection, ConnectionGuard, OpenConnections};
 use io::TimedIo;
 use remainder::shared;
 
@@ -66,9 +71,18 @@ pub struct ShutdownTokens {
     pub cut: CancellationToken,
 }
 
-/// Serves until [`ShutdownTokens::closing`], and returns when the last connection has ended.
-pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, stop: ShutdownTokens) {
-    let server = Arc::new(ApiServer { router, limits, stop });
+/// Serves until [`ShutdownTokens::closing`], and returns when the last connection has ended. With a certificate, clients
+/// talk by TLS.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ServerLimits,
+    stop: ShutdownTokens,
+    tls: Option<ServerTls>,
+) {
+    let tls = tls.map(Arc::new);
+    let _following = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
+    let server = Arc::new(ApiServer { router, limits, stop, tls });
     let (connections, tasks) = (Acceptor::new(limits), TaskTracker::new());
     while let Some((stream, slot)) = connections.next(&listener, &server.stop.closing).await {
         tasks.spawn(server.clone().answer(stream, slot));
@@ -82,6 +96,7 @@ struct ApiServer {
     router: Router,
     limits: ServerLimits,
     stop: ShutdownTokens,
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// Accepts connections, as many as there are slots.
@@ -172,10 +187,41 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
 impl ApiServer {
     /// Answers the requests of one connection, until either side ends it.
     async fn answer(self: Arc<Self>, stream: TcpStream, slot: ConnectionSlot) {
-        let (limits, stopping) = (self.limits, &self.stop.stopping);
         let state = slot.guard.connection.clone();
         // A client that is gone already has no address, and is then nobody's peer.
         let peer = stream.peer_addr().ok().map(ConnectInfo);
+        match &self.tls {
+            None => self.answer_on(stream, peer, state).await,
+            Some(tls) => {
+                let Some(stream) = self.handshake(tls, stream, &state).await else { return };
+                self.answer_on(stream, peer, state).await;
+            }
+        }
+    }
+
+    /// Begins TLS. A client has as long for it as for the head of a request, and until then its connection waits like
+    /// one without a request.
+    async fn handshake(&self, tls: &ServerTls, stream: TcpStream, state: &Connection) -> Option<TlsStream<TcpStream>> {
+        let shaken = tokio::select! {
+            shaken = timeout(self.limits.head, tls.acceptor().accept(stream)) => shaken,
+            () = state.evicted.cancelled() => return None,
+            () = self.stop.closing.cancelled() => return None,
+        };
+        match shaken {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(error = chain(&error), "a client began no TLS"),
+            Err(_) => tracing::debug!("a client was too slow to begin TLS"),
+        }
+        None
+    }
+
+    async fn answer_on<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        peer: Option<ConnectInfo<SocketAddr>>,
+        state: Arc<Connection>,
+    ) {
+        let (limits, stopping) = (self.limits, &self.stop.stopping);
         let service = service_fn(|request: Request<Incoming>| {
             let answering = state.begin();
             let (mut head, body) = request.into_parts();

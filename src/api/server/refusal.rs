@@ -23,7 +23,7 @@ pub(super) fn instead_of(written: &[u8]) -> Option<Bytes> {
     let (length, id) = (body.len(), fresh_request_id());
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\
-         x-request-id: {id}\r\n{date}\r\n\r\n{body}"
+         x-content-type-options: nosniff\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{date}\r\n\r\n{body}"
     );
     Some(answer.into())
 }
