@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{batches, files, health, models, responses};
+use super::{anthropic, batches, files, health, models, responses};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +29,12 @@ use super::{batches, files, health, models, responses};
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,
+        anthropic::create_message_batch,
+        anthropic::list_message_batches,
+        anthropic::get_message_batch,
+        anthropic::delete_message_batch,
+        anthropic::cancel_message_batch,
+        anthropic::list_message_batch_results,
         models::list_models,
         models::get_model,
         health::healthz,

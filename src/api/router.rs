@@ -14,7 +14,7 @@ use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, 
 use uuid::Uuid;
 
 use super::cors::cors;
-use super::{ApiError, App, batches, files, health, models, openapi, responses};
+use super::{ApiError, App, anthropic, batches, files, health, models, openapi, responses};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
 pub(super) const JSON_BODY_BYTES: usize = 1 << 20;
@@ -25,7 +25,7 @@ const URI_BYTES: usize = 32 << 10;
 pub fn router(app: Arc<App>) -> Router {
     let v1 = openai_routes();
     let routes = Router::new()
-        .nest("/v1", v1.clone())
+        .nest("/v1", v1.clone().merge(anthropic::routes()))
         // Azure's base paths, with and without a version. Its clients add `?api-version=`, which says nothing here.
         .nest("/openai/v1", v1.clone())
         .nest("/openai", v1)

@@ -110,6 +110,7 @@ pub(super) async fn retry(
         idempotency_key: Some(format!("retry-of-{}", old.id)),
         canary: None,
         retry: Some(BatchRetry { of: old.id, options: RetryOptions::default() }),
+        is_message_batch: false,
     };
     let batch = app.retrier(&owner, old.id).create_batch(&old, new, app.clock.now()).await?;
     Ok(done(&app, batch.id))

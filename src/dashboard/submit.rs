@@ -101,6 +101,7 @@ pub(super) async fn create(
         idempotency_key: Some(field("key").to_owned()).filter(|key| (1..=64).contains(&key.len())),
         canary: None,
         retry: None,
+        is_message_batch: false,
     };
     let batch = create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
     Ok(Redirect::to(&format!("/dashboard/batches/{}", batch.id)).into_response())

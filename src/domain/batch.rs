@@ -86,6 +86,8 @@ pub struct NewBatch {
     pub canary: Option<Canary>,
     /// The batch whose rows it runs again.
     pub retry: Option<BatchRetry>,
+    /// Whether Anthropic's Message Batches lists it.
+    pub is_message_batch: bool,
 }
 
 /// What a batch runs again: rows of another batch of the same owner that failed or never ran.

@@ -12,6 +12,7 @@ pub mod sql;
 
 pub use contract::{
     BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, LeaseStore,
-    Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, ResultParts, RowPart,
-    RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation, WorkPage,
+    Ledger, MessageBatchStore, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result,
+    ResultParts, RowPart, RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation,
+    WorkPage,
 };

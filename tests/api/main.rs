@@ -18,6 +18,7 @@ mod failover;
 mod hostile_forms;
 mod line_errors;
 mod lines;
+mod message_batches;
 mod operations;
 mod owners;
 mod processors;

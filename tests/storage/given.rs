@@ -270,6 +270,7 @@ pub fn new_batch() -> NewBatch {
         idempotency_key: None,
         canary: None,
         retry: None,
+        is_message_batch: false,
     }
 }
 

@@ -137,6 +137,7 @@ fn read(
         idempotency_key,
         canary: canary(body)?,
         retry: None,
+        is_message_batch: false,
     })
 }
 

@@ -111,6 +111,7 @@ async fn create(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBegin
         idempotency_key: None,
         canary: None,
         retry: None,
+        is_message_batch: false,
     };
     let batch = create_batch(&*storage, engine.wakeup(), &owner, &new, now).await?;
     Ok(RunBeginning::Batch(Box::new(batch)))

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod leases;
 mod ledger;
+mod message_batches;
 mod progress;
 mod steps;
 mod upkeep;
@@ -26,6 +27,7 @@ pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{
     BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, ResultParts, RowPart, Violation,
 };
+pub use message_batches::MessageBatchStore;
 pub use progress::ProgressStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
@@ -45,7 +47,17 @@ pub struct WorkPage<Id, T> {
 /// All that the program keeps in its database.
 #[async_trait]
 pub trait Storage:
-    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + Send + Sync + 'static
+    FileStore
+    + BatchStore
+    + MessageBatchStore
+    + LeaseStore
+    + Ledger
+    + StepStore
+    + ProgressStore
+    + Upkeep
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;

@@ -11,6 +11,7 @@ mod files;
 mod hints;
 mod leases;
 mod ledger;
+mod message_batches;
 mod migrate;
 mod postgres;
 mod presence;

@@ -47,6 +47,8 @@ pub mod files;
 pub mod leases;
 #[path = "statements/ledger.rs"]
 pub mod ledger;
+#[path = "statements/message_batches.rs"]
+pub mod message_batches;
 #[path = "statements/progress.rs"]
 pub mod progress;
 #[path = "statements/query.rs"]
