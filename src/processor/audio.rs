@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::{Client, Response, Url};
+use tokio::sync::Semaphore;
 
 use super::{CancellationFuture, ShouldRetry};
 use crate::domain::outcome::{FailureReason, HttpResponse};
@@ -20,6 +21,8 @@ use crate::upstream::{Call, CallFile, HttpClient};
 
 /// The largest file that is fetched, which is also the largest that OpenAI and vLLM take.
 const MAX_BYTES: usize = 25 << 20;
+/// Files that are fetched, or held until they were sent, at once.
+const AT_ONCE: usize = 32;
 /// How long fetching a file may take.
 const TIME: Duration = Duration::from_mins(5);
 /// The formats of an answer that are JSON.
@@ -29,6 +32,7 @@ const JSON_FORMATS: [&str; 3] = ["json", "verbose_json", "diarized_json"];
 pub struct AudioFiles {
     hosts: AllowedHosts,
     client: Client,
+    places: Semaphore,
 }
 
 impl AudioFiles {
@@ -40,7 +44,8 @@ impl AudioFiles {
         let host = |text: &String| text.parse().map_err(|error| format!("--file-url-hosts '{text}': {error}"));
         let hosts = hosts.iter().map(host).collect::<Result<AllowedHosts, String>>()?;
         let settings = ClientSettings { reach: Reach::PublicOnly, ..ClientSettings::default() };
-        Ok(Self { hosts, client: settings.build().map_err(|error| net::innermost(&error))? })
+        let client = settings.build().map_err(|error| net::innermost(&error))?;
+        Ok(Self { hosts, client, places: Semaphore::new(AT_ONCE) })
     }
 
     /// Takes a row to its end. Nothing else is waited for with the row's permit.
@@ -77,10 +82,12 @@ impl AudioFiles {
             return Err(FailureReason::Unsupported(message));
         }
         body.remove("file_url");
+        let mut _place = None;
         let file = match data_url(&url) {
             Some(file) => file?,
             None => {
                 http.release_permit();
+                _place = Some(self.places.acquire().await.expect("the semaphore is never closed"));
                 let file = self.fetched(&url).await?;
                 http.acquire_permit().await?;
                 file
