@@ -45,8 +45,8 @@ pub struct InputLimits {
     pub max_line_bytes: ByteSize,
 
     /// Paths that rows may name as their url, besides the endpoints that batchwright knows, such as `/v1/foo,/bar`.
-    /// Their requests are sent as they are, and every JSON object without an `error` is a success. A path that begins with
-    /// `/v1/` is called below the upstream's base URL, any other beside the `/v1` of the base URL.
+    /// Their requests are sent as they are, and every JSON object without an `error` is a success. A path that begins
+    /// with `/v1/` is called below the upstream's base URL, any other beside the `/v1` of the base URL.
     #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = endpoint)]
     pub extra_endpoints: Vec<Endpoint>,
 

@@ -1,9 +1,11 @@
 """Anthropic's SDK as a client of the Message Batches API."""
 
+import json
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import anthropic
+import httpx2
 import pytest
 from anthropic import Anthropic
 from anthropic.types.messages import DeletedMessageBatch, MessageBatch, MessageBatchIndividualResponse
@@ -43,6 +45,13 @@ def run(messages, requests):
     return wait(messages, messages.messages.batches.create(requests=requests))
 
 
+def with_times(raw):
+    """A batch with its times read, which strict parsing does not do."""
+    times = ("archived_at", "cancel_initiated_at", "created_at", "ended_at", "expires_at")
+    read = {name: raw[name] and datetime.fromisoformat(raw[name].replace("Z", "+00:00")) for name in times}
+    return {**raw, **read}
+
+
 def test_a_new_batch_has_all_members_of_its_type(messages):
     raw = messages.messages.batches.with_raw_response.create(requests=[request("a"), request("b")])
     batch = raw.parse()
@@ -53,15 +62,6 @@ def test_a_new_batch_has_all_members_of_its_type(messages):
     assert batch.request_counts.processing == 2
     assert batch.expires_at - batch.created_at == timedelta(days=1)
     assert batch.id.startswith("msgbatch_")
-
-
-def with_times(raw):
-    """A batch with its times read, which strict parsing does not do."""
-    from datetime import datetime
-
-    times = ("archived_at", "cancel_initiated_at", "created_at", "ended_at", "expires_at")
-    read = {name: raw[name] and datetime.fromisoformat(raw[name].replace("Z", "+00:00")) for name in times}
-    return {**raw, **read}
 
 
 def test_results_say_what_became_of_each_request(messages):
@@ -81,9 +81,6 @@ def test_results_say_what_became_of_each_request(messages):
 
 
 def test_every_line_of_results_is_in_order(messages):
-    import httpx2
-    import json
-
     batch = run(messages, [request("good"), request("bad", "simulator-fail-400")])
 
     lines = httpx2.get(batch.results_url, trust_env=False).text.splitlines()

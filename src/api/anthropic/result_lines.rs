@@ -13,7 +13,7 @@ use crate::domain::splitter::{Line, LineSplitter};
 
 /// A line of an output or error file.
 #[derive(Deserialize)]
-struct BatchLine<'a> {
+struct RecordedLine<'a> {
     #[serde(borrow)]
     custom_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -91,14 +91,14 @@ impl LineRewriter {
 }
 
 fn rewrite(line: &[u8], lines: &mut Vec<u8>) -> serde_json::Result<()> {
-    let line: BatchLine<'_> = serde_json::from_slice(line)?;
+    let line: RecordedLine<'_> = serde_json::from_slice(line)?;
     let line = MessageLine { custom_id: &line.custom_id, result: result(&line) };
     serde_json::to_writer(&mut *lines, &line)?;
     lines.push(b'\n');
     Ok(())
 }
 
-fn result<'a>(line: &'a BatchLine<'_>) -> MessageResult<'a> {
+fn result<'a>(line: &'a RecordedLine<'_>) -> MessageResult<'a> {
     match (&line.response, &line.error) {
         (Some(response), None) if (200..300).contains(&response.status_code) => {
             MessageResult::Succeeded { message: response.body }
