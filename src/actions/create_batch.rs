@@ -59,7 +59,7 @@ pub async fn create_batch(
 /// Whether a batch, which may be that of an earlier request with the same key, has these parameters.
 pub(super) fn is_of(batch: &Batch, new: &NewBatch) -> bool {
     // Names every field, so that none is forgotten.
-    // The canary follows from the metadata.
+    // The canary follows from the metadata. Message batches have no key.
     let NewBatch {
         input_file_id,
         endpoint,
@@ -70,6 +70,7 @@ pub(super) fn is_of(batch: &Batch, new: &NewBatch) -> bool {
         canary: _,
         retry,
         webhook,
+        is_message_batch: _,
     } = new;
     batch.input_file_id == *input_file_id
         && batch.endpoint == *endpoint

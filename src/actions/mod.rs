@@ -3,11 +3,13 @@
 mod batch_progress;
 mod create_batch;
 mod create_file;
+mod create_message_batch;
 mod request_state;
 mod retry_batch;
 
 pub use batch_progress::{ObservedBatch, observe_batch, observe_batches};
 pub use create_batch::{CreateBatchError, create_batch};
 pub use create_file::{CreateFileError, FileForm, create_file};
+pub use create_message_batch::{CreateMessageBatchError, MessageBatchCreator};
 pub use request_state::request_state;
 pub use retry_batch::{BatchRetrier, RetryBatchError};

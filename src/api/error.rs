@@ -146,6 +146,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message.into())
     }
 
+    /// 413: the request has more than a request may have.
+    #[must_use]
+    pub fn request_too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message.into())
+    }
+
     /// 408: the client stopped sending in the middle of a request.
     #[must_use]
     pub fn too_slow(limit: Duration) -> Self {
@@ -354,7 +360,9 @@ impl From<ReadError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(ErrorBody { error: self.object })).into_response();
+        let mut response = (self.status, Json(ErrorBody { error: self.object.clone() })).into_response();
+        // For APIs that have another envelope.
+        response.extensions_mut().insert(self.object);
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"batchwright\""));

@@ -1,9 +1,10 @@
-//! HTTP in, HTTP out: OpenAI's Files and Batch API.
+//! HTTP in, HTTP out: OpenAI's Files and Batch API, and Anthropic's Message Batches.
 //!
 //! One file for each operation, named after its handler. A handler reads a request and writes an answer; it decides
 //! nothing else. `error` has the one envelope for all errors.
 
 mod access;
+mod anthropic;
 mod batches;
 mod caller;
 mod cors;

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{batches, files, health, limits, models, responses};
+use super::{anthropic, batches, files, health, limits, models, responses};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,12 @@ use super::{batches, files, health, limits, models, responses};
         batches::get_batch_request,
         batches::list_request_steps,
         responses::get_response,
+        anthropic::create_message_batch,
+        anthropic::list_message_batches,
+        anthropic::get_message_batch,
+        anthropic::delete_message_batch,
+        anthropic::cancel_message_batch,
+        anthropic::list_message_batch_results,
         models::list_models,
         models::get_model,
         limits::get_limits,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::access::guard;
 use super::cors::cors;
 use super::safe_headers::safe_headers;
-use super::{ApiError, App, batches, files, health, limits, models, openapi, responses};
+use super::{ApiError, App, anthropic, batches, files, health, limits, models, openapi, responses};
 use crate::domain::row::shown;
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
@@ -28,7 +28,7 @@ const URI_BYTES: usize = 32 << 10;
 pub fn router(app: Arc<App>) -> Router {
     let v1 = openai_routes();
     let routes = Router::new()
-        .nest("/v1", v1.clone())
+        .nest("/v1", v1.clone().merge(anthropic::routes()))
         // Azure's base paths, with and without a version. Its clients add `?api-version=`, which says nothing here.
         .nest("/openai/v1", v1.clone())
         .nest("/openai", v1)

@@ -10,10 +10,10 @@ use tokio::runtime::{Builder, EnterGuard, Runtime};
 use super::error::ServiceError;
 use super::storage::{self, Opened};
 use super::upstream::{Upstreams, only_server, tls_of};
-use crate::config::{Certificates, ResponsesConfig, ServeConfig, UnknownModels};
+use crate::config::{Certificates, ServeConfig, UnknownModels};
 use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
 use crate::domain::time::Clock;
-use crate::processor::{AnswerSchemas, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
+use crate::processor::{AnswerSchemas, AudioFiles, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::Storage;
 use crate::storage::blobs::Blobs;
 use crate::storage::sql::SqlStorage;
@@ -74,7 +74,7 @@ impl BatchEngine {
     /// Runs rows from now on, of all batches that the storage has.
     pub(crate) fn run_rows(&mut self, settings: &ServeConfig) -> Result<(), ServiceError> {
         let (steps, ca) = (StepLog::default(), settings.upstream.upstream_ca.as_ref());
-        let processor = endpoint_processor(&settings.responses, ca, &self.blobs, steps.clone())?;
+        let processor = endpoint_processor(settings, ca, &self.blobs, steps.clone())?;
         self.start_daemon(settings, processor, steps);
         Ok(())
     }
@@ -181,15 +181,17 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
 
 /// The processor that runs rows through the inference server and the tools of the settings.
 fn endpoint_processor(
-    config: &ResponsesConfig,
+    settings: &ServeConfig,
     ca: Option<&Certificates>,
     blobs: &Blobs,
     steps: StepLog,
 ) -> Result<EndpointProcessor, ServiceError> {
+    let config = &settings.responses;
     let tls = ca.map(tls_of).transpose().map_err(ServiceError::Tools)?;
     let catalog = Catalog::new(&config.tools, &config.mcp_allowed_hosts, tls.as_ref()).map_err(ServiceError::Tools)?;
     let schemas = Arc::new(AnswerSchemas::new(config.ensure_schema, config.schema_retries));
     let responses =
         ResponsesProcessor::new(config.limits(), catalog, schemas.clone(), steps, blobs.clone(), Clock::System);
-    Ok(EndpointProcessor::new(responses, schemas, Clock::System))
+    let audio = AudioFiles::new(&settings.worker.file_url_hosts).map_err(ServiceError::Tools)?;
+    Ok(EndpointProcessor::new(responses, schemas, audio, Clock::System))
 }

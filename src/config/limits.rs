@@ -51,9 +51,9 @@ pub struct InputLimits {
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = line_size)]
     pub max_line_bytes: ByteSize,
 
-    /// Paths that rows may name as their url, besides the endpoints that batchwright knows, such as `/v1/foo,/bar`. Their
-    /// requests are sent as they are, and every JSON object without an `error` is a success. A path that begins with
-    /// `/v1/` is called below the upstream's base URL, any other beside the `/v1` of the base URL.
+    /// Paths that rows may name as their url, besides the endpoints that batchwright knows, such as `/v1/foo,/bar`.
+    /// Their requests are sent as they are, and every JSON object without an `error` is a success. A path that begins
+    /// with `/v1/` is called below the upstream's base URL, any other beside the `/v1` of the base URL.
     #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = endpoint)]
     pub extra_endpoints: Vec<Endpoint>,
 

@@ -50,6 +50,11 @@ pub struct WorkerConfig {
     /// owner can resume it. With 0, such a batch goes on.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub pause_after_alike: u32,
+
+    /// Hosts of audio files that rows may name by `file_url`, such as `files.example.com`, in the form of
+    /// `--mcp-allowed-hosts`. Data URLs need none.
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub file_url_hosts: Vec<String>,
 }
 
 /// How the number of calls at once is controlled.

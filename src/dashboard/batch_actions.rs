@@ -111,6 +111,7 @@ pub(super) async fn retry(
         canary: None,
         retry: Some(BatchRetry { of: old.id, options: RetryOptions::default() }),
         webhook: None,
+        is_message_batch: false,
     };
     let batch = app.retrier(&owner, old.id).create_batch(&old, new, app.clock.now()).await?;
     Ok(done(&app, batch.id))

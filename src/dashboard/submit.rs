@@ -111,6 +111,7 @@ pub(super) async fn create(
         canary: None,
         retry: None,
         webhook: None,
+        is_message_batch: false,
     };
     let batch = create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?;
     Ok(Redirect::to(&format!("/dashboard/batches/{}", batch.id)).into_response())

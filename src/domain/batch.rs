@@ -89,6 +89,8 @@ pub struct NewBatch {
     pub retry: Option<BatchRetry>,
     /// Who is told how it ends, beside the receivers of the settings.
     pub webhook: Option<BatchWebhook>,
+    /// Whether Anthropic's Message Batches lists it.
+    pub is_message_batch: bool,
 }
 
 /// What a batch runs again: rows of another batch of the same owner that failed or never ran.

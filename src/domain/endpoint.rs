@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Mutex;
-
-use crate::sync::lock;
+use std::sync::{Mutex, PoisonError};
 
 /// An inference endpoint that batch rows may name. Its text is the path that clients write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +23,10 @@ pub enum Endpoint {
     ImagesEdits,
     /// `/v1/videos`
     Videos,
+    /// `/v1/audio/transcriptions`, whose rows name a file as those of vLLM's `run-batch` do.
+    AudioTranscriptions,
+    /// `/v1/audio/translations`, the same.
+    AudioTranslations,
     /// `/v1/messages`: Anthropic's, which vLLM, SGLang and llama.cpp have too.
     Messages,
     /// `/v1/score`
@@ -45,7 +47,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// The endpoints with a judgement of their own, in the order in which error messages list them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Responses,
         Self::ChatCompletions,
         Self::Embeddings,
@@ -54,6 +56,8 @@ impl Endpoint {
         Self::ImagesGenerations,
         Self::ImagesEdits,
         Self::Videos,
+        Self::AudioTranscriptions,
+        Self::AudioTranslations,
         Self::Messages,
         Self::Score,
         Self::Rerank,
@@ -75,6 +79,8 @@ impl Endpoint {
             Self::ImagesGenerations => "/v1/images/generations",
             Self::ImagesEdits => "/v1/images/edits",
             Self::Videos => "/v1/videos",
+            Self::AudioTranscriptions => "/v1/audio/transcriptions",
+            Self::AudioTranslations => "/v1/audio/translations",
             Self::Messages => "/v1/messages",
             Self::Score => "/v1/score",
             Self::Rerank => "/v1/rerank",
@@ -108,7 +114,7 @@ impl Endpoint {
         if !is_path(path) {
             return None;
         }
-        let mut paths = lock(&PATHS);
+        let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = paths.get(path).copied().unwrap_or_else(|| Box::leak(path.into()));
         paths.insert(kept);
         Some(Self::Extra(kept))
@@ -137,6 +143,7 @@ impl Endpoint {
             Self::Moderations => "Moderations",
             Self::ImagesGenerations | Self::ImagesEdits => "Images",
             Self::Videos => "Videos",
+            Self::AudioTranscriptions | Self::AudioTranslations => "Audio",
             Self::Messages => "Messages",
             Self::Score => "Score",
             Self::Rerank | Self::RerankV2 => "Rerank",

@@ -98,6 +98,12 @@ pub fn stated_code(body: &[u8]) -> Option<String> {
     StatedError::of(body).code
 }
 
+/// The message that the body of an error states.
+#[must_use]
+pub fn stated_message(body: &[u8]) -> Option<String> {
+    StatedError::of(body).message
+}
+
 impl StatedError {
     fn of(body: &[u8]) -> Self {
         let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };

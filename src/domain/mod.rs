@@ -10,6 +10,7 @@ pub mod batch_endpoint;
 pub mod canary;
 mod codes;
 pub mod cost;
+pub mod element_splitter;
 pub mod endpoint;
 pub mod failures;
 pub mod file;

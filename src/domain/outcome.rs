@@ -97,6 +97,8 @@ pub enum FailureReason {
     InvalidAnswer(String),
     /// A server whose tools the row asks for was not reached, or did not list them in time.
     ToolServerUnreachable(String),
+    /// A file that the row names by its URL was not fetched.
+    FileUnreachable(String),
     /// This program's database or blob store is away. What the row needs of it is still there.
     StorageUnavailable(String),
     /// What the row needs of this program's storage is lost or damaged, or the storage refuses what the row has.
@@ -133,6 +135,7 @@ impl FailureReason {
         Self::AnswerAborted(_) => "upstream_answer_aborted",
         Self::UnreadableAnswer(_) | Self::InvalidAnswer(_) => "invalid_upstream_answer",
         Self::ToolServerUnreachable(_) => "tool_server_unreachable",
+        Self::FileUnreachable(_) => "file_unreachable",
         Self::StorageUnavailable(_) => "storage_unavailable",
         Self::StorageFault(_) => "storage_error",
         Self::InvalidRow(_) => "invalid_row",
@@ -150,7 +153,8 @@ impl FailureReason {
             | Self::UpstreamTimeout(_)
             | Self::AnswerAborted(_)
             | Self::UnreadableAnswer(_)
-            | Self::ToolServerUnreachable(_) => Remedy::Attempt,
+            | Self::ToolServerUnreachable(_)
+            | Self::FileUnreachable(_) => Remedy::Attempt,
             Self::UpstreamUnreachable(_)
             | Self::UpstreamUnavailable(_)
             | Self::HeldBack(_)
@@ -195,6 +199,7 @@ impl FailureReason {
             Self::UpstreamUnreachable(_) | Self::UpstreamTimeout(_) => Some(false),
             Self::HeldBack(_)
             | Self::ToolServerUnreachable(_)
+            | Self::FileUnreachable(_)
             | Self::StorageUnavailable(_)
             | Self::StorageFault(_)
             | Self::InvalidRow(_)
@@ -222,6 +227,7 @@ impl FailureReason {
             | Self::AnswerAborted(message)
             | Self::InvalidAnswer(message)
             | Self::ToolServerUnreachable(message)
+            | Self::FileUnreachable(message)
             | Self::StorageUnavailable(message)
             | Self::StorageFault(message)
             | Self::InvalidRow(message)

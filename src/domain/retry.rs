@@ -158,6 +158,7 @@ mod tests {
             (FailureReason::UpstreamTimeout(text()), "request_timeout", retried),
             (FailureReason::AnswerAborted(text()), "upstream_answer_aborted", retried),
             (FailureReason::ToolServerUnreachable(text()), "tool_server_unreachable", retried),
+            (FailureReason::FileUnreachable(text()), "file_unreachable", retried),
             (FailureReason::StorageUnavailable(text()), "storage_unavailable", parked),
             (FailureReason::StorageFault(text()), "storage_error", failed),
             (FailureReason::NonRetriableHttpStatus(response.clone()), "http_status", failed),

@@ -8,8 +8,8 @@ use tracing::Instrument as _;
 use super::checked::SchemaCheckedRow;
 use super::default::begin;
 use super::{
-    AnswerSchemas, CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor, ResponsesProcessor,
-    ShouldRetry,
+    AnswerSchemas, AudioFiles, CancellationFuture, DefaultRequestProcessor, ProcessorError, RequestProcessor,
+    ResponsesProcessor, ShouldRetry,
 };
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::{Claimed, Request, RequestCompletionResult};
@@ -18,19 +18,21 @@ use crate::storage::Storage;
 use crate::upstream::Session;
 
 /// The processor of `batchwright serve`: rows for `/v1/responses` take as many calls as they need, chat rows whose
-/// answers are checked as many as it takes to get them right, all others one.
+/// answers are checked as many as it takes to get them right, all others one, to which audio rows bring a file.
 pub struct EndpointProcessor {
     single: DefaultRequestProcessor,
     responses: ResponsesProcessor,
     schemas: Arc<AnswerSchemas>,
+    audio: AudioFiles,
     clock: Clock,
 }
 
 impl EndpointProcessor {
-    /// A processor that runs rows for `/v1/responses` with `responses`, and checks answers as `schemas` says.
+    /// A processor that runs rows for `/v1/responses` with `responses`, checks answers as `schemas` says, and finds the
+    /// files of audio rows by `audio`.
     #[must_use]
-    pub fn new(responses: ResponsesProcessor, schemas: Arc<AnswerSchemas>, clock: Clock) -> Self {
-        Self { single: DefaultRequestProcessor::new(clock.clone()), responses, schemas, clock }
+    pub fn new(responses: ResponsesProcessor, schemas: Arc<AnswerSchemas>, audio: AudioFiles, clock: Clock) -> Self {
+        Self { single: DefaultRequestProcessor::new(clock.clone()), responses, schemas, audio, clock }
     }
 }
 
@@ -51,6 +53,11 @@ where
         let checked = match request.data.endpoint {
             Endpoint::Responses => {
                 return Ok(Box::pin(self.responses.run(request, http, storage, should_retry, cancellation)).await);
+            }
+            Endpoint::AudioTranscriptions | Endpoint::AudioTranslations => {
+                let (request, span) = begin(request, &self.clock);
+                let run = self.audio.run(request, http, should_retry, cancellation);
+                return Ok(Box::pin(run.instrument(span)).await);
             }
             Endpoint::ChatCompletions => SchemaCheckedRow::of(&request.data, &self.schemas),
             _ => Ok(None),

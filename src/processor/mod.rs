@@ -11,6 +11,7 @@
 //! leave a row behind.
 
 mod answer_schemas;
+mod audio;
 mod checked;
 mod default;
 mod endpoint;
@@ -21,6 +22,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 
 pub use answer_schemas::AnswerSchemas;
+pub use audio::AudioFiles;
 pub use default::DefaultRequestProcessor;
 pub use endpoint::EndpointProcessor;
 pub use responses::{ResponsesProcessor, StepLog};

@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer_budget::{AnswerBudget, Reservation};
+use super::form::form;
 use super::row_headers::ChosenMetadata;
 use super::streamed::{EventStream, Fold};
 use super::{Call, HttpClient, RowHeaders, UpstreamError};
@@ -211,13 +212,23 @@ impl ReqwestHttpClient {
     }
 
     fn request(&self, call: &Call) -> Request {
-        let mut request = Request::new(Method::POST, self.url(call.endpoint.upstream_path()));
+        let url = self.url(call.endpoint.upstream_path());
+        let mut request = match &call.file {
+            Some(file) => {
+                let form = self.client.post(url).multipart(form(&call.body, file));
+                form.build().expect("the URL is one, and a form has no header of its own but its boundary")
+            }
+            None => {
+                let mut request = Request::new(Method::POST, url);
+                *request.body_mut() = Some(call.body.clone().into());
+                request
+            }
+        };
         let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);
         if call.endpoint == Endpoint::Messages {
             request.headers_mut().insert(ANTHROPIC_VERSION.clone(), self.anthropic_version.clone());
         }
-        *request.body_mut() = Some(call.body.clone().into());
         request
     }
 

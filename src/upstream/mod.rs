@@ -22,6 +22,7 @@ pub mod admission;
 mod answer_budget;
 mod body_priority;
 pub mod dialect;
+mod form;
 mod http;
 pub mod limiter;
 mod merged;
@@ -98,13 +99,26 @@ pub struct Call {
     pub key: String,
     /// The body, sent byte for byte.
     pub body: Bytes,
+    /// A file. With one, a form is sent, whose fields are the members of the body.
+    pub file: Option<CallFile>,
+}
+
+/// A file that goes with a call.
+#[derive(Debug, Clone)]
+pub struct CallFile {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its media type, such as `audio/wav`.
+    pub media_type: String,
+    /// Its name, by which some servers tell its format.
+    pub name: String,
 }
 
 impl From<&RequestData> for Call {
     /// The one call of a request that takes no more.
     fn from(request: &RequestData) -> Self {
         let RequestData { endpoint, id, model, body, .. } = request;
-        Self { endpoint: *endpoint, model: model.clone(), key: id.to_string(), body: body.clone() }
+        Self { endpoint: *endpoint, model: model.clone(), key: id.to_string(), body: body.clone(), file: None }
     }
 }
 

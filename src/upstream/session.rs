@@ -290,7 +290,7 @@ mod tests {
     }
 
     fn call() -> Call {
-        Call { endpoint: Endpoint::Responses, model: "m".into(), key: String::new(), body: Bytes::new() }
+        Call { endpoint: Endpoint::Responses, model: "m".into(), key: String::new(), body: Bytes::new(), file: None }
     }
 
     /// A session of a server with so many permits, and the server's limiter.

@@ -301,6 +301,7 @@ fn every_error_line_that_a_batch_can_have_is_in_order() {
         FailureReason::AnswerAborted(text()),
         FailureReason::UnreadableAnswer(HttpResponse { body: "<p>".into(), ..answer(200) }),
         FailureReason::InvalidAnswer(text()),
+        FailureReason::FileUnreachable(text()),
         FailureReason::ToolServerUnreachable(text()),
         FailureReason::StorageUnavailable(text()),
         FailureReason::StorageFault(text()),

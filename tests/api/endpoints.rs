@@ -1,6 +1,8 @@
 //! The endpoints that rows may be for, by all names that clients have for them.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use batchwright::simulator::{self, Simulator, SimulatorArgs};
 use serde_json::{Value, json};
@@ -187,4 +189,80 @@ async fn azures_base_paths_lead_to_the_same_api() {
         let unknown = app.get(&format!("{base}/nothing")).await;
         assert_eq!(unknown.json()["error"]["message"], format!("Invalid URL (GET {base}/nothing)"));
     }
+}
+
+#[tokio::test]
+async fn audio_rows_are_sent_as_forms_with_their_file() {
+    let app = TestApp::with(&["--max-retries", "0"]).await;
+    app.upstream.reply(|_| Reply::new(200, r#"{"text":"Hi"}"#));
+    let url = "/v1/audio/transcriptions";
+    let row = |id: &str, body: Value| line(id).url(url).body(&body.to_string());
+    let good = json!({
+        "model": "whisper", "file_url": "data:audio/wav;base64,UklGRg==", "language": "en", "temperature": 0.5,
+        "timestamp_granularities": ["word", "segment"], "prompt": null,
+    });
+    let bad = [
+        ("none", json!({ "model": "whisper" }), "no 'file_url'"),
+        ("text", json!({ "file_url": "data:audio/wav;base64,UklGRg==", "response_format": "srt" }), "'srt'"),
+        ("private", json!({ "file_url": format!("http://{}/a.wav", app.upstream.address) }), "--file-url-hosts"),
+    ];
+    let mut rows = vec![row("good", good)];
+    rows.extend(bad.iter().map(|(id, body, _)| row(id, body.clone())));
+    let rows = file(rows);
+
+    let created = create_for(&app, &rows, url).await;
+    let batch = app.wait_for(text(&created["id"]), "completed").await;
+
+    let results = app.results(&batch).await;
+    assert_eq!(results.output[0]["response"]["body"], json!({ "text": "Hi" }));
+    for (id, _, why) in bad {
+        let line = results.errors.iter().find(|line| line["custom_id"] == id).expect("a line");
+        assert!(text(&line["error"]["message"]).contains(why), "{line}");
+    }
+    let [call] = &app.upstream.calls()[..] else { panic!("one call") };
+    assert_eq!(call.path, url);
+    let boundary = call.header("content-type").strip_prefix("multipart/form-data; boundary=").expect("a form");
+    let field = |name: &str, value: &str| {
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let fields = [
+        ("language", "en"),
+        ("model", "whisper"),
+        ("temperature", "0.5"),
+        ("timestamp_granularities[]", "word"),
+        ("timestamp_granularities[]", "segment"),
+    ];
+    for (name, value) in fields {
+        assert!(call.text().contains(&field(name, value)), "{name}: {}", call.text());
+    }
+    assert!(!call.text().contains("file_url") && !call.text().contains("prompt"), "{}", call.text());
+    let file = "name=\"file\"; filename=\"audio.wav\"\r\nContent-Type: audio/wav\r\n\r\nRIFF\r\n";
+    assert!(call.text().contains(file), "{}", call.text());
+}
+
+#[tokio::test]
+async fn an_audio_file_is_fetched_from_a_host_that_is_listed() {
+    let app = TestApp::with(&["--file-url-hosts", "127.0.0.1", "--max-retries", "1"]).await;
+    // The upstream is the host of the file too. Its first answer is that it is away.
+    let asked = AtomicUsize::new(0);
+    app.upstream.reply(move |call| match call.path.as_str() {
+        "/files/b.mp3" if asked.fetch_add(1, SeqCst) == 0 => Reply::error(503),
+        "/files/b.mp3" => Reply::new(200, "ID3").header("content-type", "audio/mpeg"),
+        "/files/none.mp3" => Reply::error(404),
+        _ => Reply::new(200, r#"{"text":"Hi"}"#),
+    });
+    let row = |id: &str| {
+        let body = json!({ "model": "m", "file_url": format!("http://{}/files/{id}.mp3", app.upstream.address) });
+        line(id).url("/v1/audio/translations").body(&body.to_string())
+    };
+
+    let created = create_for(&app, &file([row("b"), row("none")]), "/v1/audio/translations").await;
+    let batch = app.wait_for(text(&created["id"]), "completed").await;
+
+    let results = app.results(&batch).await;
+    assert_eq!(results.output_ids(), ["b"]);
+    assert!(text(&results.errors[0]["error"]["message"]).contains("status 404"), "{:?}", results.errors);
+    let calls = app.upstream.calls();
+    let [call] = &calls[..] else { panic!("one call") };
+    assert!(call.text().contains("filename=\"b.mp3\"\r\nContent-Type: audio/mpeg\r\n\r\nID3\r\n"), "{}", call.text());
 }

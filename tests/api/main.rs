@@ -20,6 +20,7 @@ mod keys;
 mod limits;
 mod line_errors;
 mod lines;
+mod message_batches;
 mod operations;
 mod owners;
 mod processors;

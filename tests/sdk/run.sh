@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the tests that use the official OpenAI SDKs, in Python and in Node, against a real server and a simulator.
+# Runs the tests that use the official SDKs of OpenAI and Anthropic, in Python and in Node, and the AI SDK, against a
+# real server and a simulator.
 #
 #   tests/sdk/run.sh
 #
@@ -48,7 +49,7 @@ cd "$here"
 # Each stamp is written last, so that an installation that broke off is made again.
 wanted=$(python3 --version && cat requirements.txt)
 if [ ! -x .venv/bin/python ] || [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
-    echo "Installing the Python SDK"
+    echo "Installing the Python SDKs"
     rm -rf .venv
     python3 -m venv .venv || fail "python3 has no venv module. Please install it (Debian and Ubuntu: python3-venv)."
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -57,7 +58,7 @@ fi
 
 wanted=$(node --version && cat package.json package-lock.json)
 if [ "$(cat node_modules/.installed 2>/dev/null)" != "$wanted" ]; then
-    echo "Installing the Node SDK"
+    echo "Installing the Node SDKs"
     npm ci --no-audit --no-fund
     echo "$wanted" >node_modules/.installed
 fi

@@ -271,6 +271,7 @@ pub fn new_batch() -> NewBatch {
         canary: None,
         retry: None,
         webhook: None,
+        is_message_batch: false,
     }
 }
 

@@ -38,6 +38,7 @@ mod leases;
 mod ledger;
 mod lists;
 mod merging;
+mod message_batches;
 mod model;
 mod owners;
 mod plans;

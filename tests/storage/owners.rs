@@ -11,8 +11,8 @@ use batchwright::domain::lease::Lease;
 use batchwright::domain::owner::Owner;
 use batchwright::domain::page::{Order, PageRequest};
 use batchwright::storage::{
-    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, NewFile, ProgressStore as _, Recorded, Result,
-    StepStore as _, Upkeep as _,
+    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, MessageBatchStore as _, NewFile, ProgressStore as _,
+    Recorded, Result, StepStore as _, Upkeep as _,
 };
 
 use crate::given::{OWNER, START, TestStorage, after, all, ending, flush, indexed_file, lanes, new_batch, new_file};
@@ -44,7 +44,8 @@ impl Given {
     async fn on(storage: &TestStorage) -> Result<Self> {
         let file = indexed_file();
         storage.create_file(&OWNER, &file).await?;
-        let new = NewBatch { idempotency_key: Some(file.file.id.to_string()), ..batch_of(&file) };
+        let key = Some(file.file.id.to_string());
+        let new = NewBatch { idempotency_key: key, is_message_batch: true, ..batch_of(&file) };
         let batch = storage.create_batch(&OWNER, &new, START).await?;
         assert!(storage.admit_batch(batch.id, &lanes(&[3]), START).await?);
         let daemon = storage.living_daemon().await?;
@@ -81,6 +82,8 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("file_report", shown(storage.file_report(owner, file).await?)),
         ("files", shown(storage.files(owner, &all(Order::Descending), None, after(2)).await?)),
         ("batch", shown(storage.batch(owner, batch).await?)),
+        ("message_batch", shown(storage.message_batch(owner, batch).await?)),
+        ("message_batches", shown(storage.message_batches(owner, Order::Descending, None, 10).await?)),
         ("batch_of_key", shown(storage.batch_of_key(owner, &file.to_string()).await?)),
         ("batches", shown(storage.batches(owner, &all(Order::Descending)).await?)),
         ("batches_with", shown(storage.batches_with(owner, &BatchStatus::ALL, None, 10).await?)),

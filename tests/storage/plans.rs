@@ -19,7 +19,7 @@ use batchwright::storage::{
 use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
 use crate::steps::{end, turn, write};
 
-mod statements;
+pub mod statements;
 mod webhooks;
 
 use statements::{assert_found_by, sent};

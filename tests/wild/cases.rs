@@ -27,6 +27,7 @@ pub enum Target {
     Embeddings,
     Images,
     Moderations,
+    Audio,
     Messages,
     Score,
     Rerank,
@@ -167,6 +168,7 @@ impl Target {
             ),
             Self::Images => r#"{"created":1,"data":[{"url":"https://example.com/fine.png"}]}"#,
             Self::Moderations => r#"{"id":"modr-1","model":"m","results":[{"flagged":false}]}"#,
+            Self::Audio => r#"{"text":"fine","usage":{"input_tokens":3,"output_tokens":2,"total_tokens":5}}"#,
             Self::Messages => concat!(
                 r#"{"id":"msg_1","type":"message","role":"assistant","content":[{"type":"text","text":"fine"}],"#,
                 r#""stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":2}}"#

@@ -27,6 +27,7 @@ impl Target {
             Self::Embeddings => "/v1/embeddings",
             Self::Images => "/v1/images/generations",
             Self::Moderations => "/v1/moderations",
+            Self::Audio => "/v1/audio/transcriptions",
             Self::Messages => "/v1/messages",
             Self::Score => "/v1/score",
             Self::Rerank => "/v1/rerank",
@@ -42,6 +43,7 @@ impl Target {
             Self::Chat | Self::Messages => {
                 json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "Hi" }] })
             }
+            Self::Audio => json!({ "model": "m", "file_url": "data:audio/wav;base64,UklGRg==" }),
             Self::Score => json!({ "model": "m", "text_1": "Hi", "text_2": ["Ho"] }),
             Self::Rerank => json!({ "model": "m", "query": "Hi", "documents": ["Ho"] }),
             Self::Checked => json!({
@@ -208,6 +210,7 @@ targets! {
     embeddings => Embeddings,
     images => Images,
     moderations => Moderations,
+    audio => Audio,
     messages => Messages,
     scores => Score,
     ranks => Rerank,

@@ -152,6 +152,7 @@ fn read(
         canary: canary(body)?,
         retry: None,
         webhook: webhook(body, app.webhook_reach)?,
+        is_message_batch: false,
     })
 }
 

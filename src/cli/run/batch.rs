@@ -112,6 +112,7 @@ async fn create(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBegin
         canary: None,
         retry: None,
         webhook: None,
+        is_message_batch: false,
     };
     let batch = create_batch(&*storage, engine.wakeup(), &owner, &new, now).await?;
     Ok(RunBeginning::Batch(Box::new(batch)))

@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn a_success_is_an_answer_or_has_the_status_of_its_error() {
         use Endpoint::{
-            Classify, Embeddings, Extra, ImagesGenerations, Messages, Moderations, Pooling, Rerank, Responses, Score,
+            AudioTranscriptions, Classify, Embeddings, Extra, ImagesGenerations, Messages, Moderations, Pooling,
+            Rerank, Responses, Score,
         };
         let cases = [
             (CHAT, r#"{"choices":[{"message":{"content":"an \"error\""}}]}"#, 200),
@@ -165,6 +166,8 @@ mod tests {
             (Pooling, r#"{"data":[null]}"#, 502),
             (Classify, r#"{"data":[{"label":"a","probs":[1.0],"num_classes":1}]}"#, 200),
             (Classify, r#"{"error":"no such model"}"#, 502),
+            (AudioTranscriptions, r#"{"text":""}"#, 200),
+            (AudioTranscriptions, r#"{"error":{"code":400}}"#, 400),
             (Extra("/v1/foo"), r#"{"foo":1}"#, 200),
             (Extra("/v1/foo"), r#"{"foo":1,"error":{"code":503}}"#, 503),
             (Extra("/v1/foo"), "[1]", 502),

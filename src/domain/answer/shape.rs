@@ -29,6 +29,7 @@ pub(super) struct AnswerShape<'a> {
     content: Option<&'a RawValue>,
     results: Option<&'a RawValue>,
     scores: Option<&'a RawValue>,
+    text: Option<&'a RawValue>,
     status: Option<&'a RawValue>,
     usage: Option<&'a RawValue>,
 }
@@ -85,6 +86,7 @@ impl<'a> AnswerShape<'a> {
                 None => self.output.is_some(),
                 Some(status) => matches!(status, "\"completed\"" | "\"failed\"" | "\"incomplete\""),
             },
+            Endpoint::AudioTranscriptions | Endpoint::AudioTranslations => self.text.is_some() && self.error.is_none(),
             // A message may have nothing to say.
             Endpoint::Messages => self.content.is_some_and(is_list) && self.error.is_none(),
             // SGLang's are `scores`; some servers answer with the list of results alone.
@@ -205,6 +207,7 @@ enum Member {
     Content,
     Results,
     Scores,
+    Text,
     Status,
     Usage,
     #[serde(other)]
@@ -241,6 +244,7 @@ impl<'de> Visitor<'de> for ShapeVisitor {
                 Member::Content => &mut shape.content,
                 Member::Results => &mut shape.results,
                 Member::Scores => &mut shape.scores,
+                Member::Text => &mut shape.text,
                 Member::Status => &mut shape.status,
                 Member::Usage => &mut shape.usage,
                 Member::Other => {

@@ -14,6 +14,7 @@ mod files;
 mod keys;
 mod leases;
 mod ledger;
+mod message_batches;
 mod progress;
 mod steps;
 mod upkeep;
@@ -29,6 +30,7 @@ pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{
     BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, ResultParts, RowPart, Violation,
 };
+pub use message_batches::MessageBatchStore;
 pub use progress::ProgressStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
@@ -51,6 +53,7 @@ pub struct WorkPage<Id, T> {
 pub trait Storage:
     FileStore
     + BatchStore
+    + MessageBatchStore
     + LeaseStore
     + Ledger
     + StepStore

@@ -12,6 +12,7 @@ mod hints;
 mod keys;
 mod leases;
 mod ledger;
+mod message_batches;
 mod migrate;
 mod postgres;
 mod presence;

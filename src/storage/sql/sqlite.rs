@@ -42,6 +42,8 @@ pub mod keys;
 pub mod leases;
 #[path = "statements/ledger.rs"]
 pub mod ledger;
+#[path = "statements/message_batches.rs"]
+pub mod message_batches;
 #[path = "statements/progress.rs"]
 pub mod progress;
 #[path = "statements/query.rs"]

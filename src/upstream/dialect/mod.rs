@@ -56,7 +56,7 @@ pub async fn call_model(
     if is_native || (call.has_native_turns && api.may_be_tried()) {
         let body = native::request(call.request, &call.ids).to_json().into();
         let (model, key) = (call.model.clone(), call.key.clone());
-        let sent = Call { endpoint: Endpoint::Responses, model, key, body };
+        let sent = Call { endpoint: Endpoint::Responses, model, key, body, file: None };
         let response = http.post(sent).await?;
         if !api.is_lacking(&response) {
             let body = response.succeeded(&**should_retry)?.body;
@@ -77,7 +77,7 @@ pub async fn call_chat(
 ) -> Result<Turn, FailureReason> {
     let request = chat::request(call.request).map_err(|error| FailureReason::Unsupported(error.to_string()))?;
     let (model, key, body) = (call.model.clone(), call.key.clone(), request.to_json().into());
-    let sent = Call { endpoint: Endpoint::ChatCompletions, model, key, body };
+    let sent = Call { endpoint: Endpoint::ChatCompletions, model, key, body, file: None };
     let body = http.post(sent).await?.succeeded(&**should_retry)?.body;
     chat::turn(&body, &call.ids, &call.used).map_err(reason)
 }

@@ -46,7 +46,7 @@ fn client_at(base_url: Url, timeout: Duration) -> ReqwestHttpClient {
 }
 
 fn call(what: String) -> Call {
-    Call { endpoint: Endpoint::ChatCompletions, model: "m".into(), key: "k".to_owned(), body: what.into() }
+    Call { endpoint: Endpoint::ChatCompletions, model: "m".into(), key: "k".to_owned(), body: what.into(), file: None }
 }
 
 #[tokio::test]

@@ -224,7 +224,7 @@ mod tests {
         };
         let client = ReqwestHttpClient::new(&settings, Clock::System).expect("plain settings");
         let body = Bytes::from_static(br#"{"model":"m","input":"a"}"#);
-        let call = Call { endpoint: Endpoint::Embeddings, model: "m".into(), key: "k".to_owned(), body };
+        let call = Call { endpoint: Endpoint::Embeddings, model: "m".into(), key: "k".to_owned(), body, file: None };
         let headers = RowHeaders::of(RequestId { batch: BatchId::new(), row: 0 }, "row");
         let call = (&call, &headers);
         let merged = MergedCalls::new(32);

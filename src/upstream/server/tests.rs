@@ -24,7 +24,7 @@ impl HttpClient for Scripted {
 
 async fn post(server: &Server, endpoint: Endpoint) -> Result<u16, UpstreamError> {
     let admission = server.admission(&"m".into());
-    let call = Call { endpoint, model: "m".into(), key: String::new(), body: Bytes::new() };
+    let call = Call { endpoint, model: "m".into(), key: String::new(), body: Bytes::new(), file: None };
     let admitted = admission.begin(false)?;
     let headers = RowHeaders::of(RequestId { batch: BatchId::new(), row: 0 }, "row");
     let answer = server.post(&call, &headers, admitted, &mut CallHistory::default()).await;

@@ -80,7 +80,7 @@ impl Visit for Statement {
 }
 
 /// The statements that a call of the storage sends, without those around a transaction.
-pub(super) async fn sent<T>(call: impl Future<Output = Result<T>>) -> Result<Vec<String>> {
+pub async fn sent<T>(call: impl Future<Output = Result<T>>) -> Result<Vec<String>> {
     LazyLock::force(&LOG);
     let span = tracing::info_span!(SPAN);
     let id = span.id().expect("it is enabled").into_u64();
@@ -137,7 +137,7 @@ async fn plan(place: &Place, statement: &str) -> String {
 }
 
 /// Checks that no statement reads all of a table, and that one of them uses an index of `indexes`.
-pub(super) async fn assert_found_by(place: &Place, indexes: &[&str], statements: Vec<String>) {
+pub async fn assert_found_by(place: &Place, indexes: &[&str], statements: Vec<String>) {
     let mut plans = String::new();
     for statement in statements {
         let plan = plan(place, &statement).await;

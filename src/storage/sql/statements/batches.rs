@@ -23,8 +23,8 @@ use crate::storage::sql::{End, to_i64};
 const CREATE: &str = concat!(
     "INSERT INTO batches (id, owner, input_file_id, endpoint, completion_window, status, created_at, expires_at,
                           metadata, output_file_id, error_file_id, output_expires_after, idempotency_key, canary,
-                          retry_of, retry_options, webhook_url, webhook_secret)
-     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                          retry_of, retry_options, webhook_url, webhook_secret, api)
+     VALUES ($1, $2, $3, $4, $5, 'validating', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
      ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
      RETURNING ",
     batch_columns!()
@@ -142,6 +142,7 @@ pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp
         .bind(new.retry.as_ref().map(|retry| json(&retry.options)))
         .bind(new.webhook.as_ref().map(|webhook| &webhook.url))
         .bind(new.webhook.as_ref().map(|webhook| webhook.secret.reveal()))
+        .bind(new.is_message_batch.then_some("messages"))
         .fetch_optional(&mut *tx)
         .await?;
     announce(tx).await?;
@@ -201,7 +202,7 @@ pub async fn rows_in_progress(conn: &mut Conn, owner: &Owner, limit: u32) -> Res
 }
 
 /// A row with its place, which `place` makes of its id: `None` if that cannot be read.
-fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
+pub(super) fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
     let id: Option<Uuid> = row.try_get("id").ok();
     let name = id.map(|id| BatchId(id).to_string());
     Placed { place: id.and_then(place), read: read_row::<_, BatchRow, Batch>("batches", name, row) }

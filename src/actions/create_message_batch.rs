@@ -1,0 +1,97 @@
+//! Creating a batch of requests that came with the call, instead of in a file that was uploaded before.
+
+use super::{CreateBatchError, CreateFileError, FileForm, create_batch, create_file};
+use crate::domain::batch::{Batch, BatchError, NewBatch, Window};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::file::Purpose;
+use crate::domain::owner::Owner;
+use crate::domain::report::BatchLimits;
+use crate::domain::time::Timestamp;
+use crate::intake::{Taken, UploadRefusal};
+use crate::storage::Storage;
+use crate::storage::blobs::{BlobError, Blobs};
+use crate::wakeup::Wakeup;
+
+/// Why a message batch was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateMessageBatchError {
+    /// It has no request.
+    #[error("It has no request.")]
+    Empty,
+    /// Its requests are not ones that a batch can run: the first error of all.
+    #[error("{}", .0.message)]
+    Invalid(Box<BatchError>),
+    /// Its input file was not kept.
+    #[error(transparent)]
+    File(#[from] CreateFileError),
+    /// The batch was not created.
+    #[error(transparent)]
+    Batch(#[from] CreateBatchError),
+    /// The bytes of what was refused could not be removed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+/// What creates message batches of an owner.
+pub struct MessageBatchCreator<'a> {
+    /// Metadata.
+    pub storage: &'a dyn Storage,
+    /// Bytes.
+    pub blobs: &'a Blobs,
+    /// Tells the daemon of the new batch.
+    pub wakeup: &'a Wakeup,
+    /// The owner.
+    pub owner: &'a Owner,
+    /// The limits of the batch.
+    pub limits: &'a BatchLimits,
+}
+
+impl MessageBatchCreator<'_> {
+    /// Creates a batch of rows that were taken in. Its input is checked at once, because the answer says what is wrong
+    /// with it. If the batch is not created, the rows are removed.
+    ///
+    /// # Errors
+    /// Why it was not created.
+    pub async fn create(
+        &self,
+        taken: Taken,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<(Batch, u64), CreateMessageBatchError> {
+        let rows = match self.check(&taken) {
+            Ok(rows) => rows,
+            Err(refused) => {
+                self.blobs.delete(taken.part.blob).await?;
+                return Err(refused);
+            }
+        };
+        let form =
+            FileForm { purpose: Purpose::Batch, filename: "message-batch.jsonl".to_owned(), expires_after: None };
+        let file = create_file(self.storage, self.blobs, self.owner, taken, form, now).await?;
+        let new = NewBatch {
+            input_file_id: file.id.to_string(),
+            endpoint: Endpoint::Messages.into(),
+            window,
+            metadata: None,
+            output_expires_after: None,
+            idempotency_key: None,
+            canary: None,
+            retry: None,
+            is_message_batch: true,
+        };
+        Ok((create_batch(self.storage, self.wakeup, self.owner, &new, now).await?, rows))
+    }
+
+    /// The number of rows, if a batch can run them.
+    fn check(&self, taken: &Taken) -> Result<u64, CreateMessageBatchError> {
+        let report = match &taken.found {
+            None | Some(Err(UploadRefusal::Empty)) => return Err(CreateMessageBatchError::Empty),
+            Some(Err(refusal)) => return Err(CreateFileError::Refused(*refusal).into()),
+            Some(Ok(found)) => &found.report,
+        };
+        match report.lanes(Endpoint::Messages.into(), taken.part.bytes, self.limits) {
+            Ok(_) => Ok(report.rows),
+            Err(mut errors) => Err(CreateMessageBatchError::Invalid(Box::new(errors.swap_remove(0)))),
+        }
+    }
+}
