@@ -77,6 +77,7 @@ impl MessageBatchCreator<'_> {
             idempotency_key: None,
             canary: None,
             retry: None,
+            webhook: None,
             is_message_batch: true,
         };
         Ok((create_batch(self.storage, self.wakeup, self.owner, &new, now).await?, rows))

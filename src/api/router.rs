@@ -80,7 +80,7 @@ fn health_routes(app: &App) -> Router<Arc<App>> {
 /// Routes that only those may call who may.
 fn guarded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
     let routes = with_fallbacks(routes, app.clone()).layer(from_fn_with_state(app.clone(), guard));
-    with_stack(routes, &app)
+    with_stack(routes.layer(from_fn(anthropic::with_envelope)), &app)
 }
 
 fn with_fallbacks(routes: Router<Arc<App>>, app: Arc<App>) -> Router {

@@ -10,6 +10,9 @@ use utoipa::ToSchema;
 
 use crate::api::error::ErrorObject;
 
+/// What the paths of all operations begin with.
+const ROUTES: &str = "/v1/messages/batches";
+
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -59,8 +62,12 @@ fn kind(status: u16) -> &'static str {
     }
 }
 
-/// Puts errors into the envelope, and names the request as Anthropic's clients expect it.
-pub(super) async fn with_envelope(request: Request, next: Next) -> Response {
+/// Puts errors of these routes into the envelope, those of who may not call them too, and names the request as
+/// Anthropic's clients expect it.
+pub(in crate::api) async fn with_envelope(request: Request, next: Next) -> Response {
+    if !request.uri().path().starts_with(ROUTES) {
+        return next.run(request).await;
+    }
     let id = request.headers().get(&X_REQUEST_ID).cloned();
     let response = next.run(request).await;
     let mut response = match response.extensions().get::<ErrorObject>() {

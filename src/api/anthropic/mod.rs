@@ -20,12 +20,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn;
 use axum::routing::{get, post};
 
 pub(super) use cancel::{__path_cancel_message_batch, cancel_message_batch};
 pub(super) use create::{__path_create_message_batch, create_message_batch};
 pub(super) use delete::{__path_delete_message_batch, delete_message_batch};
+pub(super) use envelope::with_envelope;
 pub(super) use get::{__path_get_message_batch, get_message_batch};
 pub(super) use list::{__path_list_message_batches, list_message_batches};
 pub(super) use results::{__path_list_message_batch_results, list_message_batch_results};
@@ -49,7 +49,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/messages/batches/{message_batch_id}", get(get_message_batch).delete(delete_message_batch))
         .route("/messages/batches/{message_batch_id}/cancel", post(cancel_message_batch))
         .route("/messages/batches/{message_batch_id}/results", get(list_message_batch_results))
-        .layer(from_fn(envelope::with_envelope))
 }
 
 /// The id on the wire.
