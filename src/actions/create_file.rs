@@ -8,7 +8,7 @@ use crate::domain::file::{BATCH_FILE_RETENTION, File, Purpose};
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
-use crate::intake::{Taken, UploadRefusal};
+use crate::intake::{Found, Taken, UploadRefusal};
 use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::{FileStore, Indexed, NewFile, Storage, StorageError};
 use crate::telemetry::metrics;
@@ -22,6 +22,21 @@ pub struct FileForm {
     pub filename: String,
     /// How long it is kept.
     pub expires_after: Option<Duration>,
+}
+
+impl FileForm {
+    /// The file that it describes, with a fresh id.
+    pub(super) fn file(self, bytes: u64, created_at: Timestamp) -> File {
+        let kept_for = self.expires_after.or((self.purpose == Purpose::Batch).then_some(BATCH_FILE_RETENTION));
+        File {
+            id: FileId::new(),
+            purpose: self.purpose,
+            filename: self.filename,
+            bytes,
+            created_at,
+            expires_at: kept_for.map(|kept| created_at.plus(kept)),
+        }
+    }
 }
 
 /// Why a file was not kept.
@@ -71,22 +86,23 @@ async fn keep(
     form: FileForm,
     now: Timestamp,
 ) -> Result<File, CreateFileError> {
-    let (indexed, kept_for) = if form.purpose == Purpose::Batch {
-        let found = taken.found.ok_or(UploadRefusal::Empty)??;
-        let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
-        (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILE_RETENTION)))
-    } else {
-        (None, form.expires_after)
-    };
-    let file = File {
-        id: FileId::new(),
-        purpose: form.purpose,
-        filename: form.filename,
-        bytes: taken.part.bytes,
-        created_at: now,
-        expires_at: kept_for.map(|kept| now.plus(kept)),
-    };
+    let indexed = keep_index(blobs, form.purpose, taken.found).await?;
+    let file = form.file(taken.part.bytes, now);
     let new = NewFile { file: file.clone(), parts: vec![taken.part], indexed };
     FileStore::create_file(storage, owner, &new).await?;
     Ok(file)
+}
+
+/// Keeps the row index of a file that is to be a batch input file; `found` is what intake made of it.
+pub(super) async fn keep_index(
+    blobs: &Blobs,
+    purpose: Purpose,
+    found: Option<Result<Found, UploadRefusal>>,
+) -> Result<Option<Indexed>, CreateFileError> {
+    if purpose != Purpose::Batch {
+        return Ok(None);
+    }
+    let found = found.ok_or(UploadRefusal::Empty)??;
+    let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
+    Ok(Some(Indexed { index, report: found.report }))
 }

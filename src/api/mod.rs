@@ -10,8 +10,10 @@ mod error;
 mod expires_after;
 mod extract;
 mod files;
+mod form;
 mod health;
 mod integer;
+mod json_body;
 mod models;
 pub mod openapi;
 mod page;
@@ -19,6 +21,7 @@ mod responses;
 mod router;
 mod server;
 mod sse;
+mod uploads;
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{batches, files, health, models, responses};
+use super::{batches, files, health, models, responses, uploads};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +17,10 @@ use super::{batches, files, health, models, responses};
         files::get_file,
         files::delete_file,
         files::file_content,
+        uploads::create_upload,
+        uploads::add_upload_part,
+        uploads::complete_upload,
+        uploads::cancel_upload,
         batches::create_batch,
         batches::list_batches,
         batches::get_batch,

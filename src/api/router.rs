@@ -14,7 +14,7 @@ use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, 
 use uuid::Uuid;
 
 use super::cors::cors;
-use super::{ApiError, App, batches, files, health, models, openapi, responses};
+use super::{ApiError, App, batches, files, health, models, openapi, responses, uploads};
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
 pub(super) const JSON_BODY_BYTES: usize = 1 << 20;
@@ -27,6 +27,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/files", post(files::create_file).layer(DefaultBodyLimit::disable()).get(files::list_files))
         .route("/files/{file_id}", get(files::get_file).delete(files::delete_file))
         .route("/files/{file_id}/content", get(files::file_content))
+        .route("/uploads", post(uploads::create_upload))
+        .route("/uploads/{upload_id}/parts", post(uploads::add_upload_part).layer(DefaultBodyLimit::disable()))
+        .route("/uploads/{upload_id}/complete", post(uploads::complete_upload))
+        .route("/uploads/{upload_id}/cancel", post(uploads::cancel_upload))
         .route("/batches", post(batches::create_batch).get(batches::list_batches))
         .route("/batches/{batch_id}", get(batches::get_batch))
         .route("/batches/{batch_id}/cancel", post(batches::cancel_batch))

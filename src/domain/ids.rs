@@ -37,6 +37,14 @@ uuid_id! {
     BatchId
 }
 uuid_id! {
+    /// An upload in parts, printed as `upload_` and 32 hexadecimal digits (contract §1.5).
+    UploadId
+}
+uuid_id! {
+    /// A part of an upload, printed as `part_` and 32 hexadecimal digits (contract §1.5).
+    UploadPartId
+}
+uuid_id! {
     /// One immutable object of the blob store.
     BlobId
 }
@@ -78,24 +86,31 @@ impl fmt::Display for FileId {
     }
 }
 
-impl BatchId {
-    /// Reads the printed form; `None` for anything this program never prints.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("batch_")?;
-        let printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !printed {
-            return None;
+/// Ids that are printed as a prefix and 32 hexadecimal digits.
+macro_rules! printed_as_hex {
+    ($($name:ident: $prefix:literal),+) => {$(
+        impl $name {
+            /// Reads the printed form; `None` for anything this program never prints.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let digits = text.strip_prefix($prefix)?;
+                let printed = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                if !printed {
+                    return None;
+                }
+                Uuid::try_parse(digits).ok().map(Self)
+            }
         }
-        Uuid::try_parse(digits).ok().map(Self)
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0.simple())
+            }
+        }
+    )+};
 }
 
-impl fmt::Display for BatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch_{}", self.0.simple())
-    }
-}
+printed_as_hex!(BatchId: "batch_", UploadId: "upload_", UploadPartId: "part_");
 
 impl BlobId {
     /// Reads the printed form; `None` for anything this program never prints.

@@ -37,4 +37,5 @@ pub mod splitter;
 pub mod statistics;
 mod text_enum;
 pub mod time;
+pub mod upload;
 pub mod usage;

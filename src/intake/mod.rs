@@ -42,6 +42,18 @@ pub enum IntakeError<E> {
     Blob(#[from] BlobError),
 }
 
+/// Reads bytes that are stored already as a batch input file.
+pub async fn inspect_stored<E>(
+    mut bytes: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    limits: &IntakeLimits,
+) -> Result<Result<Found, UploadRefusal>, E> {
+    let mut slices = Slices::new(limits);
+    while let Some(chunk) = bytes.next().await {
+        slices.push(chunk?).await;
+    }
+    Ok(slices.finish().await)
+}
+
 /// Stores an upload. With `inspect`, it is read as a batch input file at the same time.
 pub async fn take_in<E>(
     mut bytes: impl Stream<Item = Result<Bytes, E>> + Unpin,

@@ -13,5 +13,5 @@ pub mod sql;
 pub use contract::{
     BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, LeaseStore,
     Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, ResultParts, RowPart,
-    RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation, WorkPage,
+    RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, UploadStore, Violation, WorkPage,
 };

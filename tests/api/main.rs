@@ -35,4 +35,5 @@ mod sharing;
 mod steering;
 mod streams;
 mod uploads;
+mod uploads_in_parts;
 mod upstreams;

@@ -49,3 +49,4 @@ mod steps;
 mod terminal;
 mod unreadable;
 mod upkeep;
+mod uploads;

@@ -36,7 +36,7 @@ const FROM_THE_FUTURE: &str = "
     VALUES (9999, 'from the future', TRUE, '', 0)";
 
 /// Runs one statement past the storage, which has no way to do what it does.
-async fn execute(place: &Place, statement: impl Into<String>) -> sqlx::Result<()> {
+pub async fn execute(place: &Place, statement: impl Into<String>) -> sqlx::Result<()> {
     let statement = AssertSqlSafe(statement.into());
     match place {
         Place::Sqlite(path) => {

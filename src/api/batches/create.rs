@@ -3,8 +3,6 @@
 //! The order of the checks is the contract's: missing, type, value, id prefix. The daemon checks later whether the file
 //! exists.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -16,10 +14,11 @@ use super::retry;
 use crate::actions::{self, CreateBatchError};
 use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
-use crate::api::{ApiError, App, AppState, expires_after, integer};
+use crate::api::json_body::{self, kept_for, required, text};
+use crate::api::{ApiError, App, AppState};
 use crate::domain::batch::{BatchRetry, NewBatch};
 use crate::domain::endpoint::Endpoint;
-use crate::domain::row::{shown, type_name};
+use crate::domain::row::shown;
 use crate::net::IDEMPOTENCY_KEY;
 
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -36,14 +35,7 @@ pub(in crate::api) async fn create_batch(
     headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Result<Json<BatchObject>, ApiError> {
-    let parsed: Value = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
-    let Value::Object(mut parsed) = parsed else {
-        return Err(ApiError::invalid(format!(
-            "We could not parse the JSON body of your request. Expected an object, but got {} instead.",
-            type_name(&parsed)
-        )));
-    };
+    let mut parsed = json_body::parse(&body)?;
     let retried = retry::retried(&app, &owner, &mut parsed, &body).await?;
     let metadata = || metadata(&parsed, &body);
     let mut new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
@@ -105,10 +97,7 @@ fn read(
     idempotency_key: Option<String>,
 ) -> Result<NewBatch, ApiError> {
     for param in ["input_file_id", "endpoint", "completion_window"] {
-        match body.get(param) {
-            None | Some(Value::Null) => return Err(ApiError::missing(param)),
-            Some(_) => {}
-        }
+        required(body, param, param)?;
     }
     let input_file_id = text(body, "input_file_id", "input_file_id")?;
     let endpoint = text(body, "endpoint", "endpoint")?;
@@ -133,39 +122,11 @@ fn read(
         endpoint,
         window: window.clone(),
         metadata: metadata()?,
-        output_expires_after: output_expires_after(body)?,
+        output_expires_after: kept_for(body, "output_expires_after")?,
         idempotency_key,
         canary: canary(body)?,
         retry: None,
     })
-}
-
-/// A text member, whose path is `path`.
-fn text<'a>(object: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'a str, ApiError> {
-    match object.get(name) {
-        None | Some(Value::Null) => Err(ApiError::missing(path)),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(ApiError::wrong_type(path, "a string", type_name(other))),
-    }
-}
-
-/// An object member; null counts as absent (contract §1.4).
-pub(super) fn object<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
-    match body.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(object)) => Ok(Some(object)),
-        Some(other) => Err(ApiError::wrong_type(name, "an object", type_name(other))),
-    }
-}
-
-fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, ApiError> {
-    let Some(given) = object(body, "output_expires_after")? else { return Ok(None) };
-    let anchor = text(given, "anchor", "output_expires_after.anchor")?;
-    let seconds = |param: &str| match given.get("seconds") {
-        None | Some(Value::Null) => Err(ApiError::missing(param)),
-        Some(value) => integer::in_json(param, value, expires_after::SECONDS),
-    };
-    expires_after::read("output_expires_after", anchor, seconds).map(Some)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -7,13 +7,12 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::http::HeaderMap;
 
-use super::FileObject;
-use super::form::{Form, FormPart, file_too_large, malformed};
+use super::{FileObject, check_name, file_too_large, purpose_of};
 use crate::actions::{self, CreateFileError, FileForm};
 use crate::api::caller::Caller;
+use crate::api::form::{Form, FormPart, FormShape, malformed};
 use crate::api::{ApiError, App, AppState, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
-use crate::domain::row::shown;
 use crate::intake::{IntakeError, Taken, take_in};
 
 /// Uploads a file.
@@ -35,8 +34,15 @@ pub(in crate::api) async fn create_file(
     let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
     let announced = body.size_hint().lower();
     let mut bytes = body.into_data_stream();
-    let mut upload = Upload::default();
-    let read = match Form::new(&mut bytes, &headers, announced, app.intake.max_file_bytes) {
+    let mut upload = UploadForm::default();
+    let shape = FormShape {
+        required: "the parts 'file' and 'purpose'",
+        known: "'file', 'purpose' and 'expires_after[…]'",
+        payload: "file",
+        max_bytes: app.intake.max_file_bytes,
+        too_large: file_too_large,
+    };
+    let read = match Form::new(&mut bytes, &headers, announced, shape) {
         Ok(form) => upload.read(&app, form).await,
         Err(error) => Err(error),
     };
@@ -75,7 +81,7 @@ struct FileUpload {
 
 /// The parts of a form that were read so far.
 #[derive(Default)]
-struct Upload {
+struct UploadForm {
     taken: Option<Taken>,
     filename: String,
     purpose: Option<String>,
@@ -83,7 +89,7 @@ struct Upload {
     seconds: Option<String>,
 }
 
-impl Upload {
+impl UploadForm {
     async fn read(&mut self, app: &App, mut form: Form<'_>) -> Result<(), ApiError> {
         while let Some(part) = form.next().await? {
             match part.name() {
@@ -123,12 +129,8 @@ impl Upload {
 
     fn check(&self) -> Result<FileForm, ApiError> {
         let purpose = self.purpose.as_deref().ok_or_else(|| ApiError::missing("purpose"))?;
-        let known = Purpose::parse(purpose).filter(|purpose| Purpose::UPLOADABLE.contains(purpose));
-        let purpose = known.ok_or_else(|| wrong_purpose(purpose))?;
-        let has_wrong_suffix = self.filename.to_ascii_lowercase().ends_with(".txt");
-        if purpose == Purpose::Batch && has_wrong_suffix {
-            return Err(ApiError::invalid("Invalid file format for Batch API. Must be .jsonl"));
-        }
+        let purpose = purpose_of(purpose)?;
+        check_name(purpose, &self.filename)?;
         Ok(FileForm { purpose, filename: self.filename.clone(), expires_after: self.expires_after()? })
     }
 
@@ -142,12 +144,6 @@ impl Upload {
         let seconds = |param: &str| integer::in_text(param, seconds, expires_after::SECONDS);
         expires_after::read("expires_after", anchor, seconds).map(Some)
     }
-}
-
-fn wrong_purpose(purpose: &str) -> ApiError {
-    let supported: Vec<String> = Purpose::UPLOADABLE.iter().map(|purpose| format!("'{purpose}'")).collect();
-    let purpose = shown(purpose);
-    ApiError::invalid(format!("'{purpose}' is not one of [{}] - 'purpose'", supported.join(", "))).at("purpose")
 }
 
 impl From<CreateFileError> for ApiError {

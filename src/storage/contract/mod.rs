@@ -16,6 +16,7 @@ mod ledger;
 mod progress;
 mod steps;
 mod upkeep;
+mod uploads;
 
 use async_trait::async_trait;
 
@@ -29,6 +30,7 @@ pub use ledger::{
 pub use progress::ProgressStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
+pub use uploads::UploadStore;
 
 use crate::domain::ids::BlobId;
 use crate::domain::time::Timestamp;
@@ -45,7 +47,7 @@ pub struct WorkPage<Id, T> {
 /// All that the program keeps in its database.
 #[async_trait]
 pub trait Storage:
-    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + Send + Sync + 'static
+    FileStore + UploadStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + Send + Sync + 'static
 {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;

@@ -19,6 +19,7 @@ mod readable;
 mod sqlite;
 mod steps;
 mod upkeep;
+mod uploads;
 
 use async_trait::async_trait;
 

@@ -59,3 +59,5 @@ pub mod steering;
 pub mod steps;
 #[path = "statements/upkeep.rs"]
 pub mod upkeep;
+#[path = "statements/uploads.rs"]
+pub mod uploads;
