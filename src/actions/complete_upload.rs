@@ -1,24 +1,23 @@
 //! Completing an upload in parts: the parts become a file, without their bytes being copied.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 
 use futures::TryStreamExt as _;
 use md5::{Digest as _, Md5};
 
-use super::create_file::keep_index;
+use super::create_file::{keep_index, note_created};
 use super::{CreateFileError, FileForm};
 use crate::domain::file::{FilePart, Purpose};
-use crate::domain::ids::UploadPartId;
+use crate::domain::ids::{BlobId, UploadPartId};
 use crate::domain::owner::Owner;
 use crate::domain::report::IntakeLimits;
+use crate::domain::request_key::{RequestKey, hexadecimal};
 use crate::domain::row::shown;
 use crate::domain::time::Timestamp;
 use crate::domain::upload::{Upload, UploadStatus};
-use crate::intake::inspect_stored;
+use crate::intake::{Found, IntakeError, UnpackError, UploadRefusal, inspect_stored, recognised, take_in, unpacked};
 use crate::storage::blobs::{BlobError, Blobs, FileBytes};
 use crate::storage::{NewFile, Storage, StorageError};
-use crate::telemetry::metrics;
 
 /// What a client says of the file that an upload is to become.
 #[derive(Debug, Clone)]
@@ -27,6 +26,8 @@ pub struct UploadCompletion {
     pub part_ids: Vec<String>,
     /// The MD5 of all bytes as the client gave it, in hexadecimal digits of either case.
     pub md5: Option<String>,
+    /// The key of the request.
+    pub key: Option<RequestKey>,
 }
 
 /// Why an upload was not completed. It stays as it is.
@@ -52,6 +53,12 @@ pub enum CompleteUploadError {
     /// The bytes have another MD5.
     #[error("The bytes have the MD5 {0}, which is not the one given. Send the part again that was damaged.")]
     WrongMd5(String),
+    /// The bytes are packed, and cannot be unpacked for this reason.
+    #[error("{0}")]
+    Packed(String),
+    /// Unpacked, the file is larger than a file may be.
+    #[error("File is too large.")]
+    TooLarge,
     /// The file was not kept.
     #[error(transparent)]
     File(#[from] CreateFileError),
@@ -67,6 +74,27 @@ impl From<BlobError> for CompleteUploadError {
     fn from(error: BlobError) -> Self {
         Self::File(error.into())
     }
+}
+
+impl From<IntakeError<UnpackError<BlobError>>> for CompleteUploadError {
+    fn from(error: IntakeError<UnpackError<BlobError>>) -> Self {
+        match error {
+            IntakeError::Stream(UnpackError::Stream(error)) | IntakeError::Blob(error) => error.into(),
+            IntakeError::Stream(packed) => Self::Packed(packed.to_string()),
+            IntakeError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+/// The bytes of an upload, as far as they were read.
+#[derive(Default)]
+struct UploadContents {
+    /// A new blob, if the parts are a packed batch input file.
+    unpacked: Option<FilePart>,
+    /// The result of reading them as a batch input file.
+    found: Option<Result<Found, UploadRefusal>>,
+    /// The MD5 of the bytes as they came.
+    md5: Option<String>,
 }
 
 /// Completes uploads of one owner.
@@ -97,17 +125,14 @@ impl UploadCompleter<'_> {
             UploadStatus::Completed => return Ok(upload),
             status => return Err(CompleteUploadError::NotPending(status)),
         }
-        let new = self.file_of(&upload, completion).await?;
-        let index = new.indexed.as_ref().map(|indexed| indexed.index);
+        let (new, unpacked) = self.file_of(&upload, completion).await?;
         if self.storage.complete_upload(self.owner, upload.id, &new, now).await? {
-            metrics::file_created(new.file.bytes);
-            let (file_id, purpose, bytes) = (new.file.id, new.file.purpose, new.file.bytes);
-            tracing::info!(%file_id, %purpose, bytes, parts = new.parts.len(), "file created");
+            note_created(&new);
             return Ok(Upload { status: UploadStatus::Completed, file: Some(new.file), ..upload });
         }
-        // Another request was faster, whose file has an index of its own.
-        if let Some(index) = index {
-            self.blobs.delete(index).await?;
+        // Another request was faster, whose file has blobs of its own.
+        for blob in new.indexed.map(|indexed| indexed.index).into_iter().chain(unpacked) {
+            self.blobs.delete(blob).await?;
         }
         let ended = self.storage.upload(self.owner, upload.id, now).await?;
         match ended {
@@ -116,41 +141,79 @@ impl UploadCompleter<'_> {
         }
     }
 
-    /// The file that the parts make, which is checked.
-    async fn file_of(&self, upload: &Upload, completion: &UploadCompletion) -> Result<NewFile, CompleteUploadError> {
+    /// The file that the parts make, which is checked, and the blob that was made of packed parts.
+    async fn file_of(
+        &self,
+        upload: &Upload,
+        completion: &UploadCompletion,
+    ) -> Result<(NewFile, Option<BlobId>), CompleteUploadError> {
         let parts = self.parts_of(upload, &completion.part_ids).await?;
         let listed = parts.iter().map(|part| part.bytes).sum();
         if listed != upload.bytes {
             return Err(CompleteUploadError::WrongTotal { declared: upload.bytes, listed });
         }
-        let bytes = FileBytes::new(parts.clone());
-        let mut hash = completion.md5.as_ref().map(|_| Md5::new());
-        let read = bytes.stream(self.blobs, 0..bytes.len()).inspect_ok(|chunk| {
+        let contents = self.read(upload, &parts, completion.md5.is_some()).await?;
+        let unpacked = contents.unpacked.map(|part| part.blob);
+        let new = self.checked(upload, completion, parts, contents).await;
+        if let (Err(_), Some(blob)) = (&new, unpacked) {
+            self.blobs.delete(blob).await?;
+        }
+        Ok((new?, unpacked))
+    }
+
+    /// Reads the bytes, as far as that is needed.
+    async fn read(
+        &self,
+        upload: &Upload,
+        parts: &[FilePart],
+        wants_md5: bool,
+    ) -> Result<UploadContents, CompleteUploadError> {
+        let file = FileBytes::new(parts.to_vec());
+        let mut contents = UploadContents::default();
+        let mut hash = wants_md5.then(Md5::new);
+        let bytes = Box::pin(file.stream(self.blobs, 0..file.len()).inspect_ok(|chunk| {
             if let Some(hash) = &mut hash {
                 hash.update(chunk);
             }
-        });
-        let found = if upload.purpose == Purpose::Batch {
-            Some(inspect_stored(Box::pin(read), self.intake).await?)
-        } else {
-            if completion.md5.is_some() {
-                read.try_for_each(async |_| Ok(())).await?;
+        }));
+        if upload.purpose == Purpose::Batch {
+            let (packing, bytes) = recognised(bytes).await?;
+            if packing.is_some() {
+                let taken = take_in(unpacked(bytes, packing), self.blobs, self.intake, true).await?;
+                (contents.unpacked, contents.found) = (Some(taken.part), taken.found);
+            } else {
+                contents.found = Some(inspect_stored(bytes, self.intake).await?);
             }
-            None
-        };
-        if let (Some(hash), Some(expected)) = (hash, &completion.md5) {
-            let actual = hexadecimal(&hash.finalize());
-            if !actual.eq_ignore_ascii_case(expected) {
-                return Err(CompleteUploadError::WrongMd5(actual));
-            }
+        } else if wants_md5 {
+            bytes.try_for_each(async |_| Ok(())).await?;
         }
-        let indexed = keep_index(self.blobs, upload.purpose, found).await?;
+        contents.md5 = hash.map(|hash| hexadecimal(&hash.finalize()));
+        Ok(contents)
+    }
+
+    /// The file of these parts, if nothing is wrong with its contents.
+    async fn checked(
+        &self,
+        upload: &Upload,
+        completion: &UploadCompletion,
+        parts: Vec<FilePart>,
+        contents: UploadContents,
+    ) -> Result<NewFile, CompleteUploadError> {
+        if let (Some(actual), Some(expected)) = (contents.md5, &completion.md5)
+            && !actual.eq_ignore_ascii_case(expected)
+        {
+            return Err(CompleteUploadError::WrongMd5(actual));
+        }
+        let indexed = keep_index(self.blobs, upload.purpose, contents.found).await?;
         let form = FileForm {
             purpose: upload.purpose,
             filename: upload.filename.clone(),
             expires_after: upload.file_expires_after,
+            key: None,
         };
-        Ok(NewFile { file: form.file(upload.bytes, upload.created_at), parts, indexed })
+        let parts = contents.unpacked.map_or(parts, |part| vec![part]);
+        let bytes = parts.iter().map(|part| part.bytes).sum();
+        Ok(NewFile { file: form.file(bytes, upload.created_at), parts, indexed, key: completion.key.clone() })
     }
 
     /// The parts of an upload that a client names, in its order.
@@ -165,11 +228,4 @@ impl UploadCompleter<'_> {
         };
         ids.iter().map(part).collect()
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes all");
-        text
-    })
 }

@@ -1,5 +1,6 @@
 //! Members of JSON bodies, which are read by hand for OpenAI's messages (contract §1.7).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -18,6 +19,12 @@ pub(super) fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
         )));
     };
     Ok(parsed)
+}
+
+/// The members that are not null as text, which is the same for each order of the members and each spacing.
+pub(super) fn canonical(body: &Map<String, Value>) -> String {
+    let members: BTreeMap<_, _> = body.iter().filter(|(_, value)| !value.is_null()).collect();
+    serde_json::to_string(&members).expect("JSON serialises")
 }
 
 /// A member that must be there. Null counts as absent (contract §1.4).

@@ -5,6 +5,7 @@
 
 mod batches;
 mod caller;
+mod content_coding;
 mod cors;
 mod error;
 mod expires_after;
@@ -17,6 +18,7 @@ mod json_body;
 mod models;
 pub mod openapi;
 mod page;
+mod request_key;
 mod responses;
 mod router;
 mod server;

@@ -26,6 +26,7 @@ pub mod rate_limits;
 pub mod recent_course;
 pub mod report;
 pub mod request;
+pub mod request_key;
 pub mod response;
 pub mod result;
 pub mod result_cursor;

@@ -4,6 +4,7 @@
 //! known yet, because multipart fields have no order, so the caller judges the result afterwards.
 
 mod indexer;
+mod packed;
 mod prompt_order;
 mod slices;
 
@@ -14,6 +15,7 @@ use futures::{Stream, StreamExt as _};
 use slices::Slices;
 
 pub use indexer::{Found, Indexer, UploadRefusal};
+pub use packed::{Packing, UnpackError, recognised, unpacked};
 
 use crate::domain::file::FilePart;
 use crate::domain::report::IntakeLimits;

@@ -11,7 +11,8 @@ pub mod rows;
 pub mod sql;
 
 pub use contract::{
-    BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, LeaseStore,
-    Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, ResultParts, RowPart,
-    RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, UploadStore, Violation, WorkPage,
+    BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, KeyStore,
+    LeaseStore, Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, ResultParts,
+    RowPart, RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, UploadStore, Violation,
+    WorkPage,
 };

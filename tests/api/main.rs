@@ -23,6 +23,7 @@ mod processors;
 mod progress;
 mod prompt_order;
 mod refusals;
+mod request_keys;
 mod requests;
 mod resources;
 mod restarts;

@@ -154,7 +154,7 @@ async fn a_download_goes_on_when_its_parts_are_merged_and_gone() {
         created_at: Clock::System.now(),
         expires_at: None,
     };
-    let new = NewFile { file: file.clone(), parts, indexed: None };
+    let new = NewFile { file: file.clone(), parts, indexed: None, key: None };
     storage.create_file(&Owner::default(), &new).await.expect("it can be kept");
 
     let path = format!("/v1/files/{}/content", file.id);

@@ -41,7 +41,7 @@ pub async fn pending(storage: &TestStorage) -> Result<Upload> {
         file_expires_after: Some(UPLOAD_LIFE),
         file: None,
     };
-    storage.create_upload(&OWNER, &upload).await?;
+    storage.create_upload(&OWNER, &upload, None).await?;
     Ok(upload)
 }
 
@@ -58,7 +58,7 @@ async fn with_parts(storage: &TestStorage, upload: &Upload, count: usize) -> Res
     let mut parts = Vec::new();
     for _ in 0..count {
         let new = part_of(upload, after(1));
-        assert!(storage.add_upload_part(&OWNER, &new).await?);
+        assert!(storage.add_upload_part(&OWNER, &new, None).await?);
         parts.push(new.part);
     }
     Ok(parts)
@@ -80,7 +80,7 @@ async fn an_upload_is_read_as_it_was_created(storage: TestStorage) -> Result<()>
     let upload = pending(&storage).await?;
     let part = part_of(&upload, after(1));
     assert!(!storage.names_blobs().await?);
-    assert!(storage.add_upload_part(&OWNER, &part).await?);
+    assert!(storage.add_upload_part(&OWNER, &part, None).await?);
 
     assert_eq!(storage.upload(&OWNER, upload.id, after(LIFE - 1)).await?.as_ref(), Some(&upload));
     assert_eq!(storage.upload_parts(&OWNER, upload.id).await?, [part.clone()]);
@@ -158,7 +158,7 @@ async fn an_upload_that_has_ended_takes_no_parts(storage: TestStorage) -> Result
     storage.cancel_upload(&OWNER, cancelled.id, after(2)).await?;
 
     for (upload, at) in [(&completed, 3), (&cancelled, 3), (&expired, LIFE)] {
-        assert!(!storage.add_upload_part(&OWNER, &part_of(upload, after(at))).await?);
+        assert!(!storage.add_upload_part(&OWNER, &part_of(upload, after(at)), None).await?);
         assert_eq!(storage.upload_parts(&OWNER, upload.id).await?, []);
         assert!(!storage.cancel_upload(&OWNER, upload.id, after(at)).await?);
     }
@@ -171,8 +171,8 @@ async fn an_upload_takes_so_many_parts(storage: TestStorage) -> Result<()> {
     let set = format!("UPDATE uploads SET parts = {}", MAX_PARTS - 1);
     crate::schema::execute(&storage.place, set).await.expect("a plain statement");
 
-    assert!(storage.add_upload_part(&OWNER, &part_of(&upload, after(1))).await?);
-    assert!(!storage.add_upload_part(&OWNER, &part_of(&upload, after(1))).await?);
+    assert!(storage.add_upload_part(&OWNER, &part_of(&upload, after(1)), None).await?);
+    assert!(!storage.add_upload_part(&OWNER, &part_of(&upload, after(1)), None).await?);
 
     assert_eq!(storage.upload_parts(&OWNER, upload.id).await?.len(), 1);
     Ok(())
@@ -185,7 +185,7 @@ async fn an_upload_of_another_owner_is_not_there(storage: TestStorage) -> Result
 
     assert_eq!(storage.upload(&other, upload.id, after(2)).await?, None);
     assert_eq!(storage.upload_parts(&other, upload.id).await?, []);
-    assert!(!storage.add_upload_part(&other, &part_of(&upload, after(2))).await?);
+    assert!(!storage.add_upload_part(&other, &part_of(&upload, after(2)), None).await?);
     assert!(!storage.complete_upload(&other, upload.id, &file_of(parts), after(2)).await?);
     assert!(!storage.cancel_upload(&other, upload.id, after(2)).await?);
 

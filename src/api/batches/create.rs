@@ -15,19 +15,18 @@ use crate::actions::{self, CreateBatchError};
 use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
 use crate::api::json_body::{self, kept_for, required, text};
+use crate::api::request_key::{key_in, key_reused};
 use crate::api::{ApiError, App, AppState};
 use crate::domain::batch::{BatchRetry, NewBatch};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::row::shown;
-use crate::net::IDEMPOTENCY_KEY;
-
-const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
     request_body(content = inline(BatchBody)),
-    responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody))
+    responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody),
+        (status = 409, description = "The key was used for another request", body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
@@ -38,7 +37,7 @@ pub(in crate::api) async fn create_batch(
     let mut parsed = json_body::parse(&body)?;
     let retried = retry::retried(&app, &owner, &mut parsed, &body).await?;
     let metadata = || metadata(&parsed, &body);
-    let mut new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
+    let mut new = read(&app, &parsed, metadata, key_in(&headers)?)?;
     let batch = match retried {
         None => actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?,
         Some((old, options)) => {
@@ -129,19 +128,11 @@ fn read(
     })
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY);
-    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
-        ApiError::invalid(format!("The Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."))
-    })
-}
-
 impl From<CreateBatchError> for ApiError {
     fn from(error: CreateBatchError) -> Self {
         match error {
             CreateBatchError::WrongPurpose(_) => Self::invalid(error.to_string()).at("input_file_id"),
-            CreateBatchError::KeyReused => Self::invalid(error.to_string()).code("idempotency_key_reused"),
+            CreateBatchError::KeyReused => key_reused(error.to_string()),
             CreateBatchError::Storage(error) => error.into(),
         }
     }

@@ -6,6 +6,7 @@ mod delete;
 mod get;
 mod list;
 mod range;
+mod upload_form;
 mod validators;
 mod wire;
 

@@ -19,6 +19,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use filename::filename;
 
 use super::ApiError;
+use super::content_coding::damaged;
 use super::server::BodyCut;
 
 /// A text part is a word or a number.
@@ -230,6 +231,9 @@ pub(super) fn malformed(error: &multer::Error) -> ApiError {
     };
     if let Some(cut) = BodyCut::behind(&**cause) {
         return ApiError::cut(cut);
+    }
+    if let Some(damaged) = damaged(&**cause) {
+        return damaged;
     }
     match cause.downcast_ref() {
         Some(FormTooLarge::Unplaced) => ApiError::invalid(format!(

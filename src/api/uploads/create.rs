@@ -2,29 +2,41 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::UploadObject;
+use super::{UploadObject, find};
 use crate::api::caller::Caller;
 use crate::api::extract::WholeBody;
 use crate::api::files::{check_name, file_too_large, purpose_of};
 use crate::api::json_body::{self, kept_for, required, text};
+use crate::api::request_key::{made_before, object_gone, request_key};
 use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::file::{Purpose, clean_filename};
 use crate::domain::ids::UploadId;
 use crate::domain::upload::{MAX_UPLOAD_BYTES, UPLOAD_LIFE, Upload, UploadStatus};
 
-/// Begins a file that is sent in parts, within an hour.
-#[utoipa::path(post, path = "/v1/uploads", tag = "uploads", request_body(content = inline(UploadBody)), responses(
-    (status = 200, body = UploadObject), (status = 400, body = crate::api::error::ErrorBody)
-))]
+/// Begins a file that is sent in parts, within an hour. A second request with the same `Idempotency-Key` header returns
+/// the upload of the first.
+#[utoipa::path(post, path = "/v1/uploads", tag = "uploads",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
+    request_body(content = inline(UploadBody)),
+    responses((status = 200, body = UploadObject), (status = 400, body = crate::api::error::ErrorBody),
+        (status = 409, description = "The key was used for another request", body = crate::api::error::ErrorBody))
+)]
 pub(in crate::api) async fn create_upload(
     State(app): AppState,
     Caller(owner): Caller,
+    headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Result<Json<UploadObject>, ApiError> {
-    let upload = read(&app, &json_body::parse(&body)?)?;
-    app.storage.create_upload(&owner, &upload).await?;
+    let parsed = json_body::parse(&body)?;
+    let upload = read(&app, &parsed)?;
+    let key = request_key(&headers, "POST /v1/uploads", &[json_body::canonical(&parsed).as_bytes()])?;
+    if !app.storage.create_upload(&owner, &upload, key.as_ref()).await? {
+        let id = made_before(&app, &owner, key.as_ref()).await?.ok_or_else(ApiError::unavailable)?;
+        return Ok(Json(find(&app, &owner, &id).await.map_err(|_| object_gone(&id))?.into()));
+    }
     tracing::info!(upload_id = %upload.id, purpose = %upload.purpose, bytes = upload.bytes, "upload created");
     Ok(Json(upload.into()))
 }

@@ -1,5 +1,5 @@
 //! Freeing the space of files that were deleted or have expired, of uploads that were not completed, of blobs that were
-//! merged into others, and of the steps of batches that ended long ago.
+//! merged into others, of idempotency keys, and of the steps of batches that ended long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +44,9 @@ impl<S: Storage> Duty for Purge<S> {
         let files = retire_files(&self.shared).await;
         let uploads = retire_uploads(&self.shared).await;
         let blobs = remove_blobs(&self.shared, &self.items).await;
+        let keys = forget_keys(&self.shared).await;
         let steps = forget_steps(&self.shared).await;
-        files.and(uploads).and(blobs).and(steps)
+        files.and(uploads).and(blobs).and(keys).and(steps)
     }
 }
 
@@ -81,6 +82,16 @@ async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>)
         }
         next = page.next;
         if next.is_none() || shared.shutdown.stopping.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn forget_keys<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
+    for _ in 0..PAGES {
+        let is_last = shared.storage.forget_keys(shared.clock.now(), PAGE).await? < u64::from(PAGE);
+        if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }
     }

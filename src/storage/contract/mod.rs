@@ -11,6 +11,7 @@
 mod batches;
 mod error;
 mod files;
+mod keys;
 mod leases;
 mod ledger;
 mod progress;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 pub use batches::{BatchInput, BatchStore, RowsInProgress};
 pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
+pub use keys::KeyStore;
 pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{
     BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, ResultParts, RowPart, Violation,
@@ -47,7 +49,18 @@ pub struct WorkPage<Id, T> {
 /// All that the program keeps in its database.
 #[async_trait]
 pub trait Storage:
-    FileStore + UploadStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + Send + Sync + 'static
+    FileStore
+    + UploadStore
+    + KeyStore
+    + BatchStore
+    + LeaseStore
+    + Ledger
+    + StepStore
+    + ProgressStore
+    + Upkeep
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;

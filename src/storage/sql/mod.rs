@@ -9,6 +9,7 @@ mod batches;
 mod db;
 mod files;
 mod hints;
+mod keys;
 mod leases;
 mod ledger;
 mod migrate;

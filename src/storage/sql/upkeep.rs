@@ -29,6 +29,10 @@ impl Upkeep for SqlStorage {
         in_write!(self.db, uploads::retire(now, limit))
     }
 
+    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64> {
+        in_write!(self.db, keys::forget(now, limit))
+    }
+
     async fn retired_blobs(
         &self,
         now: Timestamp,

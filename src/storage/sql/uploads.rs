@@ -10,6 +10,7 @@ use super::{SqlStorage, corrupt, in_write, on_reader, to_u64};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId, UploadId, UploadPartId};
 use crate::domain::owner::Owner;
+use crate::domain::request_key::RequestKey;
 use crate::domain::time::Timestamp;
 use crate::domain::upload::{Upload, UploadPart, UploadStatus};
 use crate::storage::{NewFile, Result, UploadStore};
@@ -61,8 +62,8 @@ impl UploadPartRow {
 
 #[async_trait]
 impl UploadStore for SqlStorage {
-    async fn create_upload(&self, owner: &Owner, upload: &Upload) -> Result<()> {
-        in_write!(self.db, uploads::create(owner, upload))
+    async fn create_upload(&self, owner: &Owner, upload: &Upload, key: Option<&RequestKey>) -> Result<bool> {
+        in_write!(self.db, uploads::create(owner, upload, key))
     }
 
     async fn upload(&self, owner: &Owner, id: UploadId, now: Timestamp) -> Result<Option<Upload>> {
@@ -74,8 +75,8 @@ impl UploadStore for SqlStorage {
         row.read(id, file.map(File::try_from).transpose()?, now).map(Some)
     }
 
-    async fn add_upload_part(&self, owner: &Owner, part: &UploadPart) -> Result<bool> {
-        in_write!(self.db, uploads::add_part(owner, part))
+    async fn add_upload_part(&self, owner: &Owner, part: &UploadPart, key: Option<&RequestKey>) -> Result<bool> {
+        in_write!(self.db, uploads::add_part(owner, part, key))
     }
 
     async fn upload_parts(&self, owner: &Owner, id: UploadId) -> Result<Vec<UploadPart>> {

@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, Row};
+use super::{Conn, Row, keys};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
 use crate::domain::owner::Owner;
@@ -72,9 +72,12 @@ const DELETE: &str =
     concat!("UPDATE files SET deleted_at = $3, retired_at = $3 WHERE owner = $1 AND id = $2 AND ", visible_at!("$3"));
 
 /// `report`: what intake found in a batch input file, as JSON.
-pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<End<()>> {
+pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<End<bool>> {
+    if !keys::claim(tx, owner, new.key.as_ref(), &new.file.id.to_string(), new.file.created_at).await? {
+        return Ok(End::Rollback(false));
+    }
     insert_whole(tx, owner, new, report).await?;
-    Ok(End::Commit(()))
+    Ok(End::Commit(true))
 }
 
 /// A file with its parts.

@@ -4,9 +4,10 @@ use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
 use super::upkeep::KEPT;
-use super::{Conn, files};
+use super::{Conn, files, keys};
 use crate::domain::ids::UploadId;
 use crate::domain::owner::Owner;
+use crate::domain::request_key::RequestKey;
 use crate::domain::time::Timestamp;
 use crate::domain::upload::{MAX_PARTS, Upload, UploadPart};
 use crate::storage::sql::uploads::{UploadPartRow, UploadRow};
@@ -57,7 +58,10 @@ const FORGET_PARTS: &str = "DELETE FROM upload_parts WHERE upload_id = $1";
 const TO_RETIRE: &str = "SELECT id FROM uploads WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
 const FORGET: &str = "DELETE FROM uploads WHERE id = $1";
 
-pub async fn create(tx: &mut Conn, owner: &Owner, upload: &Upload) -> Result<End<()>> {
+pub async fn create(tx: &mut Conn, owner: &Owner, upload: &Upload, key: Option<&RequestKey>) -> Result<End<bool>> {
+    if !keys::claim(tx, owner, key, &upload.id.to_string(), upload.created_at).await? {
+        return Ok(End::Rollback(false));
+    }
     query(CREATE)
         .bind(upload.id.0)
         .bind(owner.as_str())
@@ -69,14 +73,17 @@ pub async fn create(tx: &mut Conn, owner: &Owner, upload: &Upload) -> Result<End
         .bind(upload.file_expires_after.map(|kept| Timestamp(0).plus(kept).0))
         .execute(tx)
         .await?;
-    Ok(End::Commit(()))
+    Ok(End::Commit(true))
 }
 
 pub async fn upload(conn: &mut Conn, owner: &Owner, id: UploadId) -> Result<Option<UploadRow>> {
     Ok(query_as(UPLOAD).bind(owner.as_str()).bind(id.0).fetch_optional(conn).await?)
 }
 
-pub async fn add_part(tx: &mut Conn, owner: &Owner, part: &UploadPart) -> Result<End<bool>> {
+pub async fn add_part(tx: &mut Conn, owner: &Owner, part: &UploadPart, key: Option<&RequestKey>) -> Result<End<bool>> {
+    if !keys::claim(tx, owner, key, &part.id.to_string(), part.created_at).await? {
+        return Ok(End::Rollback(false));
+    }
     let counted = query(COUNT_PART)
         .bind(owner.as_str())
         .bind(part.upload.0)
@@ -111,6 +118,9 @@ pub async fn complete(
     report: Option<&str>,
     now: Timestamp,
 ) -> Result<End<bool>> {
+    if !keys::claim(tx, owner, new.key.as_ref(), &id.to_string(), now).await? {
+        return Ok(End::Rollback(false));
+    }
     let completed = query(COMPLETE).bind(owner.as_str()).bind(id.0).bind(new.file.id.0).execute(&mut *tx).await?;
     if completed.rows_affected() != 1 {
         return Ok(End::Rollback(false));
