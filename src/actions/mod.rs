@@ -3,6 +3,7 @@
 mod batch_progress;
 mod complete_upload;
 mod create_batch;
+mod create_batch_of_rows;
 mod create_file;
 mod request_state;
 mod retry_batch;
@@ -10,6 +11,7 @@ mod retry_batch;
 pub use batch_progress::{ObservedBatch, observe_batch};
 pub use complete_upload::{CompleteUploadError, UploadCompleter, UploadCompletion};
 pub use create_batch::{CreateBatchError, create_batch};
+pub use create_batch_of_rows::{BatchOfRows, BatchOfRowsError};
 pub use create_file::{CreateFileError, FileForm, create_file};
 pub use request_state::request_state;
 pub use retry_batch::{BatchRetrier, RetryBatchError};

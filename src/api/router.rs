@@ -31,7 +31,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/uploads/{upload_id}/parts", post(uploads::add_upload_part).layer(DefaultBodyLimit::disable()))
         .route("/uploads/{upload_id}/complete", post(uploads::complete_upload))
         .route("/uploads/{upload_id}/cancel", post(uploads::cancel_upload))
-        .route("/batches", post(batches::create_batch).get(batches::list_batches))
+        .route("/batches", post(batches::create_batch).layer(DefaultBodyLimit::disable()).get(batches::list_batches))
         .route("/batches/{batch_id}", get(batches::get_batch))
         .route("/batches/{batch_id}/cancel", post(batches::cancel_batch))
         .route("/batches/{batch_id}/pause", post(batches::pause_batch))

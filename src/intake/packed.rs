@@ -147,7 +147,7 @@ mod tests {
     }
 
     async fn zstd(text: &[u8], window_log: u32) -> Vec<u8> {
-        let parameters = [CParameter::window_log(window_log)];
+        let parameters = [CParameter::window_log(window_log), CParameter::checksum_flag(true)];
         let mut encoder = ZstdEncoder::with_quality_and_params(Vec::new(), Level::Default, &parameters);
         encoder.write_all(text).await.expect("a Vec takes all");
         encoder.shutdown().await.expect("a Vec takes all");

@@ -5,6 +5,7 @@ mod common;
 
 mod batch_retries;
 mod batches;
+mod batches_of_rows;
 mod broken;
 mod calls;
 mod client;
@@ -19,6 +20,7 @@ mod line_errors;
 mod lines;
 mod operations;
 mod owners;
+mod packed_uploads;
 mod processors;
 mod progress;
 mod prompt_order;

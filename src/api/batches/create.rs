@@ -4,22 +4,25 @@
 //! exists.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::BatchObject;
 use super::metadata::{canary, metadata};
-use super::retry;
+use super::request_body::{self, RequestBody};
+use super::{of_rows, retry};
 use crate::actions::{self, CreateBatchError};
 use crate::api::caller::Caller;
-use crate::api::extract::WholeBody;
 use crate::api::json_body::{self, kept_for, required, text};
 use crate::api::request_key::{key_in, key_reused};
 use crate::api::{ApiError, App, AppState};
-use crate::domain::batch::{BatchRetry, NewBatch};
+use crate::domain::batch::{Batch, BatchRetry, NewBatch};
 use crate::domain::endpoint::Endpoint;
+use crate::domain::owner::Owner;
 use crate::domain::row::shown;
+use crate::telemetry::chain;
 
 /// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
@@ -32,26 +35,59 @@ pub(in crate::api) async fn create_batch(
     State(app): AppState,
     Caller(owner): Caller,
     headers: HeaderMap,
-    WholeBody(body): WholeBody,
+    body: Body,
 ) -> Result<Json<BatchObject>, ApiError> {
-    let mut parsed = json_body::parse(&body)?;
-    let retried = retry::retried(&app, &owner, &mut parsed, &body).await?;
-    let metadata = || metadata(&parsed, &body);
-    let mut new = read(&app, &parsed, metadata, key_in(&headers)?)?;
-    let batch = match retried {
-        None => actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?,
+    let request = request_body::read(&app, &headers, body).await?;
+    let created = create(&app, &owner, &headers, &request).await;
+    if let Some(rows) = request.rows {
+        // They are in the input file now, or not wanted. What stays is swept like any orphan.
+        if let Err(error) = app.blobs.delete(rows.part.blob).await {
+            tracing::warn!(blob_id = %rows.part.blob, error = chain(&error), "a blob is left behind");
+        }
+    }
+    Ok(Json(created?.into()))
+}
+
+async fn create(app: &App, owner: &Owner, headers: &HeaderMap, request: &RequestBody<'_>) -> Result<Batch, ApiError> {
+    let mut parsed = json_body::parse(&request.text)?;
+    if parsed.get("requests").is_some_and(|requests| !requests.is_null()) {
+        return of_rows::create(app, owner, headers, &parsed, request).await;
+    }
+    let retried = retry::retried(app, owner, &mut parsed, &request.text).await?;
+    let metadata = || metadata(&parsed, &request.text);
+    let mut new = read(app, &parsed, metadata, key_in(headers)?, true)?;
+    check_key(app, owner, new.idempotency_key.as_deref()).await?;
+    match retried {
+        None => Ok(actions::create_batch(&*app.storage, &app.wakeup, owner, &new, app.clock.now()).await?),
         Some((old, options)) => {
             new.retry = Some(BatchRetry { of: old.id, options });
-            retry::create(&app, &owner, &old, new).await?
+            retry::create(app, owner, &old, new).await
         }
-    };
-    Ok(Json(batch.into()))
+    }
+}
+
+/// The refusal of a key that was used for a batch with other parameters.
+pub(super) const KEY_REUSED: &str =
+    "The Idempotency-Key was used before, for a batch with other parameters. Use a fresh key for another batch.";
+
+/// Refuses a key that the owner has used for something else than a batch of a file.
+async fn check_key(app: &App, owner: &Owner, key: Option<&str>) -> Result<(), ApiError> {
+    let Some(key) = key else { return Ok(()) };
+    match app.storage.key_use(owner, key, app.clock.now()).await? {
+        None => Ok(()),
+        Some(_) => Err(key_reused(KEY_REUSED.to_owned())),
+    }
 }
 
 /// The body, for the OpenAPI document.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
 struct BatchBody {
+    /// The rows of the batch, in place of a file (an extension): up to 50,000, as large as a file may be together.
+    /// `custom_id`, `method` and `url` may be left out, which are then `request-1` and so on, `POST`, and the endpoint.
+    requests: Option<Vec<std::collections::BTreeMap<String, Value>>>,
+    /// The model of `requests` whose body names none.
+    model: Option<String>,
     /// A file with purpose `batch`. This and the next two follow from the other batch if `retry_of` is given.
     input_file_id: Option<String>,
     /// The endpoint that every row names as its url.
@@ -89,16 +125,20 @@ struct OutputExpiresAfter {
     seconds: u32,
 }
 
-fn read(
+/// Reads the parameters. Without a file, the id of the input file is left empty.
+pub(super) fn read(
     app: &App,
     body: &Map<String, Value>,
     metadata: impl FnOnce() -> Result<Option<String>, ApiError>,
     idempotency_key: Option<String>,
+    has_file: bool,
 ) -> Result<NewBatch, ApiError> {
     for param in ["input_file_id", "endpoint", "completion_window"] {
-        required(body, param, param)?;
+        if has_file || param != "input_file_id" {
+            required(body, param, param)?;
+        }
     }
-    let input_file_id = text(body, "input_file_id", "input_file_id")?;
+    let input_file_id = if has_file { text(body, "input_file_id", "input_file_id")? } else { "" };
     let endpoint = text(body, "endpoint", "endpoint")?;
     let completion_window = text(body, "completion_window", "completion_window")?;
     let endpoint = Endpoint::parse(endpoint)
@@ -107,7 +147,7 @@ fn read(
         let windows: Vec<&str> = app.windows.iter().map(|window| window.text.as_str()).collect();
         ApiError::wrong_value("completion_window", completion_window, &windows)
     })?;
-    if !input_file_id.starts_with("file") {
+    if has_file && !input_file_id.starts_with("file") {
         let shown = shown(input_file_id);
         let message = format!("Invalid 'input_file_id': '{shown}'. Expected an ID that begins with 'file'.");
         return Err(ApiError::invalid(message).at("input_file_id").code("invalid_value"));
