@@ -31,3 +31,4 @@ mod shutdown;
 mod stage;
 mod steering;
 mod upkeep;
+mod uploads;
