@@ -11,7 +11,7 @@ pub mod rows;
 pub mod sql;
 
 pub use contract::{
-    BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, KeyStore,
+    BatchFlush, BatchInput, BatchStore, Beat, Contradiction, Ending, FileStore, Flush, HeldLease, Indexed, RequestKeyStore,
     LeaseStore, Ledger, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result, ResultParts,
     RowPart, RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, UploadStore, Violation,
     WorkPage,

@@ -32,7 +32,7 @@ mod daemons;
 mod ending;
 mod files;
 mod guard;
-mod keys;
+mod request_keys;
 mod late_commit;
 mod leases;
 mod ledger;

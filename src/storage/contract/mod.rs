@@ -11,7 +11,7 @@
 mod batches;
 mod error;
 mod files;
-mod keys;
+mod request_keys;
 mod leases;
 mod ledger;
 mod progress;
@@ -24,7 +24,7 @@ use async_trait::async_trait;
 pub use batches::{BatchInput, BatchStore, RowsInProgress};
 pub use error::{ReadError, Result, StorageError};
 pub use files::{FileStore, Indexed, NewFile};
-pub use keys::KeyStore;
+pub use request_keys::RequestKeyStore;
 pub use leases::{Beat, HeldLease, LeaseStore, ModelBacklog};
 pub use ledger::{
     BatchFlush, Contradiction, Ending, Flush, Ledger, Recorded, RecordedPart, ResultParts, RowPart, Violation,
@@ -51,7 +51,7 @@ pub struct WorkPage<Id, T> {
 pub trait Storage:
     FileStore
     + UploadStore
-    + KeyStore
+    + RequestKeyStore
     + BatchStore
     + LeaseStore
     + Ledger

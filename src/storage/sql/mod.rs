@@ -9,7 +9,7 @@ mod batches;
 mod db;
 mod files;
 mod hints;
-mod keys;
+mod request_keys;
 mod leases;
 mod ledger;
 mod migrate;

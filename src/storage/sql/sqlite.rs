@@ -43,8 +43,8 @@ pub mod batches;
 pub mod deployment;
 #[path = "statements/files.rs"]
 pub mod files;
-#[path = "statements/keys.rs"]
-pub mod keys;
+#[path = "statements/request_keys.rs"]
+pub mod request_keys;
 #[path = "statements/leases.rs"]
 pub mod leases;
 #[path = "statements/ledger.rs"]

@@ -30,7 +30,7 @@ impl Upkeep for SqlStorage {
     }
 
     async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64> {
-        in_write!(self.db, keys::forget(now, limit))
+        in_write!(self.db, request_keys::forget(now, limit))
     }
 
     async fn retired_blobs(

@@ -1,6 +1,6 @@
 //! The statements of uploads in parts and of idempotency keys.
 
-use batchwright::storage::{KeyStore as _, Result, Upkeep as _, UploadStore as _};
+use batchwright::storage::{RequestKeyStore as _, Result, Upkeep as _, UploadStore as _};
 
 use super::statements::{assert_found_by, sent};
 use crate::given::{OWNER, START, TestStorage, after};

@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::query::{announce, query, query_as, query_scalar};
-use super::{Conn, Row, files, keys};
+use super::{Conn, Row, files, request_keys};
 use crate::domain::batch::{Batch, BatchStatus, NewBatch};
 use crate::domain::canary::Canary;
 use crate::domain::ids::{BatchId, FileId};
@@ -136,7 +136,7 @@ pub async fn create_with(
     now: Timestamp,
 ) -> Result<End<Option<BatchRow>>> {
     let id = BatchId::new();
-    if !keys::claim(tx, owner, input.key.as_ref(), &id.to_string(), now).await? {
+    if !request_keys::claim(tx, owner, input.key.as_ref(), &id.to_string(), now).await? {
         return Ok(End::Rollback(None));
     }
     files::insert_whole(tx, owner, input, report).await?;

@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, Row, keys};
+use super::{Conn, Row, request_keys};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
 use crate::domain::owner::Owner;
@@ -73,7 +73,7 @@ const DELETE: &str =
 
 /// `report`: what intake found in a batch input file, as JSON.
 pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<End<bool>> {
-    if !keys::claim(tx, owner, new.key.as_ref(), &new.file.id.to_string(), new.file.created_at).await? {
+    if !request_keys::claim(tx, owner, new.key.as_ref(), &new.file.id.to_string(), new.file.created_at).await? {
         return Ok(End::Rollback(false));
     }
     insert_whole(tx, owner, new, report).await?;

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
 use super::upkeep::KEPT;
-use super::{Conn, files, keys};
+use super::{Conn, files, request_keys};
 use crate::domain::ids::UploadId;
 use crate::domain::owner::Owner;
 use crate::domain::request_key::RequestKey;
@@ -59,7 +59,7 @@ const TO_RETIRE: &str = "SELECT id FROM uploads WHERE expires_at <= $1 ORDER BY 
 const FORGET: &str = "DELETE FROM uploads WHERE id = $1";
 
 pub async fn create(tx: &mut Conn, owner: &Owner, upload: &Upload, key: Option<&RequestKey>) -> Result<End<bool>> {
-    if !keys::claim(tx, owner, key, &upload.id.to_string(), upload.created_at).await? {
+    if !request_keys::claim(tx, owner, key, &upload.id.to_string(), upload.created_at).await? {
         return Ok(End::Rollback(false));
     }
     query(CREATE)
@@ -81,7 +81,7 @@ pub async fn upload(conn: &mut Conn, owner: &Owner, id: UploadId) -> Result<Opti
 }
 
 pub async fn add_part(tx: &mut Conn, owner: &Owner, part: &UploadPart, key: Option<&RequestKey>) -> Result<End<bool>> {
-    if !keys::claim(tx, owner, key, &part.id.to_string(), part.created_at).await? {
+    if !request_keys::claim(tx, owner, key, &part.id.to_string(), part.created_at).await? {
         return Ok(End::Rollback(false));
     }
     let counted = query(COUNT_PART)
@@ -118,7 +118,7 @@ pub async fn complete(
     report: Option<&str>,
     now: Timestamp,
 ) -> Result<End<bool>> {
-    if !keys::claim(tx, owner, new.key.as_ref(), &id.to_string(), now).await? {
+    if !request_keys::claim(tx, owner, new.key.as_ref(), &id.to_string(), now).await? {
         return Ok(End::Rollback(false));
     }
     let completed = query(COMPLETE).bind(owner.as_str()).bind(id.0).bind(new.file.id.0).execute(&mut *tx).await?;

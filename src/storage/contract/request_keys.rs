@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 
 /// Idempotency keys of requests. Each is known for [`KEY_LIFE`](crate::domain::request_key::KEY_LIFE).
 #[async_trait]
-pub trait KeyStore {
+pub trait RequestKeyStore {
     /// The first use of a key of the owner, if it is known.
     async fn key_use(&self, owner: &Owner, key: &str, now: Timestamp) -> Result<Option<KeyUse>>;
 }
