@@ -49,11 +49,16 @@ pub async fn create_batch(
     if !is_of(&batch, new) {
         return Err(CreateBatchError::KeyReused);
     }
-    metrics::batch_created();
-    let Batch { id, endpoint, input_file_id, .. } = &batch;
-    tracing::info!(batch_id = %id, %endpoint, %input_file_id, "batch created");
+    note_batch(&batch);
     wakeup.wake();
     Ok(batch)
+}
+
+/// Counts and logs a batch that was created.
+pub(super) fn note_batch(batch: &Batch) {
+    metrics::batch_created();
+    let Batch { id, endpoint, input_file_id, .. } = batch;
+    tracing::info!(batch_id = %id, %endpoint, %input_file_id, "batch created");
 }
 
 /// Whether a batch, which may be that of an earlier request with the same key, has these parameters.

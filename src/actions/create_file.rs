@@ -7,8 +7,9 @@ use object_store::PutPayload;
 use crate::domain::file::{BATCH_FILE_RETENTION, File, Purpose};
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
+use crate::domain::request_key::RequestKey;
 use crate::domain::time::Timestamp;
-use crate::intake::{Taken, UploadRefusal};
+use crate::intake::{Found, Taken, UploadRefusal};
 use crate::storage::blobs::{BlobError, Blobs};
 use crate::storage::{FileStore, Indexed, NewFile, Storage, StorageError};
 use crate::telemetry::metrics;
@@ -22,6 +23,23 @@ pub struct FileForm {
     pub filename: String,
     /// How long it is kept.
     pub expires_after: Option<Duration>,
+    /// The key of the request.
+    pub key: Option<RequestKey>,
+}
+
+impl FileForm {
+    /// The file that it describes, with a fresh id.
+    pub(super) fn file(self, bytes: u64, created_at: Timestamp) -> File {
+        let kept_for = self.expires_after.or((self.purpose == Purpose::Batch).then_some(BATCH_FILE_RETENTION));
+        File {
+            id: FileId::new(),
+            purpose: self.purpose,
+            filename: self.filename,
+            bytes,
+            created_at,
+            expires_at: kept_for.map(|kept| created_at.plus(kept)),
+        }
+    }
 }
 
 /// Why a file was not kept.
@@ -30,6 +48,9 @@ pub enum CreateFileError {
     /// It is to be a batch input file and is not one.
     #[error(transparent)]
     Refused(#[from] UploadRefusal),
+    /// The owner has used its key before.
+    #[error("The Idempotency-Key was used before.")]
+    KeyUsed,
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -51,42 +72,65 @@ pub async fn create_file(
     now: Timestamp,
 ) -> Result<File, CreateFileError> {
     let part = taken.part;
-    let kept = keep(storage, blobs, owner, taken, form, now).await;
+    let new = match file_of(blobs, taken, form, now).await {
+        Ok(new) => new,
+        Err(error) => {
+            // After an error of the store the blob is swept like any orphan.
+            if let CreateFileError::Refused(_) = &error {
+                blobs.delete(part.blob).await?;
+            }
+            return Err(error);
+        }
+    };
     // After a storage error the file may be there after all; what is not is swept like any orphan.
-    if let Err(CreateFileError::Refused(_)) = &kept {
-        blobs.delete(part.blob).await?;
+    if !FileStore::create_file(storage, owner, &new).await? {
+        drop_blobs(blobs, &new).await?;
+        return Err(CreateFileError::KeyUsed);
     }
-    if let Ok(file) = &kept {
-        metrics::file_created(file.bytes);
-        tracing::info!(file_id = %file.id, purpose = %file.purpose, bytes = file.bytes, "file created");
-    }
-    kept
+    note_created(&new);
+    Ok(new.file)
 }
 
-async fn keep(
-    storage: &dyn Storage,
+/// The file that was taken in, with its row index kept.
+pub(super) async fn file_of(
     blobs: &Blobs,
-    owner: &Owner,
     taken: Taken,
-    form: FileForm,
+    mut form: FileForm,
     now: Timestamp,
-) -> Result<File, CreateFileError> {
-    let (indexed, kept_for) = if form.purpose == Purpose::Batch {
-        let found = taken.found.ok_or(UploadRefusal::Empty)??;
-        let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
-        (Some(Indexed { index, report: found.report }), Some(form.expires_after.unwrap_or(BATCH_FILE_RETENTION)))
-    } else {
-        (None, form.expires_after)
-    };
-    let file = File {
-        id: FileId::new(),
-        purpose: form.purpose,
-        filename: form.filename,
-        bytes: taken.part.bytes,
-        created_at: now,
-        expires_at: kept_for.map(|kept| now.plus(kept)),
-    };
-    let new = NewFile { file: file.clone(), parts: vec![taken.part], indexed };
-    FileStore::create_file(storage, owner, &new).await?;
-    Ok(file)
+) -> Result<NewFile, CreateFileError> {
+    let indexed = keep_index(blobs, form.purpose, taken.found).await?;
+    let key = form.key.take();
+    Ok(NewFile { file: form.file(taken.part.bytes, now), parts: vec![taken.part], indexed, key })
+}
+
+/// Removes the blobs of a file that was not kept.
+pub(super) async fn drop_blobs(blobs: &Blobs, new: &NewFile) -> Result<(), BlobError> {
+    for part in &new.parts {
+        blobs.delete(part.blob).await?;
+    }
+    match &new.indexed {
+        Some(indexed) => blobs.delete(indexed.index).await,
+        None => Ok(()),
+    }
+}
+
+/// Counts and logs a file that was kept.
+pub(super) fn note_created(new: &NewFile) {
+    let File { id, purpose, bytes, .. } = new.file;
+    metrics::file_created(bytes);
+    tracing::info!(file_id = %id, %purpose, bytes, parts = new.parts.len(), "file created");
+}
+
+/// Keeps the row index of a file that is to be a batch input file; `found` is what intake made of it.
+pub(super) async fn keep_index(
+    blobs: &Blobs,
+    purpose: Purpose,
+    found: Option<Result<Found, UploadRefusal>>,
+) -> Result<Option<Indexed>, CreateFileError> {
+    if purpose != Purpose::Batch {
+        return Ok(None);
+    }
+    let found = found.ok_or(UploadRefusal::Empty)??;
+    let index = blobs.put(found.index.into_iter().collect::<PutPayload>()).await?;
+    Ok(Some(Indexed { index, report: found.report }))
 }

@@ -157,7 +157,8 @@ impl BatchRetrier<'_> {
             IntakeError::Stream(error) | IntakeError::Blob(error) => error.into(),
             IntakeError::TooLarge => RetryBatchError::TooLarge,
         })?;
-        let form = FileForm { purpose: Purpose::Batch, filename: filename(&file.filename), expires_after: None };
+        let form =
+            FileForm { purpose: Purpose::Batch, filename: filename(&file.filename), expires_after: None, key: None };
         Ok(create_file(&**storage, blobs, owner, taken, form, now).await?)
     }
 

@@ -177,6 +177,12 @@ impl ApiError {
         Self::new(StatusCode::URI_TOO_LONG, "invalid_request_error", message)
     }
 
+    /// 415: the request is in a form that is not understood.
+    #[must_use]
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message.into())
+    }
+
     /// 416: the file does not have the range asked for.
     #[must_use]
     pub fn no_such_range(length: u64) -> Self {

@@ -7,23 +7,28 @@ mod access;
 mod anthropic;
 mod batches;
 mod caller;
+mod content_coding;
 mod cors;
 mod error;
 mod expires_after;
 mod extract;
 mod files;
+mod form;
 mod health;
 mod integer;
+mod json_body;
 mod limits;
 mod models;
 pub mod openapi;
 mod page;
+mod request_key;
 mod request_rate;
 mod responses;
 mod router;
 mod safe_headers;
 mod server;
 mod sse;
+mod uploads;
 
 use std::sync::Arc;
 

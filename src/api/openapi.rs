@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{anthropic, batches, files, health, limits, models, responses};
+use super::{anthropic, batches, files, health, limits, models, responses, uploads};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,10 @@ use super::{anthropic, batches, files, health, limits, models, responses};
         files::get_file,
         files::delete_file,
         files::file_content,
+        uploads::create_upload,
+        uploads::add_upload_part,
+        uploads::complete_upload,
+        uploads::cancel_upload,
         batches::create_batch,
         batches::list_batches,
         batches::get_batch,

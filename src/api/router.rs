@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::access::guard;
 use super::cors::cors;
 use super::safe_headers::safe_headers;
-use super::{ApiError, App, anthropic, batches, files, health, limits, models, openapi, responses};
+use super::{ApiError, App, anthropic, batches, files, health, limits, models, openapi, responses, uploads};
 use crate::domain::row::shown;
 
 /// A JSON body is a few parameters; metadata is bounded to 16 pairs.
@@ -44,7 +44,11 @@ fn openai_routes() -> Router<Arc<App>> {
         .route("/files", post(files::create_file).layer(DefaultBodyLimit::disable()).get(files::list_files))
         .route("/files/{file_id}", get(files::get_file).delete(files::delete_file))
         .route("/files/{file_id}/content", get(files::file_content))
-        .route("/batches", post(batches::create_batch).get(batches::list_batches))
+        .route("/uploads", post(uploads::create_upload))
+        .route("/uploads/{upload_id}/parts", post(uploads::add_upload_part).layer(DefaultBodyLimit::disable()))
+        .route("/uploads/{upload_id}/complete", post(uploads::complete_upload))
+        .route("/uploads/{upload_id}/cancel", post(uploads::cancel_upload))
+        .route("/batches", post(batches::create_batch).layer(DefaultBodyLimit::disable()).get(batches::list_batches))
         .route("/batches/{batch_id}", get(batches::get_batch))
         .route("/batches/{batch_id}/cancel", post(batches::cancel_batch))
         .route("/batches/{batch_id}/pause", post(batches::pause_batch))

@@ -41,6 +41,14 @@ uuid_id! {
     KeyId
 }
 uuid_id! {
+    /// An upload in parts, printed as `upload_` and 32 hexadecimal digits (contract §1.5).
+    UploadId
+}
+uuid_id! {
+    /// A part of an upload, printed as `part_` and 32 hexadecimal digits (contract §1.5).
+    UploadPartId
+}
+uuid_id! {
     /// One immutable object of the blob store.
     BlobId
 }
@@ -91,14 +99,6 @@ impl fmt::Display for FileId {
     }
 }
 
-impl BatchId {
-    /// Reads the printed form; `None` for anything this program never prints.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        hexadecimal(text, "batch_").map(Self)
-    }
-}
-
 impl EventId {
     /// The event that this batch has ended.
     #[must_use]
@@ -125,31 +125,32 @@ impl fmt::Display for EventId {
     }
 }
 
-impl fmt::Display for DeliveryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wh_{}", self.0.simple())
-    }
+/// Ids that are printed as a prefix and 32 hexadecimal digits.
+macro_rules! printed_as_hex {
+    ($($name:ident: $prefix:literal),+) => {$(
+        impl $name {
+            /// Reads the printed form; `None` for anything this program never prints.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                hexadecimal(text, $prefix).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0.simple())
+            }
+        }
+    )+};
 }
 
-impl fmt::Display for BatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch_{}", self.0.simple())
-    }
-}
-
-impl KeyId {
-    /// Reads the printed form; `None` for anything this program never prints.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        hexadecimal(text, "key_").map(Self)
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key_{}", self.0.simple())
-    }
-}
+printed_as_hex!(
+    BatchId: "batch_",
+    DeliveryId: "wh_",
+    KeyId: "key_",
+    UploadId: "upload_",
+    UploadPartId: "part_"
+);
 
 /// The id behind a prefix, if it is printed as this program prints it.
 fn hexadecimal(text: &str, prefix: &str) -> Option<Uuid> {

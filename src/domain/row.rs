@@ -135,6 +135,23 @@ pub enum RowError {
 }
 
 impl RowError {
+    /// Every code that [`code`](Self::code) gives, and those of batches whose rows do not fit them.
+    pub const CODES: [&'static str; 13] = [
+        "invalid_json_line",
+        "missing_required_parameter",
+        "invalid_type",
+        "invalid_value",
+        "invalid_method",
+        "url_not_found",
+        "model_not_found",
+        "streaming_unsupported",
+        "duplicate_custom_id",
+        "invalid_request",
+        "invalid_url",
+        "mismatched_model",
+        "too_many_tasks",
+    ];
+
     /// The error code of the contract's §8.3.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -4,6 +4,7 @@
 //! known yet, because multipart fields have no order, so the caller judges the result afterwards.
 
 mod indexer;
+mod packed;
 mod prompt_order;
 mod slices;
 
@@ -14,6 +15,7 @@ use futures::{Stream, StreamExt as _};
 use slices::Slices;
 
 pub use indexer::{Found, Indexer, UploadRefusal};
+pub use packed::{Packing, UnpackError, recognised, unpacked};
 
 use crate::domain::file::FilePart;
 use crate::domain::report::IntakeLimits;
@@ -40,6 +42,18 @@ pub enum IntakeError<E> {
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
+}
+
+/// Reads bytes that are stored already as a batch input file.
+pub async fn inspect_stored<E>(
+    mut bytes: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    limits: &IntakeLimits,
+) -> Result<Result<Found, UploadRefusal>, E> {
+    let mut slices = Slices::new(limits);
+    while let Some(chunk) = bytes.next().await {
+        slices.push(chunk?).await;
+    }
+    Ok(slices.finish().await)
 }
 
 /// Stores an upload. With `inspect`, it is read as a batch input file at the same time.

@@ -12,7 +12,7 @@ pub mod sql;
 
 pub use contract::{
     BatchFlush, BatchInput, BatchStore, Beat, Contradiction, DeliveryTry, Ending, FileStore, Flush, HeldLease, Indexed,
-    KeyStore, LeaseStore, Ledger, MessageBatchStore, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded, RecordedPart, Result,
-    ResultParts, RowPart, RowsInProgress, StepStore, StepWrite, Storage, StorageError, TieredPart, Upkeep, Violation,
-    WebhookStore, WorkPage,
+    KeyStore, LeaseStore, Ledger, MessageBatchStore, ModelBacklog, NewFile, ProgressStore, ReadError, Recorded,
+    RecordedPart, RequestKeyStore, Result, ResultParts, RowPart, RowsInProgress, StepStore, StepWrite, Storage,
+    StorageError, TieredPart, Upkeep, UploadStore, Violation, WebhookStore, WorkPage,
 };

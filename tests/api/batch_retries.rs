@@ -180,7 +180,7 @@ async fn a_key_makes_one_batch_and_one_file() {
     let other = create(json!({ "retry_of": old["id"] })).await;
 
     assert_eq!((&first.ok()["id"], &second.ok()["id"]), (&third["id"], &third["id"]));
-    assert_eq!((other.status, &other.json()["error"]["code"]), (400, &json!("idempotency_key_reused")));
+    assert_eq!((other.status, &other.json()["error"]["code"]), (409, &json!("idempotency_key_reused")));
     let files = app.get("/v1/files?purpose=batch").await.ok();
     assert_eq!(files["data"].as_array().map(Vec::len), Some(2), "{files}");
 }

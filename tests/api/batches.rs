@@ -165,7 +165,7 @@ async fn metadata_comes_back_in_its_order_which_makes_no_other_batch() {
 
     assert!(first.text().contains(r#""metadata":{"z":"1","a":"2","m":"3"}"#), "{first:?}");
     assert_eq!((second.status, second.text()), (200, first.text()));
-    assert_eq!(other.status, 400, "{other:?}");
+    assert_eq!(other.status, 409, "{other:?}");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn an_idempotency_key_with_other_parameters_is_refused() {
 
         let message = "The Idempotency-Key was used before, for a batch with other parameters. \
                        Use a fresh key for another batch.";
-        assert_eq!((answer.status, answer.json()), (400, error(message, None, Some("idempotency_key_reused"))));
+        assert_eq!((answer.status, answer.json()), (409, error(message, None, Some("idempotency_key_reused"))));
     }
 }
 

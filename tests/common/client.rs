@@ -39,7 +39,14 @@ impl Client {
     pub fn new(base_url: String) -> Self {
         // First, because it chooses the TLS provider.
         let api = client::Client::new(&format!("{base_url}/v1")).expect("the base URL is one");
-        let http = reqwest::ClientBuilder::new().no_proxy().build().expect("a client without settings can be built");
+        let http = reqwest::ClientBuilder::new()
+            .no_proxy()
+            .no_gzip()
+            .no_zstd()
+            .no_brotli()
+            .no_deflate()
+            .build()
+            .expect("a client without settings can be built");
         Self { http, api, base_url }
     }
 

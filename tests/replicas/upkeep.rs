@@ -25,7 +25,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SWEEP: Duration = Duration::from_millis(1);
 
 /// Every file below the blob directory but the mark.
-fn blobs(stage: &Stage) -> Vec<PathBuf> {
+pub fn blobs(stage: &Stage) -> Vec<PathBuf> {
     let directory = |path: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(path).expect("the directory is there");
         entries.map(|entry| entry.expect("it can be read").path()).collect()
@@ -34,19 +34,19 @@ fn blobs(stage: &Stage) -> Vec<PathBuf> {
     folders.iter().filter(|path| !path.ends_with("deployment")).flat_map(|path| directory(path)).collect()
 }
 
-fn path_of(stage: &Stage, blob: BlobId) -> PathBuf {
+pub fn path_of(stage: &Stage, blob: BlobId) -> PathBuf {
     let name = blob.to_string();
     stage.directory.path().join("blobs").join(&name[name.len() - 2..]).join(name)
 }
 
 /// Makes a file two days old.
 #[expect(clippy::disallowed_methods, reason = "the file system's own times")]
-fn age(path: &Path) {
+pub fn age(path: &Path) {
     let two_days_ago = std::time::SystemTime::now() - 48 * HOUR;
     File::options().write(true).open(path).expect("it is there").set_modified(two_days_ago).expect("it can be set");
 }
 
-async fn put(blobs: &Blobs) -> BlobId {
+pub async fn put(blobs: &Blobs) -> BlobId {
     blobs.put("lost").await.expect("the store takes it")
 }
 
@@ -154,7 +154,7 @@ async fn a_download_goes_on_when_its_parts_are_merged_and_gone() {
         created_at: Clock::System.now(),
         expires_at: None,
     };
-    let new = NewFile { file: file.clone(), parts, indexed: None };
+    let new = NewFile { file: file.clone(), parts, indexed: None, key: None };
     storage.create_file(&Owner::default(), &new).await.expect("it can be kept");
 
     let path = format!("/v1/files/{}/content", file.id);

@@ -246,7 +246,7 @@ pub fn part(bytes: u64) -> FilePart {
 pub fn new_file(purpose: Purpose, created_at: Timestamp) -> NewFile {
     let file =
         File { id: FileId::new(), purpose, filename: "rows.jsonl".to_owned(), bytes: 30, created_at, expires_at: None };
-    NewFile { file, parts: vec![part(10), part(20)], indexed: None }
+    NewFile { file, parts: vec![part(10), part(20)], indexed: None, key: None }
 }
 
 /// A file that a batch can run.

@@ -20,6 +20,7 @@ use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, m
 use crate::steps::{end, turn, write};
 
 pub mod statements;
+mod uploads;
 mod webhooks;
 
 use statements::{assert_found_by, sent};

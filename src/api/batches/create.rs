@@ -3,8 +3,7 @@
 //! The order of the checks is the contract's: missing, type, value, id prefix. The daemon checks later whether the file
 //! exists.
 
-use std::time::Duration;
-
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
@@ -12,58 +11,87 @@ use serde_json::{Map, Value};
 
 use super::BatchObject;
 use super::metadata::{canary, metadata};
-use super::retry;
+use super::request_body::{self, RequestBody};
 use super::webhook::webhook;
+use super::{of_rows, retry};
 use crate::actions::{self, CreateBatchError};
 use crate::api::access::ObjectId;
 use crate::api::caller::Caller;
-use crate::api::extract::WholeBody;
-use crate::api::{ApiError, App, AppState, expires_after, integer};
-use crate::domain::batch::{BatchRetry, NewBatch};
+use crate::api::json_body::{self, kept_for, required, text};
+use crate::api::request_key::{key_in, key_reused};
+use crate::api::{ApiError, App, AppState};
+use crate::domain::batch::{Batch, BatchRetry, NewBatch};
 use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::endpoint::{Endpoint, Endpoints};
-use crate::domain::row::{shown, type_name};
-use crate::net::IDEMPOTENCY_KEY;
-
-const MAX_IDEMPOTENCY_KEY: usize = 255;
+use crate::domain::owner::Owner;
+use crate::domain::row::shown;
+use crate::telemetry::chain;
 
 /// Creates a batch. A second request with the same `Idempotency-Key` header returns the batch of the first.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
     request_body(content = inline(BatchBody)),
-    responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody))
+    responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody),
+        (status = 409, description = "The key was used for another request", body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
     Caller { owner, .. }: Caller,
     headers: HeaderMap,
-    WholeBody(body): WholeBody,
+    body: Body,
 ) -> Result<(Extension<ObjectId>, Json<BatchObject>), ApiError> {
-    let parsed: Value = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")))?;
-    let Value::Object(mut parsed) = parsed else {
-        return Err(ApiError::invalid(format!(
-            "We could not parse the JSON body of your request. Expected an object, but got {} instead.",
-            type_name(&parsed)
-        )));
-    };
-    let retried = retry::retried(&app, &owner, &mut parsed, &body).await?;
-    let metadata = || metadata(&parsed, &body);
-    let mut new = read(&app, &parsed, metadata, idempotency_key(&headers)?)?;
-    let batch = match retried {
-        None => actions::create_batch(&*app.storage, &app.wakeup, &owner, &new, app.clock.now()).await?,
+    let request = request_body::read(&app, &headers, body).await?;
+    let created = create(&app, &owner, &headers, &request).await;
+    if let Some(rows) = request.rows {
+        // They are in the input file now, or not wanted. What stays is swept like any orphan.
+        if let Err(error) = app.blobs.delete(rows.part.blob).await {
+            tracing::warn!(blob_id = %rows.part.blob, error = chain(&error), "a blob is left behind");
+        }
+    }
+    let batch = created?;
+    Ok((Extension(ObjectId(batch.id.to_string())), Json(batch.into())))
+}
+
+async fn create(app: &App, owner: &Owner, headers: &HeaderMap, request: &RequestBody<'_>) -> Result<Batch, ApiError> {
+    let mut parsed = json_body::parse(&request.text)?;
+    if parsed.get("requests").is_some_and(|requests| !requests.is_null()) {
+        return of_rows::create(app, owner, headers, &parsed, request).await;
+    }
+    let retried = retry::retried(app, owner, &mut parsed, &request.text).await?;
+    let metadata = || metadata(&parsed, &request.text);
+    let mut new = read(app, &parsed, metadata, key_in(headers)?, true)?;
+    check_key(app, owner, new.idempotency_key.as_deref()).await?;
+    match retried {
+        None => Ok(actions::create_batch(&*app.storage, &app.wakeup, owner, &new, app.clock.now()).await?),
         Some((old, options)) => {
             new.retry = Some(BatchRetry { of: old.id, options });
-            retry::create(&app, &owner, &old, new).await?
+            retry::create(app, owner, &old, new).await
         }
-    };
-    Ok((Extension(ObjectId(batch.id.to_string())), Json(batch.into())))
+    }
+}
+
+/// The refusal of a key that was used for a batch with other parameters.
+pub(super) const KEY_REUSED: &str =
+    "The Idempotency-Key was used before, for a batch with other parameters. Use a fresh key for another batch.";
+
+/// Refuses a key that the owner has used for something else than a batch of a file.
+async fn check_key(app: &App, owner: &Owner, key: Option<&str>) -> Result<(), ApiError> {
+    let Some(key) = key else { return Ok(()) };
+    match app.storage.key_use(owner, key, app.clock.now()).await? {
+        None => Ok(()),
+        Some(_) => Err(key_reused(KEY_REUSED.to_owned())),
+    }
 }
 
 /// The body, for the OpenAPI document.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
 struct BatchBody {
+    /// The rows of the batch, in place of a file (an extension): up to 50,000, as large as a file may be together.
+    /// `custom_id`, `method` and `url` may be left out, which are then `request-1` and so on, `POST`, and the endpoint.
+    requests: Option<Vec<std::collections::BTreeMap<String, Value>>>,
+    /// The model of `requests` whose body names none.
+    model: Option<String>,
     /// A file with purpose `batch`. This and the next two follow from the other batch if `retry_of` is given.
     input_file_id: Option<String>,
     /// The endpoint that every row names as its url. `*`: each row may name another (an extension).
@@ -113,19 +141,20 @@ struct OutputExpiresAfter {
     seconds: u32,
 }
 
-fn read(
+/// Reads the parameters. Without a file, the id of the input file is left empty.
+pub(super) fn read(
     app: &App,
     body: &Map<String, Value>,
     metadata: impl FnOnce() -> Result<Option<String>, ApiError>,
     idempotency_key: Option<String>,
+    has_file: bool,
 ) -> Result<NewBatch, ApiError> {
     for param in ["input_file_id", "endpoint", "completion_window"] {
-        match body.get(param) {
-            None | Some(Value::Null) => return Err(ApiError::missing(param)),
-            Some(_) => {}
+        if has_file || param != "input_file_id" {
+            required(body, param, param)?;
         }
     }
-    let input_file_id = text(body, "input_file_id", "input_file_id")?;
+    let input_file_id = if has_file { text(body, "input_file_id", "input_file_id")? } else { "" };
     let endpoint = text(body, "endpoint", "endpoint")?;
     let completion_window = text(body, "completion_window", "completion_window")?;
     let endpoint = batch_endpoint(endpoint, &app.intake.endpoints)?;
@@ -133,7 +162,7 @@ fn read(
         let windows: Vec<&str> = app.windows.iter().map(|window| window.text.as_str()).collect();
         ApiError::wrong_value("completion_window", completion_window, &windows)
     })?;
-    if !input_file_id.starts_with("file") {
+    if has_file && !input_file_id.starts_with("file") {
         let shown = shown(input_file_id);
         let message = format!("Invalid 'input_file_id': '{shown}'. Expected an ID that begins with 'file'.");
         return Err(ApiError::invalid(message).at("input_file_id").code("invalid_value"));
@@ -147,7 +176,7 @@ fn read(
         endpoint,
         window: window.clone(),
         metadata: metadata()?,
-        output_expires_after: output_expires_after(body)?,
+        output_expires_after: kept_for(body, "output_expires_after")?,
         idempotency_key,
         canary: canary(body)?,
         retry: None,
@@ -167,47 +196,11 @@ fn batch_endpoint(given: &str, endpoints: &Endpoints) -> Result<BatchEndpoint, A
     found.ok_or_else(|| ApiError::wrong_value("endpoint", given, &supported()))
 }
 
-/// A text member, whose path is `path`.
-pub(super) fn text<'a>(object: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'a str, ApiError> {
-    match object.get(name) {
-        None | Some(Value::Null) => Err(ApiError::missing(path)),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(ApiError::wrong_type(path, "a string", type_name(other))),
-    }
-}
-
-/// An object member; null counts as absent (contract §1.4).
-pub(super) fn object<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
-    match body.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(object)) => Ok(Some(object)),
-        Some(other) => Err(ApiError::wrong_type(name, "an object", type_name(other))),
-    }
-}
-
-fn output_expires_after(body: &Map<String, Value>) -> Result<Option<Duration>, ApiError> {
-    let Some(given) = object(body, "output_expires_after")? else { return Ok(None) };
-    let anchor = text(given, "anchor", "output_expires_after.anchor")?;
-    let seconds = |param: &str| match given.get("seconds") {
-        None | Some(Value::Null) => Err(ApiError::missing(param)),
-        Some(value) => integer::in_json(param, value, expires_after::SECONDS),
-    };
-    expires_after::read("output_expires_after", anchor, seconds).map(Some)
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY);
-    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
-        ApiError::invalid(format!("The Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."))
-    })
-}
-
 impl From<CreateBatchError> for ApiError {
     fn from(error: CreateBatchError) -> Self {
         match error {
             CreateBatchError::WrongPurpose(_) => Self::invalid(error.to_string()).at("input_file_id"),
-            CreateBatchError::KeyReused => Self::invalid(error.to_string()).code("idempotency_key_reused"),
+            CreateBatchError::KeyReused => key_reused(error.to_string()),
             CreateBatchError::Storage(error) => error.into(),
         }
     }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::create::object;
 use crate::api::ApiError;
+use crate::api::json_body::object;
 use crate::domain::canary::Canary;
 use crate::domain::response::Fields;
 use crate::domain::row::{shown, type_name};

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::create::object;
 use crate::actions::RetryBatchError;
+use crate::api::json_body::object;
 use crate::api::{ApiError, App};
 use crate::domain::batch::{Batch, NewBatch, RetryOptions};
 use crate::domain::batch_endpoint::BatchEndpoint;

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::create::{object, text};
 use crate::api::ApiError;
+use crate::api::json_body::{object, text};
 use crate::domain::webhook::{BatchWebhook, SigningSecret};
 use crate::net::{self, Reach};
 

@@ -14,6 +14,7 @@ use super::find;
 use super::range::{RequestedRange, requested_range};
 use super::validators::{entity_tag, is_known, ranges_apply};
 use crate::api::caller::Caller;
+use crate::api::content_coding::{packed, packed_tag};
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::ids::FileId;
@@ -26,6 +27,7 @@ use crate::telemetry::chain;
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// Downloads a file, or the part of it that a `Range` header asks for. `If-None-Match` and `If-Range` are honoured.
+/// A whole file is sent as zstd if `Accept-Encoding` names it.
 #[utoipa::path(get, path = "/v1/files/{file_id}/content", tag = "files", params(("file_id" = String, Path,)), responses(
     (status = 200, description = "The bytes", content_type = "application/octet-stream"),
     (status = 206, description = "The bytes of the range asked for", content_type = "application/octet-stream"),
@@ -43,10 +45,13 @@ pub(crate) async fn file_content(
     let bytes = FileBytes::new(app.storage.file_parts(&owner, file.id).await?);
     let length = bytes.len();
     let tag = entity_tag(&file.id, length);
-    if is_known(&headers, &tag) {
-        return Ok(
-            (StatusCode::NOT_MODIFIED, [(header::ETAG, tag), (header::CACHE_CONTROL, REVALIDATE)]).into_response()
-        );
+    let packed_tag = packed_tag(&tag);
+    for tag in [&tag, &packed_tag] {
+        if is_known(&headers, tag) {
+            return Ok(
+                (StatusCode::NOT_MODIFIED, [(header::ETAG, tag), (header::CACHE_CONTROL, &REVALIDATE)]).into_response()
+            );
+        }
     }
     let range = headers.get(header::RANGE).filter(|_| ranges_apply(&headers, &tag));
     let (status, range) = match requested_range(range.and_then(|range| range.to_str().ok()), length) {
@@ -59,7 +64,7 @@ pub(crate) async fn file_content(
     };
     let mut response = Response::new(Body::from_stream(stream(app.clone(), owner, file.id, &bytes, range.clone())));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let (request, headers) = (&headers, response.headers_mut());
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     headers.insert(header::ETAG, tag);
@@ -70,7 +75,7 @@ pub(crate) async fn file_content(
         let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
         headers.insert(header::CONTENT_RANGE, HeaderValue::try_from(text).expect("digits"));
     }
-    Ok(response)
+    Ok(packed(request, response))
 }
 
 /// Streams the bytes of a range. After an error the stream ends early: the client sees that the body is too short, and

@@ -1,26 +1,30 @@
 //! `POST /v1/files` (contract §2): a multipart form whose parts come in any order.
 
-use std::time::Duration;
-
 use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 
-use super::FileObject;
-use super::form::{Form, FormPart, file_too_large, malformed};
-use crate::actions::{self, CreateFileError, FileForm};
+use super::upload_form::UploadForm;
+use super::{FileObject, file_too_large, find};
+use crate::actions::{self, CreateFileError};
 use crate::api::access::ObjectId;
 use crate::api::caller::Caller;
-use crate::api::{ApiError, App, AppState, expires_after, integer};
-use crate::domain::file::{Purpose, clean_filename};
-use crate::domain::row::shown;
-use crate::intake::{IntakeError, Taken, take_in};
+use crate::api::content_coding::decoded;
+use crate::api::form::{Form, FormShape};
+use crate::api::request_key::{key_in, key_reused, made_before, object_gone};
+use crate::api::{ApiError, App, AppState};
+use crate::domain::file::File;
+use crate::domain::owner::Owner;
+use crate::domain::request_key::RequestKey;
 
-/// Uploads a file.
+/// Uploads a file. A batch input file may be compressed with gzip or zstd, and any body with a `Content-Encoding`; the
+/// file is kept unpacked. A second request with the same `Idempotency-Key` header returns the file of the first.
 #[utoipa::path(post, path = "/v1/files", tag = "files",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
     request_body(content = inline(FileUpload), content_type = "multipart/form-data"),
     responses((status = 200, body = FileObject), (status = 400, body = crate::api::error::ErrorBody),
+        (status = 409, description = "The key was used for another request", body = crate::api::error::ErrorBody),
         (status = 503, body = crate::api::error::ErrorBody),
         (status = 507, description = "The disk is full", body = crate::api::error::ErrorBody))
 )]
@@ -35,18 +39,28 @@ pub(crate) async fn create_file(
     }
     let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
     let announced = body.size_hint().lower();
-    let mut bytes = body.into_data_stream();
-    let mut upload = Upload::default();
-    let read = match Form::new(&mut bytes, &headers, announced, app.intake.max_file_bytes) {
+    let mut bytes = decoded(&headers, body)?;
+    let mut upload = UploadForm::with_key(key_in(&headers)?.is_some());
+    let shape = FormShape {
+        required: "the parts 'file' and 'purpose'",
+        known: "'file', 'purpose' and 'expires_after[…]'",
+        payload: "file",
+        max_bytes: app.intake.max_file_bytes,
+        too_large: file_too_large,
+    };
+    let read = match Form::new(&mut bytes, &headers, announced, shape) {
         Ok(form) => upload.read(&app, form).await,
         Err(error) => Err(error),
     };
-    let taken = upload.taken.take();
-    let checked = read.and_then(|()| upload.check());
-    match (checked, taken) {
+    let checked = read.and_then(|()| upload.check(&headers));
+    match (checked, upload.taken.take()) {
         (Ok(form), Some(taken)) => {
-            let file = actions::create_file(&*app.storage, &app.blobs, &owner, taken, form, app.clock.now()).await?;
-            Ok((Extension(ObjectId(file.id.to_string())), Json(file.into())))
+            let taken = upload.unpack(&app, &form, taken).await?;
+            let key = form.key.clone();
+            match actions::create_file(&*app.storage, &app.blobs, &owner, taken, form, app.clock.now()).await {
+                Err(CreateFileError::KeyUsed) => Ok(answered(file_before(&app, &owner, key.as_ref()).await?)),
+                created => Ok(answered(created?)),
+            }
         }
         (checked, taken) => {
             if let Some(taken) = taken {
@@ -55,6 +69,17 @@ pub(crate) async fn create_file(
             Err(checked.err().unwrap_or_else(|| ApiError::missing("file")))
         }
     }
+}
+
+fn answered(file: File) -> (Extension<ObjectId>, Json<FileObject>) {
+    (Extension(ObjectId(file.id.to_string())), Json(file.into()))
+}
+
+/// The file that an earlier request with the same key has made.
+async fn file_before(app: &App, owner: &Owner, key: Option<&RequestKey>) -> Result<File, ApiError> {
+    // Another request can have used the key a day ago, and it can have been forgotten in this moment.
+    let id = made_before(app, owner, key).await?.ok_or_else(ApiError::unavailable)?;
+    find(app, owner, &id).await.map_err(|_| object_gone(&id))
 }
 
 /// The form, for the OpenAPI document.
@@ -74,87 +99,11 @@ struct FileUpload {
     expires_after_seconds: Option<u32>,
 }
 
-/// The parts of a form that were read so far.
-#[derive(Default)]
-struct Upload {
-    taken: Option<Taken>,
-    filename: String,
-    purpose: Option<String>,
-    anchor: Option<String>,
-    seconds: Option<String>,
-}
-
-impl Upload {
-    async fn read(&mut self, app: &App, mut form: Form<'_>) -> Result<(), ApiError> {
-        while let Some(part) = form.next().await? {
-            match part.name() {
-                Some("file") if self.taken.is_some() => {
-                    return Err(ApiError::invalid("The form has two parts named 'file'.").at("file"));
-                }
-                Some("file") => self.take(app, part).await?,
-                // The purpose decides how the file is read, so the first one counts.
-                Some("purpose") if self.purpose.is_none() => self.purpose = Some(part.text().await?),
-                Some("expires_after[anchor]" | "expires_after.anchor") => self.anchor = Some(part.text().await?),
-                Some("expires_after[seconds]" | "expires_after.seconds") => self.seconds = Some(part.text().await?),
-                Some("expires_after") => {
-                    let message = "Invalid 'expires_after': send it as the parts 'expires_after[anchor]' and \
-                                   'expires_after[seconds]'.";
-                    return Err(ApiError::invalid(message).at("expires_after"));
-                }
-                _ => form.ignore(part).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self, app: &App, mut part: FormPart<'_>) -> Result<(), ApiError> {
-        self.filename = clean_filename(&part.filename());
-        // The purpose may follow after the file, so an unknown purpose is treated as `batch`.
-        let inspect = self.purpose.as_deref().is_none_or(|purpose| purpose == Purpose::Batch.as_str());
-        match take_in(part.chunks(), &app.blobs, &app.intake, inspect).await {
-            Ok(taken) => {
-                self.taken = Some(taken);
-                Ok(())
-            }
-            Err(IntakeError::Stream(error)) => Err(malformed(&error)),
-            Err(IntakeError::Blob(error)) => Err(error.into()),
-            Err(IntakeError::TooLarge) => Err(file_too_large()),
-        }
-    }
-
-    fn check(&self) -> Result<FileForm, ApiError> {
-        let purpose = self.purpose.as_deref().ok_or_else(|| ApiError::missing("purpose"))?;
-        let known = Purpose::parse(purpose).filter(|purpose| Purpose::UPLOADABLE.contains(purpose));
-        let purpose = known.ok_or_else(|| wrong_purpose(purpose))?;
-        let has_wrong_suffix = self.filename.to_ascii_lowercase().ends_with(".txt");
-        if purpose == Purpose::Batch && has_wrong_suffix {
-            return Err(ApiError::invalid("Invalid file format for Batch API. Must be .jsonl"));
-        }
-        Ok(FileForm { purpose, filename: self.filename.clone(), expires_after: self.expires_after()? })
-    }
-
-    fn expires_after(&self) -> Result<Option<Duration>, ApiError> {
-        let (anchor, seconds) = match (&self.anchor, &self.seconds) {
-            (None, None) => return Ok(None),
-            (None, Some(_)) => return Err(ApiError::missing("expires_after.anchor")),
-            (Some(_), None) => return Err(ApiError::missing("expires_after.seconds")),
-            (Some(anchor), Some(seconds)) => (anchor, seconds),
-        };
-        let seconds = |param: &str| integer::in_text(param, seconds, expires_after::SECONDS);
-        expires_after::read("expires_after", anchor, seconds).map(Some)
-    }
-}
-
-fn wrong_purpose(purpose: &str) -> ApiError {
-    let supported: Vec<String> = Purpose::UPLOADABLE.iter().map(|purpose| format!("'{purpose}'")).collect();
-    let purpose = shown(purpose);
-    ApiError::invalid(format!("'{purpose}' is not one of [{}] - 'purpose'", supported.join(", "))).at("purpose")
-}
-
 impl From<CreateFileError> for ApiError {
     fn from(error: CreateFileError) -> Self {
         match error {
             CreateFileError::Refused(refusal) => Self::invalid(refusal.to_string()),
+            CreateFileError::KeyUsed => key_reused(error.to_string()),
             CreateFileError::Blob(error) => error.into(),
             CreateFileError::Storage(error) => error.into(),
         }

@@ -96,7 +96,7 @@ async fn create(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBegin
     let report = taken.found.as_ref().and_then(|found| found.as_ref().ok()).map(|found| &found.report);
     let endpoint = report.map(endpoint);
     let filename = clean_filename(&args.input.to_string_lossy());
-    let form = FileForm { purpose: Purpose::Batch, filename, expires_after: Some(NO_DEADLINE) };
+    let form = FileForm { purpose: Purpose::Batch, filename, expires_after: Some(NO_DEADLINE), key: None };
     let file = match create_file(&*storage, engine.blobs(), &owner, taken, form, now).await {
         Ok(file) => file,
         Err(CreateFileError::Refused(refusal)) => return Ok(RunBeginning::Refused(refusal.to_string())),

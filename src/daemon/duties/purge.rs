@@ -1,5 +1,6 @@
-//! Freeing the space of files that were deleted or have expired, of blobs that were merged into others, of the steps of
-//! batches that ended long ago, and of webhooks that were delivered long ago.
+//! Freeing the space of files that were deleted or have expired, of uploads that were not completed, of blobs that were
+//! merged into others, of idempotency keys, of the steps of batches that ended long ago, and of webhooks that were
+//! delivered long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::domain::ids::BlobId;
 use crate::storage::Storage;
 
 const EVERY: Duration = Duration::from_secs(30);
-/// Files, blobs, or rows with steps, in one page.
+/// Files, uploads, blobs, or rows with steps, in one page.
 const PAGE: u32 = 100;
 /// Pages of each kind in one tick. More than that waits for the next tick.
 const PAGES: usize = 100;
@@ -42,16 +43,28 @@ impl<S: Storage> Duty for Purge<S> {
 
     async fn tick(&self) -> TickResult {
         let files = retire_files(&self.shared).await;
+        let uploads = retire_uploads(&self.shared).await;
         let blobs = remove_blobs(&self.shared, &self.items).await;
+        let keys = forget_keys(&self.shared).await;
         let steps = forget_steps(&self.shared).await;
         let deliveries = forget_deliveries(&self.shared).await;
-        files.and(blobs).and(steps).and(deliveries)
+        files.and(uploads).and(blobs).and(keys).and(steps).and(deliveries)
     }
 }
 
 async fn retire_files<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
     for _ in 0..PAGES {
         let is_last = shared.storage.retire_files(shared.clock.now(), PAGE).await? < PAGE;
+        if is_last || shared.shutdown.stopping.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn retire_uploads<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
+    for _ in 0..PAGES {
+        let is_last = shared.storage.retire_uploads(shared.clock.now(), PAGE).await? < PAGE;
         if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }
@@ -71,6 +84,16 @@ async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>)
         }
         next = page.next;
         if next.is_none() || shared.shutdown.stopping.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn forget_keys<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
+    for _ in 0..PAGES {
+        let is_last = shared.storage.forget_keys(shared.clock.now(), PAGE).await? < u64::from(PAGE);
+        if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }
     }

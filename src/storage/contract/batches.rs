@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Result, WorkPage};
+use super::{NewFile, Result, WorkPage};
 use crate::domain::batch::{Batch, BatchError, BatchStatus, Counts, NewBatch};
 use crate::domain::batch_endpoint::BatchEndpoint;
 use crate::domain::file::FilePart;
@@ -50,6 +50,16 @@ pub struct RowsInProgress {
 pub trait BatchStore {
     /// Creates a batch, or returns the one that the owner made with the same idempotency key.
     async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch>;
+
+    /// Creates a batch together with its input file, which `new` names. The key of the file is that of the request. None,
+    /// and nothing is done, if the owner has used the key before.
+    async fn create_batch_with(
+        &self,
+        owner: &Owner,
+        input: &NewFile,
+        new: &NewBatch,
+        now: Timestamp,
+    ) -> Result<Option<Batch>>;
 
     /// A batch of the owner.
     async fn batch(&self, owner: &Owner, id: BatchId) -> Result<Option<Batch>>;

@@ -8,6 +8,7 @@ use crate::domain::ids::{BlobId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::report::Report;
+use crate::domain::request_key::RequestKey;
 use crate::domain::time::Timestamp;
 
 /// A file to be kept, with its bytes already in the blob store.
@@ -19,6 +20,8 @@ pub struct NewFile {
     pub parts: Vec<FilePart>,
     /// What intake made of a batch input file.
     pub indexed: Option<Indexed>,
+    /// The key of the request that creates it.
+    pub key: Option<RequestKey>,
 }
 
 /// What intake made of a batch input file.
@@ -33,8 +36,9 @@ pub struct Indexed {
 /// Files and their parts.
 #[async_trait]
 pub trait FileStore {
-    /// Keeps a file of the owner. It can be read as soon as this returns.
-    async fn create_file(&self, owner: &Owner, new: &NewFile) -> Result<()>;
+    /// Keeps a file of the owner, together with its key. It can be read as soon as this returns. False, and nothing is
+    /// done, if the owner has used the key before.
+    async fn create_file(&self, owner: &Owner, new: &NewFile) -> Result<bool>;
 
     /// A file of the owner that is neither deleted nor expired.
     async fn file(&self, owner: &Owner, id: FileId, now: Timestamp) -> Result<Option<File>>;

@@ -16,8 +16,10 @@ mod leases;
 mod ledger;
 mod message_batches;
 mod progress;
+mod request_keys;
 mod steps;
 mod upkeep;
+mod uploads;
 mod webhooks;
 
 use async_trait::async_trait;
@@ -32,8 +34,10 @@ pub use ledger::{
 };
 pub use message_batches::MessageBatchStore;
 pub use progress::ProgressStore;
+pub use request_keys::RequestKeyStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
+pub use uploads::UploadStore;
 pub use webhooks::{DeliveryTry, WebhookStore};
 
 use crate::domain::ids::BlobId;
@@ -52,6 +56,8 @@ pub struct WorkPage<Id, T> {
 #[async_trait]
 pub trait Storage:
     FileStore
+    + UploadStore
+    + RequestKeyStore
     + BatchStore
     + MessageBatchStore
     + LeaseStore

@@ -33,6 +33,13 @@ pub trait Upkeep {
     /// Those that a batch still runs are left for later. Returns how many were looked at.
     async fn retire_files(&self, now: Timestamp, limit: u32) -> Result<u32>;
 
+    /// Forgets up to `limit` uploads that ended an hour ago or longer, or would have, and retires the blobs of parts that
+    /// have become no file. Returns how many were looked at.
+    async fn retire_uploads(&self, now: Timestamp, limit: u32) -> Result<u32>;
+
+    /// Forgets up to `limit` idempotency keys whose time is over. Returns how many.
+    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64>;
+
     /// Retired blobs that nobody can be reading any more, oldest first, from behind `after`.
     async fn retired_blobs(
         &self,

@@ -20,7 +20,7 @@ use crate::domain::pause::Pause;
 use crate::domain::report::NewLane;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Usage;
-use crate::storage::{BatchInput, BatchStore, FileStore as _, Result, RowsInProgress, StorageError, WorkPage};
+use crate::storage::{BatchInput, BatchStore, FileStore as _, NewFile, Result, RowsInProgress, StorageError, WorkPage};
 
 /// The columns of [`BatchRow`].
 macro_rules! batch_columns {
@@ -170,6 +170,18 @@ impl BatchStore for SqlStorage {
         }
         let key = new.idempotency_key.as_deref().unwrap_or_default();
         self.batch_of_key(owner, key).await?.ok_or_else(|| corrupt("batches", "idempotency_key", key))
+    }
+
+    async fn create_batch_with(
+        &self,
+        owner: &Owner,
+        input: &NewFile,
+        new: &NewBatch,
+        now: Timestamp,
+    ) -> Result<Option<Batch>> {
+        let report = input.indexed.as_ref().map(|indexed| json(&indexed.report));
+        let row = in_write!(self.db, batches::create_with(owner, (input, report.as_deref()), new, now))?;
+        row.map(Batch::try_from).transpose()
     }
 
     async fn batch_of_key(&self, owner: &Owner, key: &str) -> Result<Option<Batch>> {

@@ -49,7 +49,7 @@ impl TryFrom<FileRow> for File {
 
 #[async_trait]
 impl FileStore for SqlStorage {
-    async fn create_file(&self, owner: &Owner, new: &NewFile) -> Result<()> {
+    async fn create_file(&self, owner: &Owner, new: &NewFile) -> Result<bool> {
         let report = new.indexed.as_ref().map(|indexed| json(&indexed.report));
         in_write!(self.db, files::create(owner, new, report.as_deref()))
     }

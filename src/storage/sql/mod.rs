@@ -18,9 +18,11 @@ mod postgres;
 mod presence;
 mod progress;
 mod readable;
+mod request_keys;
 mod sqlite;
 mod steps;
 mod upkeep;
+mod uploads;
 mod webhooks;
 
 use async_trait::async_trait;

@@ -50,11 +50,15 @@ pub mod progress;
 pub mod query;
 #[path = "statements/record.rs"]
 mod record;
+#[path = "statements/request_keys.rs"]
+pub mod request_keys;
 #[path = "statements/steering.rs"]
 pub mod steering;
 #[path = "statements/steps.rs"]
 pub mod steps;
 #[path = "statements/upkeep.rs"]
 pub mod upkeep;
+#[path = "statements/uploads.rs"]
+pub mod uploads;
 #[path = "statements/webhooks.rs"]
 pub mod webhooks;

@@ -25,6 +25,14 @@ impl Upkeep for SqlStorage {
         in_write!(self.db, upkeep::retire_files(now, limit))
     }
 
+    async fn retire_uploads(&self, now: Timestamp, limit: u32) -> Result<u32> {
+        in_write!(self.db, uploads::retire(now, limit))
+    }
+
+    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64> {
+        in_write!(self.db, request_keys::forget(now, limit))
+    }
+
     async fn retired_blobs(
         &self,
         now: Timestamp,

@@ -16,6 +16,7 @@ use axum::response::Response;
 
 use super::parse_id;
 use crate::api::caller::Caller;
+use crate::api::content_coding::packed;
 use crate::api::extract::Id;
 use crate::api::page::{Query, param};
 use crate::api::{ApiError, AppState, integer, sse};
@@ -80,7 +81,7 @@ pub(in crate::api) async fn list_batch_results(
     let reader = ResultReader::new(Arc::clone(&app), owner, parse_id(&id)?, kind(&query)?);
     let merge = is_merged(&query)?;
     if is_in_order(&query)? || merge {
-        return in_order::answer(reader, merge).await;
+        return Ok(packed(&headers, in_order::answer(reader, merge).await?));
     }
     let limit = param(&query, "limit").map(|text| integer::in_text("limit", text, 1..=MAX_LINES)).transpose()?;
     let wait = param(&query, "wait").map_or(Ok(0), |text| integer::in_text("wait", text, 0..=MAX_WAIT))?;
@@ -90,7 +91,8 @@ pub(in crate::api) async fn list_batch_results(
         return events::answer(reader, from).await;
     }
     let wait = Duration::from_secs(wait.unsigned_abs());
-    page::answer(reader, after(&query)?, limit.map(i64::unsigned_abs), wait).await
+    let page = page::answer(reader, after(&query)?, limit.map(i64::unsigned_abs), wait).await?;
+    Ok(packed(&headers, page))
 }
 
 fn kind(query: &Query) -> Result<ResultKind, ApiError> {

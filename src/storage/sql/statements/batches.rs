@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::query::{announce, query, query_as, query_scalar};
-use super::{Conn, Row, webhooks};
+use super::{Conn, Row, files, request_keys, webhooks};
 use crate::domain::batch::{Batch, BatchStatus, NewBatch};
 use crate::domain::canary::Canary;
 use crate::domain::ids::{BatchId, FileId};
@@ -18,6 +18,7 @@ use crate::storage::sql::batches::{BatchRow, InputRow, RowSums, batch_columns};
 use crate::storage::sql::files::json;
 use crate::storage::sql::readable::{Placed, read_row};
 use crate::storage::sql::{End, to_i64};
+use crate::storage::{NewFile, Result};
 
 // A second creation with the same key changes nothing, and finds the first by the statement after it.
 const CREATE: &str = concat!(
@@ -124,8 +125,32 @@ const ANY_INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, create
 
 /// The batch that was created; `None` if the owner has one with the same key.
 pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<End<Option<BatchRow>>> {
+    let created = insert(tx, owner, BatchId::new(), new, now).await?;
+    announce(tx).await?;
+    Ok(End::Commit(created))
+}
+
+/// The same together with the input file and its report as JSON; `None` also if the owner has used the file's key.
+pub async fn create_with(
+    tx: &mut Conn,
+    owner: &Owner,
+    (input, report): (&NewFile, Option<&str>),
+    new: &NewBatch,
+    now: Timestamp,
+) -> Result<End<Option<BatchRow>>> {
+    let id = BatchId::new();
+    if !request_keys::claim(tx, owner, input.key.as_ref(), &id.to_string(), now).await? {
+        return Ok(End::Rollback(None));
+    }
+    files::insert_whole(tx, owner, input, report).await?;
+    let Some(created) = insert(tx, owner, id, new, now).await? else { return Ok(End::Rollback(None)) };
+    announce(tx).await?;
+    Ok(End::Commit(Some(created)))
+}
+
+async fn insert(tx: &mut Conn, owner: &Owner, id: BatchId, new: &NewBatch, now: Timestamp) -> Result<Option<BatchRow>> {
     let created = query_as(CREATE)
-        .bind(BatchId::new().0)
+        .bind(id.0)
         .bind(owner.as_str())
         .bind(&new.input_file_id)
         .bind(new.endpoint.as_str())
@@ -143,10 +168,9 @@ pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp
         .bind(new.webhook.as_ref().map(|webhook| &webhook.url))
         .bind(new.webhook.as_ref().map(|webhook| webhook.secret.reveal()))
         .bind(new.is_message_batch.then_some("messages"))
-        .fetch_optional(&mut *tx)
+        .fetch_optional(tx)
         .await?;
-    announce(tx).await?;
-    Ok(End::Commit(created))
+    Ok(created)
 }
 
 pub async fn by_key(conn: &mut Conn, owner: &Owner, key: &str) -> Result<Option<BatchRow>> {

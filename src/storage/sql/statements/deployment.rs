@@ -13,7 +13,10 @@ const SET_BLOB_STORE: &str = "
     VALUES (1, $1)
     ON CONFLICT (only_row) DO NOTHING";
 const NAMES_BLOBS: &str = "
-    SELECT 1 WHERE EXISTS (SELECT 1 FROM file_parts) OR EXISTS (SELECT 1 FROM retired_blobs)";
+    SELECT 1
+    WHERE EXISTS (SELECT 1 FROM file_parts)
+       OR EXISTS (SELECT 1 FROM upload_parts)
+       OR EXISTS (SELECT 1 FROM retired_blobs)";
 const BLOB_STORE: &str = "SELECT blob_store_id FROM deployment";
 
 pub async fn check(conn: &mut Conn) -> Result<()> {

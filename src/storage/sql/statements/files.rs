@@ -1,11 +1,11 @@
 //! Files and their parts.
 
 use roaring::RoaringBitmap;
-use sqlx::Row as _;
+use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, Row};
+use super::{Conn, Row, request_keys};
 use crate::domain::file::{File, FilePart, Purpose};
 use crate::domain::ids::{BlobId, FileId};
 use crate::domain::owner::Owner;
@@ -33,6 +33,10 @@ const INSERT_FILE: &str = "
 const INSERT_PART: &str = "
     INSERT INTO file_parts (file_id, no, blob, bytes, rows)
     VALUES ($1, $2, $3, $4, $5)";
+
+const INSERT_PARTS: &str = "INSERT INTO file_parts (file_id, no, blob, bytes) ";
+/// Parts of one statement: as many as make its round trip cheap, and few beside the values a statement can have.
+const TOGETHER: usize = 256;
 
 const FILE: &str =
     concat!("SELECT ", file_columns!(), " FROM files WHERE owner = $1 AND id = $2 AND ", visible_at!("$3"));
@@ -68,13 +72,33 @@ const DELETE: &str =
     concat!("UPDATE files SET deleted_at = $3, retired_at = $3 WHERE owner = $1 AND id = $2 AND ", visible_at!("$3"));
 
 /// `report`: what intake found in a batch input file, as JSON.
-pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<End<()>> {
+pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<End<bool>> {
+    if !request_keys::claim(tx, owner, new.key.as_ref(), &new.file.id.to_string(), new.file.created_at).await? {
+        return Ok(End::Rollback(false));
+    }
+    insert_whole(tx, owner, new, report).await?;
+    Ok(End::Commit(true))
+}
+
+/// A file with its parts.
+pub async fn insert_whole(tx: &mut Conn, owner: &Owner, new: &NewFile, report: Option<&str>) -> Result<()> {
     let index = new.indexed.as_ref().map(|indexed| indexed.index);
     insert(tx, owner, &new.file, index, report).await?;
-    for (no, part) in (0_i64..).zip(&new.parts) {
-        insert_part(tx, new.file.id, no, *part, None).await?;
+    for (first, together) in (0_i64..).step_by(TOGETHER).zip(new.parts.chunks(TOGETHER)) {
+        insert_parts(tx, new.file.id, first, together).await?;
     }
-    Ok(End::Commit(()))
+    Ok(())
+}
+
+/// One round trip for all of them: an upload may have thousands.
+async fn insert_parts(tx: &mut Conn, file: FileId, first: i64, parts: &[FilePart]) -> Result<()> {
+    let mut query = QueryBuilder::new(INSERT_PARTS);
+    query.push_values((first..).zip(parts), |mut values, (no, part)| {
+        values.push_bind(file.0).push_bind(no).push_bind(part.blob.0).push_bind(to_i64(part.bytes));
+    });
+    // Its text differs with how many there are, so that it is not worth keeping prepared.
+    query.build().persistent(false).execute(tx).await?;
+    Ok(())
 }
 
 /// `index` and `report` are those of a batch input file.

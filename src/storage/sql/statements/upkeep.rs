@@ -16,7 +16,7 @@ use crate::storage::sql::{End, corrupt, to_i64, to_u64};
 use crate::storage::{Result, TieredPart};
 
 /// How long what was replaced or is not visible any more can still be read by those who have begun to.
-const KEPT: Duration = Duration::from_secs(3600);
+pub const KEPT: Duration = Duration::from_secs(3600);
 
 const TIERED_PARTS: &str = "SELECT no, blob, bytes, tier FROM file_parts WHERE file_id = $1 ORDER BY no";
 
@@ -57,6 +57,8 @@ const IS_KNOWN: &str = "
     SELECT 1 FROM file_parts WHERE blob = $1
     UNION ALL
     SELECT 1 FROM files WHERE index_blob = $1
+    UNION ALL
+    SELECT 1 FROM upload_parts WHERE blob = $1
     UNION ALL
     SELECT 1 FROM retired_blobs WHERE blob = $1";
 

@@ -4,6 +4,8 @@
 //! searches all of it again whenever more bytes arrive. So the bytes that multer gets are counted from one delivery to
 //! the next, and the upload is refused if they are too many.
 
+mod filename;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +16,11 @@ use axum::http::{HeaderMap, header};
 use futures::{Stream, StreamExt as _};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
-use super::filename::filename;
-use crate::api::ApiError;
-use crate::api::server::BodyCut;
+use filename::filename;
+
+use super::ApiError;
+use super::content_coding::damaged;
+use super::server::BodyCut;
 
 /// A text part is a word or a number.
 const TEXT_BYTES: u64 = 4096;
@@ -42,8 +46,23 @@ const BESIDE_FILE: u64 = 1 << 20;
 /// Characters of the boundary; RFC 2046 allows 70.
 const BOUNDARY_BYTES: usize = 200;
 
+/// The form that an operation takes.
+pub(super) struct FormShape {
+    /// The parts that it must have, for messages.
+    pub(super) required: &'static str,
+    /// The parts that it may have, for messages.
+    pub(super) known: &'static str,
+    /// The name of the part with the bytes.
+    pub(super) payload: &'static str,
+    /// The largest payload, in bytes.
+    pub(super) max_bytes: u64,
+    /// The refusal of a larger one.
+    pub(super) too_large: fn() -> ApiError,
+}
+
 /// A form that is being read.
 pub(super) struct Form<'a> {
+    shape: FormShape,
     parts: Multipart<'a>,
     unplaced: Arc<AtomicUsize>,
     count: usize,
@@ -63,18 +82,18 @@ enum FormTooLarge {
     #[error("a part with its headers was not found within {UNPLACED_BYTES} bytes")]
     Unplaced,
     #[error("the form is too large")]
-    Whole { limit: u64 },
+    Whole { limit: u64, payload: &'static str },
 }
 
 impl<'a> Form<'a> {
     /// The form in `bytes`, whose client announced at least so many.
-    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, announced: u64, max_file_bytes: u64) -> Result<Self, ApiError>
+    pub(super) fn new<S>(bytes: S, headers: &HeaderMap, announced: u64, shape: FormShape) -> Result<Self, ApiError>
     where
         S: Stream<Item = Result<Bytes, axum::Error>> + Send + Unpin + 'a,
     {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(content_type).map_err(|_| {
-            ApiError::invalid("The request must be a multipart/form-data form with the parts 'file' and 'purpose'.")
+            ApiError::invalid(format!("The request must be a multipart/form-data form with {}.", shape.required))
         })?;
         if boundary.len() > BOUNDARY_BYTES {
             let message = format!("The boundary of the form is too long: it may have {BOUNDARY_BYTES} characters.");
@@ -82,15 +101,22 @@ impl<'a> Form<'a> {
         }
         let limits = TEXTS.into_iter().fold(SizeLimit::new(), |limits, name| limits.for_field(name, TEXT_BYTES));
         let unplaced = Arc::new(AtomicUsize::new(0));
-        let limit = max_file_bytes.saturating_add(BESIDE_FILE);
+        let limit = shape.max_bytes.saturating_add(BESIDE_FILE);
         // Reading a byte would tell a client that waits for `100 Continue` to send it all.
         if announced > limit {
-            return Err(file_too_large());
+            return Err((shape.too_large)());
         }
-        let counted =
-            CountedBody { bytes, rest: Bytes::new(), at_once: 0, whole: 0, limit, unplaced: unplaced.clone() };
+        let counted = CountedBody {
+            bytes,
+            rest: Bytes::new(),
+            at_once: 0,
+            whole: 0,
+            limit,
+            payload: shape.payload,
+            unplaced: unplaced.clone(),
+        };
         let parts = Multipart::with_constraints(counted, boundary, Constraints::new().size_limit(limits));
-        Ok(Self { parts, unplaced, count: 0, ignored: 0 })
+        Ok(Self { shape, parts, unplaced, count: 0, ignored: 0 })
     }
 
     /// The next part. The one before must have been read.
@@ -110,8 +136,11 @@ impl<'a> Form<'a> {
         while let Some(chunk) = chunks.next().await {
             self.ignored += chunk.map_err(|error| malformed(&error))?.len();
             if self.ignored > IGNORED_BYTES {
-                let message = "The form's parts with other names than 'file', 'purpose' and 'expires_after[…]' are too \
-                               large: they are ignored, and may have 1 MiB together. Send the bytes as 'file'.";
+                let FormShape { known, payload, .. } = self.shape;
+                let message = format!(
+                    "The form's parts with other names than {known} are too large: they are ignored, and may have \
+                     1 MiB together. Send the bytes as '{payload}'."
+                );
                 return Err(ApiError::invalid(message));
             }
         }
@@ -154,6 +183,8 @@ struct CountedBody<S> {
     at_once: usize,
     whole: u64,
     limit: u64,
+    /// The name of the largest part, for messages.
+    payload: &'static str,
     /// Bytes given since the parser last delivered something. Reset by the reader of the form.
     unplaced: Arc<AtomicUsize>,
 }
@@ -184,18 +215,13 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Stream for CountedBod
         self.at_once += length;
         self.whole += length as u64;
         if self.whole > self.limit {
-            return Poll::Ready(Some(Err(FormTooLarge::Whole { limit: self.limit }.into())));
+            return Poll::Ready(Some(Err(FormTooLarge::Whole { limit: self.limit, payload: self.payload }.into())));
         }
         if self.unplaced.fetch_add(length, Ordering::Relaxed) >= UNPLACED_BYTES {
             return Poll::Ready(Some(Err(FormTooLarge::Unplaced.into())));
         }
         Poll::Ready(Some(Ok(slice)))
     }
-}
-
-/// The refusal of a file beyond the limit, in OpenAI's words.
-pub(super) fn file_too_large() -> ApiError {
-    ApiError::invalid("File is too large.")
 }
 
 /// The error for a form that cannot be read.
@@ -206,15 +232,18 @@ pub(super) fn malformed(error: &multer::Error) -> ApiError {
     if let Some(cut) = BodyCut::behind(&**cause) {
         return ApiError::cut(cut);
     }
+    if let Some(damaged) = damaged(&**cause) {
+        return damaged;
+    }
     match cause.downcast_ref() {
         Some(FormTooLarge::Unplaced) => ApiError::invalid(format!(
             "The multipart form cannot be read: there is no part within {} KiB. Each part must begin with the boundary \
              that the Content-Type names, and its headers must be smaller than that.",
             UNPLACED_BYTES >> 10
         )),
-        Some(FormTooLarge::Whole { limit }) => {
-            ApiError::invalid(format!("The form is too large: it may have {limit} bytes, the largest file and 1 MiB."))
-        }
+        Some(FormTooLarge::Whole { limit, payload }) => ApiError::invalid(format!(
+            "The form is too large: it may have {limit} bytes, the largest '{payload}' and 1 MiB."
+        )),
         None => ApiError::invalid("The upload broke off. Please send it again."),
     }
 }

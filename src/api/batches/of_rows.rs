@@ -1,0 +1,92 @@
+//! `requests` of `POST /v1/batches` (an extension): a batch whose rows come with the request.
+
+use axum::http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::create;
+use super::metadata::metadata;
+use super::request_body::RequestBody;
+use crate::actions::{BatchOfRows, BatchOfRowsError};
+use crate::api::json_body::canonical;
+use crate::api::request_key::{key_reused, made_before, request_key};
+use crate::api::{ApiError, App};
+use crate::domain::batch::{Batch, BatchError};
+use crate::domain::ids::BatchId;
+use crate::domain::owner::Owner;
+use crate::domain::row::{RowError, type_name};
+use crate::domain::sparse_row::RowDefaults;
+
+/// Creates the batch. `parsed` is the text of the request.
+pub(super) async fn create(
+    app: &App,
+    owner: &Owner,
+    headers: &HeaderMap,
+    parsed: &Map<String, Value>,
+    request: &RequestBody<'_>,
+) -> Result<Batch, ApiError> {
+    for other in ["input_file_id", "retry_of"] {
+        if parsed.get(other).is_some_and(|value| !value.is_null()) {
+            return Err(ApiError::invalid(format!("Give either 'requests' or '{other}', not both.")).at(other));
+        }
+    }
+    let rows = match (&parsed["requests"], &request.rows) {
+        (Value::Array(_), Some(rows)) => rows,
+        (Value::Array(_), None) => {
+            let message = "Invalid 'requests': empty array. Expected an array with at least one request.";
+            return Err(ApiError::invalid(message).at("requests").code("empty_array"));
+        }
+        (other, _) => return Err(ApiError::wrong_type("requests", "an array", type_name(other))),
+    };
+    let model = match parsed.get("model") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(model)) => Some(model.clone()),
+        Some(other) => return Err(ApiError::wrong_type("model", "a string", type_name(other))),
+    };
+    let key = request_key(headers, "POST /v1/batches", &[canonical(parsed).as_bytes(), rows.hash.as_bytes()])?;
+    let known = key.as_ref().map(|key| key.key.clone());
+    let new = create::read(app, parsed, || metadata(parsed, &request.text), known, false)?;
+    let creator = BatchOfRows {
+        storage: &*app.storage,
+        blobs: &app.blobs,
+        wakeup: &app.wakeup,
+        intake: &app.intake,
+        limits: &app.batch_limits,
+        owner,
+    };
+    let defaults = RowDefaults { endpoint: new.endpoint, model };
+    match creator.create(rows.part, defaults, new, key.clone(), app.clock.now()).await {
+        Err(BatchOfRowsError::KeyUsed) => {
+            // A batch of a file has its key elsewhere.
+            let reused = || key_reused(create::KEY_REUSED.to_owned());
+            let id = made_before(app, owner, key.as_ref()).await?.ok_or_else(reused)?;
+            let id = BatchId::parse(&id).ok_or_else(reused)?;
+            app.storage.batch(owner, id).await?.ok_or_else(reused)
+        }
+        created => Ok(created?),
+    }
+}
+
+impl From<BatchOfRowsError> for ApiError {
+    fn from(error: BatchOfRowsError) -> Self {
+        match error {
+            BatchOfRowsError::Rows(first, count) => refusal(&first, count),
+            BatchOfRowsError::TooLarge { .. } => Self::invalid(error.to_string()).at("requests"),
+            BatchOfRowsError::KeyUsed => key_reused(error.to_string()),
+            BatchOfRowsError::Blob(error) => error.into(),
+            BatchOfRowsError::Storage(error) => error.into(),
+        }
+    }
+}
+
+/// The refusal of rows that would fail the batch, of which the first is named.
+fn refusal(first: &BatchError, count: usize) -> ApiError {
+    let message = first.message.replace("This line", "This request").replace("this line", "this request");
+    let more = if count > 1 { format!(" {} more errors were found.", count - 1) } else { String::new() };
+    let code = RowError::CODES.into_iter().find(|code| *code == first.code).unwrap_or("invalid_request");
+    let Some(line) = first.line else {
+        return ApiError::invalid(format!("{message}{more}")).at("requests").code(code);
+    };
+    let row = format!("requests[{}]", line - 1);
+    let param = first.param.as_ref().map_or_else(|| row.clone(), |param| format!("{row}.{param}"));
+    ApiError::invalid(format!("Invalid '{row}': {message}{more}")).at(&param).code(code)
+}

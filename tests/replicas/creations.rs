@@ -1,0 +1,116 @@
+//! A crash at each point of a request that creates something: afterwards the object is there or it is not, and the
+//! request can be repeated.
+
+use reqwest::multipart::{Form, Part};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::common::builders::rows;
+use crate::common::client::{Client, send, text};
+use crate::common::process::Process;
+use crate::stage::Stage;
+
+const API: [&str; 2] = ["--role", "api"];
+
+/// The points, and how often each is passed before the crash: a batch of rows writes three blobs.
+const CRASHES: [(&str, u32); 9] = [
+    ("blob.put", 0),
+    ("blob.put", 1),
+    ("blob.put", 2),
+    ("blob.written", 0),
+    ("blob.written", 1),
+    ("blob.written", 2),
+    ("transaction.begun", 0),
+    ("commit.sent", 0),
+    ("commit.answered", 0),
+];
+
+/// A request that creates something: of an upload and its part, if it needs them.
+type Creation = (&'static str, fn(&Client, &Prepared) -> RequestBuilder);
+
+const CREATIONS: [Creation; 5] = [
+    ("file", |client, _| {
+        let file = Part::bytes(rows(3).into_bytes()).file_name("input.jsonl");
+        client.request(Method::POST, "/v1/files").multipart(Form::new().part("file", file).text("purpose", "batch"))
+    }),
+    ("upload", |client, _| client.request(Method::POST, "/v1/uploads").json(&new_upload())),
+    ("part", |client, prepared| {
+        let part = Part::bytes(rows(3).into_bytes()).file_name("part");
+        let path = format!("/v1/uploads/{}/parts", prepared.upload);
+        client.request(Method::POST, &path).multipart(Form::new().part("data", part))
+    }),
+    ("completion", |client, prepared| {
+        let path = format!("/v1/uploads/{}/complete", prepared.upload);
+        client.request(Method::POST, &path).json(&json!({ "part_ids": [prepared.part] }))
+    }),
+    ("batch of rows", |client, _| {
+        let requests: Vec<Value> =
+            rows(3).lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect();
+        let body = json!({ "requests": requests, "endpoint": "/v1/chat/completions", "completion_window": "24h" });
+        client.request(Method::POST, "/v1/batches").json(&body)
+    }),
+];
+
+struct Prepared {
+    upload: String,
+    part: String,
+}
+
+fn new_upload() -> Value {
+    json!({ "filename": "a.jsonl", "purpose": "batch", "bytes": rows(3).len(), "mime_type": "x" })
+}
+
+async fn prepared(client: &Client) -> Prepared {
+    let upload = text(&client.post("/v1/uploads", &new_upload()).await.ok()["id"]).to_owned();
+    let part = Part::bytes(rows(3).into_bytes()).file_name("part");
+    let request = client.request(Method::POST, &format!("/v1/uploads/{upload}/parts"));
+    let part = send(request.multipart(Form::new().part("data", part))).await.ok();
+    Prepared { upload, part: text(&part["id"]).to_owned() }
+}
+
+/// How many files and batches there are, and that every file can be read whole.
+async fn kept(client: &Client) -> (usize, usize) {
+    let files = client.get("/v1/files?limit=10000").await.ok();
+    let files = files["data"].as_array().expect("a list");
+    for file in files {
+        assert_eq!(client.content(text(&file["id"])).await.text().lines().count(), 3);
+    }
+    let batches = client.get("/v1/batches?limit=100").await.ok();
+    (files.len(), batches["data"].as_array().expect("a list").len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_cuts_off_is_there_or_not_and_can_be_repeated() {
+    let stage = Stage::sqlite(&[]).await;
+    let mut process = stage.serve(&API).await;
+    for (kind, request) in CREATIONS {
+        for (point, passed) in CRASHES {
+            let case = format!("{kind} at {point} after {passed}");
+            let client = process.client();
+            let (prepared, before) = (prepared(&client).await, kept(&client).await);
+            drop(process);
+            let mut command = stage.command_at("127.0.0.1:0", &API);
+            command.env("FAILPOINTS", format!("{point}={passed}*off->1*return(crash)"));
+            let crashing = Process::start(command).await;
+            let send_once = |client: Client| request(&client, &prepared).header("Idempotency-Key", &case).send();
+
+            let first = match send_once(crashing.client()).await {
+                Ok(answer) => answer.json::<Value>().await.ok(),
+                Err(_) => None,
+            };
+            drop(crashing);
+            process = stage.serve(&API).await;
+            let again = send_once(process.client()).await.expect("the server answers");
+
+            assert_eq!(again.status(), 200, "{case}");
+            let again: Value = again.json().await.expect("an object");
+            if let Some(first) = first {
+                assert_eq!(first["id"], again["id"], "{case}");
+            }
+            let (files, batches) = kept(&process.client()).await;
+            let is_batch = kind == "batch of rows";
+            let is_file = is_batch || kind == "file" || kind == "completion";
+            assert_eq!((files - before.0, batches - before.1), (usize::from(is_file), usize::from(is_batch)), "{case}");
+        }
+    }
+}
