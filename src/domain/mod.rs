@@ -10,7 +10,6 @@ pub mod batch_endpoint;
 pub mod canary;
 mod codes;
 pub mod cost;
-pub mod element_splitter;
 pub mod endpoint;
 pub mod failures;
 pub mod file;

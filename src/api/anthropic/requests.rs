@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::api::ApiError;
 use crate::api::router::JSON_BODY_BYTES;
 use crate::api::server::BodyCut;
-use crate::domain::element_splitter::{ElementError, ElementLimits, ElementSplitter};
 use crate::domain::endpoint::Endpoint;
+use crate::domain::json_elements::{ElementScanner, ScanError};
 
 /// The most characters of a `custom_id`, as at Anthropic.
 const MAX_CUSTOM_ID: usize = 64;
@@ -21,7 +21,7 @@ const LINE_ENVELOPE: usize = 200;
 /// Reads the requests one by one, as they come.
 pub(super) struct RequestLines {
     body: BodyDataStream,
-    splitter: Option<ElementSplitter>,
+    scanner: Option<ElementScanner>,
     /// How many requests were read.
     count: usize,
     /// Lines that were not given out yet, and whether no more come.
@@ -47,8 +47,8 @@ impl RequestLines {
     /// A reader of a body whose lines may have so many bytes.
     pub(super) fn new(body: BodyDataStream, max_line_bytes: usize) -> Self {
         let element = max_line_bytes.saturating_sub(LINE_ENVELOPE);
-        let splitter = ElementSplitter::new("requests", ElementLimits { element, rest: JSON_BODY_BYTES });
-        Self { body, splitter: Some(splitter), count: 0, lines: VecDeque::new(), has_ended: false }
+        let scanner = ElementScanner::new("requests", JSON_BODY_BYTES, element);
+        Self { body, scanner: Some(scanner), count: 0, lines: VecDeque::new(), has_ended: false }
     }
 
     /// The next lines; `None` at the end of the body, which is then known to be in order.
@@ -76,15 +76,18 @@ impl RequestLines {
     }
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
-        let Some(splitter) = &mut self.splitter else { return Ok(()) };
-        let (mut lines, count) = (Vec::new(), &mut self.count);
-        splitter
-            .push(chunk, |element| {
-                write_line(&mut lines, *count, element)?;
-                *count += 1;
-                Ok(())
-            })
-            .map_err(|refusal: Refusal| refusal.into_error(self.count))?;
+        let Some(scanner) = &mut self.scanner else { return Ok(()) };
+        let (mut lines, count, mut wrong) = (Vec::new(), &mut self.count, None);
+        let scanned = scanner.push(chunk, |element| {
+            if wrong.is_none() {
+                wrong = write_line(&mut lines, *count, element).err();
+            }
+            *count += 1;
+        });
+        if let Some(wrong) = wrong {
+            return Err(ApiError::invalid(wrong));
+        }
+        scanned.map_err(|error| refusal(&error))?;
         if !lines.is_empty() {
             self.lines.push_back(lines.into());
         }
@@ -93,7 +96,7 @@ impl RequestLines {
 
     fn end(&mut self) -> Result<(), ApiError> {
         self.has_ended = true;
-        let rest = self.splitter.take().map(ElementSplitter::finish).unwrap_or_default();
+        let rest = self.scanner.take().map(|scanner| scanner.finish().0).unwrap_or_default();
         let rest: Rest<'_> = serde_json::from_slice(&rest)
             .map_err(|error| ApiError::invalid(format!("The request body is not valid JSON: {error}")))?;
         match rest.requests {
@@ -109,35 +112,22 @@ impl RequestLines {
     }
 }
 
-/// Why a request is none.
-enum Refusal {
-    Splitter(ElementError),
-    Request(String),
-}
-
-impl From<ElementError> for Refusal {
-    fn from(error: ElementError) -> Self {
-        Self::Splitter(error)
-    }
-}
-
-impl Refusal {
-    /// The error of the request with this number.
-    fn into_error(self, number: usize) -> ApiError {
-        match self {
-            Self::Request(message) => ApiError::invalid(message),
-            Self::Splitter(ElementError::ElementTooLong(limit)) => {
-                let message = format!("requests.{number}: longer than the {limit} bytes one request may have");
-                ApiError::request_too_large(message)
-            }
-            Self::Splitter(error @ ElementError::RestTooLong(_)) => ApiError::request_too_large(error.to_string()),
+/// Why the body is not read on.
+fn refusal(error: &ScanError) -> ApiError {
+    match error {
+        ScanError::LongElement { name, index, limit } => {
+            ApiError::request_too_large(format!("{name}.{index}: longer than the {limit} bytes one request may have"))
+        }
+        ScanError::LongRest { .. } => ApiError::request_too_large(error.to_string()),
+        ScanError::Malformed { .. } | ScanError::Twice { .. } => {
+            ApiError::invalid(format!("The request body is not valid JSON: {error}"))
         }
     }
 }
 
-/// Writes the line of a request.
-fn write_line(lines: &mut Vec<u8>, number: usize, element: &[u8]) -> Result<(), Refusal> {
-    let wrong = |what: String| Refusal::Request(format!("requests.{number}{what}"));
+/// Writes the line of a request. The error says what is wrong with it.
+fn write_line(lines: &mut Vec<u8>, number: usize, element: &[u8]) -> Result<(), String> {
+    let wrong = |what: String| format!("requests.{number}{what}");
     if element.first() != Some(&b'{') {
         return Err(wrong(": Input should be an object".to_owned()));
     }
@@ -148,18 +138,10 @@ fn write_line(lines: &mut Vec<u8>, number: usize, element: &[u8]) -> Result<(), 
         let pattern = format!("^[a-zA-Z0-9_-]{{1,{MAX_CUSTOM_ID}}}$");
         return Err(wrong(format!(".custom_id: String should match pattern '{pattern}'")));
     }
-    let start = lines.len();
     let (custom_id, url) = (&request.custom_id, Endpoint::Messages);
     lines.extend(format!(r#"{{"custom_id":"{custom_id}","method":"POST","url":"{url}","body":"#).bytes());
     lines.extend(request.params.get().bytes());
-    lines.push(b'}');
-    // Line breaks stand between members only: JSON has none in texts.
-    for byte in &mut lines[start..] {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    lines.push(b'\n');
+    lines.extend_from_slice(b"}\n");
     Ok(())
 }
 
