@@ -65,8 +65,8 @@ impl MessageBatchCreator<'_> {
                 return Err(refused);
             }
         };
-        let form =
-            FileForm { purpose: Purpose::Batch, filename: "message-batch.jsonl".to_owned(), expires_after: None };
+        let filename = "message-batch.jsonl".to_owned();
+        let form = FileForm { purpose: Purpose::Batch, filename, expires_after: None, key: None };
         let file = create_file(self.storage, self.blobs, self.owner, taken, form, now).await?;
         let new = NewBatch {
             input_file_id: file.id.to_string(),

@@ -4,13 +4,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::endpoint::Endpoint;
+use super::batch_endpoint::BatchEndpoint;
 
 /// The members that a batch gives to its rows.
 #[derive(Debug, Clone)]
 pub struct RowDefaults {
-    /// The url.
-    pub endpoint: Endpoint,
+    /// The url, if all rows have the same.
+    pub endpoint: BatchEndpoint,
     /// The model of bodies that name none.
     pub model: Option<String>,
 }
@@ -43,8 +43,10 @@ impl RowDefaults {
         if sparse.method.is_none() {
             members.push(member("method", "POST"));
         }
-        if sparse.url.is_none() {
-            members.push(member("url", self.endpoint.as_str()));
+        if sparse.url.is_none()
+            && let BatchEndpoint::One(endpoint) = self.endpoint
+        {
+            members.push(member("url", endpoint.as_str()));
         }
         let Some((body, model)) = sparse.body.and_then(|body| Some((body, self.model_for(body)?))) else {
             return with_first(text, &members).into_bytes();
@@ -78,11 +80,12 @@ fn with_first(object: &str, members: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::endpoint::Endpoint;
 
     #[test]
     fn members_that_are_left_out_are_added_and_all_else_stays() {
         let with =
-            |model: Option<&str>| RowDefaults { endpoint: Endpoint::Embeddings, model: model.map(str::to_owned) };
+            |model: Option<&str>| RowDefaults { endpoint: BatchEndpoint::One(Endpoint::Embeddings), model: model.map(str::to_owned) };
         type Case = (&'static str, Option<&'static str>, &'static str);
         let cases: [Case; 8] = [
             (

@@ -13,7 +13,6 @@ use crate::domain::page::Order;
 use crate::domain::report::{NewLane, model_of};
 use crate::domain::time::Timestamp;
 use crate::domain::webhook::Subscription;
-use crate::storage::Result;
 use crate::storage::sql::batches::{BatchRow, InputRow, RowSums, batch_columns};
 use crate::storage::sql::files::json;
 use crate::storage::sql::readable::{Placed, read_row};
