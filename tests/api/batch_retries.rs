@@ -204,10 +204,10 @@ async fn what_cannot_be_run_again_is_refused_with_what_to_do() {
     let (old, no_input, no_errors) = (id(&old), id(&no_input), id(&no_errors));
     let unknown = "batch_0123456789abcdef0123456789abcdef";
     let cases = [
-        (json!({ "retry_of": unknown }), "retry_of", "no batch found"),
-        (json!({ "retry_of": "what" }), "retry_of", "no batch found"),
+        (json!({ "retry_of": unknown }), "retry_of", "No batch found"),
+        (json!({ "retry_of": "what" }), "retry_of", "No batch found"),
         (json!({ "retry_of": 5 }), "retry_of", "expected a string"),
-        (json!({ "metadata": { "retry_of": "what" } }), "metadata.retry_of", "no batch found"),
+        (json!({ "metadata": { "retry_of": "what" } }), "metadata.retry_of", "No batch found"),
         (json!({ "retry_of": old, "metadata": { "retry_of": unknown } }), "metadata.retry_of", "another batch"),
         (json!({ "retry_of": running }), "retry_of", "Wait until it has ended, or cancel it"),
         (json!({ "retry_of": completed }), "retry_of", "none failed"),
@@ -228,7 +228,8 @@ async fn what_cannot_be_run_again_is_refused_with_what_to_do() {
         let answer = create(&app, body.clone()).await;
 
         let error = answer.json()["error"].clone();
-        assert_eq!((answer.status, text(&error["param"])), (400, param), "{error}");
+        let status = if message == "No batch found" { 404 } else { 400 };
+        assert_eq!((answer.status, text(&error["param"])), (status, param), "{error}");
         assert!(text(&error["message"]).contains(message), "{error}");
     }
     app.upstream.release();

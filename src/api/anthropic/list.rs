@@ -35,7 +35,7 @@ pub struct MessageBatchList {
 /// Lists message batches.
 #[utoipa::path(get, path = "/v1/messages/batches", tag = "message batches",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 1000, default 20"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "1 to 1000, default 20"),
         ("after_id" = Option<String>, Query, description = "Only those after this one, which are older"),
         ("before_id" = Option<String>, Query, description = "Only those right before this one, which are newer")
     ),

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::BatchObject;
 use super::metadata::{canary, metadata};
+use super::body::BatchBody;
 use super::request_body::{self, RequestBody};
 use super::webhook::webhook;
 use super::{of_rows, retry};
@@ -81,64 +82,6 @@ async fn check_key(app: &App, owner: &Owner, key: Option<&str>) -> Result<(), Ap
         None => Ok(()),
         Some(_) => Err(key_reused(KEY_REUSED.to_owned())),
     }
-}
-
-/// The body, for the OpenAPI document.
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read by hand, for OpenAI's messages")]
-struct BatchBody {
-    /// The rows of the batch, in place of a file (an extension): up to 50,000, as large as a file may be together.
-    /// `custom_id`, `method` and `url` may be left out, which are then `request-1` and so on, `POST`, and the endpoint.
-    requests: Option<Vec<std::collections::BTreeMap<String, Value>>>,
-    /// The model of `requests` whose body names none.
-    model: Option<String>,
-    /// A file with purpose `batch`. This and the next two follow from the other batch if `retry_of` is given.
-    input_file_id: Option<String>,
-    /// The endpoint that every row names as its url. `*`: each row may name another (an extension).
-    endpoint: Option<String>,
-    /// One of the windows the server is configured with, such as `24h`.
-    completion_window: Option<String>,
-    /// Up to 16 pairs of texts; keys up to 64 characters, values up to 512. `canary`: how many rows run first, such as
-    /// `100` or `100:auto`. `retry_of`: the same as the member.
-    metadata: Option<std::collections::BTreeMap<String, String>>,
-    /// How long the output and error files are kept.
-    #[schema(inline)]
-    output_expires_after: Option<OutputExpiresAfter>,
-    /// A batch that has ended, whose rows that failed or never ran this batch runs again (an extension).
-    retry_of: Option<String>,
-    /// Which of these rows, and with which changes.
-    #[schema(inline)]
-    retry: Option<RetryBody>,
-    /// Who is told how the batch ends, beside the webhooks of the server (an extension).
-    #[schema(inline)]
-    webhook: Option<WebhookBody>,
-}
-
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "describes a part of the body")]
-struct WebhookBody {
-    /// Where the event is posted: `https` and a public address, unless the server allows others.
-    url: String,
-    /// What signs the event: `whsec_` and base64, or any other text. It is not shown again.
-    secret: String,
-}
-
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "describes a part of the body")]
-struct RetryBody {
-    /// Only rows that failed with one of these codes.
-    codes: Option<Vec<String>>,
-    /// Members that replace those of the body of each row, such as `model`. One that is null is removed.
-    body: Option<std::collections::BTreeMap<String, Value>>,
-}
-
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "describes a part of the body")]
-struct OutputExpiresAfter {
-    /// Only `created_at`: that of the files.
-    anchor: String,
-    /// 3600 to 2592000.
-    seconds: u32,
 }
 
 /// Reads the parameters. Without a file, the id of the input file is left empty.

@@ -1,5 +1,6 @@
 //! `/v1/batches`: one file for each operation.
 
+mod body;
 mod cancel;
 mod create;
 mod events;

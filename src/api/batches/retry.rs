@@ -29,8 +29,7 @@ pub(super) async fn retried(
         None => None,
     };
     let old = found.ok_or_else(|| {
-        let message = format!("Invalid '{param}': no batch found with id '{}'.", shown(&id));
-        ApiError::invalid(message).at(param).code("invalid_value")
+        ApiError::not_found(format!("No batch found with id '{}'.", shown(&id))).at(param)
     })?;
     let options = options(body, text)?;
     for (name, value) in [

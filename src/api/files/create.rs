@@ -89,13 +89,14 @@ struct FileUpload {
     /// The bytes.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
-    /// What the file is for: `batch`, `assistants`, `fine-tune`, `vision`, `user_data` or `evals`.
+    /// What the file is for.
+    #[schema(pattern = "^(batch|assistants|fine-tune|vision|user_data|evals)$")]
     purpose: String,
     /// Only `created_at`.
-    #[schema(rename = "expires_after[anchor]")]
+    #[schema(rename = "expires_after[anchor]", pattern = "^created_at$")]
     expires_after_anchor: Option<String>,
     /// 3600 to 2592000.
-    #[schema(rename = "expires_after[seconds]")]
+    #[schema(rename = "expires_after[seconds]", minimum = 3600, maximum = 2592000)]
     expires_after_seconds: Option<u32>,
 }
 

@@ -52,7 +52,8 @@ fn answered(upload: Upload) -> (Extension<ObjectId>, Json<UploadObject>) {
 struct UploadBody {
     /// The name of the file.
     filename: String,
-    /// What the file is for: `batch`, `assistants`, `fine-tune`, `vision`, `user_data` or `evals`.
+    /// What the file is for.
+    #[schema(pattern = "^(batch|assistants|fine-tune|vision|user_data|evals)$")]
     purpose: String,
     /// The size of the file: at most 8 GiB, and for `batch` at most what the server takes as a file.
     bytes: u64,
@@ -67,8 +68,10 @@ struct UploadBody {
 #[expect(dead_code, reason = "describes a part of the body")]
 struct UploadExpiresAfter {
     /// Only `created_at`.
+    #[schema(pattern = "^created_at$")]
     anchor: String,
-    /// 3600 to 2592000.
+    /// How long, in seconds.
+    #[schema(minimum = 3600, maximum = 2592000)]
     seconds: u32,
 }
 
