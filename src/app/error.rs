@@ -86,12 +86,12 @@ pub enum ServiceError {
          with --adopt-blobs, which takes the store over and removes what this database does not know"
     )]
     OtherDatabase,
-    /// The service that uses a data directory is of an earlier version, so that the database lacks tables.
+    /// The database lacks tables, and a service may be using it.
     #[error(
-        "the service that uses the data directory {} is of an earlier version: start it again with this one first",
-        .0.display()
+        "the database is not up to date with this version: run `batchwright migrate` first or, if it is that of a data \
+         directory in use, start its service again with this version"
     )]
-    OlderService(PathBuf),
+    NotMigrated,
     /// The API would be open to everybody who can reach an address beyond this machine.
     #[error(
         "--listen {0} can be reached from other machines, and there is no API key, so that everybody who reaches it \

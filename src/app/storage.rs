@@ -48,20 +48,18 @@ pub(super) async fn open(config: &StorageConfig, subscriptions: Vec<Subscription
 /// The database, for a command of an operator that changes a few rows of it beside whatever uses it. The file is held
 /// as long as the command runs.
 ///
-/// An embedded database may have a service that runs on it. What it has to do with its data directory alone, and a
-/// migration, are then left to the service.
+/// A database that others may be using is not migrated: when that is done, is for an operator to decide. An embedded one
+/// that nobody uses is.
 pub(crate) async fn storage_beside(config: &StorageConfig) -> Result<(Arc<dyn Storage>, Option<File>), ServiceError> {
     let (db, lock) = match database(config).await {
-        Err(ServiceError::DataDirectoryInUse(directory)) => {
-            let db = Db::open_sqlite(&directory.join(DATABASE)).await?;
-            return match SqlStorage::beside(db).await.map_err(ServiceError::Database)? {
-                Some(storage) => Ok((Arc::new(storage), None)),
-                None => Err(ServiceError::OlderService(directory)),
-            };
-        }
+        Err(ServiceError::DataDirectoryInUse(directory)) => (Db::open_sqlite(&directory.join(DATABASE)).await?, None),
         opened => opened?,
     };
-    Ok((Arc::new(SqlStorage::open(db).await.map_err(ServiceError::Database)?), lock))
+    if lock.is_some() {
+        return Ok((Arc::new(SqlStorage::open(db).await.map_err(ServiceError::Database)?), lock));
+    }
+    let storage = SqlStorage::beside(db).await.map_err(ServiceError::Database)?;
+    Ok((Arc::new(storage.ok_or(ServiceError::NotMigrated)?), None))
 }
 
 /// Opens the database the settings name, and locks the data directory if it is there.

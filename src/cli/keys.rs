@@ -13,7 +13,7 @@ use crate::config::StorageConfig;
 use crate::domain::api_key::{ApiKey, KeyScope, KeyScopes, RandomSecret};
 use crate::domain::ids::KeyId;
 use crate::domain::owner::Owner;
-use crate::domain::time::Clock;
+use crate::domain::time::{Clock, Timestamp};
 
 /// The most characters of a name.
 const LONGEST_NAME: usize = 200;
@@ -100,8 +100,8 @@ impl From<ApiKey> for ListedKey {
             name: key.name,
             ending: key.ending,
             created_at: key.created_at.seconds(),
-            last_used_at: key.last_used_at.map(|at| at.seconds()),
-            revoked_at: key.revoked_at.map(|at| at.seconds()),
+            last_used_at: key.last_used_at.map(Timestamp::seconds),
+            revoked_at: key.revoked_at.map(Timestamp::seconds),
         }
     }
 }

@@ -85,7 +85,9 @@ pub(super) async fn overview(State(app): AppState, caller: Caller, headers: Head
     let mut living: Vec<DaemonReport> = reports.into_iter().filter(|report| !is_silent(report)).collect();
     let is_operator = caller.may(KeyScope::Admin);
     if !is_operator {
-        living.iter_mut().for_each(|report| keep_models(&mut report.activity, &models));
+        for report in &mut living {
+            keep_models(&mut report.activity, &models);
+        }
     }
     let running: u64 = living.iter().flat_map(|report| &report.activity.batches).map(|batch| batch.running).sum();
     let owed = rows.counts.owed();

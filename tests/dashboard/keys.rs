@@ -49,7 +49,7 @@ impl Visitor {
     async fn sign_in(&mut self, key: &str) -> Answer {
         let answer = self.post("/dashboard/sign-in", &[("key", key), ("next", "/dashboard/batches")]).await;
         let cookie = answer.header("set-cookie");
-        self.cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        cookie.split(';').next().unwrap_or_default().clone_into(&mut self.cookie);
         answer
     }
 }

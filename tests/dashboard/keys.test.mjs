@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 
 import { AxeBuilder } from '@axe-core/playwright';
 
-import { BINARY, Stage, rows, until } from './stage.mjs';
+import { BINARY, CHAT, Stage, rows, until } from './stage.mjs';
 
 let stage;
 let keys;
@@ -76,9 +76,19 @@ test('a visitor signs in with a key, sees what is of its project, and signs out'
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
 });
 
+/** A call of the API by a program with a key that may write. */
+async function api(route, options) {
+  const answer = await fetch(`${stage.url}${route}`, { method: 'POST', ...options, headers: { ...options.headers, 'x-api-key': keys.writer } });
+  return answer.json();
+}
+
 test('a key that may only read has no buttons', async () => {
-  const answer = await fetch(`${stage.url}/v1/batches?limit=1`, { headers: { 'x-api-key': keys.reader } });
-  const [batch] = (await answer.json()).data;
+  const form = new FormData();
+  form.append('purpose', 'batch');
+  form.append('file', new File([JSON.stringify(rows(1)[0])], 'in.jsonl'));
+  const file = await api('/v1/files', { body: form });
+  const body = JSON.stringify({ input_file_id: file.id, endpoint: CHAT, completion_window: '24h' });
+  const batch = await api('/v1/batches', { body, headers: { 'content-type': 'application/json' } });
   const page = await stage.tab();
   await page.goto(`/dashboard/batches/${batch.id}`);
   await signIn(page, keys.reader);

@@ -65,11 +65,19 @@ pub enum Place {
 
 impl Place {
     pub async fn open(&self) -> Result<SqlStorage> {
-        let db = match self {
-            Self::Sqlite(path) => Db::open_sqlite(path).await?,
-            Self::Postgres(url) => Db::open_postgres(url, 16).await?,
-        };
-        SqlStorage::open(db).await
+        SqlStorage::open(self.database().await?).await
+    }
+
+    /// As an operator's command opens it beside a service.
+    pub async fn open_beside(&self) -> Result<Option<SqlStorage>> {
+        SqlStorage::beside(self.database().await?).await
+    }
+
+    async fn database(&self) -> Result<Db> {
+        match self {
+            Self::Sqlite(path) => Db::open_sqlite(path).await,
+            Self::Postgres(url) => Db::open_postgres(url, 16).await,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use batchwright::domain::batch::NewBatch;
 use batchwright::domain::ids::{BatchId, FileId};
-use batchwright::storage::{BatchStore as _, FileStore as _, Result, Storage as _, StorageError};
+use batchwright::storage::{BatchStore as _, FileStore as _, ProgressStore as _, Result, Storage as _, StorageError};
 use futures::future::join_all;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -16,7 +16,11 @@ use uuid::Uuid;
 use crate::databases::postgres_url;
 use crate::given::{OWNER, Place, START, TestStorage, new_batch};
 
-on_both_databases!(a_database_that_is_up_to_date_is_opened_again, a_database_of_a_newer_program_is_refused,);
+on_both_databases!(
+    a_database_that_is_up_to_date_is_opened_again,
+    a_database_of_a_newer_program_is_refused,
+    a_command_beside_a_service_leaves_its_database_as_it_is,
+);
 
 const SQLITE_COLUMNS: &str = "
     SELECT tables.name, columns.name
@@ -112,6 +116,33 @@ async fn a_database_that_is_up_to_date_is_opened_again(storage: TestStorage) -> 
 
     again.check().await?;
     assert_eq!(storage.now(batch.id).await?, batch);
+    Ok(())
+}
+
+async fn a_command_beside_a_service_leaves_its_database_as_it_is(storage: TestStorage) -> Result<()> {
+    let daemon = storage.living_daemon().await?;
+
+    let beside = storage.place.open_beside().await?.expect("it is up to date");
+    beside.check().await?;
+
+    let reports = storage.upstream_reports(&OWNER).await?;
+    assert!(reports.iter().any(|report| report.daemon == daemon), "the daemon lives on");
+    execute(&storage.place, FROM_THE_FUTURE).await.expect("a plain statement");
+    let error = storage.place.open_beside().await.err().expect("it is refused");
+    assert!(matches!(error, StorageError::TooNew { found: 9999, .. }), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_beside_a_service_migrates_nothing() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    for place in [Place::Sqlite(directory.path().join("test.db")), Place::Postgres(postgres_url().await)] {
+        assert!(place.open_beside().await?.is_none(), "{place:?} has no tables");
+        migrated_before(&place, OWNERS).await;
+        assert!(place.open_beside().await?.is_none(), "{place:?} has few tables");
+        place.open().await?;
+        assert!(place.open_beside().await?.is_some(), "{place:?} is up to date");
+    }
     Ok(())
 }
 

@@ -25,11 +25,25 @@ const UNLOCK: &str = "DEALLOCATE ALL";
 const NEWEST: &str = "SELECT MAX(version) FROM _sqlx_migrations";
 
 impl Db {
-    /// Whether the migrations that this program knows have run, and no others. Of SQLite only.
+    /// Whether the migrations that this program knows have run. A database of a newer program is an error.
     pub(super) async fn is_migrated(&self) -> Result<bool> {
-        let Pools::Sqlite { reader, .. } = &self.pools else { return Ok(true) };
-        let newest: Option<i64> = sqlx::query_scalar(NEWEST).fetch_one(reader).await?;
-        Ok(newest == SQLITE.iter().map(|migration| migration.version).max())
+        let newest = match &self.pools {
+            Pools::Sqlite { reader, .. } => sqlx::query_scalar(NEWEST).fetch_one(reader).await,
+            Pools::Postgres(pool) => {
+                let mut tx = pool.begin().await?;
+                sqlx::query_scalar(NEWEST).persistent(false).fetch_one(&mut *tx).await
+            }
+        };
+        let newest: Option<i64> = match newest {
+            // Nothing was ever migrated.
+            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("1" | "42P01")) => None,
+            newest => newest?,
+        };
+        let known = SQLITE.iter().map(|migration| migration.version).max().unwrap_or(0);
+        match newest {
+            Some(found) if found > known => Err(StorageError::TooNew { found, known }),
+            newest => Ok(newest == Some(known)),
+        }
     }
 
     /// Runs the migrations that have not run.
