@@ -16,8 +16,8 @@ pub struct HttpConfig {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Certificate in PEM, followed by those that vouch for it: clients then talk by TLS, to `https://ADDRESS/v1`. It is
-    /// read again within seconds when the file changes.
+    /// Certificate in PEM, followed by those that vouch for it: clients then talk by TLS, to `https://ADDRESS/v1`. It
+    /// is read again within seconds when the file changes.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 

@@ -103,10 +103,12 @@ async fn the_log_has_no_key_no_prompt_and_no_answer() {
         ["marked-upstream-key", "marked-client-key", "Hello from", "marked-answer", "marked-refusal", "marked-secret"];
     for level in ["debug", "trace"] {
         let upstream = FakeUpstream::start();
-        upstream.reply(|call| match call.is_of("bad") {
-            true => Reply::new(400, json!({ "error": { "message": "marked-refusal" } }).to_string()),
-            false => Reply::chat("marked-answer"),
-        });
+        let refusal = json!({ "error": { "message": "marked-refusal" } }).to_string();
+        upstream.reply(
+            move |call| {
+                if call.is_of("bad") { Reply::new(400, refusal.clone()) } else { Reply::chat("marked-answer") }
+            },
+        );
         let directory = tempfile::tempdir().expect("a temporary directory");
         let url = format!("http://{}/v1", upstream.address);
         let flags = ["--upstream", &url, "--log", level, "--webhook-allow-private"];

@@ -1,5 +1,5 @@
-//! A siege: slow uploads, connections that only wait, and many status reads, while a batch drains. `make siege` runs it;
-//! its size comes from the environment: `SIEGE_UPLOADS=200 SIEGE_IDLE=2000 SIEGE_HALF_OPEN=2000 SIEGE_READS=500`.
+//! A siege: slow uploads, connections that only wait, and many status reads, while a batch drains. `make siege` runs
+//! it; its size comes from the environment: `SIEGE_UPLOADS=200 SIEGE_IDLE=2000 SIEGE_HALF_OPEN=2000 SIEGE_READS=500`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

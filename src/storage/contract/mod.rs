@@ -47,7 +47,9 @@ pub struct WorkPage<Id, T> {
 /// All that the program keeps in its database.
 #[async_trait]
 pub trait Storage:
-    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + WebhookStore + Send + Sync + 'static
+    FileStore + BatchStore + LeaseStore + Ledger + StepStore + ProgressStore + Upkeep + WebhookStore
+where
+    Self: Send + Sync + 'static,
 {
     /// Whether the database answers.
     async fn check(&self) -> Result<()>;
