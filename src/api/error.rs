@@ -215,7 +215,7 @@ impl ApiError {
     #[must_use]
     pub fn panicked(request_id: &str) -> Self {
         let message = format!(
-            "The server had an error while processing your request. Its log has the details of the request {request_id}."
+            "The server had an error while processing your request. Its log has the details of request {request_id}."
         );
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }

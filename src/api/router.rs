@@ -124,14 +124,12 @@ async fn method_not_allowed(request: Request) -> ApiError {
 /// other.
 async fn caught(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
-            let id = id.unwrap_or_default();
-            tracing::error!(http_request_id = id, "a handler panicked");
-            ApiError::panicked(&id).into_response()
-        }
-    }
+    let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
+        let id = id.unwrap_or_default();
+        tracing::error!(http_request_id = id, "a handler panicked");
+        return ApiError::panicked(&id).into_response();
+    };
+    response
 }
 
 /// `req_` and 32 hexadecimal digits (contract §1.3).

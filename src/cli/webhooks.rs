@@ -57,7 +57,7 @@ pub struct ReplayArgs {
 
 /// A delivery as it is printed.
 #[derive(Serialize)]
-struct Line {
+struct DeliveryLine {
     event_id: String,
     event: &'static str,
     batch_id: String,
@@ -70,7 +70,7 @@ struct Line {
     error: Option<String>,
 }
 
-impl From<WebhookRecord> for Line {
+impl From<WebhookRecord> for DeliveryLine {
     fn from(record: WebhookRecord) -> Self {
         Self {
             event_id: EventId::of(record.batch).to_string(),
@@ -87,7 +87,7 @@ impl From<WebhookRecord> for Line {
     }
 }
 
-impl Tabled for Line {
+impl Tabled for DeliveryLine {
     const COLUMNS: &'static [&'static str] =
         &["EVENT", "TYPE", "RECEIVER", "STATE", "TRIES", "CREATED", "NEXT TRY", "ERROR"];
 
@@ -122,7 +122,7 @@ async fn list(args: ListWebhooksArgs) -> anyhow::Result<()> {
         let page = storage.deliveries(after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
-        lines.extend(page.into_iter().filter(is_asked).map(Line::from));
+        lines.extend(page.into_iter().filter(is_asked).map(DeliveryLine::from));
     }
     Ok(args.output.print_list(&lines)?)
 }

@@ -20,8 +20,9 @@ pub struct HttpConfig {
     /// key was ever made, and only on a loopback address.
     #[arg(long)]
     pub allow_anonymous: bool,
-    /// Certificate in PEM, followed by those that vouch for it: clients then talk by TLS, to `https://ADDRESS/v1`. It is
-    /// read again within seconds when the file changes.
+
+    /// Certificate in PEM, followed by those that vouch for it: clients then talk by TLS, to `https://ADDRESS/v1`. It
+    /// is read again within seconds when the file changes.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 

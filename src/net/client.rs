@@ -34,9 +34,9 @@ pub enum Reach {
     /// All: for URLs that the operator gave.
     #[default]
     Everywhere,
-    /// Public ones only, whatever a name resolves to: for URLs that came from a client. A host that is an address is not
-    /// resolved; [`AllowedHosts::check`](super::AllowedHosts::check) and [`check_receiver`](super::check_receiver) check
-    /// it.
+    /// Public ones only, whatever a name resolves to: for URLs that came from a client. A host that is an address is
+    /// not resolved; [`AllowedHosts::check`](super::AllowedHosts::check) and
+    /// [`check_receiver`](super::check_receiver) check it.
     PublicOnly,
 }
 

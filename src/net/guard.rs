@@ -1,7 +1,7 @@
 //! The addresses that the URL of a row or of a webhook may lead to.
 //!
-//! A client must not reach servers that only this machine can reach. The name is resolved once, and the client connects to
-//! the addresses that were checked: a second look-up could find others.
+//! A client must not reach servers that only this machine can reach. The name is resolved once, and this program
+//! connects to the addresses that were checked: a second look-up could find others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -30,8 +30,8 @@ pub enum UrlRefusal {
     NotPublic,
 }
 
-/// Whether a receiver of events may have this URL, as far as the URL shows it: to what a name resolves is checked when the
-/// client connects.
+/// Whether a receiver of events may have this URL, as far as the URL shows it: to what a name resolves is checked when
+/// the client connects.
 ///
 /// # Errors
 /// Why not.

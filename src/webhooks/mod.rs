@@ -1,7 +1,7 @@
 //! Posting events to receivers: signed as Standard Webhooks has it, and to public addresses alone unless the settings
 //! allow others.
 //!
-//! Which events are due, and what becomes of them, is in the storage; the daemon's duty `deliver` takes them from there.
+//! Which events are due, and what becomes of them, is in the storage. The daemon's duty `deliver` works on them.
 
 mod signature;
 

@@ -12,7 +12,12 @@ fn headers<'a>(answer: &'a Answer, names: &[&str]) -> Vec<&'a str> {
 #[tokio::test]
 async fn every_answer_forbids_guessing_and_keeping() {
     let app = TestApp::start().await;
-    for (path, status) in [("/v1/files", 200), ("/v1/batches/none", 404), ("/nowhere", 404), ("/healthz", 200)] {
+    for (path, status) in [
+        ("/v1/files", 200),
+        ("/v1/batches/batch_00000000000000000000000000000000", 404),
+        ("/nowhere", 404),
+        ("/healthz", 200),
+    ] {
         let answer = app.get(path).await;
 
         let names = ["x-content-type-options", "cross-origin-resource-policy", "cache-control"];

@@ -125,9 +125,9 @@ async fn a_failed_try_is_repeated_with_the_same_id() {
     let elsewhere = FakeUpstream::start();
     let location = url(&elsewhere, "/");
     let first = std::sync::atomic::AtomicBool::new(true);
-    receiver.reply(move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
-        true => Reply::new(307, "").header("location", &location),
-        false => Reply::new(204, ""),
+    receiver.reply(move |_| {
+        let is_first = first.swap(false, std::sync::atomic::Ordering::SeqCst);
+        if is_first { Reply::new(307, "").header("location", &location) } else { Reply::new(204, "") }
     });
     let app = TestApp::with(&[PRIVATE]).await;
 

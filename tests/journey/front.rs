@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use crate::common::builders::{file, line};
 use crate::common::certificates::OwnCertificate;
-use crate::common::client::{Client, new_batch, text};
-use crate::common::eventually::{eventually, until};
+use crate::common::client::{Client, new_batch, send, text};
+use crate::common::eventually::until;
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::{Process, batchwright, refusal};
 
@@ -97,33 +97,39 @@ async fn a_panic_is_answered_with_the_id_that_the_log_has() {
     assert_eq!(process.client().get("/healthz").await.status, 200);
 }
 
+/// Runs a batch whose key, prompts, answers and secret can be told; what the log has of it at a level.
+async fn log_of_marked_batch(level: &str) -> String {
+    let upstream = FakeUpstream::start();
+    let refusal = json!({ "error": { "message": "marked-refusal" } }).to_string();
+    upstream.reply(
+        move |call| {
+            if call.is_of("bad") { Reply::new(400, refusal.clone()) } else { Reply::chat("marked-answer") }
+        },
+    );
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("http://{}/v1", upstream.address);
+    let flags = ["--upstream", &url, "--log", level, "--webhook-allow-private"];
+    let process = serve(&directory, &flags, &[("BATCHWRIGHT_UPSTREAM_KEY", "marked-upstream-key")]).await;
+    let client = process.client();
+    let mut batch = new_batch(&client.upload(file([line("good"), line("bad")])).await, "24h");
+    batch["webhook"] = json!({ "url": format!("http://{}/hook", upstream.address), "secret": "marked-secret" });
+    let request = client.request(reqwest::Method::POST, "/v1/batches").json(&batch);
+    let created = send(request.bearer_auth("marked-client-key")).await.ok();
+
+    let ended = client.wait_for(text(&created["id"]), "completed").await;
+    let results = client.results(&ended).await;
+    assert_eq!((results.output.len(), results.errors.len()), (1, 1));
+    until("the webhook", || upstream.calls().iter().any(|call| call.path == "/hook")).await;
+    process.log()
+}
+
 #[tokio::test]
 async fn the_log_has_no_key_no_prompt_and_no_answer() {
     const MARKS: [&str; 6] =
         ["marked-upstream-key", "marked-client-key", "Hello from", "marked-answer", "marked-refusal", "marked-secret"];
     for level in ["debug", "trace"] {
-        let upstream = FakeUpstream::start();
-        upstream.reply(|call| match call.is_of("bad") {
-            true => Reply::new(400, json!({ "error": { "message": "marked-refusal" } }).to_string()),
-            false => Reply::chat("marked-answer"),
-        });
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("http://{}/v1", upstream.address);
-        let flags = ["--upstream", &url, "--log", level, "--webhook-allow-private"];
-        let process = serve(&directory, &flags, &[("BATCHWRIGHT_UPSTREAM_KEY", "marked-upstream-key")]).await;
-        let client = process.client();
-        let mut batch = new_batch(&client.upload(file([line("good"), line("bad")])).await, "24h");
-        batch["webhook"] = json!({ "url": format!("http://{}/hook", upstream.address), "secret": "marked-secret" });
-        let request = client.request(reqwest::Method::POST, "/v1/batches").json(&batch);
-        let created = crate::common::client::send(request.bearer_auth("marked-client-key")).await.ok();
+        let log = log_of_marked_batch(level).await;
 
-        let ended = client.wait_for(text(&created["id"]), "completed").await;
-        let results = client.results(&ended).await;
-        assert_eq!((results.output.len(), results.errors.len()), (1, 1));
-        eventually("the webhook", async || upstream.calls().iter().any(|call| call.path == "/hook").then_some(()))
-            .await;
-
-        let log = process.log();
         assert!(log.contains("DEBUG"), "{level} is logged");
         let found: Vec<_> = log.lines().filter(|line| MARKS.iter().any(|mark| line.contains(mark))).collect();
         assert!(found.is_empty(), "{level}: {found:#?}");

@@ -1,5 +1,5 @@
-//! A siege: slow uploads, connections that only wait, and many status reads, while a batch drains. `make siege` runs it;
-//! its size comes from the environment: `SIEGE_UPLOADS=200 SIEGE_IDLE=2000 SIEGE_HALF_OPEN=2000 SIEGE_READS=500`.
+//! A siege: slow uploads, connections that only wait, and many status reads, while a batch drains. `make siege` runs
+//! it; its size comes from the environment: `SIEGE_UPLOADS=200 SIEGE_IDLE=2000 SIEGE_HALF_OPEN=2000 SIEGE_READS=500`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -167,7 +167,9 @@ async fn a_batch_drains_under_siege() {
     let input = rows(usize::try_from(setting("SIEGE_ROWS", 6_000)).expect("it fits"));
     // The upstream is what takes the time, as in use.
     let stage = Stage::sqlite(&["--latency", "100ms"]).await;
-    let server = stage.serve(&["--concurrency", "fixed", "--max-concurrency", "32", "--log", "warn"]).await;
+    let server = stage
+        .serve(&["--concurrency", "fixed", "--max-concurrency", "32", "--log", "warn,batchwright::cli=info"])
+        .await;
     let id = server.client().submit(rows(1)).await;
     let alone = drain(&server, &input).await;
     let memory = server.peak_memory();

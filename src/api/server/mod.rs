@@ -71,8 +71,8 @@ pub struct ShutdownTokens {
     pub cut: CancellationToken,
 }
 
-/// Serves until [`ShutdownTokens::closing`], and returns when the last connection has ended. With a certificate, clients
-/// talk by TLS.
+/// Serves until [`ShutdownTokens::closing`], and returns when the last connection has ended. With a certificate,
+/// clients talk by TLS.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

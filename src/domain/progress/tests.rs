@@ -43,6 +43,7 @@ fn batch(total: u64, completed: u64) -> Batch {
         output_expires_after: None,
         pause: None,
         retry: None,
+        webhook_url: None,
     }
 }
 

@@ -13,7 +13,7 @@ const FIRST: [Duration; 5] = [
 const LATER: Duration = Duration::from_hours(1);
 /// Tries within a day.
 const TRIES: u32 = 1 + 5 + 23;
-/// A receiver that was away gets the events of many batches: each is tried again up to a fifth later than its pause says.
+/// A receiver that was away gets the events of many batches: each is tried up to a fifth later than its pause says.
 const JITTER: f64 = 0.2;
 
 /// What follows from a try.
