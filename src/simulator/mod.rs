@@ -14,8 +14,8 @@
 //! | `simulator-html`     | 200 with an HTML page, as a misplaced proxy would answer   |
 //! | `simulator-hang`     | no answer until the client goes away or the server stops   |
 //!
-//! Besides OpenAI's endpoints it has `/v1/messages`, `/v1/score`, `/v1/rerank` and `/v2/rerank`, `/pooling`, `/classify`
-//! and `/v1/classify`.
+//! Besides OpenAI's endpoints it has `/v1/messages`, `/v1/score`, `/v1/rerank` and `/v2/rerank`, `/pooling`,
+//! `/classify` and `/v1/classify`.
 //!
 //! # Scripts
 //!

@@ -213,16 +213,13 @@ impl ReqwestHttpClient {
 
     fn request(&self, call: &Call) -> Request {
         let url = self.url(call.endpoint.upstream_path());
-        let mut request = match &call.file {
-            Some(file) => {
-                let form = self.client.post(url).multipart(form(&call.body, file));
-                form.build().expect("the URL is one, and a form has no header of its own but its boundary")
-            }
-            None => {
-                let mut request = Request::new(Method::POST, url);
-                *request.body_mut() = Some(call.body.clone().into());
-                request
-            }
+        let mut request = if let Some(file) = &call.file {
+            let form = self.client.post(url).multipart(form(&call.body, file));
+            form.build().expect("the URL is one, and a form has no header of its own but its boundary")
+        } else {
+            let mut request = Request::new(Method::POST, url);
+            *request.body_mut() = Some(call.body.clone().into());
+            request
         };
         let key = HeaderValue::from_str(&call.key).expect("keys are ASCII letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY.clone(), key);

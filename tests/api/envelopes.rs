@@ -175,7 +175,9 @@ async fn a_parameter_that_is_absent_or_null_is_missing() {
 async fn a_parameter_that_cannot_be_is_named_with_what_can() {
     let app = TestApp::start().await;
     let endpoints = "'/v1/responses', '/v1/chat/completions', '/v1/embeddings', '/v1/completions', '/v1/moderations', \
-                     '/v1/images/generations', '/v1/images/edits', and '/v1/videos'";
+                     '/v1/images/generations', '/v1/images/edits', '/v1/videos', \
+                     '/v1/audio/transcriptions', '/v1/audio/translations', '/v1/messages', '/v1/score', '/v1/rerank', \
+                     '/v2/rerank', '/v1/pooling', '/v1/classify', and '/classify'";
     let unknown_endpoint = format!("Invalid value: '/v1/x'. Supported values are: {endpoints}.");
     let cases = [
         ("endpoint", json!("/v1/x"), unknown_endpoint.as_str(), "endpoint", "invalid_value"),

@@ -97,10 +97,7 @@ mod tests {
 
     #[test]
     fn a_success_is_an_answer_or_has_the_status_of_its_error() {
-        use Endpoint::{
-            AudioTranscriptions, Classify, Embeddings, Extra, ImagesGenerations, Messages, Moderations, Pooling,
-            Rerank, Responses, Score,
-        };
+        use Endpoint::{Embeddings, ImagesGenerations, Moderations, Responses};
         let cases = [
             (CHAT, r#"{"choices":[{"message":{"content":"an \"error\""}}]}"#, 200),
             (CHAT, r#"{"choices":[{"finish_reason":"stop"}],"error":null}"#, 200),
@@ -147,6 +144,14 @@ mod tests {
             (CHAT, r#"{"choices":[{"index":0,"error":{"code":503}}]}"#, 503),
             (Embeddings, r#"{"data":[{"object":"error","message":"m"}]}"#, 502),
             (Embeddings, r#"{"data":[{"embedding":[0.5]},{"embedding":null}]}"#, 502),
+        ];
+        assert_read_as(&cases);
+    }
+
+    #[test]
+    fn so_is_one_of_another_api() {
+        use Endpoint::{AudioTranscriptions, Classify, Extra, Messages, Pooling, Rerank, Score};
+        let cases = [
             (Messages, r#"{"type":"message","content":[{"type":"text","text":"x"}]}"#, 200),
             (Messages, r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#, 200),
             (Messages, r#"{"type":"message","content":null}"#, 502),
@@ -173,10 +178,15 @@ mod tests {
             (Extra("/v1/foo"), "[1]", 502),
             (Extra("/v1/foo"), "{}", 502),
         ];
+        assert_read_as(&cases);
+    }
+
+    /// Endpoints, bodies of a success, and the statuses that they are read as.
+    fn assert_read_as(cases: &[(Endpoint, &str, u16)]) {
         for (endpoint, body, status) in cases {
-            let read = answer(endpoint, body.as_bytes());
-            assert_eq!((read.status, &read.body[..]), (status, body.as_bytes()), "{endpoint:?} {body}");
-            assert_eq!(read.is_success(), status == 200);
+            let read = answer(*endpoint, body.as_bytes());
+            assert_eq!((read.status, &read.body[..]), (*status, body.as_bytes()), "{endpoint:?} {body}");
+            assert_eq!(read.is_success(), *status == 200);
         }
     }
 

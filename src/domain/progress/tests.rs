@@ -27,7 +27,7 @@ fn batch(total: u64, completed: u64) -> Batch {
         id: BatchId::parse("batch_0123456789abcdef0123456789abcdef").expect("a printed id"),
         owner: Owner::default(),
         input_file_id: "file-x".to_owned(),
-        endpoint: Endpoint::ChatCompletions,
+        endpoint: Endpoint::ChatCompletions.into(),
         completion_window: "24h".to_owned(),
         status: BatchStatus::InProgress,
         created_at: at(-1000),
