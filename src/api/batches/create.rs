@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::BatchObject;
 use super::metadata::{canary, metadata};
-use super::request_body::{self, RequestBody};
+use super::request_body::{self, BatchRequestBody};
 use super::{of_rows, retry};
 use crate::actions::{self, CreateBatchError};
 use crate::api::caller::Caller;
@@ -48,7 +48,12 @@ pub(in crate::api) async fn create_batch(
     Ok(Json(created?.into()))
 }
 
-async fn create(app: &App, owner: &Owner, headers: &HeaderMap, request: &RequestBody<'_>) -> Result<Batch, ApiError> {
+async fn create(
+    app: &App,
+    owner: &Owner,
+    headers: &HeaderMap,
+    request: &BatchRequestBody<'_>,
+) -> Result<Batch, ApiError> {
     let mut parsed = json_body::parse(&request.text)?;
     if parsed.get("requests").is_some_and(|requests| !requests.is_null()) {
         return of_rows::create(app, owner, headers, &parsed, request).await;
