@@ -49,8 +49,8 @@ pub(super) fn damaged(error: &(dyn std::error::Error + 'static)) -> Option<ApiEr
     }
 }
 
-/// Whether a client accepts zstd. Gzip is not offered: the SDKs ask for it by themselves, and it takes 2 s of a core for
-/// 100 MB of results, where zstd takes half a second and sending them as they are a tenth.
+/// Whether a client accepts zstd. Gzip is not offered: the SDKs ask for it by themselves, and it takes 2 s of a core
+/// for 100 MB of results, where zstd takes half a second.
 pub(super) fn accepts_zstd(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|coding| {

@@ -5,8 +5,8 @@ use memchr::memchr3;
 
 /// Finds the elements of the array that is the member `name` of an object.
 ///
-/// Each element is given as one line: its line breaks between tokens become spaces, and all else stays as it is. Whether
-/// an element is JSON is left to its reader.
+/// Each element is given as one line: its line breaks between tokens become spaces, and all else stays as it is.
+/// Whether an element is JSON is left to its reader.
 pub struct ElementScanner {
     name: &'static str,
     max_rest: usize,
@@ -107,14 +107,10 @@ impl ElementScanner {
     /// Why the body is not read on.
     pub fn push(&mut self, mut chunk: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), ScanError> {
         while let Some((&byte, behind)) = chunk.split_first() {
-            if self.state == State::Element && self.string == StringState::Inside {
-                // Most bytes are texts of elements.
-                let plain = memchr3(b'"', b'\\', b'\n', chunk).unwrap_or(chunk.len());
-                self.keep(&chunk[..plain])?;
+            let plain = self.keep_text(chunk)?;
+            if plain > 0 {
                 chunk = &chunk[plain..];
-                if plain > 0 {
-                    continue;
-                }
+                continue;
             }
             match self.state {
                 State::Rest => self.rest(byte)?,
@@ -131,6 +127,16 @@ impl ElementScanner {
     #[must_use]
     pub fn finish(self) -> (Vec<u8>, u64) {
         (self.rest, self.elements)
+    }
+
+    /// Keeps what a chunk begins with of a text of an element, which most bytes are. Returns how many bytes these are.
+    fn keep_text(&mut self, chunk: &[u8]) -> Result<usize, ScanError> {
+        if self.state != State::Element || self.string != StringState::Inside {
+            return Ok(0);
+        }
+        let plain = memchr3(b'"', b'\\', b'\n', chunk).unwrap_or(chunk.len());
+        self.keep(&chunk[..plain])?;
+        Ok(plain)
     }
 
     fn rest(&mut self, byte: u8) -> Result<(), ScanError> {

@@ -84,8 +84,10 @@ mod tests {
 
     #[test]
     fn members_that_are_left_out_are_added_and_all_else_stays() {
-        let with =
-            |model: Option<&str>| RowDefaults { endpoint: BatchEndpoint::One(Endpoint::Embeddings), model: model.map(str::to_owned) };
+        let with = |model: Option<&str>| RowDefaults {
+            endpoint: BatchEndpoint::One(Endpoint::Embeddings),
+            model: model.map(str::to_owned),
+        };
         type Case = (&'static str, Option<&'static str>, &'static str);
         let cases: [Case; 8] = [
             (

@@ -32,5 +32,5 @@ mod siege;
 mod stage;
 mod steering;
 mod upkeep;
-mod webhooks;
 mod uploads;
+mod webhooks;

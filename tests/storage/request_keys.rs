@@ -5,7 +5,7 @@ use batchwright::domain::file::Purpose;
 use batchwright::domain::owner::Owner;
 use batchwright::domain::request_key::{KEY_LIFE, KeyUse, RequestKey};
 use batchwright::domain::time::Timestamp;
-use batchwright::storage::{BatchStore as _, FileStore as _, RequestKeyStore as _, NewFile, Result, Upkeep as _};
+use batchwright::storage::{BatchStore as _, FileStore as _, NewFile, RequestKeyStore as _, Result, Upkeep as _};
 use futures::future::try_join_all;
 
 use crate::given::{OWNER, START, TestStorage, after, new_batch, new_file};

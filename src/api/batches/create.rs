@@ -10,9 +10,9 @@ use axum::{Extension, Json};
 use serde_json::{Map, Value};
 
 use super::BatchObject;
-use super::metadata::{canary, metadata};
 use super::body::BatchBody;
-use super::request_body::{self, RequestBody};
+use super::metadata::{canary, metadata};
+use super::request_body::{self, BatchRequestBody};
 use super::webhook::webhook;
 use super::{of_rows, retry};
 use crate::actions::{self, CreateBatchError};
@@ -53,7 +53,12 @@ pub(in crate::api) async fn create_batch(
     Ok((Extension(ObjectId(batch.id.to_string())), Json(batch.into())))
 }
 
-async fn create(app: &App, owner: &Owner, headers: &HeaderMap, request: &RequestBody<'_>) -> Result<Batch, ApiError> {
+async fn create(
+    app: &App,
+    owner: &Owner,
+    headers: &HeaderMap,
+    request: &BatchRequestBody<'_>,
+) -> Result<Batch, ApiError> {
     let mut parsed = json_body::parse(&request.text)?;
     if parsed.get("requests").is_some_and(|requests| !requests.is_null()) {
         return of_rows::create(app, owner, headers, &parsed, request).await;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::create;
 use super::metadata::metadata;
-use super::request_body::RequestBody;
+use super::request_body::BatchRequestBody;
 use crate::actions::{BatchOfRows, BatchOfRowsError};
 use crate::api::json_body::canonical;
 use crate::api::request_key::{key_reused, made_before, request_key};
@@ -22,7 +22,7 @@ pub(super) async fn create(
     owner: &Owner,
     headers: &HeaderMap,
     parsed: &Map<String, Value>,
-    request: &RequestBody<'_>,
+    request: &BatchRequestBody<'_>,
 ) -> Result<Batch, ApiError> {
     for other in ["input_file_id", "retry_of"] {
         if parsed.get(other).is_some_and(|value| !value.is_null()) {

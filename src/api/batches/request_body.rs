@@ -16,7 +16,7 @@ use crate::domain::request_key::BytesHash;
 use crate::storage::blobs::BlobWriter;
 
 /// A body.
-pub(super) struct RequestBody<'a> {
+pub(super) struct BatchRequestBody<'a> {
     /// The body with an empty array as its `requests`.
     pub(super) text: Bytes,
     /// Its `requests`, if it has any.
@@ -40,7 +40,7 @@ struct Spool<'a> {
 }
 
 /// Reads a body.
-pub(super) async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> Result<RequestBody<'a>, ApiError> {
+pub(super) async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> Result<BatchRequestBody<'a>, ApiError> {
     let limit = app.intake.max_file_bytes;
     // Reading a byte would tell a client that waits for `100 Continue` to send it all.
     if body.size_hint().lower() > limit + JSON_BODY_BYTES as u64 {
@@ -73,7 +73,7 @@ pub(super) async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> R
         None => None,
         Some(spool) => Some(finish(spool).await?),
     };
-    Ok(RequestBody { text: scanner.finish().0.into(), rows })
+    Ok(BatchRequestBody { text: scanner.finish().0.into(), rows })
 }
 
 async fn begin(app: &App) -> Result<Spool<'_>, ApiError> {

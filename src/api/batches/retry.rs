@@ -28,9 +28,8 @@ pub(super) async fn retried(
         Some(id) => app.storage.batch(owner, id).await?,
         None => None,
     };
-    let old = found.ok_or_else(|| {
-        ApiError::not_found(format!("No batch found with id '{}'.", shown(&id))).at(param)
-    })?;
+    let old =
+        found.ok_or_else(|| ApiError::not_found(format!("No batch found with id '{}'.", shown(&id))).at(param))?;
     let options = options(body, text)?;
     for (name, value) in [
         ("input_file_id", old.input_file_id.as_str()),

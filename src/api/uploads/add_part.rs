@@ -10,7 +10,7 @@ use super::{UploadPartObject, check_is_pending, find};
 use crate::api::caller::Caller;
 use crate::api::content_coding::decoded;
 use crate::api::extract::Id;
-use crate::api::form::{Form, FormShape, malformed};
+use crate::api::form::{Form, FormPart, FormShape, malformed};
 use crate::api::request_key::{key_in, made_before, object_gone, request_key};
 use crate::api::{ApiError, App, AppState};
 use crate::domain::file::FilePart;
@@ -22,7 +22,10 @@ use crate::intake::{IntakeError, take_in};
 
 /// Adds a part to an upload. Parts may be sent side by side: their order is decided when the upload is completed.
 #[utoipa::path(post, path = "/v1/uploads/{upload_id}/parts", tag = "uploads",
-    params(("upload_id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
+    params(
+        ("upload_id" = String, Path,),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")
+    ),
     request_body(content = inline(PartForm), content_type = "multipart/form-data"),
     responses((status = 200, body = UploadPartObject), (status = 400, body = crate::api::error::ErrorBody),
         (status = 404, body = crate::api::error::ErrorBody),
@@ -111,24 +114,26 @@ async fn read(
     taken: &mut Option<FilePart>,
     hash: &mut Option<BytesHash>,
 ) -> Result<(), ApiError> {
-    let limits = IntakeLimits { max_file_bytes: MAX_PART_BYTES, ..app.intake.clone() };
     while let Some(mut part) = form.next().await? {
         match part.name() {
             Some("data") if taken.is_some() => {
                 return Err(ApiError::invalid("The form has two parts named 'data'.").at("data"));
             }
-            Some("data") => {
-                let chunks = part.chunks().inspect_ok(|chunk| {
-                    if let Some(hash) = hash {
-                        hash.add(chunk);
-                    }
-                });
-                *taken = Some(take_in(chunks, &app.blobs, &limits, false).await.map_err(refusal)?.part);
-            }
+            Some("data") => *taken = Some(store(app, &mut part, hash).await?),
             _ => form.ignore(part).await?,
         }
     }
     Ok(())
+}
+
+async fn store(app: &App, part: &mut FormPart<'_>, hash: &mut Option<BytesHash>) -> Result<FilePart, ApiError> {
+    let limits = IntakeLimits { max_file_bytes: MAX_PART_BYTES, ..app.intake.clone() };
+    let chunks = part.chunks().inspect_ok(|chunk| {
+        if let Some(hash) = hash {
+            hash.add(chunk);
+        }
+    });
+    Ok(take_in(chunks, &app.blobs, &limits, false).await.map_err(refusal)?.part)
 }
 
 fn refusal(error: IntakeError<multer::Error>) -> ApiError {

@@ -18,7 +18,10 @@ use crate::domain::upload::UploadStatus;
 
 /// Makes a file of the parts, in the order of `part_ids`. A second request returns the same object.
 #[utoipa::path(post, path = "/v1/uploads/{upload_id}/complete", tag = "uploads",
-    params(("upload_id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
+    params(
+        ("upload_id" = String, Path,),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")
+    ),
     request_body(content = inline(CompletionBody)),
     responses((status = 200, body = UploadObject), (status = 400, body = crate::api::error::ErrorBody),
         (status = 404, body = crate::api::error::ErrorBody),

@@ -51,8 +51,8 @@ pub trait BatchStore {
     /// Creates a batch, or returns the one that the owner made with the same idempotency key.
     async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch>;
 
-    /// Creates a batch together with its input file, which `new` names. The key of the file is that of the request. None,
-    /// and nothing is done, if the owner has used the key before.
+    /// Creates a batch together with its input file, which `new` names. The key of the file is that of the request.
+    /// None, and nothing is done, if the owner has used the key before.
     async fn create_batch_with(
         &self,
         owner: &Owner,

@@ -33,8 +33,8 @@ pub trait Upkeep {
     /// Those that a batch still runs are left for later. Returns how many were looked at.
     async fn retire_files(&self, now: Timestamp, limit: u32) -> Result<u32>;
 
-    /// Forgets up to `limit` uploads that ended an hour ago or longer, or would have, and retires the blobs of parts that
-    /// have become no file. Returns how many were looked at.
+    /// Forgets up to `limit` uploads that ended an hour ago or longer, or would have, and retires the blobs of parts
+    /// that have become no file. Returns how many were looked at.
     async fn retire_uploads(&self, now: Timestamp, limit: u32) -> Result<u32>;
 
     /// Forgets up to `limit` idempotency keys whose time is over. Returns how many.

@@ -13,8 +13,8 @@ use crate::domain::upload::{Upload, UploadPart};
 /// [`Upkeep::retire_uploads`](super::Upkeep::retire_uploads).
 #[async_trait]
 pub trait UploadStore {
-    /// Keeps an upload of the owner, which is pending, together with the key of its request. False, and nothing is done,
-    /// if the owner has used the key before.
+    /// Keeps an upload of the owner, which is pending, together with the key of its request. False, and nothing is
+    /// done, if the owner has used the key before.
     async fn create_upload(&self, owner: &Owner, upload: &Upload, key: Option<&RequestKey>) -> Result<bool>;
 
     /// An upload of the owner, with its file if it is completed.
@@ -29,9 +29,8 @@ pub trait UploadStore {
     async fn upload_parts(&self, owner: &Owner, id: UploadId) -> Result<Vec<UploadPart>>;
 
     /// Makes a file of parts of an upload of the owner, in one step, and retires the blobs of its other parts. The key
-    /// is that of the completion. False, and nothing is done, if the upload was completed or cancelled before, or if the
-    /// owner has used the key before. One whose time has run out meanwhile is
-    /// completed.
+    /// is that of the completion. False, and nothing is done, if the upload was completed or cancelled before, or if
+    /// the owner has used the key before. One whose time has run out meanwhile is completed.
     async fn complete_upload(&self, owner: &Owner, id: UploadId, new: &NewFile, now: Timestamp) -> Result<bool>;
 
     /// Cancels an upload of the owner that is pending, and retires the blobs of its parts. False if there is none.
