@@ -1,7 +1,8 @@
 //! Cutting a stream of chunks of JSON into the elements of one array, such as the requests in the body of a call.
 //!
 //! The body is an object. The elements of the array that one of its members has come out one by one; all other members
-//! are kept, and so must be few. Only brackets and strings are looked at: whoever gets an element, or the rest, parses it.
+//! are kept, and so must be few. Only brackets and strings are looked at: whoever gets an element, or the rest,
+//! parses it.
 
 /// Cuts chunks of a JSON object into the elements of the array that a member has, and the rest.
 pub struct ElementSplitter {
