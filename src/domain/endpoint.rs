@@ -92,8 +92,8 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint with a judgement of its own that a client means by a path. A path without a version, as Azure's rows
-    /// have it, means the first version.
+    /// The endpoint with a judgement of its own that a client means by a path. A path without a version, as Azure's
+    /// rows have it, means the first version.
     #[must_use]
     pub fn parse(path: &str) -> Option<Self> {
         let find = |path: &str| Self::ALL.into_iter().find(|endpoint| endpoint.as_str() == path);
@@ -103,8 +103,8 @@ impl Endpoint {
     /// The endpoint with this path, whether the settings of today name it or those of the day when it was written.
     /// `None` for a text that is no path.
     ///
-    /// A path that is none of [`Self::ALL`] is kept for the rest of the process. Only the settings and the database have
-    /// such paths, so they are few.
+    /// A path that is none of [`Self::ALL`] is kept for the rest of the process. Only the settings and the database
+    /// have such paths, so they are few.
     #[must_use]
     pub fn named(path: &str) -> Option<Self> {
         static PATHS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());

@@ -392,7 +392,7 @@ mod tests {
             for entry in whole.into_iter().flat_map(|(entries, _)| entries) {
                 let line = &file[usize::try_from(entry.offset).expect("it is short")..][..entry.length as usize];
                 let line = str::from_utf8(line).expect("a file that is taken is UTF-8");
-                assert!(inspect(line).is_ok(), "{line:?}");
+                assert!(inspect(line, &LIMITS.endpoints).is_ok(), "{line:?}");
             }
         });
     }

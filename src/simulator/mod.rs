@@ -43,8 +43,9 @@
 //! conversation must have exactly one output before the model speaks again, and arguments that are a JSON object.
 //! Answers by a script always say that some of their tokens were cached, written to a cache, and reasoning.
 //!
-//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `messages`, `answers`, `other_apis`, `shaped`, `failure`; for scenarios
-//! `scenario`, `batching`, `prefix_cache`, `engine`; then the scripts: `conversation`, `script`, `scripted`.
+//! Reading order: [`Latency`], `draws`, `stats`, `handlers`, `messages`, `answers`, `other_apis`, `shaped`, `failure`;
+//! for scenarios `scenario`, `batching`, `prefix_cache`, `engine`; then the scripts: `conversation`, `script`,
+//! `scripted`.
 
 mod answers;
 pub mod batching;

@@ -81,8 +81,8 @@ async fn requests_are_run_and_their_results_are_told() {
     let created = create(&app, &[request("good"), request("bad"), request("other")]).await;
     let batch = ended(&app, &created).await;
 
-    let counts = |processing: u64| json!({ "processing": processing, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0 });
-    assert_eq!((&created["type"], &created["request_counts"]), (&json!("message_batch"), &counts(3)));
+    let new_counts = json!({ "processing": 3, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0 });
+    assert_eq!((&created["type"], &created["request_counts"]), (&json!("message_batch"), &new_counts));
     assert_eq!((&created["processing_status"], &created["results_url"]), (&json!("in_progress"), &Value::Null));
     let ended_counts = json!({ "processing": 0, "succeeded": 1, "errored": 2, "canceled": 0, "expired": 0 });
     assert_eq!(batch["request_counts"], ended_counts);

@@ -50,8 +50,8 @@ def test_an_unknown_endpoint_is_refused(refused):
     assert (error.param, error.code) == ("endpoint", "invalid_value")
 
 
-def test_an_endpoint_needs_its_prefix(refused):
-    assert refused(endpoint="/chat/completions").param == "endpoint"
+def test_an_endpoint_is_a_path(refused):
+    assert refused(endpoint="v1/chat/completions").param == "endpoint"
 
 
 def test_an_unknown_window_is_refused(refused):

@@ -1,8 +1,8 @@
 //! Anthropic's Message Batches: `/v1/messages/batches`, one file for each operation, over the same engine.
 //!
-//! A message batch is a batch for `/v1/messages` whose input file is made of the requests of the call. Its id is that of
-//! the batch with another prefix. Only batches that were made here are here, until they are deleted here; OpenAI's API,
-//! which has the tools of operators, has them beside all others.
+//! A message batch is a batch for `/v1/messages` whose input file is made of the requests of the call. Its id is that
+//! of the batch with another prefix. Only batches that were made here are here, until they are deleted here; OpenAI's
+//! API, which has the tools of operators, has them beside all others.
 
 mod cancel;
 mod create;

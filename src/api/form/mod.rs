@@ -256,12 +256,20 @@ mod tests {
     use super::*;
     use crate::fuzz::NearlyGood;
 
+    const SHAPE: FormShape = FormShape {
+        required: "the part 'file'",
+        known: "'file'",
+        payload: "file",
+        max_bytes: 1 << 20,
+        too_large: ApiError::internal,
+    };
+
     /// Reads a form to its end. Returns how many bytes its parts had.
     async fn read(body: &[u8], chunk: usize) -> Result<usize, ApiError> {
         let headers: HeaderMap =
             [(header::CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"))].into_iter().collect();
         let chunks: Vec<_> = body.chunks(chunk).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        let mut form = Form::new(stream::iter(chunks), &headers, 0, 1 << 20)?;
+        let mut form = Form::new(stream::iter(chunks), &headers, 0, SHAPE)?;
         let mut bytes = 0;
         while let Some(mut part) = form.next().await? {
             let _ = (part.name().map(str::len), part.filename());
