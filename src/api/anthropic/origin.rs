@@ -44,8 +44,8 @@ mod tests {
     #[test]
     fn the_origin_is_that_of_the_first_proxy() {
         // The headers, whether this program speaks TLS, and the origin.
-        type Case = (&'static [(&'static HeaderName, &'static str)], bool, &'static str);
-        let cases: [Case; 8] = [
+        type Case<'a> = (&'a [(&'a HeaderName, &'a str)], bool, &'a str);
+        let cases: [Case<'_>; 8] = [
             (&[(&header::HOST, "127.0.0.1:8080")], false, "http://127.0.0.1:8080"),
             (&[(&header::HOST, "batch.example")], true, "https://batch.example"),
             (&[(&header::HOST, "batch.example"), (&FORWARDED_PROTO, "https")], false, "https://batch.example"),
