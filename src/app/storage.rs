@@ -48,8 +48,8 @@ pub(super) async fn open(config: &StorageConfig, subscriptions: Vec<Subscription
 /// The database, for a command of an operator that changes a few rows of it beside whatever uses it. The file is held
 /// as long as the command runs.
 ///
-/// A database that others may be using is not migrated: when that is done, is for an operator to decide. An embedded one
-/// that nobody uses is.
+/// A database that others may be using is not migrated: an operator decides when that is done. An embedded one that
+/// nobody uses is.
 pub(crate) async fn storage_beside(config: &StorageConfig) -> Result<(Arc<dyn Storage>, Option<File>), ServiceError> {
     let (db, lock) = match database(config).await {
         Err(ServiceError::DataDirectoryInUse(directory)) => (Db::open_sqlite(&directory.join(DATABASE)).await?, None),

@@ -288,10 +288,10 @@ async fn hundreds_of_calls_do_not_each_ask_the_database_for_their_key() {
         client.get("/v1/batches").await.ok();
     }
 
-    let seconds = started.elapsed().as_secs_f64();
-    let asked = |what: &str| server.log().lines().filter(|line| line.contains(what)).count();
+    let seconds = started.elapsed().as_secs();
+    let asked = |what: &str| server.log().lines().filter(|line| line.contains(what)).count() as u64;
     until("the lists to be logged", || asked("FROM batches") >= 300).await;
     let asked = asked("SELECT api_keys.hash");
-    println!("{:.0} calls/s, {asked} reads of the key in {seconds:.1} s", 300.0 / seconds);
-    assert!((1..=3 + seconds as usize).contains(&asked), "{asked} in {seconds} s");
+    println!("300 calls and {asked} reads of the key in {seconds} s");
+    assert!((1..=seconds + 3).contains(&asked), "{asked} in {seconds} s");
 }

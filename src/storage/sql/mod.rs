@@ -61,8 +61,8 @@ impl SqlStorage {
         })
     }
 
-    /// Takes a database into use beside the processes that run on it. None if it was not migrated as far as this program
-    /// knows: that is for them to do.
+    /// Takes a database into use beside the processes that run on it. None if it was not migrated as far as this
+    /// program knows: that is for them to do.
     pub async fn beside(db: Db) -> Result<Option<Self>> {
         let is_known = db.is_migrated().await?;
         Ok(is_known.then_some(Self {
