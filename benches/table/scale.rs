@@ -143,6 +143,7 @@ fn new_batch() -> NewBatch {
         idempotency_key: None,
         canary: None,
         retry: None,
+        webhook: None,
     }
 }
 
