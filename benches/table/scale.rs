@@ -144,6 +144,7 @@ fn new_batch() -> NewBatch {
         canary: None,
         retry: None,
         is_message_batch: false,
+        webhook: None,
     }
 }
 
