@@ -66,11 +66,11 @@ async fn rows_may_leave_out_what_the_batch_says() {
 
 #[tokio::test]
 async fn a_wrong_row_is_named_and_nothing_is_left() {
+    type Case = (String, &'static str, Option<&'static str>, &'static str);
     let app = TestApp::with(&["--role", "api", "--max-line-bytes", "2KiB", "--max-batch-rows", "3"]).await;
     let row = |id: &str| line(id).to_string();
     let good = row("a");
     let large = format!(r#"{{"body":{{"model":"m","messages":["{}"]}}}}"#, "x".repeat(3000));
-    type Case = (String, &'static str, Option<&'static str>, &'static str);
     let cases: [Case; 8] = [
         (
             format!("{good},{}", r#"{"custom_id":"b"}"#),
