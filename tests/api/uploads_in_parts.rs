@@ -76,7 +76,7 @@ async fn the_objects_have_their_keys_in_order() {
     let (id, at) = (text(&upload["id"]), upload["created_at"].as_i64().expect("a time"));
     let part = try_part(&app, id, input.clone()).await;
     let part_id = text(&part.ok()["id"]).to_owned();
-    let completed = complete(&app, id, &[part_id.clone()]).await;
+    let completed = complete(&app, id, std::slice::from_ref(&part_id)).await;
     let file = &completed.ok()["file"];
 
     let length = input.len();
@@ -138,9 +138,10 @@ async fn the_md5_of_the_whole_is_checked_in_either_case() {
 
         let message = "The bytes have the MD5 5eb63bbbe01eeed093cb22bb8f5acdc3, which is not the one given. Send the \
                        part again that was damaged.";
-        match holds {
-            true => assert_eq!(app.content(text(&answer.ok()["file"]["id"])).await.text(), "hello world"),
-            false => assert_eq!((answer.status, answer.json()), (400, error(message, Some("md5"), None))),
+        if holds {
+            assert_eq!(app.content(text(&answer.ok()["file"]["id"])).await.text(), "hello world");
+        } else {
+            assert_eq!((answer.status, answer.json()), (400, error(message, Some("md5"), None)));
         }
     }
 }
