@@ -122,7 +122,8 @@ async fn a_database_of_a_newer_program_is_refused(storage: TestStorage) -> Resul
 
     let StorageError::TooNew { found, known } = error else { panic!("{error}") };
     assert_eq!(found, 9999);
-    assert_eq!(known, i64::try_from(migrations("sqlite").len()).expect("few"));
+    let newest = migrations("sqlite").last().and_then(|name| name.split_once('_')?.0.parse::<i64>().ok());
+    assert_eq!(Some(known), newest);
     Ok(())
 }
 
