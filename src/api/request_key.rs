@@ -22,7 +22,9 @@ pub(super) fn key_in(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 pub(super) fn request_key(headers: &HeaderMap, kind: &str, pieces: &[&[u8]]) -> Result<Option<RequestKey>, ApiError> {
     let Some(key) = key_in(headers)? else { return Ok(None) };
     let mut fingerprint = Fingerprint::of(kind);
-    pieces.iter().for_each(|piece| fingerprint.add(piece));
+    for piece in pieces {
+        fingerprint.add(piece);
+    }
     Ok(Some(RequestKey { key, fingerprint: fingerprint.finish() }))
 }
 

@@ -84,7 +84,9 @@ mod tests {
 
     fn of(kind: &str, pieces: &[&str]) -> String {
         let mut fingerprint = Fingerprint::of(kind);
-        pieces.iter().for_each(|piece| fingerprint.add(piece.as_bytes()));
+        for piece in pieces {
+            fingerprint.add(piece.as_bytes());
+        }
         fingerprint.finish()
     }
 

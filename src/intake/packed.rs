@@ -172,10 +172,14 @@ mod tests {
             skipped,
             both.clone(),
         ];
-        for (no, packed) in cases.iter().enumerate() {
-            for size in [1, 3, 1000, packed.len()] {
-                assert!(unpack(packed, size).await.expect("it is whole") == both, "case {no} by {size}");
-            }
+        for packed in cases {
+            assert_unpacks_to(&packed, &both).await;
+        }
+    }
+
+    async fn assert_unpacks_to(packed: &[u8], text: &[u8]) {
+        for size in [1, 3, 1000, packed.len()] {
+            assert!(unpack(packed, size).await.expect("it is whole") == text, "{:?} by {size}", Packing::of(packed));
         }
     }
 
@@ -187,11 +191,15 @@ mod tests {
             let middle = other.len() / 2;
             other[middle] ^= 0xff;
             let behind = [&whole[..], b"behind it"].concat();
-            let cut = [&whole[..whole.len() - 1], &whole[..5], &whole[..middle], &other, &behind];
-            for (no, packed) in cut.into_iter().enumerate() {
-                let result = unpack(packed, 100).await;
-                assert!(matches!(result, Err(UnpackError::Damaged { .. })), "case {no} of {:?}", Packing::of(&whole));
-            }
+            let cut: [&[u8]; 5] = [&whole[..whole.len() - 1], &whole[..5], &whole[..middle], &other, &behind];
+            assert_damaged(&cut).await;
+        }
+    }
+
+    async fn assert_damaged(cases: &[&[u8]]) {
+        for (no, packed) in cases.iter().enumerate() {
+            let result = unpack(packed, 100).await;
+            assert!(matches!(result, Err(UnpackError::Damaged { .. })), "case {no} of {:?}", Packing::of(packed));
         }
     }
 

@@ -64,14 +64,13 @@ async fn rows_may_leave_out_what_the_batch_says() {
     assert_eq!(input(&app, &batch).await, expected);
 }
 
-#[tokio::test]
-async fn a_wrong_row_is_named_and_nothing_is_left() {
-    let app = TestApp::with(&["--role", "api", "--max-line-bytes", "2KiB", "--max-batch-rows", "3"]).await;
+/// Rows, the beginning of their refusal, its parameter and its code.
+type WrongRows = (String, &'static str, Option<&'static str>, &'static str);
+
+fn wrong_rows() -> [WrongRows; 8] {
     let row = |id: &str| line(id).to_string();
     let good = row("a");
-    let large = format!(r#"{{"body":{{"model":"m","messages":["{}"]}}}}"#, "x".repeat(3000));
-    type Case = (String, &'static str, Option<&'static str>, &'static str);
-    let cases: [Case; 8] = [
+    [
         (
             format!("{good},{}", r#"{"custom_id":"b"}"#),
             "Invalid 'requests[1]': Missing required parameter: 'body'.",
@@ -118,21 +117,35 @@ async fn a_wrong_row_is_named_and_nothing_is_left() {
             Some("requests[0].body"),
             "invalid_type",
         ),
-    ];
+    ]
+}
 
-    for (rows, message, param, code) in cases {
+#[tokio::test]
+async fn a_wrong_row_is_named_and_nothing_is_left() {
+    let app = TestApp::with(&["--role", "api", "--max-line-bytes", "2KiB", "--max-batch-rows", "3"]).await;
+
+    for (rows, message, param, code) in wrong_rows() {
         let answer = create(&app, of_rows(&rows)).await;
 
         let error = answer.json()["error"].clone();
         assert_eq!((answer.status, error["param"].as_str(), &error["code"]), (400, param, &json!(code)), "{error}");
         assert!(text(&error["message"]).starts_with(message), "{error}");
     }
-    let long = create(&app, of_rows(&format!("{good},{large}"))).await;
+    assert!(app.blobs().is_empty(), "{:?}", app.blobs());
+    assert_eq!(app.get("/v1/files").await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_row_that_is_too_long_is_named_before_it_has_come() {
+    let app = TestApp::with(&["--role", "api", "--max-line-bytes", "2KiB"]).await;
+    let large = format!(r#"{{"body":{{"model":"m","messages":["{}"]}}}}"#, "x".repeat(3000));
+
+    let long = create(&app, of_rows(&format!("{},{large}", line("a")))).await;
+
     let message = "We could not parse the JSON body of your request. 'requests[1]' is longer than the 2048 bytes that \
                    one request may have (--max-line-bytes).";
     assert_eq!((long.status, long.json()), (400, error(message, Some("requests[1]"), None)));
     assert!(app.blobs().is_empty(), "{:?}", app.blobs());
-    assert_eq!(app.get("/v1/files").await.ok()["data"], json!([]));
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ async fn the_objects_have_their_keys_in_order() {
     let (id, at) = (text(&upload["id"]), upload["created_at"].as_i64().expect("a time"));
     let part = try_part(&app, id, input.clone()).await;
     let part_id = text(&part.ok()["id"]).to_owned();
-    let completed = complete(&app, id, &[part_id.clone()]).await;
+    let completed = complete(&app, id, std::slice::from_ref(&part_id)).await;
     let file = &completed.ok()["file"];
 
     let length = input.len();
@@ -138,15 +138,17 @@ async fn the_md5_of_the_whole_is_checked_in_either_case() {
 
         let message = "The bytes have the MD5 5eb63bbbe01eeed093cb22bb8f5acdc3, which is not the one given. Send the \
                        part again that was damaged.";
-        match holds {
-            true => assert_eq!(app.content(text(&answer.ok()["file"]["id"])).await.text(), "hello world"),
-            false => assert_eq!((answer.status, answer.json()), (400, error(message, Some("md5"), None))),
+        if holds {
+            assert_eq!(app.content(text(&answer.ok()["file"]["id"])).await.text(), "hello world");
+        } else {
+            assert_eq!((answer.status, answer.json()), (400, error(message, Some("md5"), None)));
         }
     }
 }
 
 #[tokio::test]
 async fn a_completion_names_each_part_once_and_all_bytes() {
+    type Case = (Value, String, &'static str, Option<&'static str>);
     let app = TestApp::start().await;
     let upload = create(&app, "user_data", 6).await;
     let [first, second] = [part(&app, &upload, "abc").await, part(&app, &upload, "def").await];
@@ -154,7 +156,6 @@ async fn a_completion_names_each_part_once_and_all_bytes() {
     let other = create(&app, "user_data", 3).await;
     let foreign = part(&app, &other, "ghi").await;
     let named = |ids: &[&str]| json!({ "part_ids": ids });
-    type Case = (Value, String, &'static str, Option<&'static str>);
     let cases: [Case; 8] = [
         (json!({}), "Missing required parameter: 'part_ids'.".into(), "part_ids", Some("missing_required_parameter")),
         (
@@ -226,6 +227,7 @@ async fn an_upload_that_is_not_there_is_not_found() {
 
 #[tokio::test]
 async fn an_upload_that_could_not_become_a_file_is_refused_at_once() {
+    type Case = (Value, &'static str, Option<&'static str>, Option<&'static str>);
     let app = TestApp::with(&["--max-file-bytes", "300MiB"]).await;
     let with = |name: &str, value: Value| {
         let mut new = new_upload("batch", 5);
@@ -235,7 +237,6 @@ async fn an_upload_that_could_not_become_a_file_is_refused_at_once() {
     let above = "Invalid 'bytes': integer above maximum value. Expected a value <= 8589934592, but got 8589934593 \
                  instead.";
     let purposes = "'x' is not one of ['fine-tune', 'assistants', 'batch', 'user_data', 'vision', 'evals'] - 'purpose'";
-    type Case = (Value, &'static str, Option<&'static str>, Option<&'static str>);
     let cases: [Case; 6] = [
         (with("mime_type", Value::Null), "Missing required parameter: 'mime_type'.", Some("mime_type"), MISSING),
         (with("bytes", Value::Null), "Missing required parameter: 'bytes'.", Some("bytes"), MISSING),

@@ -83,34 +83,40 @@ async fn kept(client: &Client) -> (usize, usize) {
 async fn what_a_crash_cuts_off_is_there_or_not_and_can_be_repeated() {
     let stage = Stage::sqlite(&[]).await;
     let mut process = stage.serve(&API).await;
-    for (kind, request) in CREATIONS {
-        for (point, passed) in CRASHES {
-            let case = format!("{kind} at {point} after {passed}");
-            let client = process.client();
-            let (prepared, before) = (prepared(&client).await, kept(&client).await);
-            drop(process);
-            let mut command = stage.command_at("127.0.0.1:0", &API);
-            command.env("FAILPOINTS", format!("{point}={passed}*off->1*return(crash)"));
-            let crashing = Process::start(command).await;
-            let send_once = |client: Client| request(&client, &prepared).header("Idempotency-Key", &case).send();
-
-            let first = match send_once(crashing.client()).await {
-                Ok(answer) => answer.json::<Value>().await.ok(),
-                Err(_) => None,
-            };
-            drop(crashing);
-            process = stage.serve(&API).await;
-            let again = send_once(process.client()).await.expect("the server answers");
-
-            assert_eq!(again.status(), 200, "{case}");
-            let again: Value = again.json().await.expect("an object");
-            if let Some(first) = first {
-                assert_eq!(first["id"], again["id"], "{case}");
-            }
-            let (files, batches) = kept(&process.client()).await;
-            let is_batch = kind == "batch of rows";
-            let is_file = is_batch || kind == "file" || kind == "completion";
-            assert_eq!((files - before.0, batches - before.1), (usize::from(is_file), usize::from(is_batch)), "{case}");
+    for creation in CREATIONS {
+        for crash in CRASHES {
+            process = cut_off(&stage, process, creation, crash).await;
         }
     }
+}
+
+/// Has a server crash in a request, and sends the request again to the next one, which is returned.
+async fn cut_off(stage: &Stage, process: Process, (kind, request): Creation, (point, passed): (&str, u32)) -> Process {
+    let case = format!("{kind} at {point} after {passed}");
+    let client = process.client();
+    let (prepared, before) = (prepared(&client).await, kept(&client).await);
+    drop(process);
+    let mut command = stage.command_at("127.0.0.1:0", &API);
+    command.env("FAILPOINTS", format!("{point}={passed}*off->1*return(crash)"));
+    let crashing = Process::start(command).await;
+    let send_once = async |client: Client| request(&client, &prepared).header("Idempotency-Key", &case).send().await;
+
+    let first = match send_once(crashing.client()).await {
+        Ok(answer) => answer.json::<Value>().await.ok(),
+        Err(_) => None,
+    };
+    drop(crashing);
+    let process = stage.serve(&API).await;
+    let again = send_once(process.client()).await.expect("the server answers");
+
+    assert_eq!(again.status(), 200, "{case}");
+    let again: Value = again.json().await.expect("an object");
+    if let Some(first) = first {
+        assert_eq!(first["id"], again["id"], "{case}");
+    }
+    let (files, batches) = kept(&process.client()).await;
+    let is_batch = kind == "batch of rows";
+    let is_file = is_batch || kind == "file" || kind == "completion";
+    assert_eq!((files - before.0, batches - before.1), (usize::from(is_file), usize::from(is_batch)), "{case}");
+    process
 }
