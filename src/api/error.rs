@@ -134,6 +134,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message)
     }
 
+    /// 403: the call is refused whoever makes it.
+    #[must_use]
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message.into())
+    }
+
     /// 404: the object does not exist, or is not the client's.
     #[must_use]
     pub fn not_found(message: impl Into<String>) -> Self {

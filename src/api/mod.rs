@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use access::Access;
-pub(crate) use access::AuditedCall;
+pub(crate) use access::{AuditedCall, comes_from_this_site, host, names_this_machine};
 pub use caller::Caller;
 pub use error::{ApiError, ErrorObject};
 pub(crate) use files::{create_file, file_content};

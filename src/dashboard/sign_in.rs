@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
 use axum::{Extension, Form};
 
 use super::page::{PageError, page};
 use super::view::Layout;
-use crate::api::{AppState, Caller};
+use crate::api::{App, AppState, Caller};
 use crate::domain::api_key::{ApiKey, RandomSecret, SecretHash};
 
 /// Where a visitor without a session is led.
@@ -52,7 +52,6 @@ pub(super) async fn form(
 /// Opens a session.
 pub(super) async fn sign_in(
     State(app): AppState,
-    uri: Uri,
     headers: HeaderMap,
     Form(form): Form<HashMap<String, String>>,
 ) -> Result<Response, PageError> {
@@ -63,7 +62,7 @@ pub(super) async fn sign_in(
     };
     let (token, now) = (RandomSecret::new_token(), app.clock.now());
     app.storage.create_session(&token.hash(), key.id, now.plus(SESSION), now).await?;
-    let cookie = cookie(token.reveal(), SESSION, came_by_tls(&uri, &headers));
+    let cookie = cookie(token.reveal(), SESSION, came_by_tls(&app, &headers));
     let next = Redirect::to(own_page(form.get("next")));
     // For the audit log.
     let caller = Extension(Caller::of_key(ApiKey::clone(&key)));
@@ -71,11 +70,11 @@ pub(super) async fn sign_in(
 }
 
 /// Ends the session.
-pub(super) async fn sign_out(State(app): AppState, uri: Uri, headers: HeaderMap) -> Result<Response, PageError> {
+pub(super) async fn sign_out(State(app): AppState, headers: HeaderMap) -> Result<Response, PageError> {
     if let Some(token) = token(&headers) {
         app.storage.end_session(&token).await?;
     }
-    let cookie = cookie("", Duration::ZERO, came_by_tls(&uri, &headers));
+    let cookie = cookie("", Duration::ZERO, came_by_tls(&app, &headers));
     Ok((AppendHeaders([(header::SET_COOKIE, cookie)]), Redirect::to(SIGN_IN)).into_response())
 }
 
@@ -94,9 +93,8 @@ fn cookie(token: &str, age: Duration, is_secure: bool) -> String {
 
 /// Whether the browser has used TLS, as the request itself or a proxy says. A false word of a client harms only itself:
 /// its browser does not send the cookie again.
-fn came_by_tls(uri: &Uri, headers: &HeaderMap) -> bool {
-    let of_proxy = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-    of_proxy || uri.scheme_str() == Some("https")
+fn came_by_tls(app: &App, headers: &HeaderMap) -> bool {
+    app.is_tls || headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
 }
 
 /// The page that a visitor wanted, if it is one of the dashboard, and otherwise the overview.
@@ -152,12 +150,5 @@ mod tests {
         let plain = cookie("abc", SESSION, false);
         assert_eq!(plain, "batchwright_session=abc; Max-Age=43200; Path=/dashboard; HttpOnly; SameSite=Strict");
         assert_eq!(cookie("abc", SESSION, true), format!("{plain}; Secure"));
-        let behind_proxy = HeaderMap::from_iter([(
-            header::HeaderName::from_static("x-forwarded-proto"),
-            HeaderValue::from_static("https"),
-        )]);
-        assert!(came_by_tls(&Uri::from_static("/dashboard"), &behind_proxy));
-        assert!(came_by_tls(&Uri::from_static("https://h/dashboard"), &HeaderMap::new()));
-        assert!(!came_by_tls(&Uri::from_static("/dashboard"), &HeaderMap::new()));
     }
 }

@@ -6,6 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::AuditedCall;
+use super::browser::check_page;
 use crate::api::{ApiError, App, AppState, Caller};
 use crate::domain::api_key::KeyScope;
 
@@ -20,6 +21,7 @@ pub(in crate::api) async fn guard(State(app): AppState, mut request: Request, ne
     let audited = AuditedCall::of(&request);
     let needed = needed_scope(request.method(), request.uri().path());
     let caller = app.access.caller(request.headers()).await;
+    let caller = caller.and_then(|caller| check_anonymous(&app, &request, &caller).map(|()| caller));
     let response = match &caller {
         Ok(caller) if caller.may(needed) => {
             request.extensions_mut().insert(Caller::clone(caller));
@@ -32,6 +34,14 @@ pub(in crate::api) async fn guard(State(app): AppState, mut request: Request, ne
         audited.log(caller.as_ref().ok(), &response);
     }
     response
+}
+
+/// Refuses a call without a key that is answered only because it seems to come from this machine.
+fn check_anonymous(app: &App, request: &Request, caller: &Caller) -> Result<(), ApiError> {
+    if caller.key.is_some() || app.access.allows_anonymous() {
+        return Ok(());
+    }
+    check_page(request.method(), request.uri(), request.headers(), &app.cors_allowed_origins)
 }
 
 /// Answers a call, if its project may make one more now.

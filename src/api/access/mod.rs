@@ -1,6 +1,7 @@
 //! Who may call: keys, calls without one, and what stands around the routes to ask for either.
 
 mod audit;
+mod browser;
 mod credentials;
 mod guard;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 pub(crate) use audit::AuditedCall;
 pub(super) use audit::ObjectId;
+pub(crate) use browser::{comes_from_this_site, host, names_this_machine};
 pub(super) use guard::guard;
 
 use super::{ApiError, Caller};
@@ -87,6 +89,11 @@ impl Access {
             (_, Some(key)) => Err(ApiError::incorrect_key(&masked(key))),
             (_, None) => Err(ApiError::missing_key()),
         }
+    }
+
+    /// Whether calls without a key are answered because the operator says so, and not because they come from here.
+    pub(super) fn allows_anonymous(&self) -> bool {
+        self.allows_anonymous
     }
 
     /// Whether calls without a key are answered while there are no keys.
