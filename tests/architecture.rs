@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules at the top, from the bottom up: a module names only modules of earlier layers, and itself.
 const LAYERS: &[&[&str]] = &[
+    &["fuzz"],
     &["causes", "domain", "fault", "sync", "wakeup"],
     &["config", "net", "telemetry"],
     &["client", "simulator", "storage", "verify", "webhooks"],

@@ -1,5 +1,7 @@
 //! Errors, in OpenAI's envelope (contract §1.6 and §1.7).
 
+mod storage_errors;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -11,9 +13,6 @@ use utoipa::ToSchema;
 use super::server::BodyCut;
 use crate::domain::api_key::KeyScope;
 use crate::domain::row::shown;
-use crate::storage::blobs::BlobError;
-use crate::storage::{ReadError, StorageError};
-use crate::telemetry::chain;
 
 /// The body of every answer that is an error.
 #[derive(Debug, Serialize, ToSchema)]
@@ -332,41 +331,6 @@ fn listed(values: &[&str]) -> String {
         [only] => only.clone(),
         [first, second] => format!("{first} and {second}"),
         [most @ .., last] => format!("{}, and {last}", most.join(", ")),
-    }
-}
-
-impl From<StorageError> for ApiError {
-    fn from(error: StorageError) -> Self {
-        tracing::error!(error = chain(&error), "the storage failed");
-        match error {
-            StorageError::Timeout(_) | StorageError::Unavailable(_) => Self::unavailable(),
-            StorageError::Full(_) => Self::storage_full(),
-            StorageError::Gone { .. } => Self::storage_gone(),
-            StorageError::Corrupt { .. }
-            | StorageError::TooNew { .. }
-            | StorageError::Migration(_)
-            | StorageError::Internal(_) => Self::internal(),
-        }
-    }
-}
-
-impl From<BlobError> for ApiError {
-    fn from(error: BlobError) -> Self {
-        tracing::error!(error = chain(&error), "the blob store failed");
-        match error {
-            BlobError::Full(_) => Self::storage_full(),
-            BlobError::Unmarked => Self::storage_gone(),
-            _ => Self::unavailable(),
-        }
-    }
-}
-
-impl From<ReadError> for ApiError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Storage(error) => error.into(),
-            ReadError::Blob(error) => error.into(),
-        }
     }
 }
 

@@ -17,8 +17,8 @@ pub struct LimitsObject {
     object: &'static str,
     /// The project of the caller's key; `default` without one.
     project: String,
-    /// Calls in a minute, which each API process counts for itself; null: no limit. The headers `x-ratelimit-…` of every
-    /// answer say how many are left.
+    /// Calls in a minute, which each API process counts for itself; null: no limit. The headers `x-ratelimit-…` of
+    /// every answer say how many are left.
     #[schema(required)]
     requests_per_minute: Option<u32>,
     /// Rows of batches in progress that have no result yet.

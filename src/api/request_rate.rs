@@ -1,7 +1,7 @@
 //! How many calls a project may make in a minute.
 //!
-//! `governor` counts them by GCRA: a minute's calls may come at once, and each is given back when its part of the minute
-//! has passed. Every process counts for itself, so that no call waits for a database.
+//! `governor` counts them by GCRA: a minute's calls may come at once, and each is given back when its part of the
+//! minute has passed. Every process counts for itself, so that no call waits for a database.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::domain::project_limits::ProjectLimitTable;
 /// Projects that are counted at once. One that is forgotten begins anew.
 const PROJECTS: usize = 10_000;
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
+type RequestLimiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
 /// Counts the calls of each project.
 pub struct RequestRates {
     limits: Arc<ProjectLimitTable>,
-    limiters: Cache<Owner, Arc<Limiter>>,
+    limiters: Cache<Owner, Arc<RequestLimiter>>,
     clock: DefaultClock,
 }
 

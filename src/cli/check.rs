@@ -112,10 +112,10 @@ fn check(path: &Path, limits: &InputLimits) -> anyhow::Result<CheckedFile> {
 #[error("File is too large.")]
 struct TooLarge;
 
-/// The endpoint of a batch over a file. Without a good row, every endpoint has the same errors.
-pub(super) fn endpoint(report: &Report) -> BatchEndpoint {
-    let urls = report.urls.iter().map(|rows| rows.url.as_str());
-    BatchEndpoint::of_urls(urls).unwrap_or(Endpoint::ChatCompletions.into())
+/// The endpoint of a batch over a file: the url of its first row. Without a good row, every endpoint has the same
+/// errors.
+fn endpoint(report: &Report) -> BatchEndpoint {
+    report.urls.first().and_then(|rows| BatchEndpoint::named(&rows.url)).unwrap_or(Endpoint::ChatCompletions.into())
 }
 
 /// The error of a file whose upload is refused.

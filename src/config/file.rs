@@ -60,8 +60,8 @@ pub enum ConfigError {
     },
     /// The limits are of a project that cannot be.
     #[error(
-        "the settings file {path} has limits of the project '{name}': a project has 1 to 128 printable ASCII characters \
-         and no space"
+        "the settings file {path} has limits of the project '{name}': a project has 1 to 128 printable ASCII \
+         characters and no space"
     )]
     NoProject {
         /// The file.

@@ -1,5 +1,7 @@
 //! One line of a batch input file: reading it, and naming its error (contract §8.3 and §9.1).
 
+mod keys;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
@@ -276,8 +278,9 @@ fn diagnose(line: &str, endpoints: &Endpoints) -> Result<RowHead<'static>, RowEr
         }
     };
     check_body(endpoint, &model, body.raw("messages").is_some(), stream)?;
-    if !model.is_empty() {
-        // Every member has the right type, so a repeated member must have stopped the fast path.
+    // If the model is a text, every member has the right type, so that a repeated one has stopped the fast path. If it
+    // is null, that has, and a member may be repeated all the same.
+    if !model.is_empty() || !keys::are_there_once(line) {
         return Err(RowError::RepeatedKey);
     }
     Ok(RowHead { custom_id: Cow::Owned(custom_id), endpoint, model: Cow::Borrowed(""), prompt: [None; 6] })

@@ -14,7 +14,7 @@ const PIECES: usize = 80;
 /// Sends a body of 20 MB in pieces, then reads the answer until the connection is closed.
 async fn answer_after_the_body(address: SocketAddr, route: &str) -> std::io::Result<String> {
     let framing = format!("Content-Type: application/json\r\nContent-Length: {}", PIECES * PIECE);
-    let mut connection = open(address, format!("{route} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")).await;
+    let mut connection = open(address, format!("{route} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n")).await;
     let piece = vec![b'x'; PIECE];
     for _ in 0..PIECES {
         connection.write_all(&piece).await?;
@@ -68,7 +68,7 @@ async fn a_connection_goes_on_after_a_refusal_unless_a_long_body_follows() {
 
     for route in ["POST /v1/uploads", "PUT /v1/files", "POST /v1/files"] {
         for (framing, body, expected) in &cases {
-            let head = format!("{route} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+            let head = format!("{route} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
             let (refusal, next) = next_on_the_connection(app.address, &head, body).await;
 
             assert!(refusal.starts_with("HTTP/1.1 40"), "{route} {framing}: {refusal}");
@@ -88,7 +88,7 @@ async fn a_body_that_is_announced_as_too_large_is_not_asked_for() {
 
     for (path, content_type, length, said) in cases {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
              Expect: 100-continue\r\n\r\n"
         );
         let text = until_closed(open(app.address, head).await).await;

@@ -62,13 +62,20 @@ async fn check_and_run_find_what_the_server_finds() {
         let checked = run(stage.command(&["check", "--json", INPUT])).await;
         let ran = run(stage.run_command(&[INPUT, "-o", OUTPUT])).await;
 
+        // The rows of a run may be for several endpoints.
+        let is_of_run = |error: &&Value| error[0] != "invalid_url";
         assert_eq!(checked.status.code(), Some(4), "{what}: {}", said(&checked));
         let found: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
         assert_eq!(triples(&found["errors"]), expected, "{what}");
+        if expected.iter().filter(is_of_run).count() == 0 {
+            assert_eq!(ran.status.code(), Some(0), "{what}: {}", said(&ran));
+            continue;
+        }
         assert_eq!(ran.status.code(), Some(4), "{what}: {}", said(&ran));
         let text = String::from_utf8(ran.stderr).expect("UTF-8");
         let lines: Vec<_> = expected
             .iter()
+            .filter(is_of_run)
             .map(|error| {
                 let place = error[2].as_u64().map_or_else(String::new, |line| format!(":{line}"));
                 let [code, message] = [0, 1].map(|member| error[member].as_str().expect("a text"));

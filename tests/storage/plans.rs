@@ -4,21 +4,21 @@
 
 use std::time::Duration;
 
-use batchwright::domain::api_key::SecretHash;
 use batchwright::domain::batch::{BatchStatus, NewBatch};
 use batchwright::domain::canary::Canary;
 use batchwright::domain::file::Purpose;
-use batchwright::domain::ids::{BlobId, DaemonId, FileId, KeyId, LeaseId, RequestId};
+use batchwright::domain::ids::{BlobId, DaemonId, FileId, LeaseId, RequestId};
 use batchwright::domain::lease::{DaemonPulse, LeaseHold};
 use batchwright::domain::page::Order;
 use batchwright::storage::{
-    BatchStore as _, FileStore as _, KeyStore as _, LeaseStore as _, Ledger as _, ProgressStore as _, Result,
-    StepStore as _, Upkeep as _,
+    BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, ProgressStore as _, Result, StepStore as _,
+    Upkeep as _,
 };
 
 use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
 use crate::steps::{end, turn, write};
 
+mod keys;
 pub mod statements;
 mod uploads;
 mod webhooks;
@@ -59,7 +59,6 @@ on_both_databases!(
     steps_are_kept_by_index,
     the_steps_of_a_row_are_found_by_index,
     steps_to_forget_are_found_by_index,
-    keys_and_sessions_are_found_by_index,
 );
 
 async fn open_lanes_are_found_by_index(storage: TestStorage) -> Result<()> {
@@ -379,23 +378,5 @@ async fn orphans_are_told_apart_by_index(storage: TestStorage) -> Result<()> {
     let statements = sent(storage.orphans(&[BlobId::new()])).await?;
 
     assert_found_by(&storage.place, &["files_by_index_blob"], statements).await;
-    Ok(())
-}
-
-async fn keys_and_sessions_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let (hash, id) = (SecretHash::of("secret"), KeyId::new());
-    let of_keys = [
-        sent(storage.key_of(&hash)).await?,
-        sent(storage.note_use(id, START, START)).await?,
-        sent(storage.any_revoke_key(id, START)).await?,
-        sent(storage.any_keys(Some(&OWNER), None, 10)).await?,
-        sent(storage.key_of_session(&hash, START)).await?,
-    ];
-    let indexes = ["autoindex_api_keys", "api_keys_pkey", "api_keys_hash_key", "api_keys_by_owner"];
-    for statements in of_keys {
-        assert_found_by(&storage.place, &indexes, statements).await;
-    }
-    let statements = sent(storage.create_session(&hash, id, after(1), START)).await?;
-    assert_found_by(&storage.place, &["dashboard_sessions_by_end"], statements).await;
     Ok(())
 }

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, Method, Uri, header};
 use crate::api::ApiError;
 
 /// Refuses a call without a key that a page of another site may have made. Such a page can post forms here, which the
-/// browser tells, and a name of its own can lead here (DNS rebinding), which the `Host` tells. `origins` are those whose
-/// pages may call the API.
+/// browser tells, and a name of its own can lead here (DNS rebinding), which the `Host` tells. `origins` are those
+/// whose pages may call the API.
 pub(super) fn check_page(method: &Method, uri: &Uri, headers: &HeaderMap, origins: &[String]) -> Result<(), ApiError> {
     let host = host(uri, headers);
     if !host.is_some_and(names_this_machine) {

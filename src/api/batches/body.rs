@@ -35,8 +35,8 @@ pub(super) struct BatchOfFileBody {
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "describes the body")]
 pub(super) struct BatchOfRequestsBody {
-    /// The rows of the batch, as large as a file may be together. `custom_id`, `method` and `url` may be left out, which
-    /// are then `request-1` and so on, `POST`, and the endpoint.
+    /// The rows of the batch, as large as a file may be together. `custom_id`, `method` and `url` may be left out,
+    /// which are then `request-1` and so on, `POST`, and the endpoint.
     #[schema(min_items = 1, max_items = 50000)]
     requests: Vec<BTreeMap<String, Value>>,
     /// The model of requests whose body names none.

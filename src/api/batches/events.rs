@@ -29,7 +29,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// with its progress at each change of that, at most one of each a second; `end` with the batch when it has ended.
 ///
 /// An extension of batchwright: OpenAI's API has no such operation.
-#[utoipa::path(get, path = "/v1/batches/{batch_id}/events", tag = "extensions", params(("batch_id" = String, Path, pattern = "^batch")),
+#[utoipa::path(get, path = "/v1/batches/{batch_id}/events", tag = "extensions",
+    params(("batch_id" = String, Path, pattern = "^batch")),
     responses(
         (status = 200, description = "The events", content((String = "text/event-stream"))),
         (status = 404, body = crate::api::error::ErrorBody),

@@ -9,7 +9,8 @@ use crate::api::extract::Id;
 use crate::api::{ApiError, AppState};
 
 /// Retrieves a batch.
-#[utoipa::path(get, path = "/v1/batches/{batch_id}", tag = "batches", params(("batch_id" = String, Path, pattern = "^batch")), responses(
+#[utoipa::path(get, path = "/v1/batches/{batch_id}", tag = "batches",
+    params(("batch_id" = String, Path, pattern = "^batch")), responses(
     (status = 200, body = BatchObject),
     (status = 404, body = crate::api::error::ErrorBody)
 ))]

@@ -18,7 +18,8 @@ const MAX_LIMIT: u32 = 10_000;
     params(
         ("purpose" = Option<String>, Query, description = "Only files for this purpose"),
         ("limit" = Option<u32>, Query, minimum = 0, maximum = 10000, description = "0 to 10000, default 10000"),
-        ("order" = Option<String>, Query, pattern = "^(asc|desc)?$", description = "`asc` or `desc` by creation time, default `desc`"),
+        ("order" = Option<String>, Query, pattern = "^(asc|desc)?$",
+            description = "`asc` or `desc` by creation time, default `desc`"),
         ("after" = Option<String>, Query, description = "Only files after this one")
     ),
     responses((status = 200, body = List<FileObject>), (status = 400, body = crate::api::error::ErrorBody))

@@ -17,12 +17,14 @@ use super::RunArgs;
 use super::progress::RunProgress;
 use crate::actions::{CreateFileError, FileForm, create_batch, create_file};
 use crate::app::BatchEngine;
-use crate::cli::check::endpoint;
 use crate::cli::input::{is_standard, name};
 use crate::domain::batch::{Batch, NewBatch, Window};
+use crate::domain::batch_endpoint::BatchEndpoint;
+use crate::domain::endpoint::Endpoint;
 use crate::domain::file::{Purpose, clean_filename};
 use crate::domain::owner::Owner;
 use crate::domain::page::{Order, PageRequest};
+use crate::domain::report::Report;
 use crate::domain::time::Clock;
 use crate::intake::{IntakeError, take_in};
 
@@ -94,7 +96,9 @@ async fn create(args: &RunArgs, engine: &BatchEngine) -> anyhow::Result<RunBegin
         Err(IntakeError::Blob(error)) => return Err(error).context("the input cannot be copied"),
     };
     let report = taken.found.as_ref().and_then(|found| found.as_ref().ok()).map(|found| &found.report);
-    let endpoint = report.map(endpoint);
+    // Each row may name another endpoint. Without a good row, every endpoint has the same errors.
+    let named = |report: &Report| BatchEndpoint::of_urls(report.urls.iter().map(|rows| rows.url.as_str()));
+    let endpoint = report.map(|report| named(report).unwrap_or(Endpoint::ChatCompletions.into()));
     let filename = clean_filename(&args.input.to_string_lossy());
     let form = FileForm { purpose: Purpose::Batch, filename, expires_after: Some(NO_DEADLINE), key: None };
     let file = match create_file(&*storage, engine.blobs(), &owner, taken, form, now).await {

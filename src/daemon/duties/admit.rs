@@ -104,8 +104,8 @@ async fn beyond_limit<S: Storage>(
         "Please split it into smaller batches."
     };
     let message = format!(
-        "Enqueued row limit reached in project {}. Limit: {limit} enqueued rows, of which {queued} are used; this batch \
-         has {rows}. {advice}",
+        "Enqueued row limit reached in project {}. Limit: {limit} enqueued rows, of which {queued} are used; this \
+         batch has {rows}. {advice}",
         batch.owner
     );
     Ok(Some(BatchError { code: "row_limit_exceeded".to_owned(), message, param: None, line: None }))

@@ -109,8 +109,8 @@ pub(in crate::daemon) struct Queue {
 pub(super) struct Ticket<'a>(SemaphorePermit<'a>);
 
 impl Queue {
-    /// A queue for the calls of these servers. `have_priorities` says whether the metadata of batches may ask for one, and
-    /// `projects` which shares the owners have.
+    /// A queue for the calls of these servers. `have_priorities` says whether the metadata of batches may ask for one,
+    /// and `projects` which shares the owners have.
     pub(in crate::daemon) fn new(
         registry: Registry,
         clock: Clock,

@@ -154,6 +154,12 @@ fn a_row_whose_body_is_wrong_is_refused_with_code_param_and_text() {
             None,
             "This line has a key twice in one object; which value counts would be a guess.",
         ),
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/moderations","url":"/v1/moderations","body":{"model":null,"input":"x"}}"#,
+            "invalid_request",
+            None,
+            "This line has a key twice in one object; which value counts would be a guess.",
+        ),
     ]);
 }
 

@@ -201,11 +201,13 @@ mod tests {
     fn fuzz_a_stream_is_the_same_in_whatever_pieces_it_comes_and_what_it_ends_in_is_json() {
         let seeds: [&[u8]; 3] = [
             b"data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"a\"}}]}\n\n\
-              data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}],\"usage\":{}}\n\n\
+              data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\
+              \"finish_reason\":\"stop\"}],\"usage\":{}}\n\n\
               data: [DONE]\n\n",
             b": hi\r\n\r\nevent: error\r\ndata: {\"message\":\"no\",\"code\":503}\r\n\r\n",
             b"data: {\"type\":\"response.created\"}\n\n\
-              data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"status\":\"completed\",\"output\":[]}}\n\n",
+              data: {\"type\":\"response.completed\",\"response\":\
+              {\"id\":\"r\",\"status\":\"completed\",\"output\":[]}}\n\n",
         ];
         bolero::check!().with_type::<NearlyGood>().with_iterations(3_000).for_each(|made| {
             let bytes = made.bytes(&seeds);

@@ -19,7 +19,8 @@ use crate::domain::row::shown;
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/progress", tag = "extensions",
     params(
         ("batch_id" = String, Path, pattern = "^batch"),
-        ("include" = Option<String>, Query, pattern = "^(throughput)?$", description = "`throughput`, for the course from its beginning")
+        ("include" = Option<String>, Query, pattern = "^(throughput)?$",
+            description = "`throughput`, for the course from its beginning")
     ),
     responses(
         (status = 200, body = BatchProgressObject),

@@ -49,9 +49,11 @@ const MAX_WAIT: i64 = 60;
     params(
         ("batch_id" = String, Path, pattern = "^batch"),
         ("after" = Option<String>, Query, description = "Only lines behind this cursor"),
-        ("kind" = Option<String>, Query, pattern = "^(all|output|errors)?$", description = "`all` (default), `output` or `errors`: the file of the lines"),
+        ("kind" = Option<String>, Query, pattern = "^(all|output|errors)?$",
+            description = "`all` (default), `output` or `errors`: the file of the lines"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "The most lines, 1 to 10000"),
-        ("wait" = Option<u32>, Query, minimum = 0, maximum = 60, description = "0 to 60: the seconds to wait for a line if there is none"),
+        ("wait" = Option<u32>, Query, minimum = 0, maximum = 60,
+            description = "0 to 60: the seconds to wait for a line if there is none"),
         ("order" = Option<String>, Query,
             description = "`input`: all lines of a batch that has ended, in the order of its input file"),
         ("merge" = Option<bool>, Query,
