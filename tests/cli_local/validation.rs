@@ -60,17 +60,15 @@ async fn check_and_run_find_what_the_server_finds() {
         let stage = Stage::new(&bytes);
 
         let checked = run(stage.command(&["check", "--json", INPUT])).await;
-        let ran = run(stage.run_command(&[INPUT, "-o", OUTPUT])).await;
-
-        // The rows of a run may be for several endpoints.
-        let is_of_run = |error: &&Value| error[0] != "invalid_url";
         assert_eq!(checked.status.code(), Some(4), "{what}: {}", said(&checked));
         let found: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
         assert_eq!(triples(&found["errors"]), expected, "{what}");
-        if expected.iter().filter(is_of_run).count() == 0 {
-            assert_eq!(ran.status.code(), Some(0), "{what}: {}", said(&ran));
+        // The rows of a run may be for several endpoints.
+        let is_of_run = |error: &&Value| error[0] != "invalid_url";
+        if !expected.iter().any(|error| is_of_run(&error)) {
             continue;
         }
+        let ran = run(stage.run_command(&[INPUT, "-o", OUTPUT])).await;
         assert_eq!(ran.status.code(), Some(4), "{what}: {}", said(&ran));
         let text = String::from_utf8(ran.stderr).expect("UTF-8");
         let lines: Vec<_> = expected
