@@ -1,6 +1,7 @@
 //! Opening what a process works on: the database, the blob store, and the lock on a data directory.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,12 +63,22 @@ pub(crate) async fn storage_beside(config: &StorageConfig) -> Result<(Arc<dyn St
     Ok((Arc::new(storage.ok_or(ServiceError::NotMigrated)?), None))
 }
 
+/// Makes a directory that only its owner may look into: it has what clients have sent, and the secrets of webhooks. One
+/// that is there stays as it is.
+fn make_private(directory: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
 /// Opens the database the settings name, and locks the data directory if it is there.
 pub(crate) async fn database(config: &StorageConfig) -> Result<(Db, Option<File>), ServiceError> {
     let directory = &config.data_dir;
     match &config.database_url {
         None => {
-            std::fs::create_dir_all(directory)
+            make_private(directory)
                 .map_err(|source| ServiceError::DataDirectory { path: directory.clone(), source })?;
             let lock = lock(directory)?;
             let mut db = Db::open_sqlite(&directory.join(DATABASE)).await?;

@@ -10,8 +10,6 @@ import pytest
 from openai.types import Batch, BatchError, BatchRequestCounts, BatchUsage, FileDeleted, FileObject
 from openai.types.batch import Errors
 
-from servers import root
-
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
 
 # The schema of the document, the model of the SDK, and the members that one of them lacks on purpose.
@@ -24,6 +22,10 @@ MODELS = [
     ("FileObject", FileObject, set()),
     ("DeletedFile", FileDeleted, set()),
 ]
+
+
+def root(client):
+    return str(client.base_url).rstrip("/").removesuffix("/v1")
 
 
 @pytest.fixture(scope="session")

@@ -7,22 +7,26 @@ use axum::http::{HeaderMap, Method, Uri, header};
 
 use crate::api::ApiError;
 
-/// Refuses a call without a key that a page of another site may have made. Such a page can post forms here, which the
-/// browser tells, and a name of its own can lead here (DNS rebinding), which the `Host` tells. `origins` are those
-/// whose pages may call the API.
-pub(super) fn check_page(method: &Method, uri: &Uri, headers: &HeaderMap, origins: &[String]) -> Result<(), ApiError> {
-    let host = host(uri, headers);
-    if !host.is_some_and(names_this_machine) {
-        return Err(ApiError::forbidden(
-            "As long as there are no API keys, calls are answered only under the names localhost, 127.0.0.1 and [::1]. \
-             Make a key (batchwright keys create --project default), or have calls without one answered under every \
-             name (--allow-anonymous).",
-        ));
+/// Refuses a call without a key that comes under another name than one of this machine: a page can have a name of its
+/// own lead here (DNS rebinding).
+pub(super) fn check_name(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    if host(uri, headers).is_some_and(names_this_machine) {
+        return Ok(());
     }
+    Err(ApiError::forbidden(
+        "As long as there are no API keys, calls are answered only under the names localhost, 127.0.0.1 and [::1]. Make \
+         a key (batchwright keys create --project default), or have calls without one answered under every name \
+         (--allow-anonymous).",
+    ))
+}
+
+/// Refuses a call without a key that a page of another site has had a browser make, which the browser tells. `origins`
+/// are those whose pages may call the API.
+pub(super) fn check_page(method: &Method, uri: &Uri, headers: &HeaderMap, origins: &[String]) -> Result<(), ApiError> {
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     let is_allowed = origins.iter().any(|allowed| allowed == "*" || origin.is_some_and(|origin| origin == allowed));
     let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    if changes && !is_allowed && !comes_from_this_site(host, headers) {
+    if changes && !is_allowed && !comes_from_this_site(host(uri, headers), headers) {
         return Err(ApiError::forbidden(
             "This was sent by a page of another site, and nothing was done. --cors-allowed-origins names the origins \
              whose pages may call the API.",
@@ -86,7 +90,8 @@ mod tests {
         ];
         for (method, headers, answered) in cases {
             let origins = ["https://app.example.com".to_owned()];
-            let checked = check_page(&method, &Uri::from_static("/v1/batches"), &of(headers), &origins);
+            let (uri, headers) = (Uri::from_static("/v1/batches"), of(headers));
+            let checked = check_name(&uri, &headers).and_then(|()| check_page(&method, &uri, &headers, &origins));
             assert_eq!(checked.is_ok(), answered, "{method} {headers:?}");
         }
     }

@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::AuditedCall;
-use super::browser::check_page;
+use super::browser::{check_name, check_page};
 use crate::api::{ApiError, App, AppState, Caller};
 use crate::domain::api_key::KeyScope;
 
@@ -36,12 +36,16 @@ pub(in crate::api) async fn guard(State(app): AppState, mut request: Request, ne
     response
 }
 
-/// Refuses a call without a key that is answered only because it seems to come from this machine.
+/// Refuses a call without a key that a page of another site may have had a browser make.
 fn check_anonymous(app: &App, request: &Request, caller: &Caller) -> Result<(), ApiError> {
-    if caller.key.is_some() || app.access.allows_anonymous() {
+    if caller.key.is_some() {
         return Ok(());
     }
-    check_page(request.method(), request.uri(), request.headers(), &app.cors_allowed_origins)
+    let (uri, headers) = (request.uri(), request.headers());
+    if !app.access.allows_anonymous() {
+        check_name(uri, headers)?;
+    }
+    check_page(request.method(), uri, headers, &app.cors_allowed_origins)
 }
 
 /// Answers a call, if its project may make one more now.
