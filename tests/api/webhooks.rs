@@ -211,5 +211,5 @@ async fn a_request_that_is_repeated_has_the_same_webhook() {
     let other = create("https://hooks.example.com/b").await;
 
     assert_eq!(first["id"], again["id"]);
-    assert_eq!((other.status, &other.json()["error"]["code"]), (400, &json!("idempotency_key_reused")));
+    assert_eq!((other.status, &other.json()["error"]["code"]), (409, &json!("idempotency_key_reused")));
 }

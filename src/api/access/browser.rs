@@ -14,8 +14,8 @@ pub(super) fn check_name(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError>
         return Ok(());
     }
     Err(ApiError::forbidden(
-        "As long as there are no API keys, calls are answered only under the names localhost, 127.0.0.1 and [::1]. Make \
-         a key (batchwright keys create --project default), or have calls without one answered under every name \
+        "As long as there are no API keys, calls are answered only under the names localhost, 127.0.0.1 and [::1]. \
+         Make a key (batchwright keys create --project default), or have calls without one answered under every name \
          (--allow-anonymous).",
     ))
 }

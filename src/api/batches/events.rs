@@ -32,7 +32,7 @@ const EVERY: Duration = Duration::from_secs(1);
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/events", tag = "extensions",
     params(("batch_id" = String, Path, pattern = "^batch")),
     responses(
-        (status = 200, description = "The events", content((String = "text/event-stream"))),
+        (status = 200, description = "The events", content((serde_json::Value = "text/event-stream"))),
         (status = 404, body = crate::api::error::ErrorBody),
         (status = 503, description = "Too many clients wait", body = crate::api::error::ErrorBody)
     )

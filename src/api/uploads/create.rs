@@ -79,9 +79,10 @@ fn read(app: &App, body: &Map<String, Value>) -> Result<Upload, ApiError> {
     for param in ["filename", "purpose", "bytes", "mime_type"] {
         required(body, param, param)?;
     }
-    let [filename, purpose, _] =
+    let [filename, purpose, mime_type] =
         [text(body, "filename", "filename"), text(body, "purpose", "purpose"), text(body, "mime_type", "mime_type")];
     let (filename, purpose) = (clean_filename(filename?), purpose_of(purpose?)?);
+    mime_type?;
     let most = i64::try_from(MAX_UPLOAD_BYTES).expect("8 GiB");
     let bytes = integer::in_json("bytes", required(body, "bytes", "bytes")?, 0..=most)?.unsigned_abs();
     check_name(purpose, &filename)?;

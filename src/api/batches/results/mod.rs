@@ -54,7 +54,7 @@ const MAX_WAIT: i64 = 60;
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "The most lines, 1 to 10000"),
         ("wait" = Option<u32>, Query, minimum = 0, maximum = 60,
             description = "0 to 60: the seconds to wait for a line if there is none"),
-        ("order" = Option<String>, Query,
+        ("order" = Option<String>, Query, pattern = "^(input)?$",
             description = "`input`: all lines of a batch that has ended, in the order of its input file"),
         ("merge" = Option<bool>, Query,
             description = "`true`: all lines of the batch named by `retry_of`, in the order of its input, with the \
@@ -63,7 +63,7 @@ const MAX_WAIT: i64 = 60;
     ),
     responses(
         (status = 200, description = "The lines", content((String = "application/x-ndjson"),
-            (String = "text/event-stream")), headers(
+            (serde_json::Value = "text/event-stream")), headers(
             ("batchwright-next-cursor" = String, description = "The cursor behind the last line of this answer"),
             ("batchwright-has-ended" = bool, description = "Whether no line comes behind those of this answer"))),
         (status = 400, description = "A parameter is wrong, or the batch has not ended and has no order yet",
