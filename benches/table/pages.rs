@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use batchwright::client::{BatchRequest, Client};
 use batchwright::domain::batch::BatchStatus;
+use batchwright::net::ClientSettings;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::databases::postgres_url;
@@ -57,7 +58,7 @@ async fn fill(client: &Client) -> Result<String> {
 
 /// The times of reads one after the other, in their order by length.
 async fn read(url: &str) -> Result<Vec<Duration>> {
-    let client = reqwest::Client::new();
+    let client = ClientSettings::default().build()?;
     let mut times = Vec::new();
     for _ in 0..READS {
         let started = Instant::now();

@@ -25,7 +25,7 @@ pub(super) const JSON_BODY_BYTES: usize = 1 << 20;
 const URI_BYTES: usize = 32 << 10;
 
 /// All routes of the API, and those of [`health_router`].
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(app: &Arc<App>) -> Router {
     let v1 = openai_routes();
     let routes = Router::new()
         .nest("/v1", v1.clone().merge(anthropic::routes()))
@@ -33,7 +33,7 @@ pub fn router(app: Arc<App>) -> Router {
         .nest("/openai/v1", v1.clone())
         .nest("/openai", v1)
         .route("/openapi.json", get(openapi::openapi_document))
-        .merge(health_routes(&app))
+        .merge(health_routes(app))
         .layer(DefaultBodyLimit::max(JSON_BODY_BYTES));
     guarded(routes, app)
 }
@@ -66,14 +66,14 @@ fn openai_routes() -> Router<Arc<App>> {
 }
 
 /// The routes of a worker process, which does not answer clients: health and metrics.
-pub fn health_router(app: Arc<App>) -> Router {
-    guarded(health_routes(&app), app)
+pub fn health_router(app: &Arc<App>) -> Router {
+    guarded(health_routes(app), app)
 }
 
 /// The route of a listener that has the metrics alone. It asks for no key: whoever may reach it may read them.
-pub fn metrics_router(app: Arc<App>) -> Router {
+pub fn metrics_router(app: &Arc<App>) -> Router {
     let routes = Router::new().route("/metrics", get(health::metrics));
-    with_stack(with_fallbacks(routes, app.clone()), &app)
+    with_stack(with_fallbacks(routes, app.clone()), app)
 }
 
 fn health_routes(app: &App) -> Router<Arc<App>> {
@@ -82,9 +82,9 @@ fn health_routes(app: &App) -> Router<Arc<App>> {
 }
 
 /// Routes that only those may call who may.
-fn guarded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
+fn guarded(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     let routes = with_fallbacks(routes, app.clone()).layer(from_fn_with_state(app.clone(), guard));
-    with_stack(routes.layer(from_fn(anthropic::with_envelope)), &app)
+    with_stack(routes.layer(from_fn(anthropic::with_envelope)), app)
 }
 
 fn with_fallbacks(routes: Router<Arc<App>>, app: Arc<App>) -> Router {

@@ -127,11 +127,11 @@ impl Service {
             has_metrics_apart: settings.http.metrics_listen.is_some(),
             metrics,
         });
-        let metrics_router = api::metrics_router(app.clone());
+        let metrics_router = api::metrics_router(&app);
         let router = if settings.http.role.serves_api() {
-            api::router(app.clone()).merge(dashboard::router(app))
+            api::router(&app).merge(dashboard::router(app))
         } else {
-            api::health_router(app)
+            api::health_router(&app)
         };
         let grace = settings.http.grace;
         Self { router, access, tls, metrics_router, metrics_listener: None, engine, stop, limits, grace }

@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn members_that_are_left_out_are_added_and_all_else_stays() {
+        type Case = (&'static str, Option<&'static str>, &'static str);
         let with = |model: Option<&str>| RowDefaults {
             endpoint: BatchEndpoint::One(Endpoint::Embeddings),
             model: model.map(str::to_owned),
         };
-        type Case = (&'static str, Option<&'static str>, &'static str);
         let cases: [Case; 8] = [
             (
                 r#"{"body":{"model":"m","n":1.10,"a":12345678901234567890}}"#,

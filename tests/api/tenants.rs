@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::common::builders::{file, line};
 use crate::common::client::{Answer, Client, send, text};
 use crate::common::eventually::eventually;
-use crate::common::fake_upstream::Reply;
+use crate::common::fake_upstream::{Call, Reply};
 use crate::common::test_app::TestApp;
 
 /// What a project has, and what nobody has.
@@ -134,10 +134,9 @@ async fn ask(client: &Client, method: &Method, path: &str) -> Answer {
 #[tokio::test]
 async fn a_path_with_an_id_of_another_project_is_answered_as_one_with_an_unknown_id() {
     let app = TestApp::with(&["--upstream-responses", "chat"]).await;
-    app.upstream.reply(|call| match call.path.ends_with("/messages") {
-        true => Reply::new(200, r#"{"type":"message","content":[],"usage":{"input_tokens":1,"output_tokens":1}}"#),
-        false => Reply::ok(),
-    });
+    let message = r#"{"type":"message","content":[],"usage":{"input_tokens":1,"output_tokens":1}}"#;
+    let of_messages = |call: &Call| call.path.ends_with("/messages");
+    app.upstream.reply(move |call| if of_messages(call) { Reply::new(200, message) } else { Reply::ok() });
     let [a, b] = [app.client_of("team-a", "write").await, app.client_of("team-b", "admin").await];
     let ids = Ids::of(&a).await.and_more(&a).await;
     let before = a.batch(&ids.batch).await;

@@ -36,9 +36,9 @@ pub struct MessageBatchList {
 #[utoipa::path(get, path = "/v1/messages/batches", tag = "message batches",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "1 to 1000, default 20"),
-        ("after_id" = Option<String>, Query, pattern = "^msgbatch_[0-9a-f]{32}$",
+        ("after_id" = Option<String>, Query, pattern = "^(msgbatch_[0-9a-f]{32})?$",
             description = "Only those after this one, which are older"),
-        ("before_id" = Option<String>, Query, pattern = "^msgbatch_[0-9a-f]{32}$",
+        ("before_id" = Option<String>, Query, pattern = "^(msgbatch_[0-9a-f]{32})?$",
             description = "Only those right before this one, which are newer")
     ),
     responses(

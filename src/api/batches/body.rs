@@ -107,6 +107,6 @@ pub(super) struct OutputExpiresAfterBody {
     #[schema(pattern = "^created_at$")]
     anchor: String,
     /// How long, in seconds.
-    #[schema(minimum = 3600, maximum = 2592000)]
+    #[schema(minimum = 3600, maximum = 2_592_000)]
     seconds: u32,
 }

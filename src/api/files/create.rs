@@ -96,7 +96,7 @@ struct FileUpload {
     #[schema(rename = "expires_after[anchor]", pattern = "^created_at$")]
     expires_after_anchor: Option<String>,
     /// 3600 to 2592000.
-    #[schema(rename = "expires_after[seconds]", minimum = 3600, maximum = 2592000)]
+    #[schema(rename = "expires_after[seconds]", minimum = 3600, maximum = 2_592_000)]
     expires_after_seconds: Option<u32>,
 }
 
