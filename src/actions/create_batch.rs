@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::create_file::note_created;
 use crate::domain::batch::{Batch, NewBatch};
 use crate::domain::file::Purpose;
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
 use crate::domain::time::Timestamp;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{BatchStore, NewFile, Storage, StorageError};
 use crate::telemetry::metrics;
 use crate::wakeup::Wakeup;
 
@@ -54,8 +55,28 @@ pub async fn create_batch(
     Ok(batch)
 }
 
+/// Creates a batch together with its input file, in one transaction, and wakes the daemon. `new` need not name the file.
+/// `None`, and nothing is kept, if the owner has used the key of the file or of the batch before.
+pub(super) async fn create_with_input(
+    storage: &dyn Storage,
+    wakeup: &Wakeup,
+    owner: &Owner,
+    input: &NewFile,
+    new: NewBatch,
+    now: Timestamp,
+) -> Result<Option<Batch>, StorageError> {
+    let new = NewBatch { input_file_id: input.file.id.to_string(), ..new };
+    let created = BatchStore::create_batch_with(storage, owner, input, &new, now).await?;
+    if let Some(batch) = &created {
+        note_created(input);
+        note_batch(batch);
+        wakeup.wake();
+    }
+    Ok(created)
+}
+
 /// Counts and logs a batch that was created.
-pub(super) fn note_batch(batch: &Batch) {
+fn note_batch(batch: &Batch) {
     metrics::batch_created();
     let Batch { id, endpoint, input_file_id, .. } = batch;
     tracing::info!(batch_id = %id, %endpoint, %input_file_id, "batch created");

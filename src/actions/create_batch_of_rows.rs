@@ -4,8 +4,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::FileForm;
-use super::create_batch::note_batch;
-use super::create_file::{CreateFileError, drop_blobs, file_of, note_created};
+use super::create_batch::create_with_input;
+use super::create_file::{CreateFileError, drop_blobs, file_of};
 use crate::domain::batch::{Batch, BatchError, NewBatch};
 use crate::domain::file::{FilePart, Purpose};
 use crate::domain::owner::Owner;
@@ -17,7 +17,7 @@ use crate::domain::splitter::{Line, LineSplitter};
 use crate::domain::time::Timestamp;
 use crate::intake::{IntakeError, Taken, UploadRefusal, take_in};
 use crate::storage::blobs::{BlobError, Blobs, FileBytes};
-use crate::storage::{BatchStore, Storage, StorageError};
+use crate::storage::{Storage, StorageError};
 use crate::wakeup::Wakeup;
 
 /// The name of the input file.
@@ -92,16 +92,12 @@ impl BatchOfRows<'_> {
             CreateFileError::Storage(error) => BatchOfRowsError::Storage(error),
             CreateFileError::Refused(_) | CreateFileError::KeyUsed => unreachable!("it was checked, and is not kept"),
         })?;
-        let new = NewBatch { input_file_id: file.file.id.to_string(), ..new };
         // After a storage error the batch may be there after all; what is not is swept like any orphan.
-        let Some(batch) = BatchStore::create_batch_with(self.storage, self.owner, &file, &new, now).await? else {
+        let created = create_with_input(self.storage, self.wakeup, self.owner, &file, new, now).await?;
+        if created.is_none() {
             drop_blobs(self.blobs, &file).await?;
-            return Err(BatchOfRowsError::KeyUsed);
-        };
-        note_created(&file);
-        note_batch(&batch);
-        self.wakeup.wake();
-        Ok(batch)
+        }
+        created.ok_or(BatchOfRowsError::KeyUsed)
     }
 
     /// Finds now what would fail the batch later.

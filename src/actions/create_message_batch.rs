@@ -1,6 +1,8 @@
 //! Creating a batch of requests that came with the call, instead of in a file that was uploaded before.
 
-use super::{CreateBatchError, CreateFileError, FileForm, create_batch, create_file};
+use super::create_batch::create_with_input;
+use super::create_file::file_of;
+use super::{CreateFileError, FileForm};
 use crate::domain::batch::{Batch, BatchError, NewBatch, Window};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::Purpose;
@@ -8,8 +10,8 @@ use crate::domain::owner::Owner;
 use crate::domain::report::BatchLimits;
 use crate::domain::time::Timestamp;
 use crate::intake::{Taken, UploadRefusal};
-use crate::storage::Storage;
 use crate::storage::blobs::{BlobError, Blobs};
+use crate::storage::{Storage, StorageError};
 use crate::wakeup::Wakeup;
 
 /// Why a message batch was not created.
@@ -24,9 +26,9 @@ pub enum CreateMessageBatchError {
     /// Its input file was not kept.
     #[error(transparent)]
     File(#[from] CreateFileError),
-    /// The batch was not created.
+    /// The database failed.
     #[error(transparent)]
-    Batch(#[from] CreateBatchError),
+    Storage(#[from] StorageError),
     /// The bytes of what was refused could not be removed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -67,9 +69,9 @@ impl MessageBatchCreator<'_> {
         };
         let filename = "message-batch.jsonl".to_owned();
         let form = FileForm { purpose: Purpose::Batch, filename, expires_after: None, key: None };
-        let file = create_file(self.storage, self.blobs, self.owner, taken, form, now).await?;
+        let input = file_of(self.blobs, taken, form, now).await?;
         let new = NewBatch {
-            input_file_id: file.id.to_string(),
+            input_file_id: String::new(),
             endpoint: Endpoint::Messages.into(),
             window,
             metadata: None,
@@ -80,7 +82,9 @@ impl MessageBatchCreator<'_> {
             webhook: None,
             is_message_batch: true,
         };
-        Ok((create_batch(self.storage, self.wakeup, self.owner, &new, now).await?, rows))
+        let created = create_with_input(self.storage, self.wakeup, self.owner, &input, new, now).await?;
+        // It has no key that could have been used before.
+        Ok((created.ok_or(CreateFileError::KeyUsed)?, rows))
     }
 
     /// The number of rows, if a batch can run them.

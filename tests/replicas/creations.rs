@@ -28,7 +28,7 @@ const CRASHES: [(&str, u32); 9] = [
 /// A request that creates something: of an upload and its part, if it needs them.
 type Creation = (&'static str, fn(&Client, &Prepared) -> RequestBuilder);
 
-const CREATIONS: [Creation; 5] = [
+const CREATIONS: [Creation; 6] = [
     ("file", |client, _| {
         let file = Part::bytes(rows(3).into_bytes()).file_name("input.jsonl");
         client.request(Method::POST, "/v1/files").multipart(Form::new().part("file", file).text("purpose", "batch"))
@@ -49,7 +49,16 @@ const CREATIONS: [Creation; 5] = [
         let body = json!({ "requests": requests, "endpoint": "/v1/chat/completions", "completion_window": "24h" });
         client.request(Method::POST, "/v1/batches").json(&body)
     }),
+    (MESSAGE_BATCH, |client, _| {
+        let params = json!({ "model": "m", "max_tokens": 1, "messages": [{ "role": "user", "content": "Hi" }] });
+        let request = |no: usize| json!({ "custom_id": format!("row-{no}"), "params": params });
+        let requests: Vec<Value> = (0..3).map(request).collect();
+        client.request(Method::POST, "/v1/messages/batches").json(&json!({ "requests": requests }))
+    }),
 ];
+
+/// It takes no key, so that a repeated request may make a second one.
+const MESSAGE_BATCH: &str = "message batch";
 
 struct Prepared {
     upload: String,
@@ -111,12 +120,17 @@ async fn cut_off(stage: &Stage, process: Process, (kind, request): Creation, (po
 
     assert_eq!(again.status(), 200, "{case}");
     let again: Value = again.json().await.expect("an object");
+    let (files, batches) = kept(&process.client()).await;
+    let made = (files - before.0, batches - before.1);
+    if kind == MESSAGE_BATCH {
+        assert!([(1, 1), (2, 2)].contains(&made), "each has its file, and no file is left alone: {made:?}, {case}");
+        return process;
+    }
     if let Some(first) = first {
         assert_eq!(first["id"], again["id"], "{case}");
     }
-    let (files, batches) = kept(&process.client()).await;
     let is_batch = kind == "batch of rows";
     let is_file = is_batch || kind == "file" || kind == "completion";
-    assert_eq!((files - before.0, batches - before.1), (usize::from(is_file), usize::from(is_batch)), "{case}");
+    assert_eq!(made, (usize::from(is_file), usize::from(is_batch)), "{case}");
     process
 }

@@ -93,7 +93,7 @@ impl From<CreateMessageBatchError> for ApiError {
                 Self::invalid(format!("{path}: {}", error.message))
             }
             CreateMessageBatchError::File(error) => error.into(),
-            CreateMessageBatchError::Batch(error) => error.into(),
+            CreateMessageBatchError::Storage(error) => error.into(),
             CreateMessageBatchError::Blob(error) => error.into(),
         }
     }
