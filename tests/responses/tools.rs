@@ -191,7 +191,11 @@ async fn the_settings_of_the_readme_are_settings() {
             stage.leave_upstream_out();
         }
         let mut command = stage.command();
-        command.env("WEATHER_KEY", "x").env("DOCS_KEY", "y").env("OPENAI_API_KEY", "z");
+        command
+            .env("WEATHER_KEY", "x")
+            .env("DOCS_KEY", "y")
+            .env("OPENAI_API_KEY", "z")
+            .env("BATCHWRIGHT_WEBHOOK_SECRET", "w");
 
         Process::start(command).await;
     }
