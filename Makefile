@@ -40,6 +40,7 @@ IDLE ?= 2000
 HALF_OPEN ?= 2000
 READS ?= 500
 SIEGE_ROWS ?= 6000
+SLOWER ?= 10
 
 chaos: postgres faketime ## The long series of kills, faults, outages, clock steps and races: KILLS=100 ROWS=50000 …
 	CHAOS_KILLS=$(KILLS) CHAOS_ROWS=$(ROWS) CHAOS_ROUNDS=$(ROUNDS) CHAOS_STEP=$(STEP) CHAOS_RESTARTS=$(RESTARTS) \
@@ -50,8 +51,8 @@ chaos: postgres faketime ## The long series of kills, faults, outages, clock ste
 
 siege: ## A batch drains while the front is under load: UPLOADS=200 IDLE=2000 HALF_OPEN=2000 READS=500 SIEGE_ROWS=6000
 	SIEGE_UPLOADS=$(UPLOADS) SIEGE_IDLE=$(IDLE) SIEGE_HALF_OPEN=$(HALF_OPEN) SIEGE_READS=$(READS) \
-	SIEGE_ROWS=$(SIEGE_ROWS) CHAOS_PATIENCE=20m \
-	$(CARGO) test $(TESTED) --test replicas -- --ignored --exact siege::a_batch_drains_under_siege --nocapture
+	SIEGE_ROWS=$(SIEGE_ROWS) SIEGE_SLOWER=$(SLOWER) CHAOS_PATIENCE=20m \
+	$(CARGO) test $(TESTED) --test replicas -- --exact siege::a_batch_drains_under_siege --nocapture
 
 test-rust: ## Unit, storage, API and journey tests
 	$(CARGO) test $(TESTED)

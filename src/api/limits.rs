@@ -6,9 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{ApiError, AppState, Caller};
-
-/// Batches whose rows are counted.
-const COUNTED: u32 = 100_000;
+use crate::domain::project_limits::COUNTED_BATCHES;
 
 /// What a project may use.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,7 +45,7 @@ pub(super) async fn get_limits(
     Caller { owner, .. }: Caller,
 ) -> Result<Json<LimitsObject>, ApiError> {
     let limits = app.project_limits.of(&owner);
-    let used = app.storage.rows_in_progress(&owner, COUNTED).await?.counts.owed();
+    let used = app.storage.rows_in_progress(&owner, COUNTED_BATCHES).await?.counts.owed();
     let left = limits.queued_rows.map(|limit| limit.saturating_sub(used));
     Ok(Json(LimitsObject {
         object: "limits",

@@ -8,6 +8,9 @@ use super::owner::Owner;
 /// The share of a project that is given none.
 const USUAL_SHARE: NonZeroU32 = NonZeroU32::MIN;
 
+/// Batches in progress whose rows are counted against the limit of a project.
+pub const COUNTED_BATCHES: u32 = 100_000;
+
 /// The limits of a project. Without a number there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProjectLimits {

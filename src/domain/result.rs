@@ -87,26 +87,38 @@ struct ResponseHead<'a> {
     id: Cow<'a, str>,
 }
 
+/// A line of an output or error file. Borrows from it.
 #[derive(Deserialize)]
-struct RecordedLine<'a> {
+pub(crate) struct RecordedLine<'a> {
     #[serde(borrow, default)]
     id: Cow<'a, str>,
+    /// The client's name for the row.
+    #[serde(borrow, default)]
+    pub(crate) custom_id: Cow<'a, str>,
+    /// The answer, if there was one.
     #[serde(borrow)]
-    response: Option<LineResponse<'a>>,
+    pub(crate) response: Option<LineResponse<'a>>,
+    /// The error of this program, if there was one.
     #[serde(borrow)]
-    error: Option<LineError<'a>>,
+    pub(crate) error: Option<LineError<'a>>,
 }
 
+/// The answer in a line.
 #[derive(Deserialize)]
-struct LineResponse<'a> {
+pub(crate) struct LineResponse<'a> {
+    #[serde(default)]
+    pub(crate) status_code: u16,
     #[serde(borrow)]
-    body: &'a RawValue,
+    pub(crate) body: &'a RawValue,
 }
 
+/// The error in a line.
 #[derive(Deserialize)]
-struct LineError<'a> {
+pub(crate) struct LineError<'a> {
     #[serde(borrow)]
-    code: Cow<'a, str>,
+    pub(crate) code: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) message: Cow<'a, str>,
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! One line of a batch input file: reading it, and naming its error (contract §8.3 and §9.1).
 
-mod keys;
-
 use std::borrow::Cow;
 
 use serde::Deserialize;
@@ -206,9 +204,8 @@ struct FastRow<'a, V> {
 
 #[derive(Deserialize)]
 struct FastBody<'a, V> {
-    /// Empty if it is absent.
-    #[serde(borrow, default)]
-    model: Cow<'a, str>,
+    #[serde(borrow)]
+    model: Option<BorrowedText<'a>>,
     tools: Option<V>,
     instructions: Option<V>,
     system: Option<V>,
@@ -217,6 +214,10 @@ struct FastBody<'a, V> {
     prompt: Option<V>,
     stream: Option<bool>,
 }
+
+/// A text that is not copied unless it has escapes, also within an `Option`, in which serde copies a plain `Cow`.
+#[derive(Deserialize)]
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Bytes of a line whose prompt is too short for an order by prompts.
 const SHORT: usize = 300;
@@ -247,18 +248,20 @@ fn checked<'a, V>(
         Ok(row) => {
             let endpoint = check_envelope(&row.custom_id, &row.method, &row.url, endpoints)?;
             let FastBody { model, tools, instructions, system, messages, input, prompt, stream } = row.body;
+            let model = model.map_or(Cow::Borrowed(""), |model| model.0);
             check_body(endpoint, &model, messages.is_some(), stream)?;
             let head = RowHead { custom_id: row.custom_id, endpoint, model, prompt: [None; 6] };
             Ok((head, [tools, instructions, system, messages, input, prompt]))
         }
-        Err(error) if error.is_data() => diagnose(line, endpoints).map(|head| (head, [const { None }; 6])),
+        // If nothing else is wrong, a member is there twice.
+        Err(error) if error.is_data() => Err(find_fault(line, endpoints).err().unwrap_or(RowError::RepeatedKey)),
         Err(_) => Err(RowError::InvalidJson),
     }
 }
 
 /// The slow path: finds the error that stopped the fast one. Reads no more of the line than that does, so that a line
 /// is JSON to both or to neither.
-fn diagnose(line: &str, endpoints: &Endpoints) -> Result<RowHead<'static>, RowError> {
+fn find_fault(line: &str, endpoints: &Endpoints) -> Result<(), RowError> {
     let value: &RawValue = serde_json::from_str(line).map_err(|_| RowError::InvalidJson)?;
     let not_an_object = |_| RowError::NotAnObject { got: type_of(value) };
     let row: Fields = serde_json::from_str(value.get()).map_err(not_an_object)?;
@@ -277,13 +280,7 @@ fn diagnose(line: &str, endpoints: &Endpoints) -> Result<RowHead<'static>, RowEr
             Some(serde_json::from_str(stream.get()).map_err(|_| wrong("body.stream", "a boolean", stream))?)
         }
     };
-    check_body(endpoint, &model, body.raw("messages").is_some(), stream)?;
-    // If the model is a text, every member has the right type, so that a repeated one has stopped the fast path. If it
-    // is null, that has, and a member may be repeated all the same.
-    if !model.is_empty() || !keys::are_there_once(line) {
-        return Err(RowError::RepeatedKey);
-    }
-    Ok(RowHead { custom_id: Cow::Owned(custom_id), endpoint, model: Cow::Borrowed(""), prompt: [None; 6] })
+    check_body(endpoint, &model, body.raw("messages").is_some(), stream)
 }
 
 /// A member that must be a string.

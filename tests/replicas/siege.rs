@@ -1,5 +1,6 @@
 //! A siege: slow uploads, connections that only wait, and many status reads, while a batch drains. `make siege` runs
-//! it; its size comes from the environment: `SIEGE_UPLOADS=200 SIEGE_IDLE=2000 SIEGE_HALF_OPEN=2000 SIEGE_READS=500`.
+//! a large one, which also bounds how much longer the batch may take. The size comes from the environment:
+//! `SIEGE_UPLOADS=200 SIEGE_IDLE=2000 SIEGE_HALF_OPEN=2000 SIEGE_READS=500 SIEGE_ROWS=6000 SIEGE_SLOWER=10`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,8 +22,6 @@ use crate::common::process::Process;
 use crate::common::raw_http::{form, get, open, rest_of, upload_head, usual_parts};
 use crate::stage::{Stage, setting};
 
-/// How much longer the batch may take, in percent.
-const SLOWER: u64 = 10;
 /// How much more memory the server may need, in MB.
 const MEMORY: u64 = 256;
 /// Connections that read the status, each at its own pace.
@@ -142,7 +141,7 @@ struct Siege {
 
 async fn besiege(to: SocketAddr, path: &str, sights: &Arc<Sights>) -> Siege {
     let [uploads, idle, half_open, reads] =
-        [("SIEGE_UPLOADS", 200), ("SIEGE_IDLE", 2000), ("SIEGE_HALF_OPEN", 2000), ("SIEGE_READS", 500)]
+        [("SIEGE_UPLOADS", 20), ("SIEGE_IDLE", 200), ("SIEGE_HALF_OPEN", 200), ("SIEGE_READS", 50)]
             .map(|(name, default)| setting(name, default));
     let ends = CancellationToken::new();
     let uploading = (0..uploads).map(|_| tokio::spawn(upload_slowly(to, ends.clone(), sights.clone())));
@@ -161,10 +160,9 @@ async fn besiege(to: SocketAddr, path: &str, sights: &Arc<Sights>) -> Siege {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes and both cores: make siege"]
 async fn a_batch_drains_under_siege() {
     raise_limit_of_open_files();
-    let input = rows(usize::try_from(setting("SIEGE_ROWS", 6_000)).expect("it fits"));
+    let input = rows(usize::try_from(setting("SIEGE_ROWS", 600)).expect("it fits"));
     // The upstream is what takes the time, as in use.
     let stage = Stage::sqlite(&["--latency", "100ms"]).await;
     let server = stage
@@ -196,5 +194,7 @@ async fn a_batch_drains_under_siege() {
     assert_eq!(answers.keys().copied().collect::<Vec<_>>(), [200]);
     assert_eq!(sights.failed_uploads.load(Relaxed), 0);
     assert!(grown < MEMORY, "{grown} MB");
-    assert!(besieged < alone * u32::try_from(100 + SLOWER).expect("small") / 100, "it took {besieged:?}");
+    // In percent. A machine that runs other tests beside says nothing about it.
+    let slower = u32::try_from(setting("SIEGE_SLOWER", 0)).expect("small");
+    assert!(slower == 0 || besieged < alone * (100 + slower) / 100, "it took {besieged:?}");
 }

@@ -9,33 +9,8 @@ use serde_json::value::RawValue;
 use super::envelope::MessagesErrorBody;
 use crate::domain::failures::stated_message;
 use crate::domain::line::NeverRan;
+use crate::domain::result::RecordedLine;
 use crate::domain::splitter::{Line, LineSplitter};
-
-/// A line of an output or error file.
-#[derive(Deserialize)]
-struct RecordedLine<'a> {
-    #[serde(borrow)]
-    custom_id: Cow<'a, str>,
-    #[serde(borrow)]
-    response: Option<LineResponse<'a>>,
-    #[serde(borrow)]
-    error: Option<LineError<'a>>,
-}
-
-#[derive(Deserialize)]
-struct LineResponse<'a> {
-    status_code: u16,
-    #[serde(borrow)]
-    body: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct LineError<'a> {
-    #[serde(borrow)]
-    code: Cow<'a, str>,
-    #[serde(borrow)]
-    message: Cow<'a, str>,
-}
 
 /// A line of the results of a message batch.
 #[derive(Serialize)]

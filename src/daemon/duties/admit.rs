@@ -12,14 +12,13 @@ use crate::daemon::items::Items;
 use crate::daemon::timer::TickResult;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::BatchId;
+use crate::domain::project_limits::COUNTED_BATCHES;
 use crate::domain::report::NewLane;
 use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
 
 const EVERY: Duration = Duration::from_secs(1);
 const BATCHES: u32 = 64;
-/// Batches in progress whose rows are counted against the limit of a project.
-const COUNTED: u32 = 100_000;
 
 /// Admits or refuses the batches in `validating`.
 pub(super) struct Admit<S> {
@@ -94,7 +93,7 @@ async fn beyond_limit<S: Storage>(
 ) -> Result<Option<BatchError>> {
     let Some(limit) = shared.settings.projects.of(&batch.owner).queued_rows else { return Ok(None) };
     let rows: u64 = lanes.iter().map(|lane| u64::from(lane.last - lane.first)).sum();
-    let queued = shared.storage.rows_in_progress(&batch.owner, COUNTED).await?.counts.owed();
+    let queued = shared.storage.rows_in_progress(&batch.owner, COUNTED_BATCHES).await?.counts.owed();
     if queued + rows <= limit {
         return Ok(None);
     }

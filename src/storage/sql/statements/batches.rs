@@ -200,6 +200,17 @@ pub async fn page(
         Order::Descending => NEWER_FIRST,
         Order::Ascending => OLDER_FIRST,
     };
+    page_by(conn, statement, owner, after, limit).await
+}
+
+/// A page of a list that goes by the ids of batches.
+pub(super) async fn page_by(
+    conn: &mut Conn,
+    statement: &'static str,
+    owner: &Owner,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Placed<Uuid, Batch>>> {
     let rows = query(statement).bind(owner.as_str()).bind(after).bind(limit).fetch_all(conn).await?;
     Ok(rows.iter().map(|row| placed(row, Some)).collect())
 }
@@ -225,7 +236,7 @@ pub async fn rows_in_progress(conn: &mut Conn, owner: &Owner, limit: u32) -> Res
 }
 
 /// A row with its place, which `place` makes of its id: `None` if that cannot be read.
-pub(super) fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
+fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
     let id: Option<Uuid> = row.try_get("id").ok();
     let name = id.map(|id| BatchId(id).to_string());
     Placed { place: id.and_then(place), read: read_row::<_, BatchRow, Batch>("batches", name, row) }

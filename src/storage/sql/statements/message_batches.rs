@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::Conn;
-use super::batches::placed;
+use super::batches::page_by;
 use super::files;
-use super::query::{query, query_as};
+use super::query::query_as;
 use crate::domain::batch::Batch;
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::owner::Owner;
@@ -52,8 +52,7 @@ pub async fn page(
         Order::Descending => OLDER,
         Order::Ascending => NEWER,
     };
-    let rows = query(statement).bind(owner.as_str()).bind(after).bind(limit).fetch_all(conn).await?;
-    Ok(rows.iter().map(|row| placed(row, Some)).collect())
+    page_by(conn, statement, owner, after, limit).await
 }
 
 pub async fn delete(tx: &mut Conn, owner: &Owner, id: BatchId, now: Timestamp) -> Result<End<bool>> {
