@@ -55,7 +55,7 @@ pub async fn create_batch(
     Ok(batch)
 }
 
-/// Creates a batch together with its input file, in one transaction, and wakes the daemon. `new` need not name the file.
+/// Creates a batch together with its input file in one transaction and wakes the daemon. `new` need not name the file.
 /// `None`, and nothing is kept, if the owner has used the key of the file or of the batch before.
 pub(super) async fn create_with_input(
     storage: &dyn Storage,

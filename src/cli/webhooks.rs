@@ -1,4 +1,4 @@
-//! `batchwright webhooks`: the events of batches, and sending them again. It works on the database, as `migrate` does.
+//! `batchwright webhooks`: the events of batches, and sending them again, on the database itself.
 
 use std::process::ExitCode;
 use std::sync::Arc;

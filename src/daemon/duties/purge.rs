@@ -12,7 +12,7 @@ use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
 use crate::daemon::timer::TickResult;
 use crate::domain::ids::BlobId;
-use crate::storage::Storage;
+use crate::storage::{Result, Storage};
 
 const EVERY: Duration = Duration::from_secs(30);
 /// Files, uploads, blobs, or rows with steps, in one page.
@@ -42,34 +42,31 @@ impl<S: Storage> Duty for Purge<S> {
     }
 
     async fn tick(&self) -> TickResult {
-        let files = retire_files(&self.shared).await;
-        let uploads = retire_uploads(&self.shared).await;
+        let DaemonCore { storage, clock, settings, .. } = &*self.shared;
+        let (full, ended_before) = (u64::from(PAGE), clock.now().minus(settings.steps_retention));
+        let files = self.pages(|| async { Ok(storage.retire_files(clock.now(), PAGE).await? < PAGE) }).await;
+        let uploads = self.pages(|| async { Ok(storage.retire_uploads(clock.now(), PAGE).await? < PAGE) }).await;
         let blobs = remove_blobs(&self.shared, &self.items).await;
-        let keys = forget_keys(&self.shared).await;
-        let steps = forget_steps(&self.shared).await;
-        let deliveries = forget_deliveries(&self.shared).await;
+        let keys = self.pages(|| async { Ok(storage.forget_keys(clock.now(), PAGE).await? < full) }).await;
+        let steps = self.pages(|| async { Ok(storage.forget_steps(ended_before, PAGE).await? == 0) }).await;
+        let deliveries = self.pages(|| async { Ok(storage.forget_deliveries(clock.now(), PAGE).await? < full) }).await;
         files.and(uploads).and(blobs).and(keys).and(steps).and(deliveries)
     }
 }
 
-async fn retire_files<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
-    for _ in 0..PAGES {
-        let is_last = shared.storage.retire_files(shared.clock.now(), PAGE).await? < PAGE;
-        if is_last || shared.shutdown.stopping.is_cancelled() {
-            break;
+impl<S: Storage> Purge<S> {
+    /// Works on one page after the other, until one says that it was the last.
+    async fn pages<F>(&self, work: impl Fn() -> F) -> TickResult
+    where
+        F: Future<Output = Result<bool>>,
+    {
+        for _ in 0..PAGES {
+            if work().await? || self.shared.shutdown.stopping.is_cancelled() {
+                break;
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
-
-async fn retire_uploads<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
-    for _ in 0..PAGES {
-        let is_last = shared.storage.retire_uploads(shared.clock.now(), PAGE).await? < PAGE;
-        if is_last || shared.shutdown.stopping.is_cancelled() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>) -> TickResult {
@@ -84,37 +81,6 @@ async fn remove_blobs<S: Storage>(shared: &DaemonCore<S>, items: &Items<BlobId>)
         }
         next = page.next;
         if next.is_none() || shared.shutdown.stopping.is_cancelled() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-async fn forget_keys<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
-    for _ in 0..PAGES {
-        let is_last = shared.storage.forget_keys(shared.clock.now(), PAGE).await? < u64::from(PAGE);
-        if is_last || shared.shutdown.stopping.is_cancelled() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-async fn forget_steps<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
-    let ended_before = shared.clock.now().minus(shared.settings.steps_retention);
-    for _ in 0..PAGES {
-        let is_last = shared.storage.forget_steps(ended_before, PAGE).await? == 0;
-        if is_last || shared.shutdown.stopping.is_cancelled() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-async fn forget_deliveries<S: Storage>(shared: &DaemonCore<S>) -> TickResult {
-    for _ in 0..PAGES {
-        let is_last = shared.storage.forget_deliveries(shared.clock.now(), PAGE).await? < u64::from(PAGE);
-        if is_last || shared.shutdown.stopping.is_cancelled() {
             break;
         }
     }
