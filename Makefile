@@ -55,7 +55,7 @@ siege: ## A batch drains while the front is under load: UPLOADS=200 IDLE=2000 HA
 	$(CARGO) test $(TESTED) --test replicas -- --exact siege::a_batch_drains_under_siege --nocapture
 
 test-rust: ## Unit, storage, API and journey tests
-	$(CARGO) test $(TESTED)
+	$(CARGO) test $(TESTED) --no-fail-fast
 
 test-sdk: ## The official Python and Node SDKs against a running server
 	$(CARGO) build $(TESTED)
