@@ -18,10 +18,8 @@ pub enum CreateBatchError {
     /// The input file was uploaded for something else.
     #[error("Invalid file purpose: '{0}'. The input file of a batch must have purpose 'batch'.")]
     WrongPurpose(Purpose),
-    /// The idempotency key was used for a batch with other parameters.
-    #[error(
-        "The Idempotency-Key was used before, for a batch with other parameters. Use a fresh key for another batch."
-    )]
+    /// The idempotency key was used for a batch with other parameters, or for something else.
+    #[error("The Idempotency-Key was used before, for another request. Use a fresh key for this one.")]
     KeyReused,
     /// The database failed.
     #[error(transparent)]
@@ -47,9 +45,7 @@ pub async fn create_batch(
         return Err(CreateBatchError::WrongPurpose(file.purpose));
     }
     let batch = storage.create_batch(owner, new, now).await?;
-    if !is_of(&batch, new) {
-        return Err(CreateBatchError::KeyReused);
-    }
+    let batch = batch.filter(|batch| is_of(batch, new)).ok_or(CreateBatchError::KeyReused)?;
     note_batch(&batch);
     wakeup.wake();
     Ok(batch)
@@ -85,7 +81,7 @@ fn note_batch(batch: &Batch) {
 /// Whether a batch, which may be that of an earlier request with the same key, has these parameters.
 pub(super) fn is_of(batch: &Batch, new: &NewBatch) -> bool {
     // Names every field, so that none is forgotten.
-    // The canary follows from the metadata. Message batches have no key.
+    // The canary follows from the metadata. The key of a message batch is that of its input file.
     let NewBatch {
         input_file_id,
         endpoint,

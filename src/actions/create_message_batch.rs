@@ -1,13 +1,14 @@
 //! Creating a batch of requests that came with the call, instead of in a file that was uploaded before.
 
 use super::create_batch::create_with_input;
-use super::create_file::file_of;
+use super::create_file::{drop_blobs, file_of};
 use super::{CreateFileError, FileForm};
 use crate::domain::batch::{Batch, BatchError, NewBatch, Window};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::Purpose;
 use crate::domain::owner::Owner;
 use crate::domain::report::BatchLimits;
+use crate::domain::request_key::RequestKey;
 use crate::domain::time::Timestamp;
 use crate::intake::{Taken, UploadRefusal};
 use crate::storage::blobs::{BlobError, Blobs};
@@ -49,8 +50,8 @@ pub struct MessageBatchCreator<'a> {
 }
 
 impl MessageBatchCreator<'_> {
-    /// Creates a batch of rows that were taken in. Its input is checked at once, because the answer says what is wrong
-    /// with it. If the batch is not created, the rows are removed.
+    /// Creates a batch of rows that were taken in, and tells how many they are. Its input is checked at once, because
+    /// the answer says what is wrong with it. If the batch is not created, the rows are removed.
     ///
     /// # Errors
     /// Why it was not created.
@@ -58,6 +59,7 @@ impl MessageBatchCreator<'_> {
         &self,
         taken: Taken,
         window: Window,
+        key: Option<RequestKey>,
         now: Timestamp,
     ) -> Result<(Batch, u64), CreateMessageBatchError> {
         let rows = match self.check(&taken) {
@@ -68,7 +70,7 @@ impl MessageBatchCreator<'_> {
             }
         };
         let filename = "message-batch.jsonl".to_owned();
-        let form = FileForm { purpose: Purpose::Batch, filename, expires_after: None, key: None };
+        let form = FileForm { purpose: Purpose::Batch, filename, expires_after: None, key };
         let input = file_of(self.blobs, taken, form, now).await?;
         let new = NewBatch {
             input_file_id: String::new(),
@@ -83,8 +85,13 @@ impl MessageBatchCreator<'_> {
             is_message_batch: true,
         };
         let created = create_with_input(self.storage, self.wakeup, self.owner, &input, new, now).await?;
-        // It has no key that could have been used before.
-        Ok((created.ok_or(CreateFileError::KeyUsed)?, rows))
+        match created {
+            Some(batch) => Ok((batch, rows)),
+            None => {
+                drop_blobs(self.blobs, &input).await?;
+                Err(CreateFileError::KeyUsed.into())
+            }
+        }
     }
 
     /// The number of rows, if a batch can run them.

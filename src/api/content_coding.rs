@@ -13,6 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::ApiError;
+use super::server::BodyCut;
 use crate::causes::causes;
 use crate::domain::row::shown;
 use crate::intake::{Packing, UnpackError, unpacked};
@@ -47,6 +48,23 @@ pub(super) fn damaged(error: &(dyn std::error::Error + 'static)) -> Option<ApiEr
         UnpackError::Stream(_) => None,
         other => Some(ApiError::invalid(other.to_string())),
     }
+}
+
+/// The refusal of a body that is compressed, where none is unpacked.
+pub(super) fn refuse_packed(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity") => {
+            Err(ApiError::unsupported("A Content-Encoding is not supported here: send the body as it is.".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why a body was not read to its end.
+pub(super) fn unreadable(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    let cut = || BodyCut::behind(error).map(ApiError::cut);
+    let other = || ApiError::invalid("The body of the request cannot be read.");
+    damaged(error).or_else(cut).unwrap_or_else(other)
 }
 
 /// Whether a client accepts zstd. Gzip is not offered: the SDKs ask for it by themselves, and it takes 2 s of a core

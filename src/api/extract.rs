@@ -7,8 +7,8 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::content_coding::{refuse_packed, unreadable};
 use super::router::JSON_BODY_BYTES;
-use super::server::BodyCut;
 
 /// The one parameter of a path, or a tuple of all its parameters.
 pub(crate) struct Id<T = String>(pub(crate) T);
@@ -31,6 +31,7 @@ impl<S: Send + Sync> FromRequest<S> for WholeBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        refuse_packed(request.headers())?;
         let too_large = || ApiError::invalid("The body of the request is too large: it may have 1 MiB.");
         // Reading a byte would tell a client that waits for `100 Continue` to send it all.
         if request.body().size_hint().lower() > JSON_BODY_BYTES as u64 {
@@ -40,8 +41,7 @@ impl<S: Send + Sync> FromRequest<S> for WholeBody {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 return too_large();
             }
-            BodyCut::behind(&rejection)
-                .map_or_else(|| ApiError::invalid("The body of the request cannot be read."), ApiError::cut)
+            unreadable(&rejection)
         })
     }
 }

@@ -39,22 +39,23 @@ pub(super) async fn made_before(
     match app.storage.key_use(owner, key, app.clock.now()).await? {
         None => Ok(None),
         Some(known) if known.fingerprint == *fingerprint => Ok(Some(known.object)),
-        Some(_) => {
-            let message = "The Idempotency-Key was used before, for another request. Use a fresh key for this one.";
-            Err(key_reused(message.to_owned()))
-        }
+        Some(_) => Err(key_reused()),
     }
 }
 
 /// The refusal of a key whose object is not there any more.
 pub(super) fn object_gone(id: &str) -> ApiError {
-    key_reused(format!(
+    refused(format!(
         "The Idempotency-Key was used before, for '{id}', which was deleted or has expired. Use a fresh key to make \
          another one."
     ))
 }
 
-/// The refusal of a key that was used before.
-pub(super) fn key_reused(message: String) -> ApiError {
+/// The refusal of a key that was used for another request.
+pub(super) fn key_reused() -> ApiError {
+    refused("The Idempotency-Key was used before, for another request. Use a fresh key for this one.".to_owned())
+}
+
+fn refused(message: String) -> ApiError {
     ApiError::conflict(message).code("idempotency_key_reused")
 }

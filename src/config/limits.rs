@@ -58,7 +58,7 @@ pub struct InputLimits {
     pub extra_endpoints: Vec<Endpoint>,
 
     /// Endpoints that batches may be for, instead of all; those of `--extra-endpoints` come on top.
-    #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = endpoint)]
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = known_endpoint)]
     pub only_endpoints: Vec<Endpoint>,
 
     /// The order in which the rows of an uploaded file are run. `prompt`: rows whose prompts begin alike, such as with
@@ -111,6 +111,13 @@ fn window(text: &str) -> Result<Window, String> {
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
     Endpoint::named(text).ok_or_else(|| "an endpoint is a path such as /v1/foo".to_owned())
+}
+
+fn known_endpoint(text: &str) -> Result<Endpoint, String> {
+    Endpoint::parse(text).ok_or_else(|| {
+        let known: Vec<_> = Endpoint::ALL.into_iter().map(Endpoint::as_str).collect();
+        format!("the endpoints are {}; --extra-endpoints adds others", known.join(", "))
+    })
 }
 
 fn line_size(text: &str) -> Result<ByteSize, String> {

@@ -9,6 +9,7 @@ use super::canary::Canary;
 use super::ids::{BatchId, FileId};
 use super::owner::Owner;
 use super::pause::Pause;
+use super::request_key::{Fingerprint, RequestKey};
 use super::text_enum::text_enum;
 use super::time::Timestamp;
 use super::usage::Usage;
@@ -91,6 +92,15 @@ pub struct NewBatch {
     pub webhook: Option<BatchWebhook>,
     /// Whether Anthropic's Message Batches lists it.
     pub is_message_batch: bool,
+}
+
+impl NewBatch {
+    /// The key of the request of a batch of a file. The parameters are compared with those of the batch.
+    #[must_use]
+    pub fn request_key(&self) -> Option<RequestKey> {
+        let fingerprint = Fingerprint::of("a batch of a file").finish();
+        self.idempotency_key.clone().map(|key| RequestKey { key, fingerprint })
+    }
 }
 
 /// What a batch runs again: rows of another batch of the same owner that failed or never ran.

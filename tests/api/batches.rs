@@ -182,8 +182,7 @@ async fn an_idempotency_key_with_other_parameters_is_refused() {
     for other in others {
         let answer = create_with_key(&app, "k", &other).await;
 
-        let message = "The Idempotency-Key was used before, for a batch with other parameters. \
-                       Use a fresh key for another batch.";
+        let message = "The Idempotency-Key was used before, for another request. Use a fresh key for this one.";
         assert_eq!((answer.status, answer.json()), (409, error(message, None, Some("idempotency_key_reused"))));
     }
 }

@@ -23,6 +23,7 @@ mod line_errors;
 mod lines;
 mod message_batches;
 mod operations;
+mod outages;
 mod owners;
 mod packed_uploads;
 mod processors;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::common::builders::rows;
-use crate::common::client::{Answer, error, send, text};
+use crate::common::client::{Answer, error, new_batch, send, text};
 use crate::common::raw_http::form;
 use crate::common::test_app::TestApp;
 
@@ -95,6 +95,31 @@ async fn what_cannot_be_unpacked_is_refused_and_nothing_is_left() {
         }
     }
     assert!(app.blobs().is_empty(), "{:?}", app.blobs());
+}
+
+#[tokio::test]
+async fn requests_of_a_batch_are_unpacked_and_other_bodies_are_refused() {
+    let app = TestApp::with(&["--role", "api"]).await;
+    let params = json!({ "model": "m", "max_tokens": 1, "messages": [{ "role": "user", "content": "Hi" }] });
+    let message_batch = json!({ "requests": [{ "custom_id": "a", "params": params }] }).to_string();
+    let mut batch_of_rows = new_batch("", "24h");
+    batch_of_rows["input_file_id"] = Value::Null;
+    batch_of_rows["requests"] = json!([{ "body": { "model": "m", "messages": [] } }]);
+    let upload = json!({ "filename": "a", "purpose": "batch", "bytes": 1, "mime_type": "x" }).to_string();
+    let cases = [
+        ("/v1/messages/batches", message_batch, 200, 400),
+        ("/v1/batches", batch_of_rows.to_string(), 200, 400),
+        ("/v1/uploads", upload, 415, 415),
+    ];
+    for (path, body, whole, cut) in cases {
+        let packed = gzip(body.as_bytes()).await;
+        let post = async |bytes: &[u8]| {
+            let request = app.request(Method::POST, path).header("content-type", "application/json");
+            send(request.header("content-encoding", "gzip").body(bytes.to_vec())).await.status
+        };
+
+        assert_eq!((post(&packed).await, post(&packed[..packed.len() - 3]).await), (whole, cut), "{path}");
+    }
 }
 
 #[tokio::test]

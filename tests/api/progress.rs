@@ -10,7 +10,8 @@ use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
 use crate::upstreams::{app_of, table};
 
-/// What keeps a batch from going on shows within about two seconds. The rest is for a machine that is busy.
+/// What keeps a batch from going on shows within two seconds, and so does its end: `--nocapture` prints the times. The
+/// rest is for a machine that is busy.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn progress(app: &TestApp, id: &str) -> Value {
@@ -23,9 +24,28 @@ async fn reason(app: &TestApp, id: &str, code: &str) -> Value {
     loop {
         let progress = progress(app, id).await;
         if progress["reason"]["code"] == code {
+            println!("{code} after {:?}", started.elapsed());
             return progress["reason"].clone();
         }
         assert!(started.elapsed() < SOON, "waited for the reason {code}: {progress}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until rows are answered, and then for the end of a reason with this code.
+async fn end_of_reason(app: &TestApp, id: &str, code: &str) {
+    eventually("a row is answered", async || {
+        progress(app, id).await["rows"]["completed"].as_u64().filter(|rows| *rows > 0)
+    })
+    .await;
+    let answered = Instant::now();
+    loop {
+        let progress = progress(app, id).await;
+        if progress["reason"]["code"] != code {
+            println!("{code} is over after {:?}", answered.elapsed());
+            return;
+        }
+        assert!(answered.elapsed() < SOON, "waited for the end of the reason {code}: {progress}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -41,7 +61,7 @@ async fn a_batch_that_its_upstream_keeps_back_says_why_and_until_when() {
     type Answer = fn() -> Reply;
     // How the upstream answers; the reason, a part of its message, and in how many seconds it is over.
     let cases: [(Answer, &str, &str, Option<i64>); 4] = [
-        (|| Reply::error(429).header("retry-after", "40"), "rate_limited", "429", Some(40)),
+        (|| Reply::error(429).header("retry-after", "3"), "rate_limited", "429", Some(3)),
         (|| Reply::error(401), "upstream_down", "--upstream-key", None),
         (|| Reply::error(500), "retrying", "http_status", None),
         (|| Reply::ok().held(), "waiting_for_capacity", "--max-concurrency", None),
@@ -59,6 +79,10 @@ async fn a_batch_that_its_upstream_keeps_back_says_why_and_until_when() {
         let fits =
             over_in.map_or(until.is_none(), |over| until.is_some_and(|until| (over - 15..=over).contains(&until)));
         assert!(fits, "{code}: over in {until:?} s");
+
+        app.upstream.reply(|_| Reply::ok().after(Duration::from_millis(100)));
+        app.upstream.release();
+        end_of_reason(&app, &id, code).await;
     }
 }
 
@@ -72,7 +96,9 @@ async fn a_server_that_is_gone_is_named_with_the_time_since_when() {
     assert!((now() - 15..=now()).contains(&since), "{down}");
     assert!(down["message"].as_str().is_some_and(|message| message.contains("refused")), "{down}");
 
+    app.upstream.reply(|_| Reply::ok().after(Duration::from_millis(100)));
     app.upstream.listen();
+    end_of_reason(&app, &id, "upstream_down").await;
     app.wait_for(&id, "completed").await;
     assert_eq!(progress(&app, &id).await["reason"], Value::Null);
 }

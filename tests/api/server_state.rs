@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use crate::common::builders::{file, line, rows};
 use crate::common::eventually::within;
 use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
-use crate::common::test_app::{Stopped, TestApp};
+use crate::common::test_app::TestApp;
 use crate::sharing::rows_of;
 use crate::upstreams::{app_of, table};
 
 /// A row may fail once only.
-const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
+pub(super) const NO_RETRIES: [&str; 2] = ["--max-retries", "0"];
 const QUOTA: &str = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
 
 /// Waits until `/readyz` has a warning that the upstream takes no calls, and returns it.
-async fn warning(app: &TestApp) -> String {
+pub(super) async fn warning(app: &TestApp) -> String {
     within(Duration::from_secs(30), "a warning", async || {
         let ready = app.get("/readyz").await;
         assert_eq!(ready.status, 200, "it is ready all the same");
@@ -32,33 +32,6 @@ async fn warning(app: &TestApp) -> String {
 /// Rows that were called.
 fn row_calls(app: &TestApp) -> Vec<Call> {
     app.upstream.calls().into_iter().filter(|call| !call.key().is_empty()).collect()
-}
-
-#[tokio::test]
-async fn an_outage_fails_no_row_and_repeats_no_call() {
-    let mut app = Stopped::new(FakeUpstream::down()).start(&NO_RETRIES).await;
-
-    let id = app.submit(rows(40)).await;
-    let warned = warning(&app).await;
-    app.upstream.listen();
-    let batch = app.wait_for(&id, "completed").await;
-
-    assert!(warned.contains("refused"), "{warned}");
-    assert_eq!(batch["request_counts"], json!({ "total": 40, "completed": 40, "failed": 0 }));
-    assert_eq!(app.upstream.calls().len(), 40);
-    assert!(app.get("/readyz").await.json()["warnings"].is_null());
-}
-
-#[tokio::test]
-async fn rows_of_an_upstream_that_stays_down_expire_with_their_window() {
-    let flags = ["--max-retries", "0", "--completion-windows", "24h,2s"];
-    let app = Stopped::new(FakeUpstream::down()).start(&flags).await;
-
-    let file = app.upload(rows(2)).await;
-    let id = app.create_batch_within(&file, "2s").await;
-    let batch = app.wait_for(&id, "expired").await;
-
-    assert_eq!(app.results(&batch).await.error_codes(), ["batch_expired"; 2]);
 }
 
 #[tokio::test]

@@ -97,7 +97,9 @@ async fn connections_in_the_handshake_make_room_for_others() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_reads_is_cut() {
-    let (app, certificate, _directory) = secured(ServerLimits { unread: SOON, ..ServerLimits::default() }).await;
+    // Long enough for the downloads that are read.
+    let unread = Duration::from_secs(2);
+    let (app, certificate, _directory) = secured(ServerLimits { unread, ..ServerLimits::default() }).await;
     let content = "x".repeat(8 << 20);
     let form = format!(
         "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nuser_data\r\n--b\r\n\
@@ -109,7 +111,7 @@ async fn an_answer_that_nobody_reads_is_cut() {
         form.len()
     );
     let uploaded = ask(&app, &certificate, &upload).await;
-    let (_, id) = uploaded.split_once("\"id\":\"").expect("the file is taken");
+    let (_, id) = uploaded.split_once("\"id\":\"").unwrap_or_else(|| panic!("the file is not taken: {uploaded:?}"));
     let path = format!("/v1/files/{}/content", &id[..id.find('"').expect("a text ends")]);
     let whole = ask(&app, &certificate, &last(&path)).await;
     assert!(whole.ends_with(&content), "all of it comes");

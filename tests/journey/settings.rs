@@ -120,6 +120,15 @@ async fn a_key_of_metadata_that_cannot_be_part_of_a_header_is_refused() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_unknown_cannot_be_one_of_the_only_ones() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+
+    let said = refusal(serve(directory.path(), &["--only-endpoints", "/v1/chat/completion"]), 2).await;
+
+    assert!(said.contains("/v1/chat/completions, ") && said.contains("--extra-endpoints"), "{said}");
+}
+
+#[tokio::test]
 async fn a_time_in_which_no_call_can_end_is_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("settings.toml");

@@ -13,7 +13,7 @@ mod s3;
 mod clock_steps;
 mod clocks;
 mod cluster;
-mod creations;
+mod crashes;
 mod deadly_rows;
 mod disk_full;
 mod faults;

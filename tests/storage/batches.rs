@@ -57,7 +57,7 @@ async fn a_created_batch_waits_for_validation_with_zero_counts(storage: TestStor
         ..new_batch()
     };
 
-    let batch = storage.create_batch(&OWNER, &new, START).await?;
+    let batch = storage.created(&OWNER, &new, START).await?;
 
     let expected = Batch {
         id: batch.id,
@@ -99,10 +99,10 @@ async fn a_batch_that_never_was_is_not_found(storage: TestStorage) -> Result<()>
 }
 
 async fn the_same_key_gives_the_first_batch(storage: TestStorage) -> Result<()> {
-    let first = storage.create_batch(&OWNER, &with_key("once"), START).await?;
+    let first = storage.created(&OWNER, &with_key("once"), START).await?;
     storage.cancel_batch(&OWNER, first.id, after(1)).await?;
 
-    let second = storage.create_batch(&OWNER, &with_key("once"), after(2)).await?;
+    let second = storage.created(&OWNER, &with_key("once"), after(2)).await?;
 
     assert_eq!(second, storage.now(first.id).await?);
     assert_eq!(storage.batches(&OWNER, &all(Order::Descending)).await?.data, [second]);
@@ -112,7 +112,7 @@ async fn the_same_key_gives_the_first_batch(storage: TestStorage) -> Result<()> 
 async fn the_same_key_at_the_same_time_makes_one_batch(storage: TestStorage) -> Result<()> {
     let new = with_key("once");
 
-    let creations = (0..8).map(|_| storage.create_batch(&OWNER, &new, START));
+    let creations = (0..8).map(|_| storage.created(&OWNER, &new, START));
     let batches: Vec<Batch> = join_all(creations).await.into_iter().collect::<Result<_>>()?;
 
     let made = storage.batches(&OWNER, &all(Order::Descending)).await?.data;
@@ -125,7 +125,7 @@ async fn other_keys_and_no_keys_make_batches_of_their_own(storage: TestStorage) 
     let mut made = BTreeSet::new();
 
     for new in [with_key("a"), with_key("b"), new_batch(), new_batch()] {
-        made.insert(storage.create_batch(&OWNER, &new, START).await?.id);
+        made.insert(storage.created(&OWNER, &new, START).await?.id);
     }
 
     assert_eq!(made.len(), 4);
@@ -226,9 +226,9 @@ async fn a_batch_is_refused_only_from_validating(storage: TestStorage) -> Result
 }
 
 async fn batches_are_admitted_by_deadline(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&OWNER, &with_window(3), START).await?;
-    let soon = storage.create_batch(&OWNER, &with_window(1), START).await?;
-    let later = storage.create_batch(&OWNER, &with_window(2), START).await?;
+    let late = storage.created(&OWNER, &with_window(3), START).await?;
+    let soon = storage.created(&OWNER, &with_window(1), START).await?;
+    let later = storage.created(&OWNER, &with_window(2), START).await?;
     storage.running(&[1]).await?;
 
     let first_two = storage.to_admit(2).await?;
@@ -240,9 +240,9 @@ async fn batches_are_admitted_by_deadline(storage: TestStorage) -> Result<()> {
 }
 
 async fn batches_are_finished_by_deadline(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&OWNER, &with_window(3), START).await?;
+    let late = storage.created(&OWNER, &with_window(3), START).await?;
     storage.cancel_batch(&OWNER, late.id, after(1)).await?;
-    let soon = storage.create_batch(&OWNER, &with_window(1), START).await?;
+    let soon = storage.created(&OWNER, &with_window(1), START).await?;
     storage.admit_batch(soon.id, &lanes(&[1]), START).await?;
     storage.expire_batches(soon.expires_at, 1).await?;
     storage.running(&[1]).await?;
@@ -316,7 +316,7 @@ async fn only_overdue_batches_in_progress_expire(storage: TestStorage) -> Result
         others.push(storage.batch_in(status).await?);
     }
     let overdue = storage.running(&[3]).await?;
-    let in_time = storage.create_batch(&OWNER, &with_window(48), START).await?;
+    let in_time = storage.created(&OWNER, &with_window(48), START).await?;
     storage.admit_batch(in_time.id, &lanes(&[3]), START).await?;
     let in_time = storage.now(in_time.id).await?;
     let now = after(25 * 3600);

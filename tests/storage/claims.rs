@@ -121,8 +121,8 @@ async fn a_claim_on_a_batch_whose_window_closed_gets_nothing(storage: TestStorag
 }
 
 async fn open_lanes_come_by_deadline(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
-    let soon = storage.create_batch(&OWNER, &new_batch(), after(0)).await?;
+    let late = storage.created(&OWNER, &new_batch(), after(60)).await?;
+    let soon = storage.created(&OWNER, &new_batch(), after(0)).await?;
     storage.admit_batch(late.id, &lanes(&[1, 1]), START).await?;
     storage.admit_batch(soon.id, &lanes(&[1, 1]), START).await?;
 
@@ -137,9 +137,9 @@ async fn many_large_lanes_hide_no_small_one_and_no_owners(storage: TestStorage) 
     for _ in 0..4 {
         storage.running(&[1_000]).await?;
     }
-    let small = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
+    let small = storage.created(&OWNER, &new_batch(), after(60)).await?;
     storage.admit_batch(small.id, &lanes(&[1]), START).await?;
-    let of_other = storage.create_batch(&Owner::parse("other").expect("an id"), &new_batch(), after(120)).await?;
+    let of_other = storage.created(&Owner::parse("other").expect("an id"), &new_batch(), after(120)).await?;
     storage.admit_batch(of_other.id, &lanes(&[2_000]), START).await?;
 
     let open = storage.open_lanes(1, 10).await?;
@@ -155,7 +155,7 @@ async fn the_lanes_of_one_model_hide_no_other(storage: TestStorage) -> Result<()
     for _ in 0..4 {
         of_one_model.push(storage.running(&[1]).await?.id);
     }
-    let another = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
+    let another = storage.created(&OWNER, &new_batch(), after(60)).await?;
     storage.admit_batch(another.id, &[NewLane { model: "another".to_owned(), first: 0, last: 1 }], START).await?;
 
     let open = async |of_a_model, limit| -> Result<Vec<(BatchId, String)>> {
@@ -182,7 +182,7 @@ async fn a_claimed_lane_is_not_open(storage: TestStorage) -> Result<()> {
 }
 
 async fn the_backlog_has_claimed_rows_too_and_those_of_no_batch_that_ended(storage: TestStorage) -> Result<()> {
-    let late = storage.create_batch(&OWNER, &new_batch(), after(60)).await?;
+    let late = storage.created(&OWNER, &new_batch(), after(60)).await?;
     storage.admit_batch(late.id, &lanes(&[5, 1]), START).await?;
     let soon = storage.running(&[4]).await?;
     storage.claimed(soon.id, 3, DaemonId::new()).await?;

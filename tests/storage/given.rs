@@ -146,9 +146,14 @@ impl TestStorage {
         Ok(self.retired_blobs(now, None, limit).await?.items.into_iter().map(|(blob, _)| blob).collect())
     }
 
+    /// A batch, which is new or has the same key.
+    pub async fn created(&self, owner: &Owner, new: &NewBatch, at: Timestamp) -> Result<Batch> {
+        Ok(self.create_batch(owner, new, at).await?.expect("its key was used for nothing else"))
+    }
+
     /// A batch that waits for validation.
     pub async fn validating(&self) -> Result<Batch> {
-        self.create_batch(&OWNER, &new_batch(), START).await
+        self.created(&OWNER, &new_batch(), START).await
     }
 
     /// A batch in progress, with a lane for each of `rows`.
@@ -165,7 +170,7 @@ impl TestStorage {
 
     /// The same of a batch that is made as `new` says.
     pub async fn made_in(&self, status: BatchStatus, new: &NewBatch) -> Result<Batch> {
-        let id = self.create_batch(&OWNER, new, START).await?.id;
+        let id = self.created(&OWNER, new, START).await?.id;
         if !matches!(status, BatchStatus::Validating | BatchStatus::Failed) {
             assert!(self.admit_batch(id, &lanes(&[3]), START).await?);
         }

@@ -299,7 +299,7 @@ async fn batch_of_a_file(storage: &TestStorage) -> Result<(NewFile, NewBatch)> {
 
 async fn the_input_of_a_batch_is_its_file_with_the_row_index(storage: TestStorage) -> Result<()> {
     let (file, new) = batch_of_a_file(&storage).await?;
-    let batch = storage.create_batch(&OWNER, &new, START).await?;
+    let batch = storage.created(&OWNER, &new, START).await?;
 
     let input = storage.batch_input(&OWNER, batch.id).await?.expect("the file is there");
 
@@ -311,7 +311,7 @@ async fn the_input_of_a_batch_is_its_file_with_the_row_index(storage: TestStorag
 
 async fn the_input_of_a_batch_outlives_its_deletion(storage: TestStorage) -> Result<()> {
     let (file, new) = batch_of_a_file(&storage).await?;
-    let batch = storage.create_batch(&OWNER, &new, START).await?;
+    let batch = storage.created(&OWNER, &new, START).await?;
 
     storage.delete_file(&OWNER, file.file.id, after(1)).await?;
 
@@ -324,7 +324,7 @@ async fn a_batch_without_an_indexed_file_has_no_input(storage: TestStorage) -> R
     storage.create_file(&OWNER, &not_indexed).await?;
 
     for input in [not_indexed.file.id.to_string(), FileId::new().to_string(), "no file at all".to_owned()] {
-        let batch = storage.create_batch(&OWNER, &NewBatch { input_file_id: input, ..new_batch() }, START).await?;
+        let batch = storage.created(&OWNER, &NewBatch { input_file_id: input, ..new_batch() }, START).await?;
         assert!(storage.batch_input(&OWNER, batch.id).await?.is_none());
     }
     Ok(())

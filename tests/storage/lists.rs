@@ -62,11 +62,11 @@ async fn a_list_goes_on_behind_a_batch_that_has_another_status(storage: TestStor
 async fn batches_whose_windows_close_first_come_first(storage: TestStorage) -> Result<()> {
     let mut by_window = Vec::new();
     for later in [30, 10, 20] {
-        let batch = storage.create_batch(&OWNER, &new_batch(), after(later)).await?;
+        let batch = storage.created(&OWNER, &new_batch(), after(later)).await?;
         assert!(storage.admit_batch(batch.id, &lanes(&[1]), after(later)).await?);
         by_window.push((later, batch.id));
     }
-    storage.create_batch(&OWNER, &new_batch(), START).await?;
+    storage.created(&OWNER, &new_batch(), START).await?;
     by_window.sort_unstable();
 
     let closing = storage.batches_closing_first(&OWNER, 2).await?;
@@ -77,11 +77,11 @@ async fn batches_whose_windows_close_first_come_first(storage: TestStorage) -> R
 
 async fn the_rows_of_batches_in_progress_are_counted_up_to_a_limit(storage: TestStorage) -> Result<()> {
     assert_eq!(storage.rows_in_progress(&OWNER, 10).await?, RowsInProgress::default());
-    let done = storage.create_batch(&OWNER, &new_batch(), START).await?;
+    let done = storage.created(&OWNER, &new_batch(), START).await?;
     assert!(storage.admit_batch(done.id, &lanes(&[3]), START).await?);
     let lease = storage.claimed(done.id, 3, storage.living_daemon().await?).await?;
     assert_eq!(storage.record(&flush(&[(&lease, 0..1, 1..2)]), after(1)).await?, Recorded::Applied);
-    let other = storage.create_batch(&OWNER, &new_batch(), after(5)).await?;
+    let other = storage.created(&OWNER, &new_batch(), after(5)).await?;
     assert!(storage.admit_batch(other.id, &lanes(&[4]), after(5)).await?);
     storage.validating().await?;
 

@@ -32,9 +32,9 @@ async fn listed(storage: &TestStorage, owner: &Owner) -> Result<Vec<BatchId>> {
 }
 
 async fn only_message_batches_of_the_owner_are_found(storage: TestStorage) -> Result<()> {
-    let other = storage.create_batch(&OTHER, &message_batch(), START).await?;
-    let plain = storage.create_batch(&OWNER, &new_batch(), START).await?;
-    let made = storage.create_batch(&OWNER, &message_batch(), START).await?;
+    let other = storage.created(&OTHER, &message_batch(), START).await?;
+    let plain = storage.created(&OWNER, &new_batch(), START).await?;
+    let made = storage.created(&OWNER, &message_batch(), START).await?;
 
     assert_eq!(storage.message_batch(&OWNER, made.id).await?, Some(made.clone()));
     assert_eq!(storage.batch(&OWNER, made.id).await?, Some(made.clone()));
@@ -49,8 +49,8 @@ async fn only_message_batches_of_the_owner_are_found(storage: TestStorage) -> Re
 async fn pages_go_both_ways_from_an_id(storage: TestStorage) -> Result<()> {
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.push(storage.create_batch(&OWNER, &message_batch(), START).await?.id);
-        storage.create_batch(&OWNER, &new_batch(), START).await?;
+        ids.push(storage.created(&OWNER, &message_batch(), START).await?.id);
+        storage.created(&OWNER, &new_batch(), START).await?;
     }
     let gone = BatchId::new();
     // The way, from where, how many, and what is found.
@@ -106,7 +106,7 @@ async fn a_batch_that_has_not_ended_is_not_deleted(storage: TestStorage) -> Resu
 }
 
 async fn message_batches_are_found_by_index(storage: TestStorage) -> Result<()> {
-    let id = storage.create_batch(&OWNER, &message_batch(), START).await?.id;
+    let id = storage.created(&OWNER, &message_batch(), START).await?.id;
     let primary = ["autoindex_batches", "batches_pkey", "batches_by_owner", "message_batches"];
 
     for order in [Order::Ascending, Order::Descending] {

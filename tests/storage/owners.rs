@@ -46,7 +46,7 @@ impl Given {
         storage.create_file(&OWNER, &file).await?;
         let key = Some(file.file.id.to_string());
         let new = NewBatch { idempotency_key: key, is_message_batch: true, ..batch_of(&file) };
-        let batch = storage.create_batch(&OWNER, &new, START).await?;
+        let batch = storage.created(&OWNER, &new, START).await?;
         assert!(storage.admit_batch(batch.id, &lanes(&[3]), START).await?);
         let daemon = storage.living_daemon().await?;
         let activity = DaemonActivity { batches: vec![BatchActivity::none(batch.id)], ..DaemonActivity::default() };
@@ -150,7 +150,7 @@ async fn lists_have_what_their_owner_has(storage: TestStorage) -> Result<()> {
             let new = indexed_file();
             storage.create_file(owner, &new).await?;
             files[no].push(new.file.id);
-            batches[no].push(storage.create_batch(owner, &batch_of(&new), START).await?.id);
+            batches[no].push(storage.created(owner, &batch_of(&new), START).await?.id);
         }
     }
 
@@ -179,7 +179,7 @@ async fn pages_do_not_go_on_from_what_another_owner_has(storage: TestStorage) ->
     let given = Given::on(&storage).await?;
     let own = indexed_file();
     storage.create_file(&OTHER, &own).await?;
-    storage.create_batch(&OTHER, &batch_of(&own), START).await?;
+    storage.created(&OTHER, &batch_of(&own), START).await?;
 
     for order in [Order::Ascending, Order::Descending] {
         let (file, batch) = (given.file.id, given.batch.id);
@@ -192,13 +192,13 @@ async fn pages_do_not_go_on_from_what_another_owner_has(storage: TestStorage) ->
 }
 
 async fn a_key_names_one_batch_of_each_owner(storage: TestStorage) -> Result<()> {
-    let first = storage.create_batch(&OWNER, &with_key("once"), START).await?;
+    let first = storage.created(&OWNER, &with_key("once"), START).await?;
 
-    let others = storage.create_batch(&OTHER, &with_key("once"), START).await?;
+    let others = storage.created(&OTHER, &with_key("once"), START).await?;
 
     assert_ne!(others.id, first.id);
-    assert_eq!(storage.create_batch(&OWNER, &with_key("once"), after(1)).await?, first);
-    assert_eq!(storage.create_batch(&OTHER, &with_key("once"), after(1)).await?, others);
+    assert_eq!(storage.created(&OWNER, &with_key("once"), after(1)).await?, first);
+    assert_eq!(storage.created(&OTHER, &with_key("once"), after(1)).await?, others);
     Ok(())
 }
 
@@ -206,7 +206,7 @@ async fn the_input_of_another_owner_is_not_there(storage: TestStorage) -> Result
     let file = indexed_file();
     storage.create_file(&OWNER, &file).await?;
 
-    let others = storage.create_batch(&OTHER, &batch_of(&file), START).await?;
+    let others = storage.created(&OTHER, &batch_of(&file), START).await?;
 
     // What admits a batch asks for its input in the name of its owner.
     let waiting = storage.to_admit(10).await?.pop().expect("it waits");
@@ -220,7 +220,7 @@ async fn the_input_of_another_owner_is_not_there(storage: TestStorage) -> Result
 async fn a_batch_of_another_owner_keeps_no_file(storage: TestStorage) -> Result<()> {
     let file = indexed_file();
     storage.create_file(&OWNER, &file).await?;
-    storage.create_batch(&OTHER, &batch_of(&file), START).await?;
+    storage.created(&OTHER, &batch_of(&file), START).await?;
     assert!(storage.delete_file(&OWNER, file.file.id, START).await?);
 
     assert_eq!(storage.retire_files(after(7200), 10).await?, 1);
@@ -230,7 +230,7 @@ async fn a_batch_of_another_owner_keeps_no_file(storage: TestStorage) -> Result<
 }
 
 async fn result_files_belong_to_the_owner_of_their_batch(storage: TestStorage) -> Result<()> {
-    let batch = storage.create_batch(&OTHER, &new_batch(), START).await?;
+    let batch = storage.created(&OTHER, &new_batch(), START).await?;
     assert!(storage.admit_batch(batch.id, &lanes(&[2]), START).await?);
     let lease = storage.claimed(batch.id, 2, storage.living_daemon().await?).await?;
     assert_eq!(storage.record(&flush(&[(&lease, 0..1, 1..2)]), after(1)).await?, Recorded::Applied);
@@ -253,7 +253,7 @@ async fn daemons_find_the_batches_of_every_owner(storage: TestStorage) -> Result
     for owner in [&*OWNER, &*OTHER] {
         let file = indexed_file();
         storage.create_file(owner, &file).await?;
-        let batch = storage.create_batch(owner, &batch_of(&file), START).await?;
+        let batch = storage.created(owner, &batch_of(&file), START).await?;
 
         assert_eq!(storage.any_batch(batch.id).await?, Some(batch.clone()));
         let input = storage.any_batch_input(batch.id).await?.expect("the owner has it");

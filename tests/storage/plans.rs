@@ -158,9 +158,9 @@ async fn files_are_listed_by_index(storage: TestStorage) -> Result<()> {
 
 async fn the_batch_of_a_key_is_found_by_index(storage: TestStorage) -> Result<()> {
     let new = NewBatch { idempotency_key: Some("once".to_owned()), ..new_batch() };
-    storage.create_batch(&OWNER, &new, START).await?;
+    storage.created(&OWNER, &new, START).await?;
 
-    let statements = sent(storage.create_batch(&OWNER, &new, START)).await?;
+    let statements = sent(storage.created(&OWNER, &new, START)).await?;
 
     let lookup = statements.into_iter().filter(|statement| statement.starts_with("SELECT")).collect();
     assert_found_by(&storage.place, &["batches_by_key"], lookup).await;
@@ -173,7 +173,7 @@ async fn what_an_owner_asks_for_by_id_is_found_by_index(storage: TestStorage) ->
     let file = indexed_file();
     storage.create_file(&OWNER, &file).await?;
     let batch = NewBatch { input_file_id: file.file.id.to_string(), ..new_batch() };
-    let id = storage.create_batch(&OWNER, &batch, START).await?.id;
+    let id = storage.created(&OWNER, &batch, START).await?.id;
 
     let of_batches = [
         sent(storage.batch(&OWNER, id)).await?,
@@ -355,7 +355,7 @@ async fn files_to_forget_are_found_by_index(storage: TestStorage) -> Result<()> 
         storage.delete_file(&OWNER, file.file.id, START).await?;
     }
     let batch = NewBatch { input_file_id: kept.file.id.to_string(), ..new_batch() };
-    storage.create_batch(&OWNER, &batch, START).await?;
+    storage.created(&OWNER, &batch, START).await?;
 
     let statements = sent(storage.retire_files(after(7200), 10)).await?;
 

@@ -172,7 +172,7 @@ async fn what_was_there_before_owners_belongs_to_the_default_owner() -> Result<(
         assert!(storage.file(&OWNER, file, START).await?.is_some());
         let kept = storage.batch(&OWNER, batch).await?.expect("it is there");
         let again = NewBatch { idempotency_key: Some("once".to_owned()), ..new_batch() };
-        assert_eq!(storage.create_batch(&OWNER, &again, START).await?, kept);
+        assert_eq!(storage.create_batch(&OWNER, &again, START).await?, Some(kept));
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ const REQUESTED: PauseCause = PauseCause::Requested;
 /// A batch in progress with a lane for each of `rows`, of which some rows run first.
 async fn with_canary(storage: &TestStorage, canary: &str, rows: &[u32]) -> Result<BatchId> {
     let new = NewBatch { canary: Some(Canary::parse(canary).expect("a canary")), ..new_batch() };
-    let id = storage.create_batch(&OWNER, &new, START).await?.id;
+    let id = storage.created(&OWNER, &new, START).await?.id;
     assert!(storage.admit_batch(id, &lanes(rows), START).await?);
     Ok(id)
 }
@@ -325,7 +325,7 @@ async fn a_batch_remembers_what_it_runs_again(storage: TestStorage) -> Result<()
         let retry = Some(BatchRetry { of, options });
         let new = NewBatch { retry: retry.clone(), idempotency_key, ..new_batch() };
 
-        let batch = storage.create_batch(&OWNER, &new, START).await?;
+        let batch = storage.created(&OWNER, &new, START).await?;
 
         assert_eq!((&batch.retry, storage.now(batch.id).await?.retry), (&retry, retry.clone()));
     }

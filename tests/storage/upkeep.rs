@@ -211,7 +211,7 @@ async fn the_input_of_a_batch_that_has_ended_is_forgotten(storage: TestStorage) 
 
 async fn a_file_that_is_kept_does_not_hold_up_others(storage: TestStorage) -> Result<()> {
     let kept = deleted(&storage, 10).await?;
-    storage.create_batch(&OWNER, &batch_of(&kept), START).await?;
+    storage.created(&OWNER, &batch_of(&kept), START).await?;
     let next = deleted(&storage, 11).await?;
     let now = after(11 + HOUR);
 
@@ -254,7 +254,7 @@ async fn several_replicas_forget_files_at_once(storage: TestStorage) -> Result<(
         for no in 0..24 {
             let file = deleted(&storage, 10).await?;
             if no % 4 == 0 {
-                storage.create_batch(&OWNER, &batch_of(&file), START).await?;
+                storage.created(&OWNER, &batch_of(&file), START).await?;
                 kept.push(file.file.id);
             } else {
                 gone.append(&mut blobs(&file));

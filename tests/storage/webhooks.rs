@@ -112,6 +112,7 @@ async fn a_receiver_of_the_settings_is_told_its_events_of_its_owner(storage: Tes
         subscription("other-owner", Some("somebody"), &WebhookEvent::ALL),
     ]);
     let batch = announcing.create_batch(&OWNER, &told("https://hooks.example.com/"), START).await?;
+    let batch = batch.expect("it has no key");
 
     assert!(announcing.refuse_batch(batch.id, &[], after(1)).await?);
 

@@ -3,16 +3,22 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use futures::stream;
+use axum::http::HeaderMap;
+use futures::{TryStreamExt as _, stream};
 use serde_json::Value;
 
 use super::origin::PublicOrigin;
+use super::printed;
 use super::requests::RequestLines;
 use super::wire::MessageBatchObject;
-use crate::actions::{CreateMessageBatchError, MessageBatchCreator};
+use crate::actions::{CreateFileError, CreateMessageBatchError, MessageBatchCreator};
 use crate::api::caller::Caller;
+use crate::api::content_coding::decoded;
+use crate::api::request_key::{key_in, key_reused, made_before, object_gone, request_key};
 use crate::api::{ApiError, App, AppState};
 use crate::domain::batch::Window;
+use crate::domain::ids::BatchId;
+use crate::domain::request_key::BytesHash;
 use crate::intake::{IntakeError, take_in};
 
 /// The window that Anthropic's batches have.
@@ -20,10 +26,13 @@ const WINDOW: &str = "24h";
 
 /// Creates a message batch.
 #[utoipa::path(post, path = "/v1/messages/batches", tag = "message batches",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
     request_body(content = inline(MessageBatchBody)),
     responses(
         (status = 200, body = MessageBatchObject),
         (status = 400, body = super::envelope::MessagesErrorBody),
+        (status = 409, description = "The key was used for another request",
+            body = super::envelope::MessagesErrorBody),
         (status = 413, body = super::envelope::MessagesErrorBody)
     )
 )]
@@ -31,13 +40,20 @@ pub(in crate::api) async fn create_message_batch(
     State(app): AppState,
     Caller { owner, .. }: Caller,
     origin: PublicOrigin,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<MessageBatchObject>, ApiError> {
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
     let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
-    let requests = RequestLines::new(body.into_data_stream(), app.intake.max_line_bytes);
+    let mut hash = key_in(&headers)?.map(|_| BytesHash::default());
+    let body = decoded(&headers, body)?.inspect_ok(|chunk| {
+        if let Some(hash) = &mut hash {
+            hash.add(chunk);
+        }
+    });
+    let requests = RequestLines::new(body, app.intake.max_line_bytes);
     let lines = stream::unfold(requests, async |mut requests| {
         let line = requests.next().await?;
         Some((line, requests))
@@ -50,10 +66,22 @@ pub(in crate::api) async fn create_message_batch(
         )),
         IntakeError::Blob(error) => error.into(),
     })?;
+    let hash = hash.map(BytesHash::finish).unwrap_or_default();
+    let key = request_key(&headers, "POST /v1/messages/batches", &[hash.as_bytes()])?;
     let App { storage, blobs, wakeup, batch_limits: limits, .. } = &*app;
     let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, limits };
-    let (batch, rows) = creator.create(taken, window(&app)?, app.clock.now()).await?;
-    Ok(Json(MessageBatchObject::of(&batch, rows, &origin)))
+    match creator.create(taken, window(&app)?, key.clone(), app.clock.now()).await {
+        Err(CreateMessageBatchError::File(CreateFileError::KeyUsed)) => {
+            let id = made_before(&app, &owner, key.as_ref()).await?.ok_or_else(key_reused)?;
+            let before = match BatchId::parse(&id) {
+                Some(batch) => app.storage.message_batch(&owner, batch).await?,
+                None => None,
+            };
+            let before = before.ok_or_else(|| object_gone(&BatchId::parse(&id).map_or(id, printed)))?;
+            Ok(Json(MessageBatchObject::read(&app, before, &origin).await?))
+        }
+        created => created.map(|(batch, rows)| Json(MessageBatchObject::of(&batch, rows, &origin))).map_err(Into::into),
+    }
 }
 
 /// The body, for the OpenAPI document.

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use axum::body::{BodyDataStream, Bytes};
-use futures::StreamExt as _;
+use axum::body::Bytes;
+use futures::{Stream, StreamExt as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::api::ApiError;
+use crate::api::content_coding::unreadable;
 use crate::api::router::JSON_BODY_BYTES;
-use crate::api::server::BodyCut;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::json_elements::{ElementScanner, ScanError};
 
@@ -19,8 +19,8 @@ const MAX_CUSTOM_ID: usize = 64;
 const LINE_ENVELOPE: usize = 200;
 
 /// Reads the requests one by one, as they come.
-pub(super) struct RequestLines {
-    body: BodyDataStream,
+pub(super) struct RequestLines<B> {
+    body: B,
     scanner: Option<ElementScanner>,
     /// How many requests were read.
     count: usize,
@@ -43,9 +43,9 @@ struct Rest<'a> {
     requests: Option<&'a RawValue>,
 }
 
-impl RequestLines {
+impl<B: Stream<Item = Result<Bytes, axum::Error>> + Unpin> RequestLines<B> {
     /// A reader of a body whose lines may have so many bytes.
-    pub(super) fn new(body: BodyDataStream, max_line_bytes: usize) -> Self {
+    pub(super) fn new(body: B, max_line_bytes: usize) -> Self {
         let element = max_line_bytes.saturating_sub(LINE_ENVELOPE);
         let scanner = ElementScanner::new("requests", JSON_BODY_BYTES, element);
         Self { body, scanner: Some(scanner), count: 0, lines: VecDeque::new(), has_ended: false }
@@ -65,7 +65,7 @@ impl RequestLines {
             }
             let read = match self.body.next().await {
                 Some(Ok(chunk)) => self.take(&chunk),
-                Some(Err(error)) => Err(BodyCut::behind(&error).map_or_else(broken, ApiError::cut)),
+                Some(Err(error)) => Err(unreadable(&error)),
                 None => self.end(),
             };
             if let Err(error) = read {
@@ -149,8 +149,4 @@ fn write_line(lines: &mut Vec<u8>, number: usize, element: &[u8]) -> Result<(), 
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
-}
-
-fn broken() -> ApiError {
-    ApiError::invalid("The body of the request cannot be read.")
 }

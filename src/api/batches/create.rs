@@ -66,26 +66,12 @@ async fn create(
     let retried = retry::retried(app, owner, &mut parsed, &request.text).await?;
     let metadata = || metadata(&parsed, &request.text);
     let mut new = read(app, &parsed, metadata, key_in(headers)?, true)?;
-    check_key(app, owner, new.idempotency_key.as_deref()).await?;
     match retried {
         None => Ok(actions::create_batch(&*app.storage, &app.wakeup, owner, &new, app.clock.now()).await?),
         Some((old, options)) => {
             new.retry = Some(BatchRetry { of: old.id, options });
             retry::create(app, owner, &old, new).await
         }
-    }
-}
-
-/// The refusal of a key that was used for a batch with other parameters.
-pub(super) const KEY_REUSED: &str =
-    "The Idempotency-Key was used before, for a batch with other parameters. Use a fresh key for another batch.";
-
-/// Refuses a key that the owner has used for something else than a batch of a file.
-async fn check_key(app: &App, owner: &Owner, key: Option<&str>) -> Result<(), ApiError> {
-    let Some(key) = key else { return Ok(()) };
-    match app.storage.key_use(owner, key, app.clock.now()).await? {
-        None => Ok(()),
-        Some(_) => Err(key_reused(KEY_REUSED.to_owned())),
     }
 }
 
@@ -148,7 +134,7 @@ impl From<CreateBatchError> for ApiError {
     fn from(error: CreateBatchError) -> Self {
         match error {
             CreateBatchError::WrongPurpose(_) => Self::invalid(error.to_string()).at("input_file_id"),
-            CreateBatchError::KeyReused => key_reused(error.to_string()),
+            CreateBatchError::KeyReused => key_reused(),
             CreateBatchError::Storage(error) => error.into(),
         }
     }

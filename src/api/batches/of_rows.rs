@@ -43,8 +43,8 @@ pub(super) async fn create(
         Some(other) => return Err(ApiError::wrong_type("model", "a string", type_name(other))),
     };
     let key = request_key(headers, "POST /v1/batches", &[canonical(parsed).as_bytes(), rows.hash.as_bytes()])?;
-    let known = key.as_ref().map(|key| key.key.clone());
-    let new = create::read(app, parsed, || metadata(parsed, &request.text), known, false)?;
+    // The key is that of the input file, in whose transaction the batch is created.
+    let new = create::read(app, parsed, || metadata(parsed, &request.text), None, false)?;
     let creator = BatchOfRows {
         storage: &*app.storage,
         blobs: &app.blobs,
@@ -56,11 +56,9 @@ pub(super) async fn create(
     let defaults = RowDefaults { endpoint: new.endpoint, model };
     match creator.create(rows.part, defaults, new, key.clone(), app.clock.now()).await {
         Err(BatchOfRowsError::KeyUsed) => {
-            // A batch of a file has its key elsewhere.
-            let reused = || key_reused(create::KEY_REUSED.to_owned());
-            let id = made_before(app, owner, key.as_ref()).await?.ok_or_else(reused)?;
-            let id = BatchId::parse(&id).ok_or_else(reused)?;
-            app.storage.batch(owner, id).await?.ok_or_else(reused)
+            let id = made_before(app, owner, key.as_ref()).await?.ok_or_else(key_reused)?;
+            let id = BatchId::parse(&id).ok_or_else(key_reused)?;
+            app.storage.batch(owner, id).await?.ok_or_else(key_reused)
         }
         created => Ok(created?),
     }
@@ -71,7 +69,7 @@ impl From<BatchOfRowsError> for ApiError {
         match error {
             BatchOfRowsError::Rows(first, count) => refusal(&first, count),
             BatchOfRowsError::TooLarge { .. } => Self::invalid(error.to_string()).at("requests"),
-            BatchOfRowsError::KeyUsed => key_reused(error.to_string()),
+            BatchOfRowsError::KeyUsed => key_reused(),
             BatchOfRowsError::Blob(error) => error.into(),
             BatchOfRowsError::Storage(error) => error.into(),
         }

@@ -6,9 +6,8 @@ use axum::http::HeaderMap;
 use futures::StreamExt as _;
 use tokio::sync::SemaphorePermit;
 
-use crate::api::content_coding::{damaged, decoded};
+use crate::api::content_coding::{decoded, unreadable};
 use crate::api::router::JSON_BODY_BYTES;
-use crate::api::server::BodyCut;
 use crate::api::{ApiError, App};
 use crate::domain::file::FilePart;
 use crate::domain::json_elements::{ElementScanner, ScanError};
@@ -106,11 +105,4 @@ fn refusal(error: &ScanError) -> ApiError {
             ApiError::invalid(format!("We could not parse the JSON body of your request. {error}.")).at(name)
         }
     }
-}
-
-fn unreadable(error: &axum::Error) -> ApiError {
-    damaged(error).unwrap_or_else(|| {
-        let unreadable = || ApiError::invalid("The body of the request cannot be read.");
-        BodyCut::behind(error).map_or_else(unreadable, ApiError::cut)
-    })
 }

@@ -104,7 +104,7 @@ impl From<CreateFileError> for ApiError {
     fn from(error: CreateFileError) -> Self {
         match error {
             CreateFileError::Refused(refusal) => Self::invalid(refusal.to_string()),
-            CreateFileError::KeyUsed => key_reused(error.to_string()),
+            CreateFileError::KeyUsed => key_reused(),
             CreateFileError::Blob(error) => error.into(),
             CreateFileError::Storage(error) => error.into(),
         }

@@ -48,8 +48,9 @@ pub struct RowsInProgress {
 /// Batches, from creation until nothing is left to do for them.
 #[async_trait]
 pub trait BatchStore {
-    /// Creates a batch, or returns the one that the owner made with the same idempotency key.
-    async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch>;
+    /// Creates a batch, or returns the one that the owner made with the same idempotency key. None, and nothing is
+    /// done, if the owner has used the key for something else.
+    async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Option<Batch>>;
 
     /// Creates a batch together with its input file, which `new` names. The key of the file is that of the request.
     /// None, and nothing is done, if the owner has used the key before.

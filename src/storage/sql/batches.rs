@@ -164,12 +164,11 @@ pub(super) struct RowSums {
 
 #[async_trait]
 impl BatchStore for SqlStorage {
-    async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Batch> {
+    async fn create_batch(&self, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<Option<Batch>> {
         if let Some(created) = in_write!(self.db, batches::create(owner, new, now))? {
-            return created.try_into();
+            return created.try_into().map(Some);
         }
-        let key = new.idempotency_key.as_deref().unwrap_or_default();
-        self.batch_of_key(owner, key).await?.ok_or_else(|| corrupt("batches", "idempotency_key", key))
+        self.batch_of_key(owner, new.idempotency_key.as_deref().unwrap_or_default()).await
     }
 
     async fn create_batch_with(

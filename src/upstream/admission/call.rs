@@ -1,11 +1,10 @@
 //! One call under way: how it ends is told to the admission, and remembered with its row.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Admission;
 use super::breaker::{LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
-use super::judge::{RowSigns, shows_that_rows_are_taken};
+use super::judge::{RowSigns, is_server_error, shows_that_rows_are_taken};
 use super::state::{CallEnd, Sent};
 use crate::domain::outcome::{BodyReading, HttpResponse};
 use crate::domain::usage::Usage;
@@ -22,6 +21,8 @@ pub struct CallHistory {
     taken: u64,
     /// How many calls had ended then.
     ended: u64,
+    /// How many rows the server had taken when it last failed with this one.
+    failed_after: Option<u64>,
     /// The number of the server whose call was the last, unless that was a success.
     pub(in crate::upstream) failed_at: Option<u32>,
 }
@@ -37,30 +38,37 @@ pub(in crate::upstream) struct AdmittedCall<'a> {
 
 impl<'a> AdmittedCall<'a> {
     pub(super) fn new(admission: &'a Admission, sent: Sent) -> Self {
-        Self { admission, sent, taken_before: admission.taken.load(Relaxed), is_over: false }
+        Self { admission, sent, taken_before: admission.served.taken(), is_over: false }
     }
 
     /// What is known of the row that the call is for.
     pub(in crate::upstream) fn signs(&self, history: CallHistory) -> RowSigns {
         // Another server's count says nothing of this one.
         let is_here = history.failed_at == Some(self.admission.of.server_no);
-        let since_refusal = is_here && history.refusals > 0 && self.admission.taken.load(Relaxed) != history.taken;
-        let ended = self.admission.ended.load(Relaxed);
-        let is_alone = is_here && ended.saturating_sub(history.ended) <= FEW && self.admission.has_taken();
+        let Admission { served, .. } = self.admission;
+        let since_refusal = is_here && history.refusals > 0 && served.taken() != history.taken;
+        let is_alone = is_here && served.ended().saturating_sub(history.ended) <= FEW && served.taken() > 0;
         let has_taken_others = self.has_taken_others() || since_refusal;
-        RowSigns { has_taken_others, is_alone, refusals: history.refusals }
+        let all_fail = served.all_fail(self.admission.now());
+        RowSigns { has_taken_others, is_alone, all_fail, refusals: history.refusals }
     }
 
     /// The server's answer is the row's.
     pub(in crate::upstream) fn answered(mut self, response: &HttpResponse, history: &mut CallHistory) {
-        self.admission.ended.fetch_add(1, Relaxed);
+        let Admission { served, of, .. } = self.admission;
+        served.note_ended();
         if shows_that_rows_are_taken(response) {
-            self.admission.taken.fetch_add(1, Relaxed);
+            served.note_taken(self.admission.now());
+        }
+        let failed_after = is_server_error(response).then(|| served.taken());
+        let is_known = history.failed_at == Some(of.server_no) && history.failed_after == failed_after;
+        if failed_after.is_some() && !is_known {
+            served.note_failed();
         }
         let is_success = response.is_success();
         self.admission.note_success(is_success);
-        let failed_at = (!is_success).then_some(self.admission.of.server_no);
-        *history = CallHistory { failed_at, ..CallHistory::default() };
+        let failed_at = (!is_success).then_some(of.server_no);
+        *history = CallHistory { failed_at, failed_after, ..CallHistory::default() };
         let stated = |count: fn(&Usage) -> u64| match &response.reading {
             BodyReading::Answer(usage) => Some(count(usage)).filter(|count| *count > 0),
             BodyReading::Unread | BodyReading::Unreadable(_) => None,
@@ -104,13 +112,13 @@ impl<'a> AdmittedCall<'a> {
 
     /// Whether the server has taken another row since the call was sent.
     fn has_taken_others(&self) -> bool {
-        self.admission.taken.load(Relaxed) != self.taken_before
+        self.admission.served.taken() != self.taken_before
     }
 
     fn count(&self, history: &mut CallHistory) {
-        let (taken, ended) = (self.admission.taken.load(Relaxed), self.admission.ended.fetch_add(1, Relaxed) + 1);
-        let failed_at = Some(self.admission.of.server_no);
-        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, ended, failed_at };
+        let Admission { served, of, .. } = self.admission;
+        let (taken, ended, failed_at) = (served.taken(), served.note_ended(), Some(of.server_no));
+        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, ended, failed_at, ..*history };
     }
 
     fn over(&mut self, end: CallEnd, response: Option<&HttpResponse>) {

@@ -30,6 +30,8 @@ pub(in crate::upstream) struct RowSigns {
     pub(in crate::upstream) has_taken_others: bool,
     /// Few calls of other rows have ended since this row was last refused, and the server has taken rows before.
     pub(in crate::upstream) is_alone: bool,
+    /// The server has taken rows lately, and fails with all of them now.
+    pub(in crate::upstream) all_fail: bool,
     /// How often in a row this row was refused before.
     pub(in crate::upstream) refusals: u32,
 }
@@ -53,6 +55,7 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
         402 => Judgement::Unavailable("it asks for a payment"),
         _ if is_rows_own => Judgement::Answered,
         502 | 504 | 520..=527 | 530 => Judgement::Gone("its gateway reaches no server"),
+        _ if row.all_fail && is_server_error(response) => Judgement::Gone("it answers every row with an error"),
         403 => Judgement::UnavailableUnlessItShowsModels(
             "it refuses every call: check --upstream-key, or the key in its table",
         ),
@@ -74,6 +77,11 @@ pub(in crate::upstream) fn with_quota_judged(response: HttpResponse, exhausted: 
 /// Whether an answer shows that the server takes rows, even if it refuses this one.
 pub(in crate::upstream) fn shows_that_rows_are_taken(response: &HttpResponse) -> bool {
     response.is_success() || matches!(response.status, 400 | 413 | 422)
+}
+
+/// Whether an answer says that the server failed. One that lacks something (501, 505) did not.
+pub(in crate::upstream) fn is_server_error(response: &HttpResponse) -> bool {
+    matches!(response.status, 500..=599) && !matches!(response.status, 501 | 505)
 }
 
 /// Whether an answer says that there is no such endpoint. An unknown model is answered 404 too, but with the word; and
@@ -134,7 +142,7 @@ mod tests {
         let (away, unless) = ("unavailable", "unless it shows models");
         let judged = |response: &HttpResponse, has_taken_others, refusals| match judge(
             response,
-            RowSigns { has_taken_others, is_alone: false, refusals },
+            RowSigns { has_taken_others, refusals, ..RowSigns::default() },
         ) {
             Judgement::Answered => answered,
             Judgement::Busy => busy,
@@ -187,12 +195,22 @@ mod tests {
     }
 
     #[test]
+    fn an_error_is_the_servers_if_it_fails_with_all_rows() {
+        for (status, has_taken_others, expected) in
+            [(500, false, false), (599, false, false), (500, true, true), (501, false, true), (400, false, true)]
+        {
+            let row = RowSigns { has_taken_others, all_fail: true, ..RowSigns::default() };
+            assert_eq!(judge(&answer(status, ""), row) == Judgement::Answered, expected, "{status}");
+        }
+    }
+
+    #[test]
     fn the_last_row_of_all_is_charged_after_many_refusals() {
         let page = HttpResponse { reading: BodyReading::Unreadable("".into()), ..answer(200, "") };
         for (is_alone, refusals, expected) in
             [(true, MOST_REFUSALS, true), (true, MOST_REFUSALS - 1, false), (false, MOST_REFUSALS, false)]
         {
-            let row = RowSigns { has_taken_others: false, is_alone, refusals };
+            let row = RowSigns { is_alone, refusals, ..RowSigns::default() };
             for response in [answer(502, ""), page.clone()] {
                 assert_eq!(judge(&response, row) == Judgement::Answered, expected, "{is_alone} {refusals}");
             }

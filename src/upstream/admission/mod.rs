@@ -5,7 +5,7 @@
 //! | a success | the controller (`concurrency`) sees whether more calls at once would be answered sooner |
 //! | `x-ratelimit-*` headers | calls are sent as the limits in time (`rate_bucket`) allow |
 //! | 429, 503 or 529 | the limit falls to the calls that the server took, or its `pace`; with `Retry-After`, no call begins before |
-//! | no connection, or the server takes no row at all | five in a row open the `breaker`: one call at a time asks whether the server is back |
+//! | no connection, or the server takes no row at all, or fails with all | five in a row open the `breaker`: one call at a time asks whether the server is back |
 //! | anything else | the server is well: the breaker closes |
 //!
 //! A row is charged for no refusal and no outage: `judge` says which answers are the server's state. Each model has an
@@ -18,6 +18,7 @@ mod concurrency;
 mod judge;
 mod pace;
 mod rate_bucket;
+mod served_rows;
 mod state;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -27,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::served_rows::ServedRows;
 use super::UpstreamError;
 use crate::domain::activity::{CallLimit, UpstreamActivity, UpstreamState};
 use crate::domain::rate_limits::RateLimits;
@@ -58,10 +60,7 @@ pub struct Admission {
     limit: AtomicUsize,
     /// Rows that have a call under way, or may make one at any time.
     rows: AtomicUsize,
-    /// Rows that the server took.
-    taken: AtomicU64,
-    /// How many calls have ended with an answer to their row, or with a failure of the server.
-    ended: AtomicU64,
+    served: ServedRows,
     /// Whether it has answered any with success, and how many in a row it has not.
     has_succeeded: AtomicBool,
     failures: AtomicU32,
@@ -109,8 +108,7 @@ impl Admission {
             gate: AtomicU8::new(Gate::Open as u8),
             limit: AtomicUsize::new(usize::MAX),
             rows: AtomicUsize::new(0),
-            taken: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
+            served: ServedRows::default(),
             has_succeeded: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             next_trial: AtomicU64::new(0),
@@ -175,7 +173,7 @@ impl Admission {
 
     /// Whether the server has taken any row.
     pub(super) fn has_taken(&self) -> bool {
-        self.taken.load(Relaxed) > 0
+        self.served.taken() > 0
     }
 
     /// A row begins: the right to do so alone, if the server is not well.

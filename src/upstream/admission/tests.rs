@@ -157,6 +157,29 @@ fn what_is_known_of_a_row_is_what_happened_since_its_last_refusal() {
     assert_eq!(signs(&call(&admission), history), (false, 0), "it starts anew");
 }
 
+#[test]
+fn a_server_that_fails_with_ten_rows_fails_with_all_until_it_takes_one() {
+    let mut admission = admission();
+    answered(call(&admission));
+    let all_fail = |admission: &Admission| call(admission).signs(CallHistory::default()).all_fail;
+    let (mut one, mut others) = (CallHistory::default(), [CallHistory::default(); 9]);
+    let fail = |admission: &Admission, row: &mut CallHistory| call(admission).answered(&answer(500), row);
+
+    (0..20).for_each(|_| fail(&admission, &mut one));
+    others[1..].iter_mut().for_each(|row| fail(&admission, row));
+    assert!(!all_fail(&admission), "one row fails as often as it likes");
+    fail(&admission, &mut others[0]);
+    assert!(all_fail(&admission));
+
+    answered(call(&admission));
+    assert!(!all_fail(&admission));
+    fail(&admission, &mut one);
+    others.iter_mut().for_each(|row| fail(&admission, row));
+    assert!(all_fail(&admission), "the same rows count anew");
+    pass(&mut admission, SECOND * 60 * 30);
+    assert!(!all_fail(&admission), "it may be the rows");
+}
+
 #[tokio::test]
 async fn whoever_waits_with_a_call_goes_on_when_the_server_takes_calls() {
     let mut admission = admission();

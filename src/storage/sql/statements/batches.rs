@@ -122,11 +122,15 @@ const INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, created_at
 const ANY_INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, created_at, expires_at
                          FROM batches WHERE id = $1";
 
-/// The batch that was created; `None` if the owner has one with the same key.
+/// The batch that was created; `None` if the owner has used its key.
 pub async fn create(tx: &mut Conn, owner: &Owner, new: &NewBatch, now: Timestamp) -> Result<End<Option<BatchRow>>> {
-    let created = insert(tx, owner, BatchId::new(), new, now).await?;
+    let id = BatchId::new();
+    let Some(created) = insert(tx, owner, id, new, now).await? else { return Ok(End::Rollback(None)) };
+    if !request_keys::claim(tx, owner, new.request_key().as_ref(), &id.to_string(), now).await? {
+        return Ok(End::Rollback(None));
+    }
     announce(tx).await?;
-    Ok(End::Commit(created))
+    Ok(End::Commit(Some(created)))
 }
 
 /// The same together with the input file and its report as JSON; `None` also if the owner has used the file's key.

@@ -1,12 +1,12 @@
-//! A crash at each point of a request that creates something: afterwards the object is there or it is not, and the
-//! request can be repeated.
+//! A crash at each point of a request that creates or changes something: afterwards it was done or it was not, never
+//! by half, and the request can be repeated.
 
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::common::builders::rows;
-use crate::common::client::{Client, send, text};
+use crate::common::client::{Client, new_batch, send, text};
 use crate::common::process::Process;
 use crate::stage::Stage;
 
@@ -25,10 +25,10 @@ const CRASHES: [(&str, u32); 9] = [
     ("commit.answered", 0),
 ];
 
-/// A request that creates something: of an upload and its part, if it needs them.
+/// A request that creates something, of what is prepared if it needs that.
 type Creation = (&'static str, fn(&Client, &Prepared) -> RequestBuilder);
 
-const CREATIONS: [Creation; 6] = [
+const CREATIONS: [Creation; 7] = [
     ("file", |client, _| {
         let file = Part::bytes(rows(3).into_bytes()).file_name("input.jsonl");
         client.request(Method::POST, "/v1/files").multipart(Form::new().part("file", file).text("purpose", "batch"))
@@ -42,6 +42,9 @@ const CREATIONS: [Creation; 6] = [
     ("completion", |client, prepared| {
         let path = format!("/v1/uploads/{}/complete", prepared.upload);
         client.request(Method::POST, &path).json(&json!({ "part_ids": [prepared.part] }))
+    }),
+    ("batch of a file", |client, prepared| {
+        client.request(Method::POST, "/v1/batches").json(&new_batch(&prepared.file, "24h"))
     }),
     ("batch of rows", |client, _| {
         let requests: Vec<Value> =
@@ -60,7 +63,49 @@ const CREATIONS: [Creation; 6] = [
 /// It takes no key, so that a repeated request may make a second one.
 const MESSAGE_BATCH: &str = "message batch";
 
+/// A request that changes something.
+struct Change {
+    path: &'static str,
+    /// Where the change shows; nowhere but in the answer if it is empty.
+    seen_at: &'static str,
+    pointer: &'static str,
+    /// What is there before and after it.
+    states: [&'static str; 2],
+}
+
+const CHANGES: [Change; 5] = [
+    Change {
+        path: "/v1/batches/{batch}/cancel",
+        seen_at: "/v1/batches/{batch}",
+        pointer: "/status",
+        states: ["validating", "cancelling"],
+    },
+    Change {
+        path: "/v1/batches/{batch}/pause",
+        seen_at: "/v1/batches/{batch}/progress",
+        pointer: "/phase",
+        states: ["validating", "paused"],
+    },
+    Change {
+        path: "/v1/batches/{paused}/resume",
+        seen_at: "/v1/batches/{paused}/progress",
+        pointer: "/phase",
+        states: ["paused", "validating"],
+    },
+    Change {
+        path: "/v1/messages/batches/{message_batch}/cancel",
+        seen_at: "/v1/messages/batches/{message_batch}",
+        pointer: "/processing_status",
+        states: ["in_progress", "canceling"],
+    },
+    Change { path: "/v1/uploads/{upload}/cancel", seen_at: "", pointer: "/status", states: ["pending", "cancelled"] },
+];
+
+/// What a change writes.
+const CRASHES_OF_CHANGES: [&str; 3] = ["transaction.begun", "commit.sent", "commit.answered"];
+
 struct Prepared {
+    file: String,
     upload: String,
     part: String,
 }
@@ -70,11 +115,12 @@ fn new_upload() -> Value {
 }
 
 async fn prepared(client: &Client) -> Prepared {
+    let file = client.upload(rows(3)).await;
     let upload = text(&client.post("/v1/uploads", &new_upload()).await.ok()["id"]).to_owned();
     let part = Part::bytes(rows(3).into_bytes()).file_name("part");
     let request = client.request(Method::POST, &format!("/v1/uploads/{upload}/parts"));
     let part = send(request.multipart(Form::new().part("data", part))).await.ok();
-    Prepared { upload, part: text(&part["id"]).to_owned() }
+    Prepared { file, upload, part: text(&part["id"]).to_owned() }
 }
 
 /// How many files and batches there are, and that every file can be read whole.
@@ -99,15 +145,20 @@ async fn what_a_crash_cuts_off_is_there_or_not_and_can_be_repeated() {
     }
 }
 
+/// A server that crashes when it has passed a point so often.
+async fn crashing(stage: &Stage, point: &str, passed: u32) -> Process {
+    let mut command = stage.command_at("127.0.0.1:0", &API);
+    command.env("FAILPOINTS", format!("{point}={passed}*off->1*return(crash)"));
+    Process::start(command).await
+}
+
 /// Has a server crash in a request, and sends the request again to the next one, which is returned.
 async fn cut_off(stage: &Stage, process: Process, (kind, request): Creation, (point, passed): (&str, u32)) -> Process {
     let case = format!("{kind} at {point} after {passed}");
     let client = process.client();
     let (prepared, before) = (prepared(&client).await, kept(&client).await);
     drop(process);
-    let mut command = stage.command_at("127.0.0.1:0", &API);
-    command.env("FAILPOINTS", format!("{point}={passed}*off->1*return(crash)"));
-    let crashing = Process::start(command).await;
+    let crashing = crashing(stage, point, passed).await;
     let send_once = async |client: Client| request(&client, &prepared).header("Idempotency-Key", &case).send().await;
 
     let first = match send_once(crashing.client()).await {
@@ -129,8 +180,64 @@ async fn cut_off(stage: &Stage, process: Process, (kind, request): Creation, (po
     if let Some(first) = first {
         assert_eq!(first["id"], again["id"], "{case}");
     }
-    let is_batch = kind == "batch of rows";
-    let is_file = is_batch || kind == "file" || kind == "completion";
+    let is_batch = kind.starts_with("batch of");
+    let is_file = kind == "batch of rows" || kind == "file" || kind == "completion";
     assert_eq!(made, (usize::from(is_file), usize::from(is_batch)), "{case}");
+    process
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_cuts_off_is_changed_or_not_and_can_be_repeated() {
+    let stage = Stage::sqlite(&[]).await;
+    let mut process = stage.serve(&API).await;
+    for change in CHANGES {
+        for point in CRASHES_OF_CHANGES {
+            process = change_cut_off(&stage, process, &change, point).await;
+        }
+    }
+}
+
+/// Has a server crash in a change, and sends the request again to the next one, which is returned.
+async fn change_cut_off(stage: &Stage, process: Process, change: &Change, point: &str) -> Process {
+    let client = process.client();
+    let prepared = prepared(&client).await;
+    let (_, create) = CREATIONS.iter().find(|(kind, _)| *kind == MESSAGE_BATCH).expect("it is among them");
+    let message_batch = send(create(&client, &prepared)).await.ok();
+    let Prepared { file, upload, .. } = prepared;
+    let (batch, paused) = (client.create_batch(&file).await, client.create_batch(&file).await);
+    client.post(&format!("/v1/batches/{paused}/pause"), &json!({})).await.ok();
+    let ids = [
+        ("{batch}", &*batch),
+        ("{paused}", &*paused),
+        ("{message_batch}", text(&message_batch["id"])),
+        ("{upload}", &*upload),
+    ];
+    let with_ids = |path: &str| ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(name, id));
+    let (path, seen_at, before) = (with_ids(change.path), with_ids(change.seen_at), kept(&client).await);
+    let case = format!("{} at {point}", change.path);
+    drop(process);
+    let crashing = crashing(stage, point, 0).await;
+
+    let first = crashing.client().request(Method::POST, &path).json(&json!({})).send().await;
+
+    assert!(first.is_err(), "it crashes: {case}");
+    drop(crashing);
+    let process = stage.serve(&API).await;
+    let client = process.client();
+    let [old, new] = change.states;
+    if !seen_at.is_empty() {
+        let state = client.get(&seen_at).await.ok();
+        let state = text(state.pointer(change.pointer).expect("it has a state"));
+        assert!(if point == "commit.answered" { state == new } else { [old, new].contains(&state) }, "{state}: {case}");
+    }
+    let again = client.post(&path, &json!({})).await;
+    if seen_at.is_empty() {
+        let is_cancelled = again.status == 200 || again.text().contains(new);
+        assert!(is_cancelled, "{case}: {again:?}");
+    } else {
+        assert_eq!(again.status, 200, "{case}");
+        assert_eq!(text(client.get(&seen_at).await.ok().pointer(change.pointer).expect("a state")), new, "{case}");
+    }
+    assert_eq!(kept(&client).await, before, "nothing else is changed: {case}");
     process
 }
