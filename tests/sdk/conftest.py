@@ -3,7 +3,7 @@
 import pytest
 
 from llama import Llama
-from servers import Process, running
+from servers import running, show_logs
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +51,6 @@ def llama(tmp_path_factory):
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus):
-    """What the servers said, if a test failed. The logs of tests that passed are gone with their directories."""
+    """What the servers said, if a test failed."""
     if exitstatus != 0:
-        for process in Process.started:
-            if process.log_path.exists():
-                terminalreporter.section(f"log of {process.log_path.parent.name}/{process.name}")
-                terminalreporter.write_line(process.log())
+        show_logs(terminalreporter)

@@ -5,7 +5,8 @@
 #   tests/sdk/run.sh
 #
 # BATCHWRIGHT_BIN is the program under test. Without it, that is target/debug/batchwright, which is built if missing.
-# The SDKs are installed below tests/sdk, and again only when their versions here have changed.
+# The SDKs are installed below tests/sdk, and again only when their versions here have changed. So are the own tests of
+# the Python SDKs, which run in fixture mode (suites/__main__.py).
 # The reference MCP server, which some rows call, is installed below tests/tools in the same way.
 set -eu
 
@@ -56,6 +57,29 @@ if [ ! -x .venv/bin/python ] || [ "$(cat .venv/installed 2>/dev/null)" != "$want
     echo "$wanted" >.venv/installed
 fi
 
+# The SDKs' own tests come with their source distributions. They have an environment of their own, because pytest loads
+# each plugin that is installed.
+sdks=$(grep -E '^(openai|anthropic)==' requirements.txt)
+wanted=$(python3 --version && cat requirements.txt requirements-suites.txt)
+if [ "$(cat .suites/installed 2>/dev/null)" != "$wanted" ]; then
+    echo "Fetching the tests of the Python SDKs"
+    rm -rf .suites
+    python3 -m venv .suites/venv
+    pip=".suites/venv/bin/python -m pip --quiet --disable-pip-version-check"
+    # shellcheck disable=SC2086 # words of a command, and one requirement a word
+    $pip install $sdks "$(grep '^pytest==' requirements.txt)" -r requirements-suites.txt
+    # shellcheck disable=SC2086
+    $pip download --no-deps --no-binary openai,anthropic --dest .suites $sdks
+    for sdk in $sdks; do
+        name=${sdk%%==*} release=${sdk%%==*}-${sdk##*==}
+        mkdir ".suites/$name"
+        tar -xzf ".suites/$release.tar.gz" -C ".suites/$name" --strip-components 1 \
+            "$release/pyproject.toml" "$release/tests"
+        rm ".suites/$release.tar.gz"
+    done
+    echo "$wanted" >.suites/installed
+fi
+
 wanted=$(node --version && cat package.json package-lock.json)
 if [ "$(cat node_modules/.installed 2>/dev/null)" != "$wanted" ]; then
     echo "Installing the Node SDKs"
@@ -66,6 +90,7 @@ fi
 status=0
 echo "Python SDK"
 .venv/bin/python -B -m pytest -p no:cacheprovider -q || status=1
+.suites/venv/bin/python -B -m suites || status=1
 echo "Node SDK"
 node --test --test-reporter=spec ./*.test.mjs || status=1
 exit $status

@@ -165,6 +165,14 @@ def answering(answer):
         server.server_close()
 
 
+def show_logs(terminalreporter) -> None:
+    """Writes what the servers said into pytest's report. The logs of tests that passed are gone with their directories."""
+    for process in Process.started:
+        if process.log_path.exists():
+            terminalreporter.section(f"log of {process.log_path.parent.name}/{process.name}")
+            terminalreporter.write_line(process.log())
+
+
 def _connect(server: Process) -> OpenAI:
     """The official client, changed in nothing but its base URL, that keeps the requests it sends."""
     sent: list = []
