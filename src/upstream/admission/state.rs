@@ -12,6 +12,10 @@ use crate::domain::rate_limits::RateLimits;
 /// A wait that the server asks for is worth telling if so much of it is left.
 const WORTH_TELLING: Duration = Duration::from_secs(10);
 
+/// Whether a longer wait still holds is asked after so long, with one call, and then again and again: one row's answer
+/// need not be true of all, nor for an hour.
+const WAIT_ASKED_AGAIN: Duration = Duration::from_secs(60);
+
 /// Limits in time count as such for so long after they have held a call back.
 const LIMITED_FOR: Duration = Duration::from_secs(2);
 
@@ -32,8 +36,11 @@ pub struct AdmissionState {
     pace: CallPace,
     requests: RateBucket,
     tokens: RateBucket,
-    /// No call begins before: the latest `Retry-After`.
+    /// No call begins before, but for the one that asks again: the latest `Retry-After`, and when it was said.
     wait_until: Duration,
+    wait_said_at: Duration,
+    /// When one call asks again whether the wait still holds.
+    ask_again_at: Duration,
     in_flight: usize,
     sent: SentCalls,
     /// Whether a row was let through alone whose call has not been sent.
@@ -126,6 +133,8 @@ impl AdmissionState {
             tokens: RateBucket::of_tokens(),
             sent: SentCalls::default(),
             wait_until: Duration::ZERO,
+            wait_said_at: Duration::ZERO,
+            ask_again_at: Duration::ZERO,
             in_flight: 0,
             is_one_on_its_way: false,
             told: None,
@@ -157,12 +166,12 @@ impl AdmissionState {
     /// Whether rows may begin.
     #[must_use]
     pub fn gate(&self, now: Duration) -> Gate {
-        self.gate_until(self.shut_until(now))
+        self.gate_until(now, self.shut_until(now))
     }
 
     /// The same, if it is known until when none may.
-    fn gate_until(&self, shut_until: Option<Duration>) -> Gate {
-        let is_one_at_a_time = !self.breaker.is_closed() || self.pace.is_paced();
+    fn gate_until(&self, now: Duration, shut_until: Option<Duration>) -> Gate {
+        let is_one_at_a_time = !self.breaker.is_closed() || self.pace.is_paced() || self.waits_until(now).is_some();
         match shut_until {
             Some(_) => Gate::Shut,
             None if is_one_at_a_time && self.is_one_on_its_way => Gate::Shut,
@@ -174,10 +183,15 @@ impl AdmissionState {
     /// Until when no call may begin, unless something happens before.
     #[must_use]
     pub fn shut_until(&self, now: Duration) -> Option<Duration> {
-        let wait = Some(self.wait_until).filter(|until| *until > now);
+        let wait = Some(self.wait_until.min(self.ask_again_at)).filter(|until| *until > now);
         let buckets = [&self.requests, &self.tokens].map(|bucket| bucket.hold_until(now));
         let others = [wait, self.breaker.hold_until(now), self.pace.hold_until(now)];
         others.into_iter().chain(buckets).flatten().max()
+    }
+
+    /// Until when the server asks to wait, if that is not over.
+    fn waits_until(&self, now: Duration) -> Option<Duration> {
+        Some(self.wait_until).filter(|until| *until > now)
     }
 
     /// Whether rows may begin, and whether the time of [`Self::shut_until`] is another one than when this was last
@@ -188,7 +202,7 @@ impl AdmissionState {
         if until.is_some() {
             self.limited_at = Some(now);
         }
-        (self.gate_until(until), is_other_time)
+        (self.gate_until(now, until), is_other_time)
     }
 
     /// How many calls may be under way.
@@ -212,7 +226,7 @@ impl AdmissionState {
     /// Whether calls may begin. Limits in time that shut the gate for a moment, again and again, count all the while.
     #[must_use]
     pub fn standing(&self, now: Duration) -> CallStanding {
-        let until = self.shut_until(now);
+        let until = self.shut_until(now).max(self.waits_until(now));
         let was_limited = self.limited_at.is_some_and(|at| now.saturating_sub(at) < LIMITED_FOR);
         match self.down_since {
             Some(since) => CallStanding::Down(since),
@@ -254,6 +268,7 @@ impl AdmissionState {
     pub fn sent(&mut self, now: Duration) -> Sent {
         self.in_flight += 1;
         self.is_one_on_its_way = false;
+        self.ask_again_at = self.ask_again_at.max(now + WAIT_ASKED_AGAIN);
         self.pace.sent(now);
         self.requests.sent(now);
         self.tokens.sent(now);
@@ -276,6 +291,9 @@ impl AdmissionState {
         self.in_flight -= 1;
         let change = match end {
             CallEnd::Answered { is_success, output_tokens, total_tokens } => {
+                if sent > self.wait_said_at {
+                    self.wait_until = now;
+                }
                 if let Some(total_tokens) = total_tokens {
                     self.tokens.used(now, total_tokens);
                 }
@@ -288,7 +306,7 @@ impl AdmissionState {
                 self.breaker.answered(call.epoch)
             }
             CallEnd::Refused { retry_after, reason, has_taken_others } => {
-                self.explain(now, retry_after, reason);
+                self.explain(now, sent, retry_after, reason);
                 // The limits in time that the answer states say when it takes the next.
                 if self.requests.is_empty(now) || self.tokens.is_empty(now) {
                     self.breaker.answered(call.epoch)
@@ -303,7 +321,7 @@ impl AdmissionState {
                 }
             }
             CallEnd::Unavailable { retry_after, reason, longest_pause } => {
-                self.explain(now, retry_after, reason);
+                self.explain(now, sent, retry_after, reason);
                 self.breaker.failed(now, call.epoch, took, longest_pause)
             }
             CallEnd::Abandoned => {
@@ -314,9 +332,14 @@ impl AdmissionState {
         self.follow(now, change)
     }
 
-    fn explain(&mut self, now: Duration, retry_after: Option<Duration>, reason: String) {
+    fn explain(&mut self, now: Duration, sent: Duration, retry_after: Option<Duration>, reason: String) {
         self.reason = reason;
-        self.wait_until = self.wait_until.max(now + retry_after.unwrap_or_default());
+        if let Some(wait) = retry_after {
+            let until = now + wait;
+            // The call that asked again has the newest word.
+            self.wait_until = if sent > self.wait_said_at { until } else { self.wait_until.max(until) };
+            (self.wait_said_at, self.ask_again_at) = (now, now + WAIT_ASKED_AGAIN);
+        }
     }
 
     fn follow(&mut self, now: Duration, change: BreakerChange) -> BreakerChange {

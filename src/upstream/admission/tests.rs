@@ -131,6 +131,34 @@ fn every_call_waits_as_long_as_the_server_asks() {
 }
 
 #[test]
+fn one_call_a_minute_asks_whether_a_long_wait_still_holds() {
+    let mut admission = admission();
+    let [first, second] = [(); 2].map(|()| call(&admission));
+    refused(first, Some(SECOND * 3600), &mut CallHistory::default());
+
+    answered(second);
+    pass(&mut admission, SECOND * 59);
+    assert!(!admission.may_begin(), "a call that was sent before says nothing");
+    for _ in 0..2 {
+        pass(&mut admission, SECOND);
+        refused(probe(&admission), Some(SECOND * 3600), &mut CallHistory::default());
+        assert!(!admission.may_begin());
+        assert_eq!(admission.trouble().as_deref(), Some("it is busy; it asks to wait for 3599 s more"));
+        pass(&mut admission, SECOND * 59);
+    }
+
+    pass(&mut admission, SECOND);
+    refused(probe(&admission), Some(SECOND * 20), &mut CallHistory::default());
+    assert_eq!(admission.trouble().as_deref(), Some("it is busy; it asks to wait for 19 s more"), "the newest word");
+    pass(&mut admission, SECOND * 20);
+    refused(call(&admission), Some(SECOND * 3600), &mut CallHistory::default());
+    pass(&mut admission, SECOND * 60);
+    answered(probe(&admission));
+    assert!(admission.may_begin() && admission.enter().is_none(), "rows begin as they like");
+    assert_eq!(admission.trouble(), None);
+}
+
+#[test]
 fn what_is_known_of_a_row_is_what_happened_since_its_last_refusal() {
     let admission = admission();
     let mut history = CallHistory::default();
