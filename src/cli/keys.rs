@@ -171,7 +171,11 @@ async fn create(args: CreateKeyArgs) -> anyhow::Result<()> {
     say(format!("{} acts for the project {} ({}); it is not shown again:", key.id, key.owner, key.scopes));
     print_text(&format!("{}\n", secret.reveal()))?;
     if is_first {
-        say("This is the first key: from now on, every call needs one.");
+        let place = match &args.storage.database_url {
+            Some(_) => "of this database".to_owned(),
+            None => format!("in {}", args.storage.data_dir.display()),
+        };
+        say(format!("This is the first key {place}: from now on, every call of the service there needs one."));
     }
     Ok(())
 }

@@ -16,9 +16,10 @@ use crate::api::caller::Caller;
 use crate::api::content_coding::decoded;
 use crate::api::request_key::{key_in, key_reused, made_before, object_gone, request_key};
 use crate::api::{ApiError, App, AppState};
-use crate::domain::batch::Window;
+use crate::domain::batch::{Batch, Window};
 use crate::domain::ids::BatchId;
-use crate::domain::request_key::BytesHash;
+use crate::domain::owner::Owner;
+use crate::domain::request_key::{BytesHash, RequestKey};
 use crate::intake::{IntakeError, take_in};
 
 /// The window that Anthropic's batches have.
@@ -72,16 +73,17 @@ pub(in crate::api) async fn create_message_batch(
     let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, limits };
     match creator.create(taken, window(&app)?, key.clone(), app.clock.now()).await {
         Err(CreateMessageBatchError::File(CreateFileError::KeyUsed)) => {
-            let id = made_before(&app, &owner, key.as_ref()).await?.ok_or_else(key_reused)?;
-            let before = match BatchId::parse(&id) {
-                Some(batch) => app.storage.message_batch(&owner, batch).await?,
-                None => None,
-            };
-            let before = before.ok_or_else(|| object_gone(&BatchId::parse(&id).map_or(id, printed)))?;
+            let before = batch_before(&app, &owner, key.as_ref()).await?;
             Ok(Json(MessageBatchObject::read(&app, before, &origin).await?))
         }
         created => created.map(|(batch, rows)| Json(MessageBatchObject::of(&batch, rows, &origin))).map_err(Into::into),
     }
+}
+
+/// The message batch that an earlier request with the same key has made.
+async fn batch_before(app: &App, owner: &Owner, key: Option<&RequestKey>) -> Result<Batch, ApiError> {
+    let id = made_before(app, owner, key).await?.as_deref().and_then(BatchId::parse).ok_or_else(key_reused)?;
+    app.storage.message_batch(owner, id).await?.ok_or_else(|| object_gone(&printed(id)))
 }
 
 /// The body, for the OpenAPI document.
