@@ -1,7 +1,7 @@
 //! `POST /v1/messages/batches`: the requests are read one by one as they come, and kept as a batch input file.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use futures::stream;
 use serde_json::Value;
@@ -11,8 +11,11 @@ use super::requests::RequestLines;
 use super::wire::MessageBatchObject;
 use crate::actions::{CreateMessageBatchError, MessageBatchCreator};
 use crate::api::caller::Caller;
+use crate::api::router::JSON_BODY_BYTES;
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::batch::Window;
+use crate::domain::owner::Owner;
 use crate::intake::{IntakeError, take_in};
 
 /// The window that Anthropic's batches have.
@@ -24,7 +27,8 @@ const WINDOW: &str = "24h";
     responses(
         (status = 200, body = MessageBatchObject),
         (status = 400, body = super::envelope::MessagesErrorBody),
-        (status = 413, body = super::envelope::MessagesErrorBody)
+        (status = 413, body = super::envelope::MessagesErrorBody),
+        (status = 429, description = "The project has no room for it", body = super::envelope::MessagesErrorBody)
     )
 )]
 pub(in crate::api) async fn create_message_batch(
@@ -36,23 +40,29 @@ pub(in crate::api) async fn create_message_batch(
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
+    let _slot = app.uploads.begin(&owner)?;
+    let room = StorageRoom::of(&app, &owner).await?;
+    // Reading a byte would tell a client that waits for `100 Continue` to send it all.
+    room.check(body.size_hint().lower().saturating_sub(JSON_BODY_BYTES as u64))?;
+    let intake = room.within(&app.intake);
     let requests = RequestLines::new(body.into_data_stream(), app.intake.max_line_bytes);
     let lines = stream::unfold(requests, async |mut requests| {
         let line = requests.next().await?;
         Some((line, requests))
     });
-    let taken = take_in(Box::pin(lines), &app.blobs, &app.intake, true).await.map_err(|error| match error {
+    let taken = take_in(Box::pin(lines), &app.blobs, &intake, true).await.map_err(|error| match error {
         IntakeError::Stream(error) => error,
-        IntakeError::TooLarge => ApiError::request_too_large(format!(
-            "The requests are larger than the {} bytes they may have together.",
-            app.intake.max_file_bytes
-        )),
+        IntakeError::TooLarge => {
+            let most = app.intake.max_file_bytes;
+            let message = format!("The requests are larger than the {most} bytes they may have together.");
+            room.too_large(&app.intake, ApiError::request_too_large(message))
+        }
         IntakeError::Blob(error) => error.into(),
     })?;
-    let App { storage, blobs, wakeup, batch_limits: limits, .. } = &*app;
-    let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, limits };
-    let (batch, rows) = creator.create(taken, window(&app)?, app.clock.now()).await?;
+    let App { storage, blobs, wakeup, batch_limits: limits, project_limits: projects, .. } = &*app;
+    let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, projects, limits };
+    let created = creator.create(taken, window(&app)?, app.clock.now()).await;
+    let (batch, rows) = created.map_err(|error| refusal(error, &owner))?;
     Ok(Json(MessageBatchObject::of(&batch, rows, &origin)))
 }
 
@@ -80,21 +90,20 @@ fn window(app: &App) -> Result<Window, ApiError> {
     day.or_else(longest).cloned().ok_or_else(ApiError::internal)
 }
 
-impl From<CreateMessageBatchError> for ApiError {
-    fn from(error: CreateMessageBatchError) -> Self {
-        match error {
-            CreateMessageBatchError::Empty => Self::invalid("requests: List should have at least 1 item"),
-            CreateMessageBatchError::Invalid(error) => {
-                // Lines are counted from 1, and requests from 0.
-                let place = error.line.map(|line| format!("requests.{}", line.saturating_sub(1)));
-                let param = error.param.as_deref().map(|param| param.replacen("body", "params", 1));
-                let path: Vec<String> = place.into_iter().chain(param).collect();
-                let path = if path.is_empty() { "requests".to_owned() } else { path.join(".") };
-                Self::invalid(format!("{path}: {}", error.message))
-            }
-            CreateMessageBatchError::File(error) => error.into(),
-            CreateMessageBatchError::Storage(error) => error.into(),
-            CreateMessageBatchError::Blob(error) => error.into(),
+fn refusal(error: CreateMessageBatchError, project: &Owner) -> ApiError {
+    match error {
+        CreateMessageBatchError::Empty => ApiError::invalid("requests: List should have at least 1 item"),
+        CreateMessageBatchError::Invalid(error) => {
+            // Lines are counted from 1, and requests from 0.
+            let place = error.line.map(|line| format!("requests.{}", line.saturating_sub(1)));
+            let param = error.param.as_deref().map(|param| param.replacen("body", "params", 1));
+            let path: Vec<String> = place.into_iter().chain(param).collect();
+            let path = if path.is_empty() { "requests".to_owned() } else { path.join(".") };
+            ApiError::invalid(format!("{path}: {}", error.message))
         }
+        CreateMessageBatchError::BeyondLimit(exceeded) => ApiError::beyond_limit(&exceeded, project),
+        CreateMessageBatchError::File(error) => error.into(),
+        CreateMessageBatchError::Storage(error) => error.into(),
+        CreateMessageBatchError::Blob(error) => error.into(),
     }
 }
