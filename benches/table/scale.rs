@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use batchwright::actions::observe_batch;
+use batchwright::actions::BatchObserver;
 use batchwright::domain::batch::{NewBatch, Window};
 use batchwright::domain::endpoint::Endpoint;
 use batchwright::domain::ids::{BatchId, DaemonId, FileId};
 use batchwright::domain::owner::Owner;
+use batchwright::domain::project_limits::ProjectLimitTable;
 use batchwright::domain::report::NewLane;
 use batchwright::domain::time::Clock;
 use batchwright::storage::sql::{Db, SqlStorage};
@@ -127,7 +128,10 @@ impl Side {
     async fn observe(&mut self, no: usize) -> Result<()> {
         let started = Instant::now();
         let (owner, id) = (Owner::default(), self.batches[no % self.batches.len()]);
-        let observed = observe_batch(&self.storage, &Clock::System, &owner, id).await?;
+        let projects = ProjectLimitTable::default();
+        let observer =
+            BatchObserver { storage: &self.storage, clock: &Clock::System, projects: &projects, owner: &owner };
+        let observed = observer.observe(id).await?;
         self.observations.push(started.elapsed());
         observed.map(drop).ok_or("a batch is missing".into())
     }

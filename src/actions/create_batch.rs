@@ -7,8 +7,9 @@ use crate::domain::batch::{Batch, NewBatch};
 use crate::domain::file::Purpose;
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
+use crate::domain::project_limits::{ExceededLimit, ProjectLimitTable, QueuedInput};
 use crate::domain::time::Timestamp;
-use crate::storage::{BatchStore, NewFile, Storage, StorageError};
+use crate::storage::{BatchStore, NewFile, Storage, StorageError, queue};
 use crate::telemetry::metrics;
 use crate::wakeup::Wakeup;
 
@@ -69,6 +70,21 @@ pub(super) async fn create_with_input(
         wakeup.wake();
     }
     Ok(created)
+}
+
+/// The limit that refuses rows which come with the creation of their batch. A batch that waits for room is refused only
+/// if there will never be enough.
+pub(super) async fn refused_at_creation(
+    storage: &dyn Storage,
+    projects: &ProjectLimitTable,
+    owner: &Owner,
+    input: QueuedInput,
+) -> Result<Option<ExceededLimit>, StorageError> {
+    let limits = projects.of(owner);
+    if limits.waits() {
+        return Ok(limits.exceeded(QueuedInput::default(), input));
+    }
+    queue::exceeded(storage, owner, &limits, input).await
 }
 
 /// Counts and logs a batch that was created.

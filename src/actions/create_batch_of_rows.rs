@@ -4,11 +4,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::FileForm;
-use super::create_batch::create_with_input;
+use super::create_batch::{create_with_input, refused_at_creation};
 use super::create_file::{CreateFileError, drop_blobs, file_of};
 use crate::domain::batch::{Batch, BatchError, NewBatch};
 use crate::domain::file::{FilePart, Purpose};
 use crate::domain::owner::Owner;
+use crate::domain::project_limits::{ExceededLimit, ProjectLimitTable, QueuedInput};
 use crate::domain::report::{BatchLimits, IntakeLimits};
 use crate::domain::request_key::RequestKey;
 use crate::domain::row::RowError;
@@ -35,6 +36,9 @@ pub enum BatchOfRowsError {
         /// The bound, in bytes.
         limit: u64,
     },
+    /// The project has no room for the rows.
+    #[error("The rows are beyond a limit of the project.")]
+    BeyondLimit(ExceededLimit),
     /// The owner has used the key before.
     #[error("The Idempotency-Key was used before.")]
     KeyUsed,
@@ -58,6 +62,8 @@ pub struct BatchOfRows<'a> {
     pub intake: &'a IntakeLimits,
     /// The limits of the batch.
     pub limits: &'a BatchLimits,
+    /// What projects may use.
+    pub projects: &'a ProjectLimitTable,
     /// The owner.
     pub owner: &'a Owner,
 }
@@ -82,7 +88,11 @@ impl BatchOfRows<'_> {
             IntakeError::TooLarge => BatchOfRowsError::TooLarge { limit: self.intake.max_file_bytes },
         })?;
         let blob = taken.part.blob;
-        if let Err(error) = self.check(&taken, &new) {
+        let checked = match self.check(&taken, &new) {
+            Ok(input) => self.check_limits(input).await,
+            refused => refused.map(|_| ()),
+        };
+        if let Err(error) = checked {
             self.blobs.delete(blob).await?;
             return Err(error);
         }
@@ -101,18 +111,24 @@ impl BatchOfRows<'_> {
     }
 
     /// Finds now what would fail the batch later.
-    fn check(&self, taken: &Taken, new: &NewBatch) -> Result<(), BatchOfRowsError> {
+    fn check(&self, taken: &Taken, new: &NewBatch) -> Result<QueuedInput, BatchOfRowsError> {
         let report = match &taken.found {
             Some(Ok(found)) => &found.report,
             Some(Err(UploadRefusal::NotUtf8)) => return Err(refused("The requests are not UTF-8.", None)),
             // The first row is not JSON.
             _ => return Err(refused(&RowError::InvalidJson.to_string(), Some(1))),
         };
-        report.lanes(new.endpoint, taken.part.bytes, self.limits).map(|_| ()).map_err(|errors| {
+        let input = QueuedInput { rows: report.rows, bytes: taken.part.bytes };
+        report.lanes(new.endpoint, taken.part.bytes, self.limits).map(|_| input).map_err(|errors| {
             let count = errors.len();
             let first = errors.into_iter().next().expect("an error has its reason");
             BatchOfRowsError::Rows(Box::new(first), count)
         })
+    }
+
+    async fn check_limits(&self, input: QueuedInput) -> Result<(), BatchOfRowsError> {
+        let refused = refused_at_creation(self.storage, self.projects, self.owner, input).await?;
+        refused.map_or(Ok(()), |exceeded| Err(BatchOfRowsError::BeyondLimit(exceeded)))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Creating a batch of requests that came with the call, instead of in a file that was uploaded before.
 
-use super::create_batch::create_with_input;
+use super::create_batch::{create_with_input, refused_at_creation};
 use super::create_file::{drop_blobs, file_of};
 use super::{CreateFileError, FileForm};
 use crate::domain::batch::{Batch, BatchError, NewBatch, Window};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::file::Purpose;
 use crate::domain::owner::Owner;
+use crate::domain::project_limits::{ExceededLimit, ProjectLimitTable, QueuedInput};
 use crate::domain::report::BatchLimits;
 use crate::domain::request_key::RequestKey;
 use crate::domain::time::Timestamp;
@@ -24,6 +25,9 @@ pub enum CreateMessageBatchError {
     /// Its requests are not ones that a batch can run: the first error of all.
     #[error("{}", .0.message)]
     Invalid(Box<BatchError>),
+    /// The project has no room for its requests.
+    #[error("The requests are beyond a limit of the project.")]
+    BeyondLimit(ExceededLimit),
     /// Its input file was not kept.
     #[error(transparent)]
     File(#[from] CreateFileError),
@@ -45,6 +49,8 @@ pub struct MessageBatchCreator<'a> {
     pub wakeup: &'a Wakeup,
     /// The owner.
     pub owner: &'a Owner,
+    /// What projects may use.
+    pub projects: &'a ProjectLimitTable,
     /// The limits of the batch.
     pub limits: &'a BatchLimits,
 }
@@ -62,7 +68,11 @@ impl MessageBatchCreator<'_> {
         key: Option<RequestKey>,
         now: Timestamp,
     ) -> Result<(Batch, u64), CreateMessageBatchError> {
-        let rows = match self.check(&taken) {
+        let checked = match self.check(&taken) {
+            Ok(rows) => self.check_limits(QueuedInput { rows, bytes: taken.part.bytes }).await,
+            refused => refused,
+        };
+        let rows = match checked {
             Ok(rows) => rows,
             Err(refused) => {
                 self.blobs.delete(taken.part.blob).await?;
@@ -105,5 +115,11 @@ impl MessageBatchCreator<'_> {
             Ok(_) => Ok(report.rows),
             Err(mut errors) => Err(CreateMessageBatchError::Invalid(Box::new(errors.swap_remove(0)))),
         }
+    }
+
+    /// The number of rows, if the project has room for them.
+    async fn check_limits(&self, input: QueuedInput) -> Result<u64, CreateMessageBatchError> {
+        let refused = refused_at_creation(self.storage, self.projects, self.owner, input).await?;
+        refused.map_or(Ok(input.rows), |exceeded| Err(CreateMessageBatchError::BeyondLimit(exceeded)))
     }
 }

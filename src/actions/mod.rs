@@ -9,7 +9,7 @@ mod create_message_batch;
 mod request_state;
 mod retry_batch;
 
-pub use batch_progress::{ObservedBatch, observe_batch, observe_batches};
+pub use batch_progress::{BatchObserver, ObservedBatch};
 pub use complete_upload::{CompleteUploadError, UploadCompleter, UploadCompletion};
 pub use create_batch::{CreateBatchError, create_batch};
 pub use create_batch_of_rows::{BatchOfRows, BatchOfRowsError};

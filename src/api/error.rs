@@ -1,5 +1,6 @@
 //! Errors, in OpenAI's envelope (contract §1.6 and §1.7).
 
+mod limit_errors;
 mod storage_errors;
 
 use std::time::Duration;
@@ -201,12 +202,6 @@ impl ApiError {
         let message =
             "The request has too many headers, or too large ones: at most 100, and 128 KiB with the request line.";
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", message.to_owned())
-    }
-
-    /// 429: the client has made all calls that it may make now.
-    #[must_use]
-    pub fn rate_limited(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message.into()).code("rate_limit_exceeded")
     }
 
     /// 500: a fault of this program.

@@ -28,6 +28,8 @@ mod router;
 mod safe_headers;
 mod server;
 mod sse;
+mod storage_room;
+mod upload_slots;
 mod uploads;
 
 use std::sync::Arc;
@@ -45,8 +47,10 @@ pub use request_rate::RequestRates;
 pub(crate) use router::with_request_ids;
 pub use router::{health_router, metrics_router, router};
 pub use server::{ServerLimits, ServerTls, ShutdownTokens, TlsError, serve};
+pub(crate) use storage_room::StorageRoom;
+pub use upload_slots::UploadSlots;
 
-use crate::actions::BatchRetrier;
+use crate::actions::{BatchObserver, BatchRetrier};
 use crate::domain::batch::Window;
 use crate::domain::cost::Prices;
 use crate::domain::ids::BatchId;
@@ -76,8 +80,8 @@ pub struct App {
     pub intake: IntakeLimits,
     /// The limits of a batch.
     pub batch_limits: BatchLimits,
-    /// One permit for each upload that may be taken in at once.
-    pub uploads: Semaphore,
+    /// The uploads that may be taken in at once.
+    pub uploads: UploadSlots,
     /// What tokens cost, if the settings say so.
     pub prices: Option<Prices>,
     /// One permit for each request that may wait at once for results or events.
@@ -111,9 +115,15 @@ pub struct App {
 }
 
 impl App {
-    /// What creates batches that run rows of a batch of an owner again.
-    pub(crate) fn retrier(&self, owner: &Owner, batch: BatchId) -> BatchRetrier<'_> {
-        let Self { storage, blobs, clock, intake, wakeup, .. } = self;
+    /// What looks at batches of an owner.
+    pub(crate) fn observer<'a>(&'a self, owner: &'a Owner) -> BatchObserver<'a> {
+        let Self { storage, clock, project_limits: projects, .. } = self;
+        BatchObserver { storage: &**storage, clock, projects, owner }
+    }
+
+    /// What creates batches that run rows of a batch of an owner again, with input files within these limits.
+    pub(crate) fn retrier<'a>(&'a self, owner: &Owner, batch: BatchId, intake: &'a IntakeLimits) -> BatchRetrier<'a> {
+        let Self { storage, blobs, clock, wakeup, .. } = self;
         let (storage, blobs, clock) = (storage.clone(), blobs.clone(), clock.clone());
         BatchRetrier { source: ResultSource { storage, blobs, clock, owner: owner.clone(), batch }, intake, wakeup }
     }

@@ -34,8 +34,8 @@ pub struct RequestRates {
 /// A call that may be made, and how many more may follow at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CountedCall {
-    limit: NonZeroU32,
-    left: u32,
+    pub(super) limit: NonZeroU32,
+    pub(super) left: u32,
 }
 
 impl RequestRates {

@@ -15,7 +15,7 @@ use super::engine::BatchEngine;
 use super::error::ServiceError;
 use super::open_files;
 use super::upstream::Upstreams;
-use crate::api::{self, Access, App, RequestRates, ServerLimits, ServerTls, ShutdownTokens};
+use crate::api::{self, Access, App, RequestRates, ServerLimits, ServerTls, ShutdownTokens, UploadSlots};
 use crate::config::{HttpConfig, ServeConfig};
 use crate::dashboard;
 use crate::domain::time::Clock;
@@ -110,7 +110,7 @@ impl Service {
             wakeup: engine.wakeup().clone(),
             intake: settings.limits.input.intake(),
             batch_limits: settings.limits.input.batch(),
-            uploads: Semaphore::new(limits.uploads),
+            uploads: UploadSlots::new(limits.uploads, settings.limits.projects.clone()),
             prices: settings.http.prices.clone(),
             waits: Arc::new(Semaphore::new(limits.waits)),
             orders: Arc::new(Semaphore::new(limits.orders)),

@@ -69,6 +69,16 @@ pub enum ConfigError {
         /// The name.
         name: String,
     },
+    /// A table of limits cannot be used.
+    #[error("the settings file {path} has limits that cannot be used, in [{table}]: {why}")]
+    BadLimits {
+        /// The file.
+        path: PathBuf,
+        /// The table.
+        table: String,
+        /// Why.
+        why: String,
+    },
     /// A table of a webhook cannot be used.
     #[error("the settings file {path} has a webhook '{name}' that cannot be used: {why}")]
     BadWebhook {

@@ -11,7 +11,7 @@ use axum::response::Response;
 use super::batch_actions::{BatchAction, batch_actions};
 use super::page::{PageError, page};
 use super::view::{Bar, Layout, Moment, grouped, is_at_risk, percent, rate, row_url, size, spell};
-use crate::actions::{ObservedBatch, observe_batch};
+use crate::actions::ObservedBatch;
 use crate::api::{App, AppState, Caller};
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::cost::{Prices, amount};
@@ -114,7 +114,7 @@ pub(super) async fn batch(
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let id = parse_id(&id)?;
-    let observed = observe_batch(&*app.storage, &app.clock, &caller.owner, id).await?.ok_or_else(no_batch)?;
+    let observed = app.observer(&caller.owner).observe(id).await?.ok_or_else(no_batch)?;
     let files = files(&app, &caller.owner, &observed.batch).await?;
     page(&BatchPage::new(&observed, app.prices.as_ref(), files, &caller), &headers)
 }

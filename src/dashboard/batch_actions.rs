@@ -11,7 +11,7 @@ use super::batch::{no_batch, parse_id};
 use super::page::PageError;
 use super::view::{grouped, plural};
 use crate::actions::RetryBatchError;
-use crate::api::{App, AppState, Caller};
+use crate::api::{App, AppState, Caller, StorageRoom};
 use crate::domain::batch::{Batch, BatchRetry, BatchStatus, NewBatch, RetryOptions, Window};
 use crate::domain::ids::BatchId;
 
@@ -95,10 +95,12 @@ pub(super) async fn retry(
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
     let old = app.storage.batch(&owner, parse_id(&id)?).await?.ok_or_else(no_batch)?;
-    let Ok(_permit) = app.uploads.try_acquire() else {
+    let Ok(_slot) = app.uploads.begin(&owner) else {
         let message = "Too many files are uploaded at once. Try again in a moment.";
         return Err(PageError::new(StatusCode::SERVICE_UNAVAILABLE, message));
     };
+    let room = StorageRoom::of(&app, &owner).await.map_err(|_| PageError::internal())?;
+    let intake = room.within(&app.intake);
     let windows: &[Window] = &app.windows;
     let window = windows.iter().find(|window| window.text == old.completion_window).or(windows.first());
     let new = NewBatch {
@@ -113,8 +115,13 @@ pub(super) async fn retry(
         webhook: None,
         is_message_batch: false,
     };
-    let batch = app.retrier(&owner, old.id).create_batch(&old, new, app.clock.now()).await?;
-    Ok(done(&app, batch.id))
+    match app.retrier(&owner, old.id, &intake).create_batch(&old, new, app.clock.now()).await {
+        Err(RetryBatchError::TooLarge) if intake != app.intake => {
+            let message = "The project has no room for the rows. Delete files that are not needed any more.";
+            Err(PageError::new(StatusCode::CONFLICT, message))
+        }
+        created => Ok(done(&app, created?.id)),
+    }
 }
 
 fn not_allowed(what: &str, batch: &Batch) -> PageError {

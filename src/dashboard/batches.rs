@@ -10,7 +10,6 @@ use serde::Deserialize;
 
 use super::page::{PageError, page};
 use super::view::{ACTIVE, BatchLine, Layout};
-use crate::actions::observe_batches;
 use crate::api::{App, AppState, Caller};
 use crate::domain::batch::{Batch, BatchStatus};
 use crate::domain::ids::BatchId;
@@ -80,7 +79,7 @@ pub(super) async fn batches(
         found.batches.retain(|batch| has(batch, text));
         found.cut(PAGE)
     };
-    let observed = observe_batches(&*app.storage, &app.clock, &caller.owner, found.batches).await?;
+    let observed = app.observer(&caller.owner).observe_all(found.batches).await?;
     let lines = observed.iter().map(BatchLine::of).collect();
     let next = found.next.map(|next| filter.url(next));
     let is_filtered = !text.is_empty() || !filter.status.is_empty();

@@ -11,7 +11,7 @@ use axum::response::Response;
 use super::page::{PageError, page};
 use super::upstreams::{Trouble, is_silent, troubles};
 use super::view::{ACTIVE, BatchLine, Layout, Moment, grouped, is_at_risk, rate};
-use crate::actions::{ObservedBatch, observe_batches};
+use crate::actions::ObservedBatch;
 use crate::api::{AppState, Caller};
 use crate::domain::activity::{DaemonActivity, DaemonReport};
 use crate::domain::api_key::KeyScope;
@@ -76,7 +76,7 @@ pub(super) async fn overview(State(app): AppState, caller: Caller, headers: Head
     let listed: Vec<BatchId> = active.data.iter().map(|batch| batch.id).collect();
     let mut batches = active.data;
     batches.extend(closing.into_iter().filter(|batch| !listed.contains(&batch.id)));
-    let observed = observe_batches(&*app.storage, &app.clock, owner, batches).await?;
+    let observed = app.observer(owner).observe_all(batches).await?;
     let at_risk = observed.iter().filter(|observed| is_at_risk(observed)).count();
     let mut listed: Vec<&ObservedBatch> =
         observed.iter().filter(|observed| is_at_risk(observed) || listed.contains(&observed.batch.id)).collect();

@@ -43,6 +43,7 @@ mod model;
 mod owners;
 mod plans;
 mod progress;
+mod projects;
 mod request_keys;
 mod results;
 mod rows;

@@ -12,7 +12,7 @@ use batchwright::domain::owner::Owner;
 use batchwright::domain::page::{Order, PageRequest};
 use batchwright::storage::{
     BatchStore as _, FileStore as _, LeaseStore as _, Ledger as _, MessageBatchStore as _, NewFile, ProgressStore as _,
-    Recorded, Result, StepStore as _, Upkeep as _,
+    ProjectStore as _, Recorded, Result, StepStore as _, Upkeep as _,
 };
 
 use crate::given::{OWNER, START, TestStorage, after, all, ending, flush, indexed_file, lanes, new_batch, new_file};
@@ -89,6 +89,8 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("batches_with", shown(storage.batches_with(owner, &BatchStatus::ALL, None, 10).await?)),
         ("batches_closing_first", shown(storage.batches_closing_first(owner, 10).await?)),
         ("rows_in_progress", shown(storage.rows_in_progress(owner, 10).await?)),
+        ("queued_input", shown(storage.queued_input(owner, 10).await?)),
+        ("stored_bytes", shown(storage.stored_bytes(owner, after(2)).await?)),
         ("batch_input", shown(storage.batch_input(owner, batch).await?)),
         ("part_of_row", shown(storage.part_of_row(owner, given.row(0), after(2)).await?)),
         ("result_parts", shown(storage.result_parts(owner, batch, after(2)).await?)),

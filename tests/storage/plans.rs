@@ -19,6 +19,7 @@ use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, m
 use crate::steps::{end, turn, write};
 
 mod keys;
+mod projects;
 pub mod statements;
 mod uploads;
 mod webhooks;

@@ -49,10 +49,11 @@ fn check_anonymous(app: &App, request: &Request, caller: &Caller) -> Result<(), 
 }
 
 /// Answers a call, if its project may make one more now.
-async fn counted(app: &App, caller: &Caller, request: Request, next: Next) -> Response {
+async fn counted(app: &App, caller: &Caller, mut request: Request, next: Next) -> Response {
     match app.request_rates.count(&caller.owner) {
         Ok(None) => next.run(request).await,
         Ok(Some(call)) => {
+            request.extensions_mut().insert(call);
             let mut response = next.run(request).await;
             call.tell(response.headers_mut());
             response

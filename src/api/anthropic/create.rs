@@ -1,7 +1,7 @@
 //! `POST /v1/messages/batches`: the requests are read one by one as they come, and kept as a batch input file.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use futures::{TryStreamExt as _, stream};
@@ -11,10 +11,12 @@ use super::origin::PublicOrigin;
 use super::printed;
 use super::requests::RequestLines;
 use super::wire::MessageBatchObject;
-use crate::actions::{CreateFileError, CreateMessageBatchError, MessageBatchCreator};
+use crate::actions::{CreateMessageBatchError, MessageBatchCreator};
 use crate::api::caller::Caller;
 use crate::api::content_coding::decoded;
-use crate::api::request_key::{key_in, key_reused, made_before, object_gone, request_key};
+use crate::api::request_key::{key_in, made_before, object_gone, request_key};
+use crate::api::router::JSON_BODY_BYTES;
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::batch::{Batch, Window};
 use crate::domain::ids::BatchId;
@@ -34,7 +36,8 @@ const WINDOW: &str = "24h";
         (status = 400, body = super::envelope::MessagesErrorBody),
         (status = 409, description = "The key was used for another request",
             body = super::envelope::MessagesErrorBody),
-        (status = 413, body = super::envelope::MessagesErrorBody)
+        (status = 413, body = super::envelope::MessagesErrorBody),
+        (status = 429, description = "The project has no room for it", body = super::envelope::MessagesErrorBody)
     )
 )]
 pub(in crate::api) async fn create_message_batch(
@@ -47,7 +50,11 @@ pub(in crate::api) async fn create_message_batch(
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
+    let _slot = app.uploads.begin(&owner)?;
+    let room = StorageRoom::for_request(&app, &owner, &headers).await?;
+    // Reading a byte would tell a client that waits for `100 Continue` to send it all.
+    room.check(body.size_hint().lower().saturating_sub(JSON_BODY_BYTES as u64))?;
+    let intake = room.within(&app.intake);
     let mut hash = key_in(&headers)?.map(|_| BytesHash::default());
     let body = decoded(&headers, body)?.inspect_ok(|chunk| {
         if let Some(hash) = &mut hash {
@@ -59,31 +66,34 @@ pub(in crate::api) async fn create_message_batch(
         let line = requests.next().await?;
         Some((line, requests))
     });
-    let taken = take_in(Box::pin(lines), &app.blobs, &app.intake, true).await.map_err(|error| match error {
+    let taken = take_in(Box::pin(lines), &app.blobs, &intake, true).await.map_err(|error| match error {
         IntakeError::Stream(error) => error,
-        IntakeError::TooLarge => ApiError::request_too_large(format!(
-            "The requests are larger than the {} bytes they may have together.",
-            app.intake.max_file_bytes
-        )),
+        IntakeError::TooLarge => {
+            let most = app.intake.max_file_bytes;
+            let message = format!("The requests are larger than the {most} bytes they may have together.");
+            room.too_large(&app.intake, ApiError::request_too_large(message))
+        }
         IntakeError::Blob(error) => error.into(),
     })?;
     let hash = hash.map(BytesHash::finish).unwrap_or_default();
     let key = request_key(&headers, "POST /v1/messages/batches", &[hash.as_bytes()])?;
-    let App { storage, blobs, wakeup, batch_limits: limits, .. } = &*app;
-    let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, limits };
+    let App { storage, blobs, wakeup, batch_limits: limits, project_limits: projects, .. } = &*app;
+    let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, projects, limits };
     match creator.create(taken, window(&app)?, key.clone(), app.clock.now()).await {
-        Err(CreateMessageBatchError::File(CreateFileError::KeyUsed)) => {
-            let before = batch_before(&app, &owner, key.as_ref()).await?;
+        Ok((batch, rows)) => Ok(Json(MessageBatchObject::of(&batch, rows, &origin))),
+        Err(error) => {
+            // A repetition returns the batch of the first request, whose rows may be those that leave no room.
+            let before = batch_before(&app, &owner, key.as_ref()).await?.ok_or_else(|| refusal(error, &owner))?;
             Ok(Json(MessageBatchObject::read(&app, before, &origin).await?))
         }
-        created => created.map(|(batch, rows)| Json(MessageBatchObject::of(&batch, rows, &origin))).map_err(Into::into),
     }
 }
 
 /// The message batch that an earlier request with the same key has made.
-async fn batch_before(app: &App, owner: &Owner, key: Option<&RequestKey>) -> Result<Batch, ApiError> {
-    let id = made_before(app, owner, key).await?.as_deref().and_then(BatchId::parse).ok_or_else(key_reused)?;
-    app.storage.message_batch(owner, id).await?.ok_or_else(|| object_gone(&printed(id)))
+async fn batch_before(app: &App, owner: &Owner, key: Option<&RequestKey>) -> Result<Option<Batch>, ApiError> {
+    let Some(id) = made_before(app, owner, key).await?.as_deref().and_then(BatchId::parse) else { return Ok(None) };
+    let batch = app.storage.message_batch(owner, id).await?;
+    batch.map(Some).ok_or_else(|| object_gone(&printed(id)))
 }
 
 /// The body, for the OpenAPI document.
@@ -110,21 +120,20 @@ fn window(app: &App) -> Result<Window, ApiError> {
     day.or_else(longest).cloned().ok_or_else(ApiError::internal)
 }
 
-impl From<CreateMessageBatchError> for ApiError {
-    fn from(error: CreateMessageBatchError) -> Self {
-        match error {
-            CreateMessageBatchError::Empty => Self::invalid("requests: List should have at least 1 item"),
-            CreateMessageBatchError::Invalid(error) => {
-                // Lines are counted from 1, and requests from 0.
-                let place = error.line.map(|line| format!("requests.{}", line.saturating_sub(1)));
-                let param = error.param.as_deref().map(|param| param.replacen("body", "params", 1));
-                let path: Vec<String> = place.into_iter().chain(param).collect();
-                let path = if path.is_empty() { "requests".to_owned() } else { path.join(".") };
-                Self::invalid(format!("{path}: {}", error.message))
-            }
-            CreateMessageBatchError::File(error) => error.into(),
-            CreateMessageBatchError::Storage(error) => error.into(),
-            CreateMessageBatchError::Blob(error) => error.into(),
+fn refusal(error: CreateMessageBatchError, project: &Owner) -> ApiError {
+    match error {
+        CreateMessageBatchError::Empty => ApiError::invalid("requests: List should have at least 1 item"),
+        CreateMessageBatchError::Invalid(error) => {
+            // Lines are counted from 1, and requests from 0.
+            let place = error.line.map(|line| format!("requests.{}", line.saturating_sub(1)));
+            let param = error.param.as_deref().map(|param| param.replacen("body", "params", 1));
+            let path: Vec<String> = place.into_iter().chain(param).collect();
+            let path = if path.is_empty() { "requests".to_owned() } else { path.join(".") };
+            ApiError::invalid(format!("{path}: {}", error.message))
         }
+        CreateMessageBatchError::BeyondLimit(exceeded) => ApiError::beyond_limit(&exceeded, project),
+        CreateMessageBatchError::File(error) => error.into(),
+        CreateMessageBatchError::Storage(error) => error.into(),
+        CreateMessageBatchError::Blob(error) => error.into(),
     }
 }

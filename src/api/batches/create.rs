@@ -33,7 +33,8 @@ use crate::telemetry::chain;
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repetitions safe (an extension)")),
     request_body(content = inline(BatchBody)),
     responses((status = 200, body = BatchObject), (status = 400, body = crate::api::error::ErrorBody),
-        (status = 409, description = "The key was used for another request", body = crate::api::error::ErrorBody))
+        (status = 409, description = "The key was used for another request", body = crate::api::error::ErrorBody),
+        (status = 429, description = "The project has no room for the `requests`", body = crate::api::error::ErrorBody))
 )]
 pub(in crate::api) async fn create_batch(
     State(app): AppState,
@@ -41,7 +42,7 @@ pub(in crate::api) async fn create_batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(Extension<ObjectId>, Json<BatchObject>), ApiError> {
-    let request = request_body::read(&app, &headers, body).await?;
+    let request = request_body::read(&app, &owner, &headers, body).await?;
     let created = create(&app, &owner, &headers, &request).await;
     if let Some(rows) = request.rows {
         // They are in the input file now, or not wanted. What stays is swept like any orphan.

@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep};
 
 use super::progress::BatchProgressObject;
 use super::{BatchObject, not_found, parse_id};
-use crate::actions::observe_batch;
 use crate::api::caller::Caller;
 use crate::api::extract::Id;
 use crate::api::{ApiError, App, AppState, sse};
@@ -67,10 +66,9 @@ struct BatchWatch {
 impl BatchWatch {
     /// The batch and its progress as they are on the wire.
     async fn observe(&self) -> Result<(Batch, String), ApiError> {
-        let App { storage, clock, prices, .. } = &*self.app;
-        let observed = observe_batch(&**storage, clock, &self.owner, self.id).await?;
+        let observed = self.app.observer(&self.owner).observe(self.id).await?;
         let observed = observed.ok_or_else(|| not_found(&self.id.to_string()))?;
-        let progress = BatchProgressObject::new(&observed, prices.as_ref(), false);
+        let progress = BatchProgressObject::new(&observed, self.app.prices.as_ref(), false);
         Ok((observed.batch, serde_json::to_string(&progress).expect("a progress serialises")))
     }
 

@@ -13,6 +13,7 @@ use crate::api::{ApiError, App};
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
+use crate::domain::request_key::RequestKey;
 use crate::domain::row::{RowError, type_name};
 use crate::domain::sparse_row::RowDefaults;
 
@@ -45,35 +46,42 @@ pub(super) async fn create(
     let key = request_key(headers, "POST /v1/batches", &[canonical(parsed).as_bytes(), rows.hash.as_bytes()])?;
     // The key is that of the input file, in whose transaction the batch is created.
     let new = create::read(app, parsed, || metadata(parsed, &request.text), None, false)?;
+    let intake = rows.room.within(&app.intake);
     let creator = BatchOfRows {
         storage: &*app.storage,
         blobs: &app.blobs,
         wakeup: &app.wakeup,
-        intake: &app.intake,
+        intake: &intake,
         limits: &app.batch_limits,
+        projects: &app.project_limits,
         owner,
     };
     let defaults = RowDefaults { endpoint: new.endpoint, model };
     match creator.create(rows.part, defaults, new, key.clone(), app.clock.now()).await {
         Err(BatchOfRowsError::KeyUsed) => {
-            let id = made_before(app, owner, key.as_ref()).await?.ok_or_else(key_reused)?;
-            let id = BatchId::parse(&id).ok_or_else(key_reused)?;
-            app.storage.batch(owner, id).await?.ok_or_else(key_reused)
+            let before = made_earlier(app, owner, key.as_ref()).await?;
+            before.ok_or_else(key_reused)
         }
-        created => Ok(created?),
+        // A repetition returns the batch of the first request, whose rows may be those that leave no room.
+        Err(BatchOfRowsError::BeyondLimit(exceeded)) => {
+            let before = made_earlier(app, owner, key.as_ref()).await?;
+            before.ok_or_else(|| ApiError::beyond_limit(&exceeded, owner))
+        }
+        Err(BatchOfRowsError::Rows(first, count)) => Err(refusal(&first, count)),
+        Err(error @ BatchOfRowsError::TooLarge { .. }) => {
+            Err(rows.room.too_large(&app.intake, ApiError::invalid(error.to_string()).at("requests")))
+        }
+        Err(BatchOfRowsError::Blob(error)) => Err(error.into()),
+        Err(BatchOfRowsError::Storage(error)) => Err(error.into()),
+        Ok(created) => Ok(created),
     }
 }
 
-impl From<BatchOfRowsError> for ApiError {
-    fn from(error: BatchOfRowsError) -> Self {
-        match error {
-            BatchOfRowsError::Rows(first, count) => refusal(&first, count),
-            BatchOfRowsError::TooLarge { .. } => Self::invalid(error.to_string()).at("requests"),
-            BatchOfRowsError::KeyUsed => key_reused(),
-            BatchOfRowsError::Blob(error) => error.into(),
-            BatchOfRowsError::Storage(error) => error.into(),
-        }
-    }
+/// The batch that an earlier request with the same key has made.
+async fn made_earlier(app: &App, owner: &Owner, key: Option<&RequestKey>) -> Result<Option<Batch>, ApiError> {
+    let Some(id) = made_before(app, owner, key).await? else { return Ok(None) };
+    let Some(id) = BatchId::parse(&id) else { return Ok(None) };
+    Ok(app.storage.batch(owner, id).await?)
 }
 
 /// The refusal of rows that would fail the batch, of which the first is named.

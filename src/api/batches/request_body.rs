@@ -4,13 +4,15 @@
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use futures::StreamExt as _;
-use tokio::sync::SemaphorePermit;
 
 use crate::api::content_coding::{decoded, unreadable};
 use crate::api::router::JSON_BODY_BYTES;
+use crate::api::storage_room::StorageRoom;
+use crate::api::upload_slots::UploadSlot;
 use crate::api::{ApiError, App};
 use crate::domain::file::FilePart;
 use crate::domain::json_elements::{ElementScanner, ScanError};
+use crate::domain::owner::Owner;
 use crate::domain::request_key::BytesHash;
 use crate::storage::blobs::BlobWriter;
 
@@ -28,22 +30,34 @@ pub(super) struct SpooledRows<'a> {
     /// The hash of the lines.
     pub(super) hash: String,
     /// Rows are taken in like an upload.
-    _permit: SemaphorePermit<'a>,
+    _slot: UploadSlot<'a>,
+    /// The room that there was for them.
+    pub(super) room: StorageRoom,
 }
 
 /// The blob that is being written.
 struct Spool<'a> {
     writer: BlobWriter,
     hash: BytesHash,
-    permit: SemaphorePermit<'a>,
+    slot: UploadSlot<'a>,
+    room: StorageRoom,
 }
 
 /// Reads a body.
-pub(super) async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> Result<BatchRequestBody<'a>, ApiError> {
+pub(super) async fn read<'a>(
+    app: &'a App,
+    owner: &Owner,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<BatchRequestBody<'a>, ApiError> {
     let limit = app.intake.max_file_bytes;
     // Reading a byte would tell a client that waits for `100 Continue` to send it all.
-    if body.size_hint().lower() > limit + JSON_BODY_BYTES as u64 {
+    let rows_announced = body.size_hint().lower().saturating_sub(JSON_BODY_BYTES as u64);
+    if rows_announced > limit {
         return Err(too_large(limit));
+    }
+    if rows_announced > 0 {
+        StorageRoom::for_request(app, owner, headers).await?.check(rows_announced)?;
     }
     let mut chunks = decoded(headers, body)?;
     let mut scanner = ElementScanner::new("requests", JSON_BODY_BYTES, app.intake.max_line_bytes);
@@ -59,11 +73,13 @@ pub(super) async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> R
         if !lines.is_empty() {
             let spool = match &mut spool {
                 Some(spool) => spool,
-                none => none.insert(begin(app).await?),
+                none => none.insert(begin(app, owner, headers).await?),
             };
-            if spool.writer.written() + lines.len() as u64 > limit {
+            let written = spool.writer.written() + lines.len() as u64;
+            if written > limit {
                 return Err(too_large(limit));
             }
+            spool.room.check(written)?;
             spool.hash.add(&lines);
             spool.writer.write(lines.into()).await?;
         }
@@ -75,18 +91,19 @@ pub(super) async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> R
     Ok(BatchRequestBody { text: scanner.finish().0.into(), rows })
 }
 
-async fn begin(app: &App) -> Result<Spool<'_>, ApiError> {
+async fn begin<'a>(app: &'a App, owner: &Owner, headers: &HeaderMap) -> Result<Spool<'a>, ApiError> {
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    let Ok(permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
-    Ok(Spool { writer: app.blobs.writer().await?, hash: BytesHash::default(), permit })
+    let slot = app.uploads.begin(owner)?;
+    let room = StorageRoom::for_request(app, owner, headers).await?;
+    Ok(Spool { writer: app.blobs.writer().await?, hash: BytesHash::default(), slot, room })
 }
 
 async fn finish(spool: Spool<'_>) -> Result<SpooledRows<'_>, ApiError> {
     let bytes = spool.writer.written();
     let blob = spool.writer.finish().await?;
-    Ok(SpooledRows { part: FilePart { blob, bytes }, hash: spool.hash.finish(), _permit: spool.permit })
+    Ok(SpooledRows { part: FilePart { blob, bytes }, hash: spool.hash.finish(), _slot: spool.slot, room: spool.room })
 }
 
 fn too_large(limit: u64) -> ApiError {

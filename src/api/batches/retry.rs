@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::actions::RetryBatchError;
 use crate::api::json_body::object;
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App};
 use crate::domain::batch::{Batch, NewBatch, RetryOptions};
 use crate::domain::batch_endpoint::BatchEndpoint;
@@ -59,8 +60,13 @@ pub(super) async fn create(app: &App, owner: &Owner, old: &Batch, new: NewBatch)
         return Err(ApiError::stopping());
     }
     // Its input is taken in like an upload.
-    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
-    Ok(app.retrier(owner, old.id).create_batch(old, new, app.clock.now()).await?)
+    let _slot = app.uploads.begin(owner)?;
+    let room = StorageRoom::of(app, owner).await?;
+    let intake = room.within(&app.intake);
+    match app.retrier(owner, old.id, &intake).create_batch(old, new, app.clock.now()).await {
+        Err(error @ RetryBatchError::TooLarge) => Err(room.too_large(&app.intake, error.into())),
+        created => Ok(created?),
+    }
 }
 
 /// The path of the parameter that names the other batch, and its id.

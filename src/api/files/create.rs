@@ -13,6 +13,7 @@ use crate::api::caller::Caller;
 use crate::api::content_coding::decoded;
 use crate::api::form::{Form, FormShape};
 use crate::api::request_key::{key_in, key_reused, made_before, object_gone};
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::file::File;
 use crate::domain::owner::Owner;
@@ -37,25 +38,29 @@ pub(crate) async fn create_file(
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
+    let _slot = app.uploads.begin(&owner)?;
+    let room = StorageRoom::for_request(&app, &owner, &headers).await?;
+    room.check(0)?;
+    let intake = room.within(&app.intake);
     let announced = body.size_hint().lower();
     let mut bytes = decoded(&headers, body)?;
-    let mut upload = UploadForm::with_key(key_in(&headers)?.is_some());
+    let too_large = room.too_large(&app.intake, file_too_large());
+    let mut upload = UploadForm::new(key_in(&headers)?.is_some(), too_large.clone());
     let shape = FormShape {
         required: "the parts 'file' and 'purpose'",
         known: "'file', 'purpose' and 'expires_after[…]'",
         payload: "file",
-        max_bytes: app.intake.max_file_bytes,
-        too_large: file_too_large,
+        max_bytes: intake.max_file_bytes,
+        too_large,
     };
     let read = match Form::new(&mut bytes, &headers, announced, shape) {
-        Ok(form) => upload.read(&app, form).await,
+        Ok(form) => upload.read(&app.blobs, &intake, form).await,
         Err(error) => Err(error),
     };
     let checked = read.and_then(|()| upload.check(&headers));
     match (checked, upload.taken.take()) {
         (Ok(form), Some(taken)) => {
-            let taken = upload.unpack(&app, &form, taken).await?;
+            let taken = upload.unpack(&app.blobs, &intake, &form, taken).await?;
             let key = form.key.clone();
             match actions::create_file(&*app.storage, &app.blobs, &owner, taken, form, app.clock.now()).await {
                 Err(CreateFileError::KeyUsed) => Ok(answered(file_before(&app, &owner, key.as_ref()).await?)),

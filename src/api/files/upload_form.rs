@@ -5,18 +5,18 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use futures::TryStreamExt as _;
 
-use super::{check_name, file_too_large, purpose_of};
+use super::{check_name, purpose_of};
 use crate::actions::FileForm;
 use crate::api::form::{Form, FormPart, malformed};
 use crate::api::request_key::request_key;
-use crate::api::{ApiError, App, expires_after, integer};
+use crate::api::{ApiError, expires_after, integer};
 use crate::domain::file::{Purpose, clean_filename};
+use crate::domain::report::IntakeLimits;
 use crate::domain::request_key::BytesHash;
 use crate::intake::{IntakeError, Packing, Taken, UnpackError, recognised, take_in, unpacked};
-use crate::storage::blobs::{BlobError, FileBytes};
+use crate::storage::blobs::{BlobError, Blobs, FileBytes};
 
 /// The parts of a form that were read so far.
-#[derive(Default)]
 pub(super) struct UploadForm {
     /// The stored bytes.
     pub(super) taken: Option<Taken>,
@@ -24,6 +24,7 @@ pub(super) struct UploadForm {
     packing: Option<Packing>,
     /// The hash of the bytes as they came, if the request has an idempotency key.
     hash: Option<BytesHash>,
+    too_large: ApiError,
     filename: String,
     purpose: Option<String>,
     anchor: Option<String>,
@@ -31,19 +32,33 @@ pub(super) struct UploadForm {
 }
 
 impl UploadForm {
-    /// The form of a request that has an idempotency key, or none.
-    pub(super) fn with_key(has_key: bool) -> Self {
-        Self { hash: has_key.then(BytesHash::default), ..Self::default() }
+    /// The form of a request that has an idempotency key, or none, and the refusal of a file that is too large.
+    pub(super) fn new(has_key: bool, too_large: ApiError) -> Self {
+        Self {
+            taken: None,
+            packing: None,
+            hash: has_key.then(BytesHash::default),
+            too_large,
+            filename: String::new(),
+            purpose: None,
+            anchor: None,
+            seconds: None,
+        }
     }
 
     /// Reads all parts.
-    pub(super) async fn read(&mut self, app: &App, mut form: Form<'_>) -> Result<(), ApiError> {
+    pub(super) async fn read(
+        &mut self,
+        blobs: &Blobs,
+        intake: &IntakeLimits,
+        mut form: Form<'_>,
+    ) -> Result<(), ApiError> {
         while let Some(part) = form.next().await? {
             match part.name() {
                 Some("file") if self.taken.is_some() => {
                     return Err(ApiError::invalid("The form has two parts named 'file'.").at("file"));
                 }
-                Some("file") => self.take(app, part).await?,
+                Some("file") => self.take(blobs, intake, part).await?,
                 // The purpose decides how the file is read, so the first one counts.
                 Some("purpose") if self.purpose.is_none() => self.purpose = Some(part.text().await?),
                 Some("expires_after[anchor]" | "expires_after.anchor") => self.anchor = Some(part.text().await?),
@@ -59,7 +74,7 @@ impl UploadForm {
         Ok(())
     }
 
-    async fn take(&mut self, app: &App, mut part: FormPart<'_>) -> Result<(), ApiError> {
+    async fn take(&mut self, blobs: &Blobs, intake: &IntakeLimits, mut part: FormPart<'_>) -> Result<(), ApiError> {
         self.filename = clean_filename(&part.filename());
         let hash = &mut self.hash;
         let chunks = part.chunks().inspect_ok(|chunk| {
@@ -74,8 +89,8 @@ impl UploadForm {
         let inspect = purpose.is_none_or(|purpose| purpose == Purpose::Batch.as_str());
         let unpacks = inspect && purpose.is_some();
         let bytes = unpacked(chunks, packing.filter(|_| unpacks));
-        let taken = take_in(bytes, &app.blobs, &app.intake, inspect && (unpacks || packing.is_none())).await;
-        self.taken = Some(taken.map_err(|error| refusal(error, |error| malformed(&error)))?);
+        let taken = take_in(bytes, blobs, intake, inspect && (unpacks || packing.is_none())).await;
+        self.taken = Some(taken.map_err(|error| refusal(error, &self.too_large, |error| malformed(&error)))?);
         self.packing = packing.filter(|_| !unpacks);
         Ok(())
     }
@@ -98,15 +113,21 @@ impl UploadForm {
     }
 
     /// Unpacks a batch input file that was stored as it came.
-    pub(super) async fn unpack(&self, app: &App, form: &FileForm, taken: Taken) -> Result<Taken, ApiError> {
+    pub(super) async fn unpack(
+        &self,
+        blobs: &Blobs,
+        intake: &IntakeLimits,
+        form: &FileForm,
+        taken: Taken,
+    ) -> Result<Taken, ApiError> {
         if form.purpose != Purpose::Batch || self.packing.is_none() {
             return Ok(taken);
         }
-        let packed = FileBytes::new(vec![taken.part]).stream(&app.blobs, 0..taken.part.bytes);
+        let packed = FileBytes::new(vec![taken.part]).stream(blobs, 0..taken.part.bytes);
         let bytes = unpacked(Box::pin(packed), self.packing);
-        let unpacked = take_in(bytes, &app.blobs, &app.intake, true).await;
-        app.blobs.delete(taken.part.blob).await?;
-        unpacked.map_err(|error| refusal(error, BlobError::into))
+        let unpacked = take_in(bytes, blobs, intake, true).await;
+        blobs.delete(taken.part.blob).await?;
+        unpacked.map_err(|error| refusal(error, &self.too_large, BlobError::into))
     }
 
     fn expires_after(&self) -> Result<Option<Duration>, ApiError> {
@@ -122,7 +143,11 @@ impl UploadForm {
 }
 
 /// `broken`: the refusal of a stream that broke off.
-fn refusal<E>(error: IntakeError<UnpackError<E>>, broken: impl FnOnce(E) -> ApiError) -> ApiError {
+fn refusal<E>(
+    error: IntakeError<UnpackError<E>>,
+    too_large: &ApiError,
+    broken: impl FnOnce(E) -> ApiError,
+) -> ApiError {
     match error {
         IntakeError::Stream(UnpackError::Stream(error)) => broken(error),
         IntakeError::Stream(UnpackError::Window) => ApiError::invalid(UnpackError::<E>::Window.to_string()),
@@ -130,6 +155,6 @@ fn refusal<E>(error: IntakeError<UnpackError<E>>, broken: impl FnOnce(E) -> ApiE
             ApiError::invalid(UnpackError::<E>::Damaged { packing }.to_string())
         }
         IntakeError::Blob(error) => error.into(),
-        IntakeError::TooLarge => file_too_large(),
+        IntakeError::TooLarge => too_large.clone(),
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct FormShape {
     /// The largest payload, in bytes.
     pub(super) max_bytes: u64,
     /// The refusal of a larger one.
-    pub(super) too_large: fn() -> ApiError,
+    pub(super) too_large: ApiError,
 }
 
 /// A form that is being read.
@@ -104,7 +104,7 @@ impl<'a> Form<'a> {
         let limit = shape.max_bytes.saturating_add(BESIDE_FILE);
         // Reading a byte would tell a client that waits for `100 Continue` to send it all.
         if announced > limit {
-            return Err((shape.too_large)());
+            return Err(shape.too_large);
         }
         let counted = CountedBody {
             bytes,
@@ -256,20 +256,22 @@ mod tests {
     use super::*;
     use crate::fuzz::NearlyGood;
 
-    const SHAPE: FormShape = FormShape {
-        required: "the part 'file'",
-        known: "'file'",
-        payload: "file",
-        max_bytes: 1 << 20,
-        too_large: ApiError::internal,
-    };
+    fn shape() -> FormShape {
+        FormShape {
+            required: "the part 'file'",
+            known: "'file'",
+            payload: "file",
+            max_bytes: 1 << 20,
+            too_large: ApiError::internal(),
+        }
+    }
 
     /// Reads a form to its end. Returns how many bytes its parts had.
     async fn read(body: &[u8], chunk: usize) -> Result<usize, ApiError> {
         let headers: HeaderMap =
             [(header::CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"))].into_iter().collect();
         let chunks: Vec<_> = body.chunks(chunk).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        let mut form = Form::new(stream::iter(chunks), &headers, 0, SHAPE)?;
+        let mut form = Form::new(stream::iter(chunks), &headers, 0, shape())?;
         let mut bytes = 0;
         while let Some(mut part) = form.next().await? {
             let _ = (part.name().map(str::len), part.filename());

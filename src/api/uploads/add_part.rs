@@ -12,6 +12,7 @@ use crate::api::content_coding::decoded;
 use crate::api::extract::Id;
 use crate::api::form::{Form, FormPart, FormShape, malformed};
 use crate::api::request_key::{key_in, made_before, object_gone, request_key};
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App, AppState};
 use crate::domain::file::FilePart;
 use crate::domain::ids::UploadPartId;
@@ -19,6 +20,7 @@ use crate::domain::report::IntakeLimits;
 use crate::domain::request_key::BytesHash;
 use crate::domain::upload::{MAX_PART_BYTES, MAX_PARTS, UploadPart};
 use crate::intake::{IntakeError, take_in};
+use crate::storage::blobs::Blobs;
 
 /// Adds a part to an upload. Parts may be sent side by side: their order is decided when the upload is completed.
 #[utoipa::path(post, path = "/v1/uploads/{upload_id}/parts", tag = "uploads",
@@ -43,11 +45,13 @@ pub(in crate::api) async fn add_upload_part(
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
+    let _slot = app.uploads.begin(&owner)?;
     let upload = find(&app, &owner, &id).await?;
     check_is_pending(&upload, NO_PART)?;
     let mut hash = key_in(&headers)?.map(|_| BytesHash::default());
-    let taken = take_part(&app, &headers, body, &mut hash).await?;
+    let room = StorageRoom::for_request(&app, &owner, &headers).await?;
+    room.check(0)?;
+    let taken = take_part(&app, room, &headers, body, &mut hash).await?;
     let hash = hash.map(BytesHash::finish).unwrap_or_default();
     let key = request_key(&headers, "POST /v1/uploads/{upload_id}/parts", &[id.as_bytes(), hash.as_bytes()])?;
     let part = UploadPart { id: UploadPartId::new(), upload: upload.id, part: taken, created_at: app.clock.now() };
@@ -80,22 +84,26 @@ struct PartForm {
 /// Stores the part `data` of the form. Nothing is left of a form that is refused.
 async fn take_part(
     app: &App,
+    room: StorageRoom,
     headers: &HeaderMap,
     body: Body,
     hash: &mut Option<BytesHash>,
 ) -> Result<FilePart, ApiError> {
     let announced = body.size_hint().lower();
     let mut bytes = decoded(headers, body)?;
+    let largest = IntakeLimits { max_file_bytes: MAX_PART_BYTES, ..app.intake.clone() };
+    let (limits, too_large) = (room.within(&largest), room.too_large(&largest, part_too_large()));
     let shape = FormShape {
         required: "the part 'data'",
         known: "'data'",
         payload: "data",
-        max_bytes: MAX_PART_BYTES,
-        too_large: part_too_large,
+        max_bytes: limits.max_file_bytes,
+        too_large: too_large.clone(),
     };
     let mut form = Form::new(&mut bytes, headers, announced, shape)?;
     let mut taken = None;
-    let read = read(app, &mut form, &mut taken, hash).await;
+    let store = PartStore { blobs: &app.blobs, limits, too_large };
+    let read = read(&store, &mut form, &mut taken, hash).await;
     match (read, taken) {
         (Ok(()), Some(taken)) => Ok(taken),
         (Ok(()), None) => Err(ApiError::missing("data")),
@@ -108,8 +116,15 @@ async fn take_part(
     }
 }
 
+/// Where parts are stored, and within which limits.
+struct PartStore<'a> {
+    blobs: &'a Blobs,
+    limits: IntakeLimits,
+    too_large: ApiError,
+}
+
 async fn read(
-    app: &App,
+    store: &PartStore<'_>,
     form: &mut Form<'_>,
     taken: &mut Option<FilePart>,
     hash: &mut Option<BytesHash>,
@@ -119,28 +134,26 @@ async fn read(
             Some("data") if taken.is_some() => {
                 return Err(ApiError::invalid("The form has two parts named 'data'.").at("data"));
             }
-            Some("data") => *taken = Some(store(app, &mut part, hash).await?),
+            Some("data") => *taken = Some(store.take(&mut part, hash).await?),
             _ => form.ignore(part).await?,
         }
     }
     Ok(())
 }
 
-async fn store(app: &App, part: &mut FormPart<'_>, hash: &mut Option<BytesHash>) -> Result<FilePart, ApiError> {
-    let limits = IntakeLimits { max_file_bytes: MAX_PART_BYTES, ..app.intake.clone() };
-    let chunks = part.chunks().inspect_ok(|chunk| {
-        if let Some(hash) = hash {
-            hash.add(chunk);
-        }
-    });
-    Ok(take_in(chunks, &app.blobs, &limits, false).await.map_err(refusal)?.part)
-}
-
-fn refusal(error: IntakeError<multer::Error>) -> ApiError {
-    match error {
-        IntakeError::Stream(error) => malformed(&error),
-        IntakeError::Blob(error) => error.into(),
-        IntakeError::TooLarge => part_too_large(),
+impl PartStore<'_> {
+    async fn take(&self, part: &mut FormPart<'_>, hash: &mut Option<BytesHash>) -> Result<FilePart, ApiError> {
+        let chunks = part.chunks().inspect_ok(|chunk| {
+            if let Some(hash) = hash {
+                hash.add(chunk);
+            }
+        });
+        let taken = take_in(chunks, self.blobs, &self.limits, false).await.map_err(|error| match error {
+            IntakeError::Stream(error) => malformed(&error),
+            IntakeError::Blob(error) => error.into(),
+            IntakeError::TooLarge => self.too_large.clone(),
+        })?;
+        Ok(taken.part)
     }
 }
 

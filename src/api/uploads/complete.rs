@@ -11,6 +11,7 @@ use crate::api::caller::Caller;
 use crate::api::extract::{Id, WholeBody};
 use crate::api::json_body::{self, required};
 use crate::api::request_key::{made_before, request_key};
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, AppState};
 use crate::domain::request_key::RequestKey;
 use crate::domain::row::type_name;
@@ -36,7 +37,7 @@ pub(in crate::api) async fn complete_upload(
     WholeBody(body): WholeBody,
 ) -> Result<Json<UploadObject>, ApiError> {
     // A batch input file is read whole, as when it is uploaded at once.
-    let Ok(_permit) = app.uploads.try_acquire() else { return Err(ApiError::too_many_uploads()) };
+    let _slot = app.uploads.begin(&owner)?;
     let parsed = json_body::parse(&body)?;
     let asked = json_body::canonical(&parsed);
     let pieces = [id.as_bytes(), asked.as_bytes()];
@@ -45,8 +46,14 @@ pub(in crate::api) async fn complete_upload(
     // A repetition returns the same object anyway.
     made_before(&app, &owner, completion.key.as_ref()).await?;
     let upload = find(&app, &owner, &id).await?;
-    let completer = UploadCompleter { storage: &*app.storage, blobs: &app.blobs, intake: &app.intake, owner: &owner };
-    Ok(Json(completer.complete(upload, &completion, app.clock.now()).await?.into()))
+    // Its parts are counted already, so that only a file that is unpacked needs more room.
+    let room = StorageRoom::for_request(&app, &owner, &headers).await?;
+    let intake = room.within(&app.intake);
+    let completer = UploadCompleter { storage: &*app.storage, blobs: &app.blobs, intake: &intake, owner: &owner };
+    match completer.complete(upload, &completion, app.clock.now()).await {
+        Err(error @ CompleteUploadError::TooLarge) => Err(room.too_large(&app.intake, error.into())),
+        completed => Ok(Json(completed?.into())),
+    }
 }
 
 /// The body, for the OpenAPI document.

@@ -12,6 +12,7 @@ use crate::api::extract::WholeBody;
 use crate::api::files::{check_name, file_too_large, purpose_of};
 use crate::api::json_body::{self, kept_for, required, text};
 use crate::api::request_key::{made_before, object_gone, request_key};
+use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App, AppState, integer};
 use crate::domain::file::{Purpose, clean_filename};
 use crate::domain::ids::UploadId;
@@ -34,6 +35,7 @@ pub(in crate::api) async fn create_upload(
     let parsed = json_body::parse(&body)?;
     let upload = read(&app, &parsed)?;
     let key = request_key(&headers, "POST /v1/uploads", &[json_body::canonical(&parsed).as_bytes()])?;
+    StorageRoom::for_request(&app, &owner, &headers).await?.check(upload.bytes)?;
     if !app.storage.create_upload(&owner, &upload, key.as_ref()).await? {
         let id = made_before(&app, &owner, key.as_ref()).await?.ok_or_else(ApiError::unavailable)?;
         return Ok(answered(find(&app, &owner, &id).await.map_err(|_| object_gone(&id))?));

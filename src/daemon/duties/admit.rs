@@ -1,4 +1,5 @@
-//! Validation: a batch that was created either opens its lanes, or fails with a list of what is wrong with its input.
+//! Validation: a batch that was created opens its lanes, or fails with a list of what is wrong with its input, or waits
+//! until its project has room for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Duty;
-use super::validation::{is_hopeless, validated_lanes};
+use super::validation::{is_hopeless, validated};
+use super::waiting::WaitingBatches;
 use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
 use crate::daemon::timer::TickResult;
-use crate::domain::batch::{Batch, BatchError};
+use crate::domain::batch::{Batch, BatchError, BatchStatus};
 use crate::domain::ids::BatchId;
-use crate::domain::project_limits::COUNTED_BATCHES;
-use crate::domain::report::NewLane;
+use crate::domain::owner::Owner;
+use crate::domain::project_limits::{ExceededLimit, ProjectLimits, QueuedInput};
+use crate::storage::queue::{exceeded, queued};
 use crate::storage::{Result, Storage};
 use crate::telemetry::chain;
 
@@ -24,6 +27,28 @@ const BATCHES: u32 = 64;
 pub(super) struct Admit<S> {
     pub(super) shared: Arc<DaemonCore<S>>,
     pub(super) items: Items<BatchId>,
+    pub(super) waiting: WaitingBatches,
+}
+
+/// What becomes of a batch.
+enum Decision {
+    /// It has so many lanes now.
+    Admitted { lanes: usize },
+    /// Another daemon has decided.
+    Taken,
+    /// It fails.
+    Refused(Vec<BatchError>),
+    /// It waits for its turn among the batches of its project.
+    Waits(QueuedInput),
+}
+
+/// Whether it is known that the project of a batch has room for it.
+#[derive(Clone, Copy)]
+enum RoomCheck {
+    /// It has to be found out.
+    Due,
+    /// There is room.
+    Done,
 }
 
 #[async_trait]
@@ -37,77 +62,124 @@ impl<S: Storage> Duty for Admit<S> {
     }
 
     async fn tick(&self) -> TickResult {
+        self.waiting.begin();
         let page = |after| self.shared.storage.batches_to_admit(after, BATCHES);
-        self.items.for_each(page, |batch| admit_or_refuse(&self.shared, &self.items, batch)).await
+        self.items.for_each(page, |batch| self.look_at(batch)).await?;
+        for (project, queue) in self.waiting.queues() {
+            self.admit_in_turn(&project, queue).await?;
+        }
+        Ok(())
     }
 }
 
-async fn admit_or_refuse<S: Storage>(shared: &DaemonCore<S>, items: &Items<BatchId>, batch: Batch) -> TickResult {
-    match admit(shared, &batch).await {
-        Ok(Ok(lanes)) => {
-            if let Some(lanes) = lanes {
-                tracing::info!(batch_id = %batch.id, lanes, "batch in progress");
-                shared.wakeup.wake();
+impl<S: Storage> Admit<S> {
+    /// Decides about a batch, or puts it into the queue of its project. A batch whose input is known already is not
+    /// validated again before its turn.
+    async fn look_at(&self, batch: Batch) -> TickResult {
+        if self.waits(&batch) && self.waiting.take_place(&batch) {
+            return Ok(());
+        }
+        self.settle(batch, RoomCheck::Due).await
+    }
+
+    /// Whether a batch waits if there is no room. One whose window has closed does not: it has to expire.
+    fn waits(&self, batch: &Batch) -> bool {
+        self.limits(&batch.owner).waits() && !self.is_overdue(batch)
+    }
+
+    fn is_overdue(&self, batch: &Batch) -> bool {
+        self.shared.clock.now() >= batch.expires_at
+    }
+
+    fn limits(&self, project: &Owner) -> ProjectLimits {
+        self.shared.settings.projects.of(project)
+    }
+
+    /// Admits the batches of a project in the order of their creation, up to the first that has no room.
+    async fn admit_in_turn(&self, project: &Owner, queue: Vec<(BatchId, QueuedInput)>) -> TickResult {
+        let limits = self.limits(project);
+        let mut used = queued(&*self.shared.storage, project, &limits).await?;
+        for (id, size) in queue {
+            if limits.exceeded(used, size).is_some() {
+                break;
             }
+            // A batch that fails keeps its place.
+            used = used.plus(size);
+            let settle = async |_, ()| {
+                let found = self.shared.storage.any_batch(id).await?;
+                match found.filter(|batch| batch.status == BatchStatus::Validating) {
+                    Some(batch) => self.settle(batch, RoomCheck::Done).await,
+                    None => Ok(()),
+                }
+            };
+            self.items.each([(id, Ok(()))], 1, settle).await?;
         }
-        Ok(Err(errors)) => refuse(shared, &batch, &errors).await?,
-        Err(error) if is_hopeless(&error, items.failing_for(batch.id), &batch, shared.clock.now()) => {
-            tracing::error!(batch_id = %batch.id, error = chain(&error), "a batch is refused: it cannot be admitted");
-            refuse(shared, &batch, &[not_admitted()]).await?;
+        Ok(())
+    }
+
+    async fn settle(&self, batch: Batch, room: RoomCheck) -> TickResult {
+        match self.decide(&batch, room).await {
+            Ok(Decision::Admitted { lanes }) => {
+                tracing::info!(batch_id = %batch.id, lanes, "batch in progress");
+                self.shared.wakeup.wake();
+            }
+            Ok(Decision::Taken) => {}
+            Ok(Decision::Waits(size)) => self.waiting.add(&batch, size),
+            Ok(Decision::Refused(errors)) => self.refuse(&batch, &errors).await?,
+            Err(error) if is_hopeless(&error, self.items.failing_for(batch.id), &batch, self.shared.clock.now()) => {
+                let error = chain(&error);
+                tracing::error!(batch_id = %batch.id, error, "a batch is refused: it cannot be admitted");
+                self.refuse(&batch, &[not_admitted()]).await?;
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
+        Ok(())
     }
-    Ok(())
+
+    async fn decide(&self, batch: &Batch, room: RoomCheck) -> Result<Decision> {
+        let storage = &*self.shared.storage;
+        let input = match validated(&self.shared, batch).await? {
+            Ok(input) => input,
+            Err(errors) => return Ok(Decision::Refused(errors)),
+        };
+        let limits = self.limits(&batch.owner);
+        let exceeded = match room {
+            RoomCheck::Done => None,
+            // Whether there is room is seen when all batches of the project are known that were created before.
+            RoomCheck::Due if self.waits(batch) => match limits.exceeded(QueuedInput::default(), input.size) {
+                None => return Ok(Decision::Waits(input.size)),
+                alone => alone,
+            },
+            RoomCheck::Due if limits.waits() => None,
+            // Two daemons that look at the same moment may both admit a batch.
+            RoomCheck::Due => exceeded(storage, &batch.owner, &limits, input.size).await?,
+        };
+        if let Some(exceeded) = exceeded {
+            return Ok(Decision::Refused(vec![beyond(&exceeded, batch)]));
+        }
+        let now = self.shared.clock.now();
+        if !storage.admit_batch(batch.id, &input.lanes, now).await? {
+            return Ok(Decision::Taken);
+        }
+        if self.is_overdue(batch) {
+            // No row of it starts any more.
+            storage.give_up_batch(batch.id, now).await?;
+        }
+        Ok(Decision::Admitted { lanes: input.lanes.len() })
+    }
+
+    async fn refuse(&self, batch: &Batch, errors: &[BatchError]) -> TickResult {
+        if self.shared.storage.refuse_batch(batch.id, errors, self.shared.clock.now()).await? {
+            tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
+        }
+        Ok(())
+    }
 }
 
-/// Opens a batch's lanes and returns how many, or `None` if another daemon has done it. The inner error is the list of
-/// reasons why the batch cannot run.
-async fn admit<S: Storage>(
-    shared: &DaemonCore<S>,
-    batch: &Batch,
-) -> Result<std::result::Result<Option<usize>, Vec<BatchError>>> {
-    let lanes = match validated_lanes(shared, batch).await? {
-        Ok(lanes) => lanes,
-        Err(errors) => return Ok(Err(errors)),
-    };
-    if let Some(error) = beyond_limit(shared, batch, &lanes).await? {
-        return Ok(Err(vec![error]));
-    }
-    let admitted = shared.storage.admit_batch(batch.id, &lanes, shared.clock.now()).await?;
-    Ok(Ok(admitted.then_some(lanes.len())))
-}
-
-async fn refuse<S: Storage>(shared: &DaemonCore<S>, batch: &Batch, errors: &[BatchError]) -> TickResult {
-    if shared.storage.refuse_batch(batch.id, errors, shared.clock.now()).await? {
-        tracing::info!(batch_id = %batch.id, errors = errors.len(), "batch failed validation");
-    }
-    Ok(())
-}
-
-/// Why a batch has too many rows for the limit of its project, as OpenAI says it of tokens (contract §8.3). Two daemons
-/// that look at the same moment may both admit one.
-async fn beyond_limit<S: Storage>(
-    shared: &DaemonCore<S>,
-    batch: &Batch,
-    lanes: &[NewLane],
-) -> Result<Option<BatchError>> {
-    let Some(limit) = shared.settings.projects.of(&batch.owner).queued_rows else { return Ok(None) };
-    let rows: u64 = lanes.iter().map(|lane| u64::from(lane.last - lane.first)).sum();
-    let queued = shared.storage.rows_in_progress(&batch.owner, COUNTED_BATCHES).await?.counts.owed();
-    if queued + rows <= limit {
-        return Ok(None);
-    }
-    let advice = if rows <= limit {
-        "Please try again once some in_progress batches have been completed."
-    } else {
-        "Please split it into smaller batches."
-    };
-    let message = format!(
-        "Enqueued row limit reached in project {}. Limit: {limit} enqueued rows, of which {queued} are used; this \
-         batch has {rows}. {advice}",
-        batch.owner
-    );
-    Ok(Some(BatchError { code: "row_limit_exceeded".to_owned(), message, param: None, line: None }))
+/// Why a batch fails for which its project has no room.
+fn beyond(exceeded: &ExceededLimit, batch: &Batch) -> BatchError {
+    let (code, message) = (exceeded.code().to_owned(), exceeded.message(&batch.owner));
+    BatchError { code, message, param: None, line: None }
 }
 
 fn not_admitted() -> BatchError {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::Duty;
 use super::owed::{self, Owed, OwedError};
-use super::validation::{is_hopeless, validated_lanes};
+use super::validation::{is_hopeless, validated};
 use crate::daemon::core::DaemonCore;
 use crate::daemon::items::Items;
 use crate::daemon::lost_input::{GONE_AFTER, is_lost};
@@ -88,8 +88,8 @@ async fn never_admitted<S: Storage>(
     if batch.milestones.in_progress_at.is_some() {
         return Ok(Vec::new());
     }
-    match validated_lanes(shared, batch).await {
-        Ok(lanes) => Ok(lanes.unwrap_or_default()),
+    match validated(shared, batch).await {
+        Ok(input) => Ok(input.map_or_else(|_| Vec::new(), |input| input.lanes)),
         Err(error) if is_hopeless(&error, items.failing_for(batch.id), batch, shared.clock.now()) => {
             let error = chain(&error);
             tracing::error!(batch_id = %batch.id, error, "a batch ends without lines: its rows cannot be counted");

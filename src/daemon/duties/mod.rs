@@ -21,6 +21,7 @@ mod orphans;
 mod owed;
 mod purge;
 mod validation;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +77,11 @@ pub(super) fn all<S: Storage>(
 ) -> [Box<dyn Duty>; 8] {
     let shared = || shared.clone();
     [
-        Box::new(admit::Admit { shared: shared(), items: Items::new("admit", LONGEST_PAUSE, around) }),
+        Box::new(admit::Admit {
+            shared: shared(),
+            items: Items::new("admit", LONGEST_PAUSE, around),
+            waiting: waiting::WaitingBatches::default(),
+        }),
         Box::new(expire::Expire { shared: shared() }),
         Box::new(finalize::Finalize { shared: shared(), items: Items::new("finalize", LONGEST_PAUSE, around) }),
         Box::new(compact::Compact {

@@ -6,28 +6,37 @@ use crate::daemon::core::DaemonCore;
 use crate::daemon::lost_input::GONE_AFTER;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::ids::FileId;
+use crate::domain::project_limits::QueuedInput;
 use crate::domain::report::{NewLane, file_not_found};
 use crate::domain::row::shown;
 use crate::domain::time::Timestamp;
 use crate::storage::{Result, Storage, StorageError};
 
-/// The lanes of a batch that has not been admitted. The inner error is the list of reasons why the batch cannot run.
-pub(super) async fn validated_lanes<S: Storage>(
+/// The input of a batch that can run it.
+pub(super) struct ValidInput {
+    /// The lanes that the batch opens.
+    pub(super) lanes: Vec<NewLane>,
+    /// What counts against the limits of the project.
+    pub(super) size: QueuedInput,
+}
+
+/// The input of a batch that has not been admitted. The inner error is the list of reasons why the batch cannot run.
+pub(super) async fn validated<S: Storage>(
     shared: &DaemonCore<S>,
     batch: &Batch,
-) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
-    let lanes = match lanes(shared, batch).await? {
-        Ok(lanes) => lanes,
+) -> Result<std::result::Result<ValidInput, Vec<BatchError>>> {
+    let input = match input(shared, batch).await? {
+        Ok(input) => input,
         Err(errors) => return Ok(Err(errors)),
     };
     if shared.settings.refuses_unknown_models && !shared.registry.may_learn_of_models() {
-        let unknown = lanes.iter().filter(|lane| !shared.registry.serves(&lane.model));
+        let unknown = input.lanes.iter().filter(|lane| !shared.registry.serves(&lane.model));
         let errors: Vec<_> = unknown.map(|lane| model_not_found(&lane.model)).collect();
         if !errors.is_empty() {
             return Ok(Err(errors));
         }
     }
-    Ok(Ok(lanes))
+    Ok(Ok(input))
 }
 
 /// Whether the check of a batch, which has failed with this error and for so long, is not to be tried again. Corrupt
@@ -38,10 +47,10 @@ pub(super) fn is_hopeless(error: &StorageError, failing_for: Duration, batch: &B
     !error.is_outage() && (is_corrupt && failing_for >= GONE_AFTER || now >= batch.expires_at)
 }
 
-async fn lanes<S: Storage>(
+async fn input<S: Storage>(
     shared: &DaemonCore<S>,
     batch: &Batch,
-) -> Result<std::result::Result<Vec<NewLane>, Vec<BatchError>>> {
+) -> Result<std::result::Result<ValidInput, Vec<BatchError>>> {
     let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));
     let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
     let Some(file) = shared.storage.file(&batch.owner, id, shared.clock.now()).await? else { return not_found() };
@@ -51,7 +60,8 @@ async fn lanes<S: Storage>(
     if lanes.as_ref().is_ok_and(|lanes| lanes.iter().map(NewLane::rows).sum::<u64>() != report.rows) {
         return Err(StorageError::Corrupt { table: "files", column: "report", id: batch.input_file_id.clone() });
     }
-    Ok(lanes)
+    let size = QueuedInput { rows: report.rows, bytes: file.bytes };
+    Ok(lanes.map(|lanes| ValidInput { lanes, size }))
 }
 
 fn model_not_found(model: &str) -> BatchError {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::activity::{DaemonActivity, DaemonReport, ModelActivity};
 use super::batch::{Batch, BatchStatus};
 use super::ids::BatchId;
+use super::project_limits::WaitingQueue;
 use super::statistics::{BatchStatistics, RecordedRate};
 use super::text_enum::text_enum;
 use super::time::Timestamp;
@@ -47,6 +48,8 @@ pub struct ProgressFacts<'a> {
     pub models: &'a [String],
     /// What the daemons tell that the database has.
     pub reports: &'a [DaemonReport],
+    /// The batches of its project that wait until there is room, if any do.
+    pub queue: Option<&'a WaitingQueue>,
     /// The time.
     pub now: Timestamp,
 }

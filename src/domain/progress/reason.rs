@@ -19,6 +19,8 @@ text_enum! {
     pub enum ReasonCode {
         /// Its input is being checked.
         Validating = "validating",
+        /// It waits until its project has room for it.
+        ProjectLimit = "project_limit",
         /// It is paused.
         Paused = "paused",
         /// No process runs rows.
@@ -78,12 +80,26 @@ pub(super) fn reason(
     match phase {
         Phase::Ended => None,
         _ if !efforts.has_daemon => Some(no_worker()),
-        Phase::Validating => Some(ProgressReason::new(ReasonCode::Validating, "The input file is being checked.")),
+        Phase::Validating => Some(not_admitted(facts)),
         Phase::Finalizing => {
             let message = "No more rows start: calls under way end, and the last lines are being written.";
             Some(ProgressReason::new(ReasonCode::Finalizing, message))
         }
         Phase::Waiting | Phase::Running | Phase::Paused => of_open_batch(facts, efforts, rows),
+    }
+}
+
+/// The batch waits for room in its project, or its input is being checked.
+fn not_admitted(facts: &ProgressFacts<'_>) -> ProgressReason {
+    let id = facts.batch.id;
+    match facts.queue {
+        Some(queue) if queue.first == id => {
+            ProgressReason::new(ReasonCode::ProjectLimit, queue.exceeded.why_it_waits())
+        }
+        Some(queue) if queue.first < id => {
+            ProgressReason::new(ReasonCode::ProjectLimit, queue.exceeded.why_later_ones_wait())
+        }
+        _ => ProgressReason::new(ReasonCode::Validating, "The input file is being checked."),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::{DaemonId, FileId};
 use crate::domain::owner::Owner;
 use crate::domain::pause::{Pause, PauseCause};
+use crate::domain::project_limits::{ExceededLimit, QueuedUnit};
 use crate::domain::recent_course::RecentCourse;
 use crate::domain::statistics::RecordedRows;
 use crate::domain::usage::Usage;
@@ -79,7 +80,7 @@ fn daemon(running: u64, retrying: u64, others: u64, upstream: UpstreamActivity) 
 }
 
 fn progress(batch: &Batch, statistics: &BatchStatistics, reports: &[DaemonReport]) -> Progress {
-    Progress::of(&ProgressFacts { batch, statistics, models: &["m".to_owned()], reports, now: NOW })
+    Progress::of(&ProgressFacts { batch, statistics, models: &["m".to_owned()], reports, queue: None, now: NOW })
 }
 
 /// A reason, and when it begins and ends, in seconds from now.
@@ -221,6 +222,45 @@ fn a_paused_batch_says_so_and_when_it_would_end_if_it_was_resumed_now() {
 }
 
 #[test]
+fn a_batch_for_which_its_project_has_no_room_says_so() {
+    let waiting = Batch { status: BatchStatus::Validating, ..batch(0, 0) };
+    let ids = ["batch_00", "batch_01", "batch_02"].map(|begin| {
+        BatchId::parse(&format!("{begin}{}", &waiting.id.to_string()[begin.len()..])).expect("a printed id")
+    });
+    assert_eq!(waiting.id, ids[1]);
+    let exceeded = ExceededLimit { unit: QueuedUnit::Rows, limit: 10, used: 6, needed: 5 };
+    let open = || upstream(0, 32, CallLimit::Throughput, UpstreamState::Open);
+    // The batch that is next; the code, and a part of the message.
+    let cases = [
+        (None, ReasonCode::Validating, "is being checked"),
+        (Some(ids[0]), ReasonCode::ProjectLimit, "An earlier batch of its project waits: the project may have 10 rows"),
+        (
+            Some(ids[1]),
+            ReasonCode::ProjectLimit,
+            "10 rows in line (queued_rows), of which 6 are used; this batch has 5",
+        ),
+        (Some(ids[2]), ReasonCode::Validating, "is being checked"),
+    ];
+    for (first, code, message) in cases {
+        let queue = first.map(|first| WaitingQueue { first, exceeded });
+        let (statistics, reports) = (BatchStatistics::default(), [daemon(0, 0, 0, open())]);
+        let facts = ProgressFacts {
+            batch: &waiting,
+            statistics: &statistics,
+            models: &[],
+            reports: &reports,
+            queue: queue.as_ref(),
+            now: NOW,
+        };
+
+        let reason = Progress::of(&facts).reason.expect("it has one");
+
+        assert_eq!(reason.code, code, "{first:?}");
+        assert!(reason.message.contains(message), "{first:?}: {}", reason.message);
+    }
+}
+
+#[test]
 fn a_batch_that_has_ended_has_no_reason_and_no_estimate() {
     use BatchStatus::{Cancelled, Cancelling, Completed, Expired, Failed, Finalizing, Validating};
     // The status; the phase, whether there is a reason, and whether the window was met.
@@ -291,6 +331,6 @@ fn estimate(statistics: &BatchStatistics, rows: (u32, u32), seconds_per_row: f64
     let mut daemon = daemon(32, 0, 0, upstream(32, 32, CallLimit::Throughput, UpstreamState::Open));
     daemon.activity.models[0].seconds_per_row = Some(seconds_per_row);
     let (batch, models) = (batch(rows.0.into(), rows.1.into()), ["m".to_owned()]);
-    let facts = ProgressFacts { batch: &batch, statistics, models: &models, reports: &[daemon], now };
+    let facts = ProgressFacts { batch: &batch, statistics, models: &models, reports: &[daemon], queue: None, now };
     Progress::of(&facts).estimate.expect("it is known")
 }

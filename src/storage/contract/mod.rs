@@ -16,6 +16,7 @@ mod leases;
 mod ledger;
 mod message_batches;
 mod progress;
+mod projects;
 mod request_keys;
 mod steps;
 mod upkeep;
@@ -34,6 +35,7 @@ pub use ledger::{
 };
 pub use message_batches::MessageBatchStore;
 pub use progress::ProgressStore;
+pub use projects::ProjectStore;
 pub use request_keys::RequestKeyStore;
 pub use steps::{StepStore, StepWrite};
 pub use upkeep::{TieredPart, Upkeep};
@@ -64,6 +66,7 @@ pub trait Storage:
     + Ledger
     + StepStore
     + ProgressStore
+    + ProjectStore
     + KeyStore
     + Upkeep
     + WebhookStore

@@ -17,6 +17,7 @@ mod migrate;
 mod postgres;
 mod presence;
 mod progress;
+mod projects;
 mod readable;
 mod request_keys;
 mod sqlite;

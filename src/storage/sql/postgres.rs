@@ -46,6 +46,8 @@ pub mod ledger;
 pub mod message_batches;
 #[path = "statements/progress.rs"]
 pub mod progress;
+#[path = "statements/projects.rs"]
+pub mod projects;
 #[path = "statements/query.rs"]
 pub mod query;
 #[path = "statements/record.rs"]

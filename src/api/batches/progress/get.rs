@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 
 use super::wire::BatchProgressObject;
-use crate::actions::observe_batch;
 use crate::api::batches::{not_found, parse_id};
 use crate::api::caller::Caller;
 use crate::api::extract::Id;
@@ -42,7 +41,7 @@ pub(in crate::api) async fn get_batch_progress(
             return Err(ApiError::invalid(message).at("include").code("invalid_value"));
         }
     };
-    let observed = observe_batch(&*app.storage, &app.clock, &owner, parse_id(&id)?).await?;
+    let observed = app.observer(&owner).observe(parse_id(&id)?).await?;
     let observed = observed.ok_or_else(|| not_found(&id))?;
     Ok(Json(BatchProgressObject::new(&observed, app.prices.as_ref(), has_throughput)))
 }

@@ -87,8 +87,8 @@ pub struct ProgressWindow {
 /// Why the batch does not go faster.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProgressReasonObject {
-    /// `validating`, `paused`, `no_worker`, `no_upstream`, `upstream_down`, `rate_limited`, `behind_other_batches`,
-    /// `retrying`, `waiting_for_capacity`, `tail` or `finalizing`. More may follow.
+    /// `validating`, `project_limit`, `paused`, `no_worker`, `no_upstream`, `upstream_down`, `rate_limited`,
+    /// `behind_other_batches`, `retrying`, `waiting_for_capacity`, `tail` or `finalizing`. More may follow.
     code: &'static str,
     /// The same as a sentence.
     message: String,

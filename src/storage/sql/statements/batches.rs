@@ -240,7 +240,7 @@ pub async fn rows_in_progress(conn: &mut Conn, owner: &Owner, limit: u32) -> Res
 }
 
 /// A row with its place, which `place` makes of its id: `None` if that cannot be read.
-fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
+pub(super) fn placed<Place>(row: &Row, place: impl FnOnce(Uuid) -> Option<Place>) -> Placed<Place, Batch> {
     let id: Option<Uuid> = row.try_get("id").ok();
     let name = id.map(|id| BatchId(id).to_string());
     Placed { place: id.and_then(place), read: read_row::<_, BatchRow, Batch>("batches", name, row) }
