@@ -192,20 +192,20 @@ async fn rows_that_come_with_their_batch_are_refused_at_once_if_there_is_no_room
         ("queued_rows = 10\nover_limit = 'wait'", 5, 200, ""),
         ("queued_rows = 10\nover_limit = 'wait'", 11, 429, "row_limit_exceeded"),
     ];
-    for (limits, count, status, code) in cases {
-        for (path, body) in [("/v1/batches", of_rows(count)), ("/v1/messages/batches", messages(count))] {
-            let (app, upstream, _) = app_with_six_rows(&format!("[limits]\n{limits}\n")).await;
-            let blobs = app.blobs().len();
+    let bodies = |count| [("/v1/batches", of_rows(count)), ("/v1/messages/batches", messages(count))];
+    let calls = cases.iter().flat_map(|case| bodies(case.1).map(|(path, body)| (case, path, body)));
+    for ((limits, count, status, code), path, body) in calls {
+        let (app, upstream, _) = app_with_six_rows(&format!("[limits]\n{limits}\n")).await;
+        let blobs = app.blobs().len();
 
-            let answer = app.post(path, &body).await;
+        let answer = app.post(path, &body).await;
 
-            assert_eq!(answer.status, status, "{limits} {count} {path}: {}", answer.text());
-            if status == 429 {
-                assert_is_beyond_limit(&answer, code);
-                until("nothing to be left", || app.blobs().len() == blobs).await;
-            }
-            upstream.release();
+        assert_eq!(answer.status, *status, "{limits} {count} {path}: {}", answer.text());
+        if *status == 429 {
+            assert_is_beyond_limit(&answer, code);
+            until("nothing to be left", || app.blobs().len() == blobs).await;
         }
+        upstream.release();
     }
 }
 
