@@ -33,6 +33,7 @@ mod upload_slots;
 mod uploads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
@@ -88,6 +89,8 @@ pub struct App {
     pub waits: Arc<Semaphore>,
     /// One permit for each answer that may have the results in the order of the input at once.
     pub orders: Arc<Semaphore>,
+    /// How long the steps and attempts of rows are kept after their batch has ended.
+    pub steps_retention: Duration,
     /// The completion windows that clients may choose.
     pub windows: Vec<Window>,
     /// Which addresses the webhook of a batch may have.

@@ -114,6 +114,7 @@ impl Service {
             prices: settings.http.prices.clone(),
             waits: Arc::new(Semaphore::new(limits.waits)),
             orders: Arc::new(Semaphore::new(limits.orders)),
+            steps_retention: settings.responses.steps_retention,
             windows: settings.limits.completion_windows.clone(),
             webhook_reach: reach_of(&settings.webhooks),
             registry: engine.registry().clone(),

@@ -56,7 +56,7 @@ pub struct ResponsesConfig {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub schema_retries: u32,
 
-    /// How long the steps of rows are kept after their batch has ended.
+    /// How long the steps and attempts of rows are kept after their batch has ended.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
     pub steps_retention: Duration,
 

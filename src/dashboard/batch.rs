@@ -250,8 +250,7 @@ fn facts(observed: &ObservedBatch, prices: Option<&Prices>) -> Vec<Fact> {
 }
 
 fn ended(batch: &Batch) -> Option<Timestamp> {
-    let milestones = &batch.milestones;
-    milestones.completed_at.or(milestones.failed_at).or(milestones.expired_at).or(milestones.cancelled_at)
+    batch.milestones.ended_at()
 }
 
 fn timeline(batch: &Batch) -> Vec<(&'static str, Moment)> {

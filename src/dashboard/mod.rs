@@ -6,6 +6,7 @@
 
 mod access;
 mod assets;
+mod attempts;
 mod batch;
 mod batch_actions;
 mod batches;

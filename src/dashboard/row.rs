@@ -1,5 +1,5 @@
-//! `/dashboard/batches/{batch_id}/rows`: one row, its request, its result and the steps of its tool loop, with every
-//! number as it came.
+//! `/dashboard/batches/{batch_id}/rows`: one row, its request, its attempts, its result and the steps of its tool loop,
+//! with every number as it came.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::attempts::{AttemptLine, said_of};
 use super::batch::{no_batch, parse_id};
 use super::json_text::indented;
 use super::page::{PageError, page};
-use super::view::{Layout, Moment, row_url, size, spell};
+use super::view::{Layout, Moment, row_url, size, took};
 use crate::actions::request_state;
 use crate::api::{App, AppState, Caller};
 use crate::domain::batch::Batch;
@@ -49,6 +50,7 @@ struct RowPage {
     /// Where the page is asked for again; `None` once nothing changes any more.
     again: Option<String>,
     attempts: String,
+    attempt_lines: Vec<AttemptLine>,
     request: Text,
     result: Option<Text>,
     /// Its result was in a file that is gone.
@@ -104,13 +106,16 @@ pub(super) async fn row_by_query(
     let FoundRow { batch, reader, row } = find(&app, &caller.owner, &batch_id, &query).await?;
     let custom_id = query.custom_id;
     let id = RequestId { batch: batch.id, row };
-    let stands = request_state(&*app.storage, &app.blobs, &caller.owner, &batch, &reader, row, app.clock.now()).await?;
-    let is_gone = stands.is_none();
-    let (state, line) = stands.map_or(("unknown", None), |(state, line)| (state.as_str(), line));
+    let now = app.clock.now();
+    let stands = request_state(&*app.storage, &app.blobs, &caller.owner, &batch, &reader, row, now).await?;
+    let attempts = app.storage.attempts(&caller.owner, id).await?;
     let steps = app.storage.steps(&caller.owner, id).await?;
     let request = reader.line(row).await?.unwrap_or_default();
     let text = |part: &str, bytes: &Bytes| Text::of(batch.id, &custom_id, part, bytes);
-    let calls: u32 = steps.iter().map(|step| step.attempts).sum();
+    let are_kept = batch.milestones.ended_at().is_none_or(|ended| now.since(ended) < app.steps_retention);
+    let said = said_of(attempts.as_ref(), &steps, stands.as_ref(), are_kept);
+    let is_gone = stands.is_none();
+    let (state, line) = stands.map_or(("unknown", None), |(state, line)| (state.as_str(), line));
     let row_page = RowPage {
         layout: Layout::of("batches", format!("Row {}", shown(&custom_id))).for_caller(&caller),
         batch: batch.id,
@@ -119,7 +124,8 @@ pub(super) async fn row_by_query(
         state,
         again: (line.is_none() && !batch.status.is_terminal())
             .then(|| format!("{}&row={row}", row_url(batch.id, &custom_id))),
-        attempts: if steps.is_empty() { "not kept for rows of one call".to_owned() } else { format!("{calls} calls") },
+        attempts: said,
+        attempt_lines: attempts.as_ref().map(AttemptLine::all).unwrap_or_default(),
         request: text("request", &request),
         result: line.as_ref().map(|line| text("result", line)),
         is_gone,
@@ -194,8 +200,7 @@ impl Text {
 
 impl StepView {
     fn of(step: Step) -> Self {
-        let took = step.ended_at.map(|ended| ended.since(step.started_at));
-        let took = took.map(|took| if took.as_secs() < 10 { format!("{} ms", took.as_millis()) } else { spell(took) });
+        let length = step.ended_at.map(|ended| ended.since(step.started_at));
         let (what, arguments, result) = match step.body {
             StepBody::ModelCall(turn) => {
                 let turn = turn.and_then(|turn| serde_json::to_string(&turn).ok());
@@ -216,7 +221,7 @@ impl StepView {
             state: step.state.as_str(),
             attempts: step.attempts,
             started: Moment::at(step.started_at),
-            took: took.unwrap_or_else(|| "–".to_owned()),
+            took: length.map_or_else(|| "–".to_owned(), took),
             error: step.error.unwrap_or_default(),
             arguments: arguments.map(shown),
             result: result.map(shown),

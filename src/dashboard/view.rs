@@ -114,6 +114,11 @@ pub(super) fn spell(length: Duration) -> String {
     }
 }
 
+/// How long a call took: `120 ms`, and from ten seconds on as [`spell`] has it.
+pub(super) fn took(length: Duration) -> String {
+    if length.as_secs() < 10 { format!("{} ms", length.as_millis()) } else { spell(length) }
+}
+
 /// A time: in UTC, until the script shows it in the visitor's zone.
 pub(super) struct Moment {
     at: Timestamp,
@@ -222,8 +227,6 @@ pub(super) struct BatchLine {
 impl BatchLine {
     pub(super) fn of(observed: &ObservedBatch) -> Self {
         let ObservedBatch { batch, progress, .. } = observed;
-        let milestones = &batch.milestones;
-        let ended = milestones.completed_at.or(milestones.failed_at).or(milestones.expired_at);
         let failed = batch.counts.failed;
         Self {
             id: batch.id,
@@ -234,7 +237,7 @@ impl BatchLine {
             rows: grouped(batch.counts.total),
             failed: (failed > 0).then(|| grouped(failed)),
             percent: percent(progress.rows),
-            ended: ended.or(milestones.cancelled_at).map(Moment::at),
+            ended: batch.milestones.ended_at().map(Moment::at),
             ends: progress.estimate.map(|estimate| Moment::with_distance(estimate.ends_at)),
             closes: Moment::with_distance(batch.expires_at),
             is_at_risk: is_at_risk(observed),

@@ -195,6 +195,14 @@ pub struct Milestones {
     pub cancelled_at: Option<Timestamp>,
 }
 
+impl Milestones {
+    /// When it ended, if it has.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.completed_at.or(self.failed_at).or(self.expired_at).or(self.cancelled_at)
+    }
+}
+
 /// How many rows a batch has, and how many of them have run. Rows that never ran count neither as completed nor as
 /// failed (contract §6.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod answer;
 pub mod api_key;
+pub mod attempts;
 pub mod batch;
 pub mod batch_endpoint;
 pub mod canary;

@@ -68,6 +68,8 @@ struct RowCalls {
     /// Where the last call went, while the row has no place at a server.
     last: Option<Route>,
     history: CallHistory,
+    /// The number of the server that had the last call of this session; `None` if there was no call.
+    called: Option<u32>,
     /// Whether the row has an answer to an earlier call of this session.
     has_answer: bool,
 }
@@ -77,7 +79,7 @@ impl Session {
     #[must_use]
     pub fn new(start: SessionStart) -> Self {
         let SessionStart { registry, model, permit, route, history, headers, observer } = start;
-        let row = RowCalls { permit: Some(permit), route, last: None, history, has_answer: false };
+        let row = RowCalls { permit: Some(permit), route, last: None, history, called: None, has_answer: false };
         Self { calls: Arc::new(Calls { registry, model, observer, headers, row: Mutex::new(row) }) }
     }
 
@@ -92,6 +94,16 @@ impl Session {
             }
             Err(_) => (None, CallHistory::default()),
         }
+    }
+
+    /// The name of the server that had the row's last call; `None` if there was none, or one is under way.
+    #[must_use]
+    pub fn upstream(&self) -> Option<String> {
+        let row = self.calls.row.try_lock().ok()?;
+        let called = row.called?;
+        let routes = [row.route.as_ref().map(|at| &at.route), row.last.as_ref()];
+        let route = routes.into_iter().flatten().find(|route| route.server.no() == called)?;
+        Some(route.server.name().to_string())
     }
 
     /// [`HttpClient::acquire_permit`] for a call of any model.
@@ -150,10 +162,11 @@ impl Calls {
     /// Makes a call at the server where the row is, or finds it one.
     async fn post(&self, row: &mut RowCalls, call: &Call) -> Result<HttpResponse, UpstreamError> {
         self.route(row, &call.model)?;
-        let RowCalls { route: Some(RouteUse { route, entry, .. }), history, .. } = row else {
+        let RowCalls { route: Some(RouteUse { route, entry, .. }), history, called, .. } = row else {
             unreachable!("it was found")
         };
         let admitted = route.admission.begin(entry.is_some())?;
+        *called = Some(route.server.no());
         entry.take().into_iter().for_each(LoneEntry::use_up);
         let Some(body) = route.other_body(call) else {
             return route.server.post(call, &self.headers, admitted, history).await;
@@ -174,8 +187,11 @@ impl Calls {
         if found.ok() == before {
             return first;
         }
-        let second = Box::pin(self.post(row, call)).await;
-        second.ok().filter(HttpResponse::is_success).unwrap_or(first)
+        let second = Box::pin(self.post(row, call)).await.ok().filter(HttpResponse::is_success);
+        if second.is_none() {
+            row.called = before;
+        }
+        second.unwrap_or(first)
     }
 
     /// Waits for a permit and until a server takes calls of the model, unless the row has no answer yet.

@@ -320,6 +320,27 @@ test('the steps of a tool loop are a tree', async () => {
   await page.context().close();
 });
 
+test('the attempts of a row that was tried again are a table', async () => {
+  let calls = 0;
+  stage.upstream.answer = () => ((calls += 1) === 1 ? { httpStatus: 503, error: { message: '<b>Busy.</b>' } } : completion('ok'));
+  const id = await stage.submit([row('again')]);
+  await stage.ended(id);
+  const page = await stage.tab();
+  await page.goto(rowUrl(id, 'again'));
+  const table = page.getByRole('region', { name: 'Attempts' }).getByRole('table');
+  assert.deepEqual(await table.locator('tbody th').allTextContents(), ['–', '1']);
+  assert.deepEqual(await table.locator('.status').allTextContents(), ['waited', 'completed']);
+  assert.match(await table.locator('tbody tr').first().textContent(), /default/);
+  await axe(page);
+  isQuiet(page);
+  await page.context().close();
+  const dark = await stage.tab({ colorScheme: 'dark' });
+  await dark.goto(rowUrl(id, 'again'));
+  await axe(dark, true);
+  isQuiet(dark);
+  await dark.context().close();
+});
+
 test('a file is checked before anything runs, and becomes a batch once', async () => {
   stage.upstream.answer = () => completion('ok');
   const page = await stage.tab();

@@ -4,6 +4,7 @@
 mod common;
 
 mod access;
+mod attempts;
 mod keys;
 mod pages;
 mod vendored;

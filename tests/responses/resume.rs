@@ -171,6 +171,8 @@ async fn each_step_has_attempts_of_its_own() {
     let upstream = stage.upstream().await;
     assert_eq!((number(&upstream["requests"]), number(&upstream["repeats"])), (6, 3), "{upstream}");
     assert_eq!(stage.tools.calls().len(), 2, "tools that had answered are not called again");
+    let page = client.get(&format!("/dashboard/batches/{id}/rows?custom_id=row")).await.text();
+    assert!(page.contains("<dd class=\"text\">3 attempts, "), "{page}");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod attempts;
 mod batches;
 mod cancelling;
 mod claims;

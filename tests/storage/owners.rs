@@ -15,6 +15,7 @@ use batchwright::storage::{
     ProjectStore as _, Recorded, Result, StepStore as _, Upkeep as _,
 };
 
+use crate::attempts::{attempts, flush_with};
 use crate::given::{OWNER, START, TestStorage, after, all, ending, flush, indexed_file, lanes, new_batch, new_file};
 use crate::steps::{turn, write};
 
@@ -32,8 +33,8 @@ on_both_databases!(
 
 static OTHER: LazyLock<Owner> = LazyLock::new(|| Owner::parse("other").expect("an id of an owner"));
 
-/// A file of [`OWNER`], and a batch in progress that runs it: of its three rows the first has its line, the second is
-/// held, with a step, and the third is not claimed.
+/// A file of [`OWNER`], and a batch in progress that runs it: of its three rows the first has its line and attempts,
+/// the second is held, with a step, and the third is not claimed.
 struct Given {
     file: File,
     batch: Batch,
@@ -52,7 +53,8 @@ impl Given {
         let activity = DaemonActivity { batches: vec![BatchActivity::none(batch.id)], ..DaemonActivity::default() };
         storage.tell_activity(daemon, &activity).await?;
         let lease = storage.claimed(batch.id, 2, daemon).await?;
-        assert_eq!(storage.record(&flush(&[(&lease, 0..1, 0..0)]), after(1)).await?, Recorded::Applied);
+        let flush = flush_with(&lease, 1, &[(0, &attempts("No."))]);
+        assert_eq!(storage.record(&flush, after(1)).await?, Recorded::Applied);
         assert!(storage.record_steps(&[write(&lease, 1, turn(0, "0"))]).await?.is_empty());
         Ok(Self { file: file.file, batch: storage.now(batch.id).await?, lease })
     }
@@ -100,6 +102,7 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
         ("upstream_reports", shown(batches_told(storage.upstream_reports(owner).await?))),
         ("models_in_progress", shown(storage.models_in_progress(owner, 10).await?)),
         ("models_owed", shown(storage.models_owed(owner, batch, 10).await?)),
+        ("attempts", shown(storage.attempts(owner, given.row(0)).await?)),
         ("steps", shown(storage.steps(owner, given.row(1)).await?)),
         ("pause_batch", shown(storage.pause_batch(owner, batch, after(3)).await?)),
         ("resume_batch", shown(storage.resume_batch(owner, batch).await?)),

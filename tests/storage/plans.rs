@@ -18,6 +18,7 @@ use batchwright::storage::{
 use crate::given::{OWNER, START, TestStorage, after, all, flush, indexed_file, merged, new_batch};
 use crate::steps::{end, turn, write};
 
+mod attempts;
 mod keys;
 mod projects;
 pub mod statements;

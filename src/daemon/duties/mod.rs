@@ -6,7 +6,7 @@
 //! | expire | closes windows | 1 s |
 //! | finalize | ends batches whose leases are all given back | 1 s |
 //! | compact | merges small parts of result files | 1 s |
-//! | purge | deletes files and uploads that have expired, blobs that no file has any more, and old steps | 30 s |
+//! | purge | deletes files and uploads that have expired, blobs that no file has any more, and old steps and attempts | 30 s |
 //! | orphans | deletes blobs that nothing refers to | `sweep_every`, one of 256 directories |
 //! | deliver | posts the events of batches that have ended to webhooks | 1 s |
 //! | backlog | measures how many rows wait for each model | 5 s |

@@ -1,6 +1,6 @@
 //! Freeing the space of files that were deleted or have expired, of uploads that were not completed, of blobs that were
-//! merged into others, of idempotency keys, of the steps of batches that ended long ago, and of webhooks that were
-//! delivered long ago.
+//! merged into others, of idempotency keys, of the steps and attempts of batches that ended long ago, and of
+//! webhooks that were delivered long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::domain::ids::BlobId;
 use crate::storage::{Result, Storage};
 
 const EVERY: Duration = Duration::from_secs(30);
-/// Files, uploads, blobs, or rows with steps, in one page.
+/// Files, uploads, blobs, or rows with steps or attempts, in one page.
 const PAGE: u32 = 100;
 /// Pages of each kind in one tick. More than that waits for the next tick.
 const PAGES: usize = 100;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::daemon::rows::ClaimedRow;
+use crate::domain::attempts::RowAttempts;
 use crate::domain::failures::RowFailure;
 use crate::domain::line;
 use crate::domain::outcome::FailureReason;
@@ -23,6 +24,8 @@ pub(in crate::daemon) struct RowOutcome {
     /// JSON, with the newline at its end.
     pub(in crate::daemon) line: Vec<u8>,
     pub(in crate::daemon) usage: Usage,
+    /// Its attempts, if it was tried again.
+    pub(in crate::daemon) attempts: Option<Box<RowAttempts>>,
 }
 
 impl RowOutcome {
@@ -35,7 +38,7 @@ impl RowOutcome {
         usage: Usage,
     ) -> Self {
         let failure = Some(Box::new(RowFailure::new(custom_id, reason)));
-        Self { row, model, failure, line: line::failed(row.id, custom_id, reason), usage }
+        Self { row, model, failure, line: line::failed(row.id, custom_id, reason), usage, attempts: None }
     }
 }
 
@@ -49,7 +52,7 @@ impl Outbox {
 
     /// Hands in an outcome. Returns when there is room for it.
     pub(in crate::daemon) async fn push(&self, outcome: RowOutcome) {
-        let bytes = outcome.line.len();
+        let bytes = outcome.line.len() + outcome.attempts.as_ref().map_or(0, |attempts| attempts.bytes());
         // An error says that the recorder is gone: the row stays owed.
         let _ = self.0.push(outcome, bytes).await;
     }

@@ -213,6 +213,8 @@ impl<S: Storage> Recorder<S> {
             let mut flush = BatchFlush { output, error, statistics: recorded_rows(&outcomes), ..BatchFlush::default() };
             for outcome in outcomes {
                 flush.usage.add(outcome.usage);
+                let attempts = outcome.attempts.as_deref().cloned();
+                flush.attempts.extend(attempts.map(|attempts| (outcome.row.id.row, attempts)));
                 flush.leases.entry(outcome.row.lease).or_default().insert(outcome.row.id.row);
             }
             Ok::<_, BlobError>((batch, flush))

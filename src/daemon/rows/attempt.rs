@@ -2,17 +2,18 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 
 use super::RowRunner;
+use super::ended_attempt::EndedAttempt;
 use super::parked::Parked;
 use super::permit_share::PermitShare;
 use super::queue::{Cancellation, QueuedRow};
 use super::retrying::Retrying;
 use crate::daemon::recording::RowOutcome;
 use crate::domain::answer::Answer;
+use crate::domain::attempts::RowAttempts;
 use crate::domain::line;
 use crate::domain::outcome::FailureReason;
 use crate::domain::request::{
@@ -35,69 +36,68 @@ pub(super) enum Attempted {
 }
 
 /// Runs a row once.
-pub(super) async fn attempt<S, P>(runner: &RowRunner<S, P>, open: QueuedRow, session: &Session) -> Attempted
+pub(super) async fn attempt<S, P>(runner: &RowRunner<S, P>, mut open: QueuedRow, session: &Session) -> Attempted
 where
     S: Storage,
     P: RequestProcessor<S, Session>,
 {
+    open.retrying = None;
     // Held until this attempt is judged: a row that is parked again does not end an outage.
-    let QueuedRow {
-        row, request, cancellation, mut waiting, share, history, open, parked: _was_parked, retrying, ..
-    } = open;
-    drop(retrying);
+    let _was_parked = open.parked.take();
     if !runner.validity.is_valid() {
         tokio::select! {
-            () = cancellation.cancelled() => return Attempted::Done,
+            () = open.cancellation.cancelled() => return Attempted::Done,
             () = runner.validity.wait_until_valid() => {}
         }
     }
-    if cancellation.is_cancelled() {
+    if open.cancellation.is_cancelled() {
         return Attempted::Done;
     }
-    let started = runner.shared.clock.now();
-    waiting.begin(started);
+    let started_at = runner.shared.clock.now();
+    open.waiting.begin(started_at);
+    let (row, request, in_lease) = (open.row, open.request, open.open);
     let (custom_id, model) = (request.data.custom_id.clone(), request.data.model.clone());
     fault::for_row("attempt.begun", &custom_id);
     let attempt = request.attempt;
     let claimed = Claimed { daemon_id: runner.shared.id, lease: row.lease };
-    let called_off = called_off(cancellation.clone(), share.as_deref());
+    let called_off = called_off(open.cancellation.clone(), open.share.as_deref());
     let ended = process(runner, request.claim(claimed), session, called_off).await;
-    let ended_at = runner.shared.clock.now();
-    let took = ended_at.since(started);
-    if let (Some(share), Some(has_answered)) = (&share, ended.shows_an_answer()) {
-        share.answered(has_answered, ended_at, took);
+    let this = EndedAttempt { started_at, ended_at: runner.shared.clock.now(), session };
+    let took = this.took();
+    if let (Some(share), Some(has_answered)) = (&open.share, ended.shows_an_answer()) {
+        share.answered(has_answered, this.ended_at, took);
     }
-    let again = |request, parked, retrying| {
-        let (place, route) = (None, None);
-        let row =
-            QueuedRow { row, request, cancellation, waiting, place, share, route, history, parked, retrying, open };
-        Attempted::ToBeTriedAgain(Box::new(row))
-    };
     let (reason, usage) = match ended {
         ProcessingEnd::Canceled(canceled) if canceled.state.reason == CancellationReason::Recall => {
             tracing::debug!(
                 request_id = %row.id, attempt, ?took,
                 "a call on loan is recalled; its request waits again"
             );
-            return again(canceled.requeue(), None, None);
+            let again = QueuedRow { request: canceled.requeue(), open: in_lease, ..open };
+            return Attempted::ToBeTriedAgain(Box::new(again));
         }
         ProcessingEnd::Canceled(_) => return Attempted::Done,
         ProcessingEnd::Completed(answer) => {
             metrics::attempt_ended(metrics::AttemptEnd::Completed, took);
             tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
             let line = line::completed(row.id, &custom_id, &answer);
-            runner.outbox.push(RowOutcome { row, model, failure: None, line, usage: answer.usage }).await;
+            let attempts = this.ends(open.attempts, None);
+            runner.outbox.push(RowOutcome { row, model, failure: None, line, usage: answer.usage, attempts }).await;
             return Attempted::Done;
         }
         ProcessingEnd::GaveUp(reason) => (reason, Usage::default()),
-        ProcessingEnd::Failed(failed) => match judge(runner, failed, took) {
+        ProcessingEnd::Failed(failed) => match judge(runner, failed, &this, &mut open.attempts) {
             Err(failed) => (failed.reason, failed.usage),
-            Ok(ToTryAgain { request, parked, retrying }) => return again(request, parked, Some(retrying)),
+            Ok(ToTryAgain { request, parked, retrying }) => {
+                let again = QueuedRow { request, parked, retrying: Some(retrying), open: in_lease, ..open };
+                return Attempted::ToBeTriedAgain(Box::new(again));
+            }
         },
     };
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
-    runner.failed(RowOutcome::failed(row, model, &custom_id, &reason, usage)).await;
+    let attempts = this.ends(open.attempts, Some(&reason));
+    runner.failed(RowOutcome { attempts, ..RowOutcome::failed(row, model, &custom_id, &reason, usage) }).await;
     Attempted::Done
 }
 
@@ -109,11 +109,21 @@ struct ToTryAgain {
     retrying: Retrying,
 }
 
-/// Judges a request that failed: its next attempt, which may be parked. An error is one that has none.
-fn judge<S, P>(runner: &RowRunner<S, P>, failed: Request<Failed>, took: Duration) -> Result<ToTryAgain, Box<Failed>> {
+/// Judges a request that failed: its next attempt, which may be parked. An error is one that has none. `attempts` gets
+/// the attempt if it is not the last.
+fn judge<S, P>(
+    runner: &RowRunner<S, P>,
+    failed: Request<Failed>,
+    this: &EndedAttempt<'_>,
+    attempts: &mut Option<Box<RowAttempts>>,
+) -> Result<ToTryAgain, Box<Failed>> {
+    let took = this.took();
     let verdict = runner.shared.settings.retry.judge(&failed, runner.shared.clock.now(), rand::random());
     if matches!(verdict, Verdict::Retry { .. } | Verdict::Park { .. }) {
         runner.shared.last_failures.note(failed.data.id, &failed.state.reason);
+    }
+    if verdict != Verdict::Fail {
+        this.note(attempts, &failed.state.reason, matches!(verdict, Verdict::Retry { .. }));
     }
     let retrying = || runner.retrying.add(failed.data.id.batch, &failed.state.reason);
     let (request_id, attempt, reason) = (failed.data.id, failed.attempt, failed.state.reason.code());

@@ -218,6 +218,7 @@ impl<S: Storage> LeaseRun<S> {
                     share: None,
                     route: None,
                     history: CallHistory::default(),
+                    attempts: None,
                     parked: None,
                     retrying: None,
                     open: self.open.token(),

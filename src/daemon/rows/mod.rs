@@ -10,6 +10,7 @@ mod backlog;
 mod batches;
 mod claim;
 mod deadlines;
+mod ended_attempt;
 mod first_failures;
 mod last_failures;
 mod lease_run;

@@ -23,6 +23,7 @@ use super::parked::Parked;
 use super::permit_share::PermitShare;
 use super::retrying::Retrying;
 use crate::daemon::leases::RunTokens;
+use crate::domain::attempts::RowAttempts;
 use crate::domain::lease::LeaseHold;
 use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::request::{Pending, Request};
@@ -47,6 +48,8 @@ pub(super) struct QueuedRow {
     pub(super) route: Option<RouteUse>,
     /// What its calls so far came to.
     pub(super) history: CallHistory,
+    /// Its attempts so far, if one has failed.
+    pub(super) attempts: Option<Box<RowAttempts>>,
     /// Since it was parked, and until an attempt ends otherwise.
     pub(super) parked: Option<Parked>,
     /// While it waits for another attempt.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
 use super::Result;
+use crate::domain::attempts::RowAttempts;
 use crate::domain::batch::{BatchStatus, Counts};
 use crate::domain::file::FilePart;
 use crate::domain::ids::{BatchId, BlobId, RequestId};
@@ -39,6 +40,8 @@ pub struct BatchFlush {
     pub statistics: RecordedRows,
     /// The rows that were run under each lease, by the token that was held.
     pub leases: BTreeMap<LeaseHold, RoaringBitmap>,
+    /// The attempts of the rows that were tried again, by the number of the row.
+    pub attempts: BTreeMap<u32, RowAttempts>,
 }
 
 /// One part of an output or error file, and the rows it answers.
@@ -188,12 +191,16 @@ impl Ending {
 /// The ledger: which rows of a batch have their line, and the counters that go with it.
 #[async_trait]
 pub trait Ledger {
-    /// Records outcomes in one transaction: parts, row numbers, counters and leases. The transaction that records the
-    /// last row of a batch moves it to `finalizing`. Recording the same flush again does nothing.
+    /// Records outcomes in one transaction: parts, row numbers, counters, leases and attempts. The transaction that
+    /// records the last row of a batch moves it to `finalizing`. Recording the same flush again does nothing.
     ///
     /// The ledger defends itself: what would give a row a second line, or a counter a value beyond the batch's total,
     /// is refused whole.
     async fn record(&self, flush: &Flush, now: Timestamp) -> Result<Recorded>;
+
+    /// The attempts of a row in a batch of the owner; `None` if it has no result yet, was not tried again, or they were
+    /// forgotten ([`forget_steps`](super::StepStore::forget_steps)).
+    async fn attempts(&self, owner: &Owner, row: RequestId) -> Result<Option<RowAttempts>>;
 
     /// The rows of a batch that have their line.
     async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap>;

@@ -32,7 +32,7 @@ pub trait StepStore {
     /// The steps of a row in a batch of the owner, in the order in which they were begun.
     async fn steps(&self, owner: &Owner, row: RequestId) -> Result<Vec<Step>>;
 
-    /// Forgets the steps of up to `rows` rows of a batch that ended at `ended_before` or earlier. Returns how many
-    /// steps there were; none if there is no such batch.
+    /// Forgets the steps, or else the attempts, of up to `rows` rows of a batch that ended at `ended_before` or
+    /// earlier. Returns how many there were, where the attempts of a row count as one; none if there is no such batch.
     async fn forget_steps(&self, ended_before: Timestamp, rows: u32) -> Result<u64>;
 }

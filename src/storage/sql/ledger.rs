@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
 use super::{SqlStorage, corrupt, in_write, on_reader};
+use crate::domain::attempts::RowAttempts;
 use crate::domain::batch::Counts;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::owner::Owner;
@@ -22,6 +23,11 @@ impl Ledger for SqlStorage {
         // locks waited for it, and it can be seen now.
         let is_known = on_reader!(self.db, ledger::is_recorded(first_blob))?;
         Ok(if is_known { Recorded::Applied } else { recorded })
+    }
+
+    async fn attempts(&self, owner: &Owner, row: RequestId) -> Result<Option<RowAttempts>> {
+        let Some(kept) = on_reader!(self.db, attempts::of_row(owner, row))? else { return Ok(None) };
+        serde_json::from_str(&kept).map(Some).map_err(|_| corrupt("row_attempts", "attempts", row))
     }
 
     async fn recorded_rows(&self, id: BatchId) -> Result<RoaringBitmap> {

@@ -30,6 +30,8 @@ pub const REPORTS: &str = "
     FROM daemons
     ORDER BY id";
 
+#[path = "statements/attempts.rs"]
+pub mod attempts;
 #[path = "statements/batches.rs"]
 pub mod batches;
 #[path = "statements/deployment.rs"]

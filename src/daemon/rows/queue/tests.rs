@@ -97,6 +97,7 @@ impl Given {
             share: None,
             route: None,
             history: CallHistory::default(),
+            attempts: None,
             parked: None,
             retrying: None,
             open: self.open.token(),

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, files, leases, progress, steering};
+use super::{Conn, attempts, files, leases, progress, steering};
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::lease::LeaseHold;
 use crate::domain::statistics::BatchStatistics;
@@ -110,6 +110,7 @@ pub async fn record_batch(
         return Ok(refused);
     }
     append(tx, &files, batch).await?;
+    attempts::keep(tx, id, &batch.attempts).await?;
     let statistics = add_statistics(tx, id, batch, now).await?;
     steering::pause_if_alike(tx, id, &files, &statistics, pause_after_alike, now).await?;
     finalize_if_all_recorded(tx, id, now).await?;

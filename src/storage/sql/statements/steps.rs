@@ -6,7 +6,7 @@ use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::query::{query, query_as, query_scalar};
-use super::{Conn, leases};
+use super::{Conn, attempts, leases};
 use crate::domain::ids::RequestId;
 use crate::domain::lease::LeaseHold;
 use crate::domain::owner::Owner;
@@ -36,30 +36,51 @@ const OF_ROW: &str = "
     WHERE EXISTS (SELECT 1 FROM batches WHERE owner = $1 AND id = $2) AND batch_id = $2 AND row = $3
     ORDER BY seq";
 
-// The batches that have steps, found one after the other by their ids: few, however many steps there are.
-const ENDED_WITH_STEPS: &str = "
-    WITH RECURSIVE kept (batch_id) AS (
-        SELECT (SELECT batch_id FROM response_steps ORDER BY batch_id LIMIT 1)
-        UNION ALL
-        SELECT (
-            SELECT next.batch_id FROM response_steps AS next
-            WHERE next.batch_id > kept.batch_id ORDER BY next.batch_id LIMIT 1
+/// A batch that has rows in a table and ended long ago. The batches with such rows are found one after the other by
+/// their ids: few, however many rows there are.
+macro_rules! ended_with {
+    ($table:literal) => {
+        concat!(
+            "WITH RECURSIVE kept (batch_id) AS (
+                SELECT (SELECT batch_id FROM ",
+            $table,
+            " ORDER BY batch_id LIMIT 1)
+                UNION ALL
+                SELECT (
+                    SELECT next.batch_id FROM ",
+            $table,
+            " AS next
+                    WHERE next.batch_id > kept.batch_id ORDER BY next.batch_id LIMIT 1
+                )
+                FROM kept
+                WHERE kept.batch_id IS NOT NULL
+            )
+            SELECT batches.id
+            FROM kept JOIN batches ON batches.id = kept.batch_id
+            WHERE COALESCE(batches.completed_at, batches.expired_at, batches.cancelled_at) <= $1
+            LIMIT 1"
         )
-        FROM kept
-        WHERE kept.batch_id IS NOT NULL
-    )
-    SELECT batches.id
-    FROM kept JOIN batches ON batches.id = kept.batch_id
-    WHERE COALESCE(batches.completed_at, batches.expired_at, batches.cancelled_at) <= $1
-    LIMIT 1";
+    };
+}
 
-// The steps of the first rows, as many rows as are given.
-const FORGET: &str = "
-    DELETE FROM response_steps
-    WHERE batch_id = $1 AND row <= (
-        SELECT MAX(first.row)
-        FROM (SELECT DISTINCT row FROM response_steps WHERE batch_id = $1 ORDER BY row LIMIT $2) AS first
-    )";
+/// What a table has of the first rows of a batch, as many rows as are given.
+macro_rules! first_rows {
+    ($table:literal) => {
+        concat!(
+            "WHERE batch_id = $1 AND row <= (
+                SELECT MAX(first.row)
+                FROM (SELECT DISTINCT row FROM ",
+            $table,
+            " WHERE batch_id = $1 ORDER BY row LIMIT $2) AS first
+            )"
+        )
+    };
+}
+
+pub(super) use {ended_with, first_rows};
+
+const ENDED_WITH_STEPS: &str = ended_with!("response_steps");
+const FORGET: &str = concat!("DELETE FROM response_steps ", first_rows!("response_steps"));
 
 /// PostgreSQL's texts have no NUL. JSON needs none: it spells it.
 fn text(text: &str) -> String {
@@ -128,9 +149,14 @@ pub async fn of_row(conn: &mut Conn, owner: &Owner, row: RequestId) -> Result<Ve
     Ok(steps.fetch_all(conn).await?)
 }
 
+/// The steps first, and once there are none the attempts.
 pub async fn forget(tx: &mut Conn, ended_before: Timestamp, rows: u32) -> Result<End<u64>> {
-    let batch: Option<Uuid> = query_scalar(ENDED_WITH_STEPS).bind(ended_before.0).fetch_optional(&mut *tx).await?;
-    let Some(batch) = batch else { return Ok(End::Commit(0)) };
-    let forgotten = query(FORGET).bind(batch).bind(i64::from(rows)).execute(tx).await?;
-    Ok(End::Commit(forgotten.rows_affected()))
+    for (ended_with, forget) in [(ENDED_WITH_STEPS, FORGET), (attempts::ENDED_WITH, attempts::FORGET)] {
+        let batch: Option<Uuid> = query_scalar(ended_with).bind(ended_before.0).fetch_optional(&mut *tx).await?;
+        if let Some(batch) = batch {
+            let forgotten = query(forget).bind(batch).bind(i64::from(rows)).execute(tx).await?;
+            return Ok(End::Commit(forgotten.rows_affected()));
+        }
+    }
+    Ok(End::Commit(0))
 }
