@@ -87,7 +87,8 @@ FUZZ_TARGETS = domain::row::tests::fuzz_a_line_that_is_taken_says_what_its_json_
 
 fuzz: ## Each fuzz target with libFuzzer (a short run is among the unit tests): FUZZ=10min
 	@command -v cargo-bolero >/dev/null || $(CARGO) install --locked cargo-bolero
-	for target in $(FUZZ_TARGETS); do $(CARGO) bolero test --sanitizer NONE -T $(FUZZ) $$target; done
+	@# The other test programs are built too, and have no libFuzzer to link to.
+	for target in $(FUZZ_TARGETS); do RUSTFLAGS=-Clink-arg=-Wl,--warn-unresolved-symbols $(CARGO) bolero test --sanitizer NONE -T $(FUZZ) $$target; done
 
 postgres: ## Install PostgreSQL's server programs and pgbouncer where they are missing (Debian)
 	@{ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; } \

@@ -14,7 +14,12 @@ use crate::common::test_app::TestApp;
 pub async fn give_away(app: &TestApp) {
     let options = SqliteConnectOptions::new().filename(app.database());
     let mut connection = SqliteConnection::connect_with(&options).await.expect("the database is there");
-    for statement in ["UPDATE files SET owner = 'other'", "UPDATE batches SET owner = 'other'"] {
+    let statements = [
+        "UPDATE files SET owner = 'other'",
+        "UPDATE batches SET owner = 'other'",
+        "UPDATE idempotency_keys SET owner = 'other'",
+    ];
+    for statement in statements {
         sqlx::query(statement).execute(&mut connection).await.expect("it is a statement");
     }
 }

@@ -66,6 +66,7 @@ const pictures = [
   ['overview', '/dashboard', true], ['batches', '/dashboard/batches', false], ['batch', batch, true],
   ['row', `/dashboard/batches/${loopBatch}/rows?custom_id=invoice-0042`, false],
   ['submit', `/dashboard/submit/${checked.id}`, false], ['upstreams', '/dashboard/upstreams', false],
+  ['sign-in', '/dashboard/sign-in', false],
 ];
 for (const [name, url, hasDark] of pictures) {
   for (const colorScheme of hasDark ? ['light', 'dark'] : ['light']) {
