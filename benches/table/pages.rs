@@ -21,7 +21,11 @@ const READS: usize = 400;
 pub async fn pages(directory: &Path) -> Result<()> {
     let upstream = upstream_that_never_answers().await?;
     let postgres = postgres_url().await;
-    for (database, more) in [("SQLite", vec![]), ("PostgreSQL", vec!["--database-url", &postgres])] {
+    let blobs = directory.join("blobs");
+    std::fs::create_dir_all(&blobs)?;
+    let blobs = format!("file://{}", blobs.display());
+    let replicas = vec!["--database-url", &postgres, "--blob-url", &blobs];
+    for (database, more) in [("SQLite", vec![]), ("PostgreSQL", replicas)] {
         let server = Process::serve(&directory.join(database), &upstream, &more)?;
         let batch = fill(&Client::new(&server.address)?).await?;
         let root = server.address.trim_end_matches("/v1");

@@ -86,7 +86,7 @@ impl Side {
         let mut batches = Vec::new();
         for _ in 0..BATCHES {
             let now = Clock::System.now();
-            let batch = storage.create_batch(&Owner::default(), &new_batch(), now).await?;
+            let batch = storage.create_batch(&Owner::default(), &new_batch(), now).await?.ok_or("its key was used")?;
             let lane = NewLane { model: "m".to_owned(), first: 0, last: rows };
             storage.admit_batch(batch.id, &[lane], now).await?;
             batches.push(batch.id);

@@ -41,6 +41,32 @@ pub(super) fn decoded(
     Ok(unpacked(bytes, Some(packing)).map_err(axum::Error::new).boxed())
 }
 
+/// The bytes of a body, unpacked, of which there may be so many. What is unpacked comes at once, so whoever reads it
+/// makes room for others after each piece.
+pub(super) fn decoded_within(
+    headers: &HeaderMap,
+    body: Body,
+    most: u64,
+) -> Result<BoxStream<'static, Result<Bytes, axum::Error>>, ApiError> {
+    let mut read = 0_u64;
+    let counted = decoded(headers, body)?.and_then(move |chunk| {
+        read += chunk.len() as u64;
+        let is_too_large = read > most;
+        async move {
+            tokio::task::yield_now().await;
+            if is_too_large { Err(axum::Error::new(BodyTooLarge { most })) } else { Ok(chunk) }
+        }
+    });
+    Ok(counted.boxed())
+}
+
+/// A body has more bytes than it may have.
+#[derive(Debug, thiserror::Error)]
+#[error("The body of the request is too large: unpacked, it may have {most} bytes.")]
+struct BodyTooLarge {
+    most: u64,
+}
+
 /// The error of a body that could not be unpacked, if that is behind an error.
 pub(super) fn damaged(error: &(dyn std::error::Error + 'static)) -> Option<ApiError> {
     let unpacking = causes(error).find_map(|cause| cause.downcast_ref::<UnpackError<axum::Error>>())?;
@@ -64,7 +90,9 @@ pub(super) fn refuse_packed(headers: &HeaderMap) -> Result<(), ApiError> {
 pub(super) fn unreadable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     let cut = || BodyCut::behind(error).map(ApiError::cut);
     let other = || ApiError::invalid("The body of the request cannot be read.");
-    damaged(error).or_else(cut).unwrap_or_else(other)
+    let large = || causes(error).find_map(|cause| cause.downcast_ref::<BodyTooLarge>());
+    let too_large = || large().map(|large| ApiError::request_too_large(large.to_string()));
+    damaged(error).or_else(cut).or_else(too_large).unwrap_or_else(other)
 }
 
 /// Whether a client accepts zstd. Gzip is not offered: the SDKs ask for it by themselves, and it takes 2 s of a core

@@ -213,14 +213,13 @@ impl ExceededLimit {
         let Self { limit, used, needed, unit } = self;
         let unit = unit.singular();
         let about = if self.unit == QueuedUnit::Tokens { "about " } else { "" };
-        let advice = if self.is_for_good() {
-            "Please split it into smaller batches."
-        } else {
-            "Please try again once some in_progress batches have been completed."
-        };
+        let reached = format!("Enqueued {unit} limit reached in project {project}. Limit: {limit} enqueued {unit}s");
+        if self.is_for_good() {
+            return format!("{reached}; this batch alone has {about}{needed}. Please split it into smaller batches.");
+        }
         format!(
-            "Enqueued {unit} limit reached in project {project}. Limit: {limit} enqueued {unit}s, of which {used} are \
-             used; this batch has {about}{needed}. {advice}"
+            "{reached}, of which {used} are used; this batch has {about}{needed}. Please try again once some \
+             in_progress batches have been completed."
         )
     }
 

@@ -205,7 +205,7 @@ impl Server {
                 admitted.refused(&response, said(), history);
                 said()
             }
-            Judgement::Gone(why) => {
+            Judgement::Gone(why) | Judgement::GoneUnlessItShowsModels(why) => {
                 metrics::call_refused(&self.name, "gone");
                 let why = format!("{}: {why}", said());
                 admitted.gone(response.retry_after, why.clone(), history);
@@ -232,7 +232,9 @@ impl Server {
         let asks_for_responses = call.endpoint == Endpoint::Responses && api.may_be_tried() && !api.has_answered();
         let response = self.answer(call, headers).await?;
         let judgement = judge(&response, admitted.signs(history));
-        if !matches!(judgement, Judgement::UnavailableUnlessItShowsModels(_)) {
+        let is_doubtful =
+            matches!(judgement, Judgement::UnavailableUnlessItShowsModels(_) | Judgement::GoneUnlessItShowsModels(_));
+        if !is_doubtful {
             return Ok((response, judgement));
         }
         // Such an answer says which API the server has.

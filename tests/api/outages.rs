@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::builders::rows;
+use crate::common::eventually::within;
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
 use crate::server_state::{NO_RETRIES, warning};
@@ -28,7 +29,7 @@ async fn an_outage_fails_no_row_and_repeats_no_call() {
 
 #[tokio::test]
 async fn an_engine_that_dies_behind_its_server_fails_no_row() {
-    let app = TestApp::with(&["--max-retries", "1", "--concurrency", "fixed", "--max-concurrency", "8"]).await;
+    let app = TestApp::with(&["--concurrency", "fixed", "--max-concurrency", "8"]).await;
     let calls = AtomicUsize::new(0);
     let is_dead = Arc::new(AtomicBool::new(false));
     let (dead, burnt) = (is_dead.clone(), Arc::new(AtomicUsize::new(0)));
@@ -66,4 +67,43 @@ async fn rows_of_an_upstream_that_stays_down_expire_with_their_window() {
     let batch = app.wait_for(&id, "expired").await;
 
     assert_eq!(app.results(&batch).await.error_codes(), ["batch_expired"; 2]);
+}
+
+#[tokio::test]
+async fn an_engine_that_is_dead_at_a_restart_fails_no_row_of_a_batch_that_it_took_rows_of() {
+    let app = TestApp::with(&["--max-concurrency", "8"]).await;
+    let (calls, is_dead) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(true)));
+    let dead = is_dead.clone();
+    app.upstream.reply(move |_| match dead.load(SeqCst) && calls.fetch_add(1, SeqCst) >= 30 {
+        false => Reply::ok().after(Duration::from_millis(5)),
+        true => Reply::error(500),
+    });
+    let id = app.submit(rows(100)).await;
+    warning(&app).await;
+
+    let app = app.stop().await.start(&["--max-concurrency", "8"]).await;
+    warning(&app).await;
+    is_dead.store(false, SeqCst);
+    let batch = app.wait_for(&id, "completed").await;
+
+    assert_eq!(batch["request_counts"], json!({ "total": 100, "completed": 100, "failed": 0 }));
+}
+
+#[tokio::test]
+async fn rows_that_a_server_always_refuses_hold_up_no_others() {
+    for status in [429, 504] {
+        let app = TestApp::start().await;
+        let refused: Vec<_> = (0..20).map(|row| format!("row-{row}")).collect();
+        app.upstream.reply(move |call| match refused.iter().any(|row| call.is_of(row)) {
+            true => Reply::error(status),
+            false => Reply::ok(),
+        });
+        let id = app.submit(rows(150)).await;
+
+        within(Duration::from_secs(90), "the other rows to be completed", async || {
+            let progress = app.get(&format!("/v1/batches/{id}/progress")).await.ok();
+            (progress["rows"]["completed"] == 130).then_some(())
+        })
+        .await;
+    }
 }

@@ -178,7 +178,6 @@ async fn a_wait_that_a_server_asks_for_holds_back_every_row() {
     let calls = row_calls(&app);
     let waited = calls[1].arrived - calls[0].arrived;
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
-    assert_eq!(calls[0].key(), calls[1].key(), "the row that was refused is the first to go on");
 }
 
 /// A server that takes so many calls a second, with a burst of as many.

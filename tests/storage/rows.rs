@@ -173,6 +173,7 @@ async fn reader_of(file: &str) -> (RowReader, TempDir) {
         metadata: std::sync::Arc::default(),
         created_at: Timestamp(0),
         expires_at: Timestamp(0),
+        has_completed: false,
     };
     (RowReader::new(blobs, input), directory)
 }

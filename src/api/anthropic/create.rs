@@ -13,7 +13,7 @@ use super::requests::RequestLines;
 use super::wire::MessageBatchObject;
 use crate::actions::{CreateMessageBatchError, MessageBatchCreator};
 use crate::api::caller::Caller;
-use crate::api::content_coding::decoded;
+use crate::api::content_coding::decoded_within;
 use crate::api::request_key::{key_in, made_before, object_gone, request_key};
 use crate::api::router::JSON_BODY_BYTES;
 use crate::api::storage_room::StorageRoom;
@@ -56,7 +56,8 @@ pub(in crate::api) async fn create_message_batch(
     room.check(body.size_hint().lower().saturating_sub(JSON_BODY_BYTES as u64))?;
     let intake = room.within(&app.intake);
     let mut hash = key_in(&headers)?.map(|_| BytesHash::default());
-    let body = decoded(&headers, body)?.inspect_ok(|chunk| {
+    let most = app.intake.max_file_bytes + JSON_BODY_BYTES as u64;
+    let body = decoded_within(&headers, body, most)?.inspect_ok(|chunk| {
         if let Some(hash) = &mut hash {
             hash.add(chunk);
         }

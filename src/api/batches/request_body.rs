@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use futures::StreamExt as _;
 
-use crate::api::content_coding::{decoded, unreadable};
+use crate::api::content_coding::{decoded_within, unreadable};
 use crate::api::router::JSON_BODY_BYTES;
 use crate::api::storage_room::StorageRoom;
 use crate::api::upload_slots::UploadSlot;
@@ -59,7 +59,7 @@ pub(super) async fn read<'a>(
     if rows_announced > 0 {
         StorageRoom::for_request(app, owner, headers).await?.check(rows_announced)?;
     }
-    let mut chunks = decoded(headers, body)?;
+    let mut chunks = decoded_within(headers, body, limit + JSON_BODY_BYTES as u64)?;
     let mut scanner = ElementScanner::new("requests", JSON_BODY_BYTES, app.intake.max_line_bytes);
     let mut spool: Option<Spool<'a>> = None;
     while let Some(chunk) = chunks.next().await {

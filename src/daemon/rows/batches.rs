@@ -57,7 +57,8 @@ pub(super) struct BatchPlace {
 }
 
 impl Batches {
-    /// Adds a row behind those of its batch, or before them if it has run before.
+    /// Adds a row behind those of its batch, or before them if it has run before. One that was parked is behind: if the
+    /// server refuses only some rows, others are to show that it takes rows.
     pub(super) fn push(&mut self, row: QueuedRow, have_priorities: bool, projects: &ProjectLimitTable) {
         let data = &row.request.data;
         let owners = &mut self.owners;
@@ -85,7 +86,7 @@ impl Batches {
             batches.len() - 1
         });
         let rows = &mut batches[no].rows;
-        if row.request.has_run { rows.push_front(row) } else { rows.push_back(row) }
+        if row.request.has_run && row.request.parks == 0 { rows.push_front(row) } else { rows.push_back(row) }
     }
 
     fn all(&self) -> impl Iterator<Item = &BatchQueue> {

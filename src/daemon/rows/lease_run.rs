@@ -217,7 +217,7 @@ impl<S: Storage> LeaseRun<S> {
                     place: Some(place.clone()),
                     share: None,
                     route: None,
-                    history: CallHistory::default(),
+                    history: CallHistory::of_batch(reader.input().has_completed),
                     attempts: None,
                     parked: None,
                     retrying: None,

@@ -32,6 +32,8 @@ pub struct BatchInput {
     pub created_at: Timestamp,
     /// When the batch's window closes.
     pub expires_at: Timestamp,
+    /// Whether any row of the batch was completed when this was read.
+    pub has_completed: bool,
 }
 
 /// The rows of several batches in progress.

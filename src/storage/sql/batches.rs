@@ -150,6 +150,7 @@ pub(super) struct InputRow {
     metadata: Option<String>,
     created_at: i64,
     expires_at: i64,
+    completed: i64,
 }
 
 /// Sums over batches in progress.
@@ -320,6 +321,7 @@ impl SqlStorage {
         let metadata = batch.metadata.map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json));
         let metadata = Arc::new(metadata.map_err(|_| corrupt("batches", "metadata", id))?);
         let [created_at, expires_at] = [batch.created_at, batch.expires_at].map(Timestamp);
-        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata, created_at, expires_at }))
+        let has_completed = batch.completed > 0;
+        Ok(Some(BatchInput { owner, endpoint, index, parts, metadata, created_at, expires_at, has_completed }))
     }
 }

@@ -9,8 +9,11 @@ use super::state::{CallEnd, Sent};
 use crate::domain::outcome::{BodyReading, HttpResponse};
 use crate::domain::usage::Usage;
 
-/// Calls of other rows between two of one row. While a server is away and many rows wait for it, there are more.
-const FEW: u64 = 8;
+/// A row that was refused so often in a row, while others were taken, is refused for what it is: the wait that the
+/// server asks for is no longer that of all rows.
+const OWN_REFUSALS: u32 = 3;
+/// A longer wait is not that of all rows if others were taken since the row was refused before.
+const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// What a row's calls so far came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,12 +22,20 @@ pub struct CallHistory {
     refusals: u32,
     /// How many rows the server had taken at the last refusal.
     taken: u64,
-    /// How many calls had ended then.
-    ended: u64,
     /// How many rows the server had taken when it last failed with this one.
     failed_after: Option<u64>,
+    /// Whether rows of its batch were completed before this process ran any: servers took them then.
+    were_others_taken: bool,
     /// The number of the server whose call was the last, unless that was a success.
     pub(in crate::upstream) failed_at: Option<u32>,
+}
+
+impl CallHistory {
+    /// The history of a row without calls, of a batch of which rows were completed before, or not.
+    #[must_use]
+    pub fn of_batch(has_completed: bool) -> Self {
+        Self { were_others_taken: has_completed, ..Self::default() }
+    }
 }
 
 /// A call under way. Dropping it says that the call was given up.
@@ -43,20 +54,14 @@ impl<'a> AdmittedCall<'a> {
 
     /// What is known of the row that the call is for.
     pub(in crate::upstream) fn signs(&self, history: CallHistory) -> RowSigns {
-        // Another server's count says nothing of this one.
-        let is_here = history.failed_at == Some(self.admission.of.server_no);
-        let Admission { served, .. } = self.admission;
-        let since_refusal = is_here && history.refusals > 0 && served.taken() != history.taken;
-        let is_alone = is_here && served.ended().saturating_sub(history.ended) <= FEW && served.taken() > 0;
-        let has_taken_others = self.has_taken_others() || since_refusal;
-        let all_fail = served.all_fail(self.admission.now());
-        RowSigns { has_taken_others, is_alone, all_fail, refusals: history.refusals }
+        let has_taken_others = self.has_taken_others() || self.has_taken_others_since(history);
+        let all_fail = self.admission.served.all_fail(self.admission.now(), history.were_others_taken);
+        RowSigns { has_taken_others, all_fail, refusals: history.refusals }
     }
 
     /// The server's answer is the row's.
     pub(in crate::upstream) fn answered(mut self, response: &HttpResponse, history: &mut CallHistory) {
         let Admission { served, of, .. } = self.admission;
-        served.note_ended();
         if shows_that_rows_are_taken(response) {
             served.note_taken(self.admission.now());
         }
@@ -68,7 +73,9 @@ impl<'a> AdmittedCall<'a> {
         let is_success = response.is_success();
         self.admission.note_success(is_success);
         let failed_at = (!is_success).then_some(of.server_no);
-        *history = CallHistory { failed_at, failed_after, ..CallHistory::default() };
+        // A row that was charged for its refusals is charged for the next one too.
+        let before = if is_success { CallHistory::of_batch(history.were_others_taken) } else { *history };
+        *history = CallHistory { failed_at, failed_after, ..before };
         let stated = |count: fn(&Usage) -> u64| match &response.reading {
             BodyReading::Answer(usage) => Some(count(usage)).filter(|count| *count > 0),
             BodyReading::Unread | BodyReading::Unreadable(_) => None,
@@ -79,9 +86,11 @@ impl<'a> AdmittedCall<'a> {
 
     /// The server takes no further call now.
     pub(in crate::upstream) fn refused(mut self, response: &HttpResponse, reason: String, history: &mut CallHistory) {
+        let is_own = self.has_taken_others_since(*history);
+        let is_own_wait = |wait: &Duration| is_own && (history.refusals >= OWN_REFUSALS || *wait > LONG_WAIT);
+        let retry_after = response.retry_after.filter(|wait| !is_own_wait(wait));
         self.count(history);
         let has_taken_others = self.has_taken_others();
-        let retry_after = response.retry_after;
         self.over(CallEnd::Refused { retry_after, reason, has_taken_others }, Some(response));
     }
 
@@ -115,10 +124,17 @@ impl<'a> AdmittedCall<'a> {
         self.admission.served.taken() != self.taken_before
     }
 
+    /// Whether the server has taken another row since it refused this one.
+    fn has_taken_others_since(&self, history: CallHistory) -> bool {
+        // Another server's count says nothing of this one.
+        let is_here = history.failed_at == Some(self.admission.of.server_no);
+        is_here && history.refusals > 0 && self.admission.served.taken() != history.taken
+    }
+
     fn count(&self, history: &mut CallHistory) {
         let Admission { served, of, .. } = self.admission;
-        let (taken, ended, failed_at) = (served.taken(), served.note_ended(), Some(of.server_no));
-        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, ended, failed_at, ..*history };
+        let (taken, failed_at) = (served.taken(), Some(of.server_no));
+        *history = CallHistory { refusals: history.refusals.saturating_add(1), taken, failed_at, ..*history };
     }
 
     fn over(&mut self, end: CallEnd, response: Option<&HttpResponse>) {

@@ -17,6 +17,8 @@ pub(in crate::upstream) enum Judgement {
     Busy,
     /// The server is not there, for a reason: what stands before it reaches nothing.
     Gone(&'static str),
+    /// The same, unless the server shows its models: then it fails with this row only.
+    GoneUnlessItShowsModels(&'static str),
     /// The server takes no row at all, for a reason: it does not let this program in.
     Unavailable(&'static str),
     /// The server takes no row at all unless it shows its models: then it refuses this row only.
@@ -28,8 +30,6 @@ pub(in crate::upstream) enum Judgement {
 pub(in crate::upstream) struct RowSigns {
     /// The server has taken another row since this row's call was sent, or since this row was last refused.
     pub(in crate::upstream) has_taken_others: bool,
-    /// Few calls of other rows have ended since this row was last refused, and the server has taken rows before.
-    pub(in crate::upstream) is_alone: bool,
     /// The server has taken rows lately, and fails with all of them now.
     pub(in crate::upstream) all_fail: bool,
     /// How often in a row this row was refused before.
@@ -43,9 +43,12 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
         return Judgement::Answered;
     }
     // The last rows of all may be the only ones that a server fails with, which no other row would show.
-    let is_rows_own = row.has_taken_others || (row.is_alone && row.refusals >= MOST_REFUSALS);
-    if matches!(response.reading, BodyReading::Unreadable(_)) && !is_rows_own {
-        return Judgement::Gone("something else than the server answers");
+    let gone = |why| match row.refusals {
+        MOST_REFUSALS.. => Judgement::GoneUnlessItShowsModels(why),
+        _ => Judgement::Gone(why),
+    };
+    if matches!(response.reading, BodyReading::Unreadable(_)) && !row.has_taken_others {
+        return gone("something else than the server answers");
     }
     match response.status {
         429 | 503 | 529 if is_unpaid(response) => Judgement::Unavailable("the account has no quota left"),
@@ -53,8 +56,8 @@ pub(in crate::upstream) fn judge(response: &HttpResponse, row: RowSigns) -> Judg
         300..=399 => Judgement::Unavailable("it redirects: check --upstream, or the URL in its table"),
         401 => Judgement::Unavailable("it refuses the key: check --upstream-key, or the key in its table"),
         402 => Judgement::Unavailable("it asks for a payment"),
-        _ if is_rows_own => Judgement::Answered,
-        502 | 504 | 520..=527 | 530 => Judgement::Gone("its gateway reaches no server"),
+        _ if row.has_taken_others => Judgement::Answered,
+        502 | 504 | 520..=527 | 530 => gone("its gateway reaches no server"),
         _ if row.all_fail && is_server_error(response) => Judgement::Gone("it answers every row with an error"),
         403 => Judgement::UnavailableUnlessItShowsModels(
             "it refuses every call: check --upstream-key, or the key in its table",
@@ -147,7 +150,7 @@ mod tests {
             Judgement::Answered => answered,
             Judgement::Busy => busy,
             Judgement::Gone(_) | Judgement::Unavailable(_) => away,
-            Judgement::UnavailableUnlessItShowsModels(_) => unless,
+            Judgement::GoneUnlessItShowsModels(_) | Judgement::UnavailableUnlessItShowsModels(_) => unless,
         };
         // The judgement if nothing else was answered, and if another row was.
         let cases = [
@@ -185,7 +188,7 @@ mod tests {
             for (has_taken_others, refusals, expected) in [
                 (false, 0, alone),
                 (true, 0, among_others),
-                (false, MOST_REFUSALS, alone),
+                (false, MOST_REFUSALS - 1, alone),
                 (true, MOST_REFUSALS, answered),
             ] {
                 let judged = judged(&response, has_taken_others, refusals);
@@ -205,14 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_row_of_all_is_charged_after_many_refusals() {
+    fn a_row_that_was_refused_often_is_charged_if_the_server_shows_its_models() {
         let page = HttpResponse { reading: BodyReading::Unreadable("".into()), ..answer(200, "") };
-        for (is_alone, refusals, expected) in
-            [(true, MOST_REFUSALS, true), (true, MOST_REFUSALS - 1, false), (false, MOST_REFUSALS, false)]
-        {
-            let row = RowSigns { is_alone, refusals, ..RowSigns::default() };
+        for (refusals, expected) in [(MOST_REFUSALS, true), (MOST_REFUSALS - 1, false)] {
+            let row = RowSigns { refusals, ..RowSigns::default() };
             for response in [answer(502, ""), page.clone()] {
-                assert_eq!(judge(&response, row) == Judgement::Answered, expected, "{is_alone} {refusals}");
+                let judged = judge(&response, row);
+                assert_eq!(matches!(judged, Judgement::GoneUnlessItShowsModels(_)), expected, "{refusals}");
             }
             assert_eq!(judge(&answer(429, ""), row), Judgement::Busy, "a rate limit says nothing of the row");
         }

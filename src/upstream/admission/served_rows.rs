@@ -15,8 +15,6 @@ pub(super) struct ServedRows {
     taken: AtomicU64,
     /// When it took the last one, in milliseconds.
     last_taken: AtomicU64,
-    /// How many calls have ended with an answer to their row, or with a failure of the server.
-    ended: AtomicU64,
     /// Rows that it has failed with since it took one.
     failed: AtomicU32,
 }
@@ -26,19 +24,10 @@ impl ServedRows {
         self.taken.load(Relaxed)
     }
 
-    pub(super) fn ended(&self) -> u64 {
-        self.ended.load(Relaxed)
-    }
-
     pub(super) fn note_taken(&self, now: Duration) {
         self.taken.fetch_add(1, Relaxed);
         self.last_taken.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
         self.failed.store(0, Relaxed);
-    }
-
-    /// A call has ended; returns how many have.
-    pub(super) fn note_ended(&self) -> u64 {
-        self.ended.fetch_add(1, Relaxed) + 1
     }
 
     /// The server has failed with a row that it has not failed with since it took one.
@@ -46,10 +35,11 @@ impl ServedRows {
         self.failed.fetch_add(1, Relaxed);
     }
 
-    /// Whether the server, which has taken rows lately, fails with all of them now.
-    pub(super) fn all_fail(&self, now: Duration) -> bool {
+    /// Whether the server, which has taken rows lately, fails with all of them now. `took_before`: it took rows before
+    /// the start.
+    pub(super) fn all_fail(&self, now: Duration, took_before: bool) -> bool {
         let since = now.saturating_sub(Duration::from_millis(self.last_taken.load(Relaxed)));
-        self.taken() > 0 && self.failed.load(Relaxed) >= ALL && since < PATIENCE
+        (self.taken() > 0 || took_before) && self.failed.load(Relaxed) >= ALL && since < PATIENCE
     }
 }
 
@@ -62,18 +52,20 @@ mod tests {
         let rows = ServedRows::default();
         let fail = |count: u32| (0..count).for_each(|_| rows.note_failed());
         fail(ALL);
-        assert!(!rows.all_fail(Duration::ZERO), "it never took one");
+        assert!(!rows.all_fail(Duration::ZERO, false), "it never took one");
+        assert!(rows.all_fail(Duration::ZERO, true), "it did before the start");
+        assert!(!rows.all_fail(PATIENCE, true));
 
         let now = Duration::from_hours(1);
         rows.note_taken(now);
-        assert!(!rows.all_fail(now));
+        assert!(!rows.all_fail(now, false));
         fail(ALL - 1);
-        assert!(!rows.all_fail(now));
+        assert!(!rows.all_fail(now, false));
         fail(1);
-        assert!(rows.all_fail(now) && rows.all_fail(now + PATIENCE - Duration::from_secs(1)));
-        assert!(!rows.all_fail(now + PATIENCE));
+        assert!(rows.all_fail(now, false) && rows.all_fail(now + PATIENCE - Duration::from_secs(1), false));
+        assert!(!rows.all_fail(now + PATIENCE, false));
 
         rows.note_taken(now);
-        assert!(!rows.all_fail(now), "it is back");
+        assert!(!rows.all_fail(now, false), "it is back");
     }
 }

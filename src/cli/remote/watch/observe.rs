@@ -40,13 +40,16 @@ pub(super) struct Observer {
     client: Client,
     batch: RemoteBatch,
     is_told_progress: bool,
+    /// The progress has another status, and the batch could not be read: it is read alone then, because a server that
+    /// limits requests may answer one of two each time.
+    is_batch_due: bool,
     /// Rows that had ended, and when, the oldest first.
     pace: VecDeque<(Instant, u64)>,
 }
 
 impl Observer {
     pub(super) fn new(client: Client, batch: RemoteBatch) -> Self {
-        Self { client, batch, is_told_progress: true, pace: VecDeque::new() }
+        Self { client, batch, is_told_progress: true, is_batch_due: false, pace: VecDeque::new() }
     }
 
     /// Shows the batch until it has ended.
@@ -73,10 +76,15 @@ impl Observer {
 
     /// Reads the progress if the server tells it, and the batch if its status is another.
     async fn read(&mut self) -> Result<Observation, ClientError> {
-        let progress = if self.is_told_progress { self.client.progress(&self.batch.id).await? } else { None };
-        self.is_told_progress = progress.is_some();
+        let mut progress = None;
+        if self.is_told_progress && !self.is_batch_due {
+            progress = self.client.progress(&self.batch.id).await?;
+            self.is_told_progress = progress.is_some();
+        }
         if progress.as_ref().is_none_or(|progress| progress.status != self.batch.status.as_str()) {
+            self.is_batch_due = true;
             self.batch = self.client.batch(&self.batch.id).await?;
+            self.is_batch_due = false;
         }
         Ok(match progress {
             // The batch may have ended since the progress was read.

@@ -117,9 +117,9 @@ const TO_FINISH: &str = concat!(
      LIMIT $3"
 );
 
-const INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, created_at, expires_at
+const INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, created_at, expires_at, completed
                      FROM batches WHERE owner = $1 AND id = $2";
-const ANY_INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, created_at, expires_at
+const ANY_INPUT: &str = "SELECT owner, endpoint, input_file_id, metadata, created_at, expires_at, completed
                          FROM batches WHERE id = $1";
 
 /// The batch that was created; `None` if the owner has used its key.
