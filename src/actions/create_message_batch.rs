@@ -95,13 +95,10 @@ impl MessageBatchCreator<'_> {
             is_message_batch: true,
         };
         let created = create_with_input(self.storage, self.wakeup, self.owner, &input, new, now).await?;
-        match created {
-            Some(batch) => Ok((batch, rows)),
-            None => {
-                drop_blobs(self.blobs, &input).await?;
-                Err(CreateFileError::KeyUsed.into())
-            }
+        if created.is_none() {
+            drop_blobs(self.blobs, &input).await?;
         }
+        Ok((created.ok_or(CreateFileError::KeyUsed)?, rows))
     }
 
     /// The number of rows, if a batch can run them.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::common::builders::rows;
 use crate::common::eventually::within;
-use crate::common::fake_upstream::{FakeUpstream, Reply};
+use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
 use crate::server_state::{NO_RETRIES, warning};
 
@@ -38,13 +38,11 @@ async fn an_engine_that_dies_behind_its_server_fails_no_row() {
         if calls.fetch_add(1, SeqCst) == 30 {
             dead.store(true, SeqCst);
         }
-        match dead.load(SeqCst) {
-            false => Reply::ok().after(Duration::from_millis(5)),
-            true => {
-                errors.fetch_add(1, SeqCst);
-                Reply::error(500)
-            }
+        if !dead.load(SeqCst) {
+            return Reply::ok().after(Duration::from_millis(5));
         }
+        errors.fetch_add(1, SeqCst);
+        Reply::error(500)
     });
 
     let id = app.submit(rows(300)).await;
@@ -74,9 +72,9 @@ async fn an_engine_that_is_dead_at_a_restart_fails_no_row_of_a_batch_that_it_too
     let app = TestApp::with(&["--max-concurrency", "8"]).await;
     let (calls, is_dead) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(true)));
     let dead = is_dead.clone();
-    app.upstream.reply(move |_| match dead.load(SeqCst) && calls.fetch_add(1, SeqCst) >= 30 {
-        false => Reply::ok().after(Duration::from_millis(5)),
-        true => Reply::error(500),
+    app.upstream.reply(move |_| {
+        let fails = dead.load(SeqCst) && calls.fetch_add(1, SeqCst) >= 30;
+        if fails { Reply::error(500) } else { Reply::ok().after(Duration::from_millis(5)) }
     });
     let id = app.submit(rows(100)).await;
     warning(&app).await;
@@ -94,10 +92,8 @@ async fn rows_that_a_server_always_refuses_hold_up_no_others() {
     for status in [429, 504] {
         let app = TestApp::start().await;
         let refused: Vec<_> = (0..20).map(|row| format!("row-{row}")).collect();
-        app.upstream.reply(move |call| match refused.iter().any(|row| call.is_of(row)) {
-            true => Reply::error(status),
-            false => Reply::ok(),
-        });
+        let is_refused = move |call: &Call| refused.iter().any(|row| call.is_of(row));
+        app.upstream.reply(move |call| is_refused(call).then(|| Reply::error(status)).unwrap_or_else(Reply::ok));
         let id = app.submit(rows(150)).await;
 
         within(Duration::from_secs(90), "the other rows to be completed", async || {

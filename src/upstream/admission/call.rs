@@ -75,7 +75,7 @@ impl<'a> AdmittedCall<'a> {
         let failed_at = (!is_success).then_some(of.server_no);
         // A row that was charged for its refusals is charged for the next one too.
         let before = if is_success { CallHistory::of_batch(history.were_others_taken) } else { *history };
-        *history = CallHistory { failed_at, failed_after, ..before };
+        *history = CallHistory { failed_after, failed_at, ..before };
         let stated = |count: fn(&Usage) -> u64| match &response.reading {
             BodyReading::Answer(usage) => Some(count(usage)).filter(|count| *count > 0),
             BodyReading::Unread | BodyReading::Unreadable(_) => None,

@@ -193,8 +193,12 @@ fn a_server_that_fails_with_ten_rows_fails_with_all_until_it_takes_one() {
     let (mut one, mut others) = (CallHistory::default(), [CallHistory::default(); 9]);
     let fail = |admission: &Admission, row: &mut CallHistory| call(admission).answered(&answer(500), row);
 
-    (0..20).for_each(|_| fail(&admission, &mut one));
-    others[1..].iter_mut().for_each(|row| fail(&admission, row));
+    for _ in 0..20 {
+        fail(&admission, &mut one);
+    }
+    for row in &mut others[1..] {
+        fail(&admission, row);
+    }
     assert!(!all_fail(&admission), "one row fails as often as it likes");
     fail(&admission, &mut others[0]);
     assert!(all_fail(&admission));
@@ -202,7 +206,9 @@ fn a_server_that_fails_with_ten_rows_fails_with_all_until_it_takes_one() {
     answered(call(&admission));
     assert!(!all_fail(&admission));
     fail(&admission, &mut one);
-    others.iter_mut().for_each(|row| fail(&admission, row));
+    for row in &mut others {
+        fail(&admission, row);
+    }
     assert!(all_fail(&admission), "the same rows count anew");
     pass(&mut admission, SECOND * 60 * 30);
     assert!(!all_fail(&admission), "it may be the rows");
