@@ -87,13 +87,20 @@ async fn an_engine_that_is_dead_at_a_restart_fails_no_row_of_a_batch_that_it_too
     assert_eq!(batch["request_counts"], json!({ "total": 100, "completed": 100, "failed": 0 }));
 }
 
+/// Refuses the first twenty rows with this status.
+fn refusing(status: u16) -> impl Fn(&Call) -> Reply + Send + Sync + 'static {
+    let refused: Vec<_> = (0..20).map(|row| format!("row-{row}")).collect();
+    move |call| {
+        let is_refused = refused.iter().any(|row| call.is_of(row));
+        if is_refused { Reply::error(status) } else { Reply::ok() }
+    }
+}
+
 #[tokio::test]
 async fn rows_that_a_server_always_refuses_hold_up_no_others() {
     for status in [429, 504] {
         let app = TestApp::start().await;
-        let refused: Vec<_> = (0..20).map(|row| format!("row-{row}")).collect();
-        let is_refused = move |call: &Call| refused.iter().any(|row| call.is_of(row));
-        app.upstream.reply(move |call| is_refused(call).then(|| Reply::error(status)).unwrap_or_else(Reply::ok));
+        app.upstream.reply(refusing(status));
         let id = app.submit(rows(150)).await;
 
         within(Duration::from_secs(90), "the other rows to be completed", async || {
