@@ -76,7 +76,7 @@ impl<S: Storage> Admit<S> {
     /// Decides about a batch, or puts it into the queue of its project. A batch whose input is known already is not
     /// validated again before its turn.
     async fn look_at(&self, batch: Batch) -> TickResult {
-        if self.waits(&batch) && self.waiting.take_place(&batch) {
+        if self.waits(&batch) && self.waiting.take_place(&batch.owner, batch.id) {
             return Ok(());
         }
         self.settle(batch, RoomCheck::Due).await
@@ -124,7 +124,7 @@ impl<S: Storage> Admit<S> {
                 self.shared.wakeup.wake();
             }
             Ok(Decision::Taken) => {}
-            Ok(Decision::Waits(size)) => self.waiting.add(&batch, size),
+            Ok(Decision::Waits(size)) => self.waiting.add(&batch.owner, batch.id, size),
             Ok(Decision::Refused(errors)) => self.refuse(&batch, &errors).await?,
             Err(error) if is_hopeless(&error, self.items.failing_for(batch.id), &batch, self.shared.clock.now()) => {
                 let error = chain(&error);

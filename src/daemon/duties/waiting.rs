@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
-use crate::domain::batch::Batch;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::project_limits::QueuedInput;
@@ -32,17 +31,17 @@ impl WaitingBatches {
     }
 
     /// Puts a batch into the queue of its project. False if its size is not known.
-    pub(super) fn take_place(&self, batch: &Batch) -> bool {
-        let size = lock(&self.0).known.get(&batch.id).copied();
+    pub(super) fn take_place(&self, project: &Owner, batch: BatchId) -> bool {
+        let size = lock(&self.0).known.get(&batch).copied();
         if let Some(size) = size {
-            self.add(batch, size);
+            self.add(project, batch, size);
         }
         size.is_some()
     }
 
     /// Puts a batch of this size into the queue of its project.
-    pub(super) fn add(&self, batch: &Batch, size: QueuedInput) {
-        lock(&self.0).queues.entry(batch.owner.clone()).or_default().insert(batch.id, size);
+    pub(super) fn add(&self, project: &Owner, batch: BatchId, size: QueuedInput) {
+        lock(&self.0).queues.entry(project.clone()).or_default().insert(batch, size);
     }
 
     /// The queue of each project, when all batches were seen. Batches that are in none are forgotten.
@@ -56,61 +55,30 @@ impl WaitingBatches {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::domain::batch::{BatchStatus, Counts, Milestones};
-    use crate::domain::endpoint::Endpoint;
-    use crate::domain::ids::FileId;
-    use crate::domain::time::Timestamp;
-    use crate::domain::usage::Usage;
-
-    fn batch(owner: &str) -> Batch {
-        Batch {
-            id: BatchId::new(),
-            owner: Owner::parse(owner).expect("an id"),
-            input_file_id: String::new(),
-            endpoint: Endpoint::ChatCompletions.into(),
-            completion_window: "24h".to_owned(),
-            status: BatchStatus::Validating,
-            created_at: Timestamp(0),
-            expires_at: Timestamp(0).plus(Duration::from_hours(24)),
-            milestones: Milestones::default(),
-            model: None,
-            counts: Counts::default(),
-            usage: Usage::default(),
-            metadata: None,
-            errors: Vec::new(),
-            output_file_id: FileId::new(),
-            error_file_id: FileId::new(),
-            output_expires_after: None,
-            pause: None,
-            retry: None,
-            webhook_url: None,
-        }
-    }
 
     #[test]
     fn a_size_is_known_for_as_long_as_its_batch_waits_and_queues_go_by_age() {
         let waiting = WaitingBatches::default();
-        let (first, second, of_other) = (batch("one"), batch("one"), batch("other"));
+        let [one, other] = ["one", "other"].map(|name| Owner::parse(name).expect("an id"));
+        let [first, second, of_other] = [(); 3].map(|()| BatchId::new());
         let size = |rows| QueuedInput { rows, bytes: 0 };
         let ids = |queues: Vec<(Owner, Vec<(BatchId, QueuedInput)>)>| {
             queues.into_iter().flat_map(|(_, queue)| queue).map(|(id, size)| (id, size.rows)).collect::<Vec<_>>()
         };
 
-        assert!(!waiting.take_place(&first));
-        waiting.add(&second, size(2));
-        waiting.add(&of_other, size(3));
-        waiting.add(&first, size(1));
-        assert_eq!(ids(waiting.queues()), [(first.id, 1), (second.id, 2), (of_other.id, 3)]);
+        assert!(!waiting.take_place(&one, first));
+        waiting.add(&one, second, size(2));
+        waiting.add(&other, of_other, size(3));
+        waiting.add(&one, first, size(1));
+        assert_eq!(ids(waiting.queues()), [(first, 1), (second, 2), (of_other, 3)]);
 
         waiting.begin();
-        assert!(waiting.take_place(&second), "its input need not be read again");
-        assert_eq!(ids(waiting.queues()), [(second.id, 2)]);
+        assert!(waiting.take_place(&one, second), "its input need not be read again");
+        assert_eq!(ids(waiting.queues()), [(second, 2)]);
         waiting.begin();
-        assert!(!waiting.take_place(&first), "one that waits no more is forgotten");
-        assert!(waiting.take_place(&second));
+        assert!(!waiting.take_place(&one, first), "one that waits no more is forgotten");
+        assert!(waiting.take_place(&one, second));
         waiting.begin();
         assert!(ids(waiting.queues()).is_empty(), "what an interrupted tick has seen is forgotten");
     }

@@ -5,15 +5,13 @@ use std::time::Duration;
 use super::Admission;
 use super::breaker::{LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSAL};
 use super::judge::{RowSigns, is_server_error, shows_that_rows_are_taken};
-use super::state::{CallEnd, Sent};
+use super::state::{CallEnd, LONG_WAIT, Sent};
 use crate::domain::outcome::{BodyReading, HttpResponse};
 use crate::domain::usage::Usage;
 
 /// A row that was refused so often in a row, while others were taken, is refused for what it is: the wait that the
 /// server asks for is no longer that of all rows.
 const OWN_REFUSALS: u32 = 3;
-/// A longer wait is not that of all rows if others were taken since the row was refused before.
-const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// What a row's calls so far came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,6 +85,7 @@ impl<'a> AdmittedCall<'a> {
     /// The server takes no further call now.
     pub(in crate::upstream) fn refused(mut self, response: &HttpResponse, reason: String, history: &mut CallHistory) {
         let is_own = self.has_taken_others_since(*history);
+        // So is a long one at once, if others were taken since the row was refused before.
         let is_own_wait = |wait: &Duration| is_own && (history.refusals >= OWN_REFUSALS || *wait > LONG_WAIT);
         let retry_after = response.retry_after.filter(|wait| !is_own_wait(wait));
         self.count(history);

@@ -14,7 +14,7 @@ const WORTH_TELLING: Duration = Duration::from_secs(10);
 
 /// Whether a longer wait still holds is asked after so long, with one call, and then again and again: one row's answer
 /// need not be true of all, nor for an hour.
-const WAIT_ASKED_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// Limits in time count as such for so long after they have held a call back.
 const LIMITED_FOR: Duration = Duration::from_secs(2);
@@ -268,7 +268,7 @@ impl AdmissionState {
     pub fn sent(&mut self, now: Duration) -> Sent {
         self.in_flight += 1;
         self.is_one_on_its_way = false;
-        self.ask_again_at = self.ask_again_at.max(now + WAIT_ASKED_AGAIN);
+        self.ask_again_at = self.ask_again_at.max(now + LONG_WAIT);
         self.pace.sent(now);
         self.requests.sent(now);
         self.tokens.sent(now);
@@ -338,7 +338,7 @@ impl AdmissionState {
             let until = now + wait;
             // The call that asked again has the newest word.
             self.wait_until = if sent > self.wait_said_at { until } else { self.wait_until.max(until) };
-            (self.wait_said_at, self.ask_again_at) = (now, now + WAIT_ASKED_AGAIN);
+            (self.wait_said_at, self.ask_again_at) = (now, now + LONG_WAIT);
         }
     }
 
