@@ -11,7 +11,7 @@ use super::error::ServiceError;
 use super::storage::{self, Opened};
 use super::upstream::{Upstreams, only_server, tls_of};
 use crate::config::{Certificates, ServeConfig, UnknownModels};
-use crate::daemon::{Daemon, DaemonSettings, RunningDaemon};
+use crate::daemon::{Daemon, DaemonSettings, Recording, RunningDaemon};
 use crate::domain::time::Clock;
 use crate::processor::{AnswerSchemas, AudioFiles, EndpointProcessor, RequestProcessor, ResponsesProcessor, StepLog};
 use crate::storage::Storage;
@@ -52,7 +52,7 @@ impl BatchEngine {
         let server = Server::embedded(http, only_server(settings), Clock::System);
         let mut engine = Self::over(settings, Registry::of(server)).await?;
         if settings.http.role.runs_rows() {
-            engine.start_daemon(settings, processor, StepLog::default());
+            engine.start_daemon(settings, Recording::Gathered, processor, StepLog::default());
         }
         Ok(engine)
     }
@@ -72,14 +72,14 @@ impl BatchEngine {
     }
 
     /// Runs rows from now on, of all batches that the storage has.
-    pub(crate) fn run_rows(&mut self, settings: &ServeConfig) -> Result<(), ServiceError> {
+    pub(crate) fn run_rows(&mut self, settings: &ServeConfig, recording: Recording) -> Result<(), ServiceError> {
         let (steps, ca) = (StepLog::default(), settings.upstream.upstream_ca.as_ref());
         let processor = endpoint_processor(settings, ca, &self.blobs, steps.clone())?;
-        self.start_daemon(settings, processor, steps);
+        self.start_daemon(settings, recording, processor, steps);
         Ok(())
     }
 
-    fn start_daemon<P>(&mut self, settings: &ServeConfig, processor: P, steps: StepLog)
+    fn start_daemon<P>(&mut self, settings: &ServeConfig, recording: Recording, processor: P, steps: StepLog)
     where
         P: RequestProcessor<SqlStorage, Session> + 'static,
     {
@@ -94,7 +94,7 @@ impl BatchEngine {
             clock: Clock::System,
             wakeup: self.wakeup.clone(),
             webhooks: self.webhooks.clone(),
-            settings: daemon_settings(settings),
+            settings: daemon_settings(settings, recording),
         };
         self.daemon = Some(daemon.start());
         // It ends with the threads: a hint may come at any time, and none may come.
@@ -162,7 +162,7 @@ impl Drop for Threads {
     }
 }
 
-fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
+fn daemon_settings(settings: &ServeConfig, recording: Recording) -> DaemonSettings {
     DaemonSettings {
         max_concurrency: settings.worker.max_concurrency as usize,
         global_max_concurrency: settings.worker.global_max_concurrency.map(|limit| limit as usize),
@@ -176,6 +176,7 @@ fn daemon_settings(settings: &ServeConfig) -> DaemonSettings {
         batches_have_priorities: settings.worker.batch_priorities,
         refuses_unknown_models: settings.upstream.unknown_models == UnknownModels::Refuse,
         metadata_headers: settings.upstream.metadata_headers.clone(),
+        recording,
     }
 }
 

@@ -17,6 +17,7 @@ use super::open_files;
 use super::upstream::Upstreams;
 use crate::api::{self, Access, App, RequestRates, ServerLimits, ServerTls, ShutdownTokens, UploadSlots};
 use crate::config::{HttpConfig, ServeConfig};
+use crate::daemon::Recording;
 use crate::dashboard;
 use crate::domain::time::Clock;
 use crate::processor::RequestProcessor;
@@ -71,7 +72,7 @@ impl Service {
         let mut engine = BatchEngine::open(&settings).await?;
         refuse_to_be_open(&settings.http, &*engine.storage()).await?;
         if settings.http.role.runs_rows() {
-            engine.run_rows(&settings)?;
+            engine.run_rows(&settings, Recording::Gathered)?;
         }
         Ok(Self::around(engine, limits, &settings, tls, metrics))
     }

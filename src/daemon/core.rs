@@ -45,6 +45,17 @@ pub struct DaemonSettings {
     pub refuses_unknown_models: bool,
     /// What calls tell of the metadata of batches.
     pub metadata_headers: Vec<MetadataHeader>,
+    /// When outcomes are recorded.
+    pub recording: Recording,
+}
+
+/// When outcomes of rows are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// Many at a time: they wait a quarter of a second for others. A crash repeats these and the rows in flight.
+    Gathered,
+    /// Before the worker takes its next row. A crash repeats only rows in flight, and every answer waits for the disk.
+    AtOnce,
 }
 
 /// The steps in which a daemon stops. Each token is cancelled once, in this order.

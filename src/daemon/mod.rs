@@ -45,7 +45,7 @@ use crate::upstream::{Registry, Session};
 use crate::wakeup::Wakeup;
 use crate::webhooks::Webhooks;
 
-pub use core::DaemonSettings;
+pub use core::{DaemonSettings, Recording};
 
 /// A daemon that has not started.
 pub struct Daemon<S, P> {

@@ -25,6 +25,8 @@ pub struct World {
     pub has_keys: bool,
     /// It answers 503.
     pub is_away: bool,
+    /// It answers 429 to so many uploads.
+    pub refused_uploads: usize,
     /// Each file's object and content, the oldest first.
     pub files: Vec<(Value, String)>,
     /// The oldest first.
@@ -157,7 +159,12 @@ async fn list_files(State(server): State<StandIn>, query: Queries) -> Json<Value
     list(server.world().files.iter().rev().map(|(file, _)| file.clone()).collect(), query)
 }
 
-async fn upload(State(server): State<StandIn>, headers: HeaderMap, body: Body) -> Json<Value> {
+async fn upload(State(server): State<StandIn>, headers: HeaderMap, body: Body) -> Answer {
+    let refused_uploads = server.world().refused_uploads;
+    if refused_uploads > 0 {
+        server.world().refused_uploads -= 1;
+        return Err(refused(StatusCode::TOO_MANY_REQUESTS, "Too many uploads.", "file"));
+    }
     let boundary = multer::parse_boundary(headers[header::CONTENT_TYPE].to_str().expect("text")).expect("a form");
     let mut form = multer::Multipart::new(body.into_data_stream(), boundary);
     let mut file = None;
@@ -173,7 +180,7 @@ async fn upload(State(server): State<StandIn>, headers: HeaderMap, body: Body) -
         "created_at": 1_790_000_000, "expires_at": null, "purpose": "batch",
     });
     world.files.push((object.clone(), text));
-    Json(object)
+    Ok(Json(object).into_response())
 }
 
 async fn file(State(server): State<StandIn>, Path(id): Path<String>) -> Answer {

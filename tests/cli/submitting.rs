@@ -73,6 +73,37 @@ async fn the_same_command_finds_the_same_batch_with_and_without_idempotency_keys
 }
 
 #[tokio::test]
+async fn a_batch_that_failed_for_more_than_its_lines_is_created_again() {
+    for (has_keys, line, is_created_again) in [(false, None, true), (true, None, true), (true, Some(7), false)] {
+        let server = StandIn::new(World { has_keys, ..World::default() }).await;
+        let (_directory, path) = input("rows.jsonl", &rows(3));
+        assert_eq!(server.cli(&["submit", &path]).exits(0).await.out, "batch_1\n");
+        let error = json!({ "code": "token_limit_exceeded", "message": "Later.", "param": null, "line": line });
+        server.set("errors", json!({ "object": "list", "data": [error] }));
+        server.set("status", "failed");
+
+        for _ in 0..2 {
+            let again = server.cli(&["submit", &path]).exits(0).await;
+
+            let expected = if is_created_again { "batch_2\n" } else { "batch_1\n" };
+            assert_eq!(again.out, expected, "has_keys {has_keys}, line {line:?}: {again:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_for_now_is_sent_again() {
+    let server = StandIn::new(World { refused_uploads: 2, ..World::default() }).await;
+    let (_directory, path) = input("rows.jsonl", &rows(3));
+
+    let said = server.cli(&["submit", &path]).exits(0).await;
+
+    assert_eq!((said.out.as_str(), server.count("POST /v1/files")), ("batch_1\n", 3));
+    assert!(said.err.contains("Too many uploads. (HTTP 429); trying again"), "{said:?}");
+    assert!(said.err.contains("the server answers again"), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_command_whose_file_is_gone_does_not_run_the_rows_twice_by_itself() {
     let server = StandIn::new(World { has_keys: true, ..World::default() }).await;
     let (_directory, path) = input("rows.jsonl", &rows(1));

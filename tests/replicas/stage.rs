@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::config::ServeConfig;
-use batchwright::daemon::{Daemon, DaemonSettings, RunningDaemon};
+use batchwright::daemon::{Daemon, DaemonSettings, Recording, RunningDaemon};
 use batchwright::domain::batch::BatchStatus;
 use batchwright::domain::ids::{BatchId, DaemonId};
 use batchwright::domain::time::Clock;
@@ -158,6 +158,7 @@ impl Stage {
                 batches_have_priorities: false,
                 refuses_unknown_models: false,
                 metadata_headers: Vec::new(),
+                recording: Recording::Gathered,
             },
         }
         .start()

@@ -110,7 +110,7 @@ pub(super) async fn run(action: FilesAction) -> anyhow::Result<Exit> {
             let server = CalledServer::new(&args.server)?;
             let input = InputFile::open(&args.file)?;
             let name = args.name.unwrap_or_else(|| input.name.clone());
-            args.output.print_one(&uploaded(&server, &input, name).await?)?;
+            args.output.print_one(&uploaded(&server, &input, &name).await?)?;
         }
         FilesAction::Download(args) => {
             let server = CalledServer::new(&args.server)?;

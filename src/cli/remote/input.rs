@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,9 +12,13 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::server::CalledServer;
+use super::watch::outage_notice;
 use crate::cli::exit::UsageError;
 use crate::cli::output::say;
-use crate::client::RemoteFile;
+use crate::client::{ClientError, Pacer, Polling, RemoteFile};
+
+/// The pause after a first upload that the server did not take.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A local file that can be read several times.
 pub(super) struct InputFile {
@@ -83,8 +88,30 @@ fn copied(mut from: impl io::Read) -> io::Result<File> {
     Ok(file)
 }
 
-/// Uploads a file under this name. A terminal shows a bar.
-pub(super) async fn uploaded(server: &CalledServer, input: &InputFile, name: String) -> anyhow::Result<RemoteFile> {
+/// Uploads a file under this name, again and again while the server refuses uploads for now. A broken connection ends
+/// it: the file may be there.
+pub(super) async fn uploaded(server: &CalledServer, input: &InputFile, name: &str) -> anyhow::Result<RemoteFile> {
+    let mut pacer = Pacer::new(Polling { first_pause: FIRST_PAUSE, ..Polling::default() });
+    let file = loop {
+        let answer = match upload(server, input, name.to_owned()).await? {
+            answer @ (Ok(_) | Err(ClientError::Refused(_))) => pacer.judge(answer, outage_notice),
+            Err(error) => Err(error),
+        };
+        if let Some(file) = answer.map_err(|error| server.explain(error))? {
+            break file;
+        }
+        pacer.pause().await;
+    };
+    say(format!("uploaded {} bytes as {}", file.bytes, file.id));
+    Ok(file)
+}
+
+/// Uploads a file once. A terminal shows a bar.
+async fn upload(
+    server: &CalledServer,
+    input: &InputFile,
+    name: String,
+) -> anyhow::Result<Result<RemoteFile, ClientError>> {
     let style = ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")?;
     let bar = ProgressBar::new(input.bytes).with_style(style);
     let sent = {
@@ -94,9 +121,7 @@ pub(super) async fn uploaded(server: &CalledServer, input: &InputFile, name: Str
     let file = tokio::fs::File::from_std(input.reader()?);
     let uploaded = server.client.upload_open_file(file, name, sent).await;
     bar.finish_and_clear();
-    let file = uploaded.map_err(|error| server.explain(error))?;
-    say(format!("uploaded {} bytes as {}", file.bytes, file.id));
-    Ok(file)
+    Ok(uploaded)
 }
 
 /// The key that makes the same command find the same batch. It depends on nothing that is kept on this machine.

@@ -15,9 +15,10 @@ use super::results::{self, Fetch, Targets};
 use super::server::{CalledServer, Interruption};
 use super::watch::{self, WatchDisplay};
 use crate::cli::exit::{Exit, UsageError};
-use crate::cli::output::{OutputArgs, print_text, say};
+use crate::cli::output::{OutputArgs, harmless, print_text, say};
 use crate::client::{BatchRequest, ClientError, RemoteBatch, RemoteFile};
 use crate::config::ServerArgs;
+use crate::domain::batch::{BatchError, BatchStatus};
 use crate::domain::result_cursor::ResultKind;
 
 /// The code by which batchwright refuses an idempotency key that came with other parameters before.
@@ -105,8 +106,10 @@ async fn submitted(server: &CalledServer, args: &SubmitArgs) -> anyhow::Result<R
     };
     let fingerprint = input.fingerprint()?;
     let notes: BTreeMap<String, String> = args.metadata.iter().cloned().collect();
-    let key = IdempotencyKey::of(&["submit", &fingerprint, &endpoint, &args.window, &serde_json::to_string(&notes)?]);
-    let mut request = BatchRequest::new("", endpoint);
+    let notes_text = serde_json::to_string(&notes)?;
+    let asked = ["submit", &*fingerprint, &*endpoint, &*args.window, &*notes_text];
+    let key = IdempotencyKey::of(&asked);
+    let mut request = BatchRequest::new("", endpoint.clone());
     request.completion_window.clone_from(&args.window);
     request.metadata = (!notes.is_empty()).then_some(notes);
     request.idempotency_key = Some(key.unless(args.again));
@@ -116,13 +119,17 @@ async fn submitted(server: &CalledServer, args: &SubmitArgs) -> anyhow::Result<R
     if !args.again
         && let Some(batch) = batch_of(server, &files, &request).await?
     {
-        say(format!("{} is the batch of this command, and is {}; --again creates another", batch.id, batch.status));
-        return Ok(batch);
+        let Some(refusal) = refusal_that_may_pass(&batch) else {
+            say(format!("{} is the batch of this command, and is {}; --again creates another", batch.id, batch.status));
+            return Ok(batch);
+        };
+        say(format!("{} was the batch of this command, and failed: {}", batch.id, harmless(&refusal.message)));
+        request.idempotency_key = Some(IdempotencyKey::of(&[&asked[..], &[&batch.id]].concat()).unless(false));
     }
     if let Some(batch) = created(server, &files, &mut request).await? {
         return Ok(batch);
     }
-    let file = uploaded(server, &input, marked(args.name.as_ref().unwrap_or(&input.name), &mark)).await?;
+    let file = uploaded(server, &input, &marked(args.name.as_ref().unwrap_or(&input.name), &mark)).await?;
     if let Some(batch) = created(server, &[file], &mut request).await? {
         return Ok(batch);
     }
@@ -132,6 +139,13 @@ async fn submitted(server: &CalledServer, args: &SubmitArgs) -> anyhow::Result<R
         Some(batch) => Ok(batch),
         None => bail!("this command has created a batch before, whose input file is gone; --again creates another"),
     }
+}
+
+/// Why a batch failed before any of its rows ran, if it may be taken another time: it was beyond a limit, say. An error
+/// at a line is one of the file itself, which has not changed.
+fn refusal_that_may_pass(batch: &RemoteBatch) -> Option<&BatchError> {
+    let is_of_batch = |error: &&BatchError| error.line.is_none();
+    batch.errors.iter().find(is_of_batch).filter(|_| batch.status == BatchStatus::Failed)
 }
 
 /// Creates the batch with the first of the files with which the server does so. The server refuses the key if it has

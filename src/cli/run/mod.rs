@@ -24,6 +24,7 @@ use crate::app::{BatchEngine, ServiceError, raise_limit_of_open_files};
 use crate::config::{
     InputLimits, LogConfig, ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, UpstreamTable, WorkerConfig,
 };
+use crate::daemon::Recording;
 use crate::domain::batch::{Batch, BatchError};
 use crate::domain::pause::Pause;
 use crate::telemetry::logs;
@@ -166,7 +167,7 @@ async fn work(
         RunBeginning::Batch(batch) => *batch,
     };
     // Not before: rows of an unfinished run over another input are not to be sent.
-    engine.run_rows(settings)?;
+    engine.run_rows(settings, Recording::AtOnce)?;
     if let Some(upstreams) = engine.upstreams() {
         tokio::spawn(async move { upstreams.check().await });
     }

@@ -82,7 +82,7 @@ where
             tracing::debug!(request_id = %row.id, attempt, ?took, "request completed");
             let line = line::completed(row.id, &custom_id, &answer);
             let attempts = this.ends(open.attempts, None);
-            runner.outbox.push(RowOutcome { row, model, failure: None, line, usage: answer.usage, attempts }).await;
+            runner.hand_in(RowOutcome { row, model, failure: None, line, usage: answer.usage, attempts }).await;
             return Attempted::Done;
         }
         ProcessingEnd::GaveUp(reason) => (reason, Usage::default()),
@@ -97,7 +97,7 @@ where
     metrics::attempt_ended(metrics::AttemptEnd::Failed, took);
     tracing::debug!(request_id = %row.id, attempt, ?took, reason = reason.code(), "request failed");
     let attempts = this.ends(open.attempts, Some(&reason));
-    runner.failed(RowOutcome { attempts, ..RowOutcome::failed(row, model, &custom_id, &reason, usage) }).await;
+    runner.hand_in(RowOutcome { attempts, ..RowOutcome::failed(row, model, &custom_id, &reason, usage) }).await;
     Attempted::Done
 }
 

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::core::DaemonCore;
+use super::core::{DaemonCore, Recording};
 use super::items::{Items, Surroundings};
 use super::leases::{HeldLeases, LeaseValidity};
 use super::recording::{Outbox, RowOutcome};
@@ -85,11 +85,13 @@ pub(super) struct RowRunner<S, P> {
 }
 
 impl<S, P> RowRunner<S, P> {
-    /// Hands in the outcome of a row that failed. If it is one of the first of its batch, returns when it is recorded.
-    async fn failed(&self, outcome: RowOutcome) {
-        let batch = outcome.row.id.batch;
+    /// Hands in the outcome of a row. Returns when it is recorded, if the next row is to wait for that: always or
+    /// never, and for the first failures of a batch.
+    async fn hand_in(&self, outcome: RowOutcome) {
+        let (batch, has_failed) = (outcome.row.id.batch, outcome.failure.is_some());
         self.outbox.push(outcome).await;
-        if self.first_failures.count(batch) {
+        let is_first_failure = has_failed && self.first_failures.count(batch);
+        if is_first_failure || self.shared.settings.recording == Recording::AtOnce {
             self.outbox.flush().await;
         }
     }
