@@ -38,14 +38,19 @@ async fn end_of_reason(app: &TestApp, id: &str, code: &str) {
         progress(app, id).await["rows"]["completed"].as_u64().filter(|rows| *rows > 0)
     })
     .await;
-    let answered = Instant::now();
+    over(app, id, code).await;
+}
+
+/// Waits for the end of a reason with this code, whose cause has just ended.
+async fn over(app: &TestApp, id: &str, code: &str) {
+    let ended = Instant::now();
     loop {
         let progress = progress(app, id).await;
         if progress["reason"]["code"] != code {
-            println!("{code} is over after {:?}", answered.elapsed());
+            println!("{code} is over after {:?}", ended.elapsed());
             return;
         }
-        assert!(answered.elapsed() < SOON, "waited for the end of the reason {code}: {progress}");
+        assert!(ended.elapsed() < SOON, "waited for the end of the reason {code}: {progress}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -113,8 +118,10 @@ async fn rows_behind_those_of_another_batch_are_said_to_be() {
     let second = app.submit(rows(40)).await;
     reason(&app, &second, "behind_other_batches").await;
 
+    app.upstream.reply(|_| Reply::ok().after(Duration::from_millis(20)));
     app.upstream.release();
-    app.upstream.reply(|_| Reply::ok());
+    app.wait_for(&first, "completed").await;
+    over(&app, &second, "behind_other_batches").await;
     app.wait_for(&second, "completed").await;
 }
 
@@ -125,10 +132,26 @@ async fn a_batch_that_nobody_can_run_says_what_is_missing() {
     let id = app.submit(rows(3)).await;
     let missing = reason(&app, &id, "no_upstream").await;
     assert!(missing["message"].as_str().is_some_and(|message| message.contains("'m'")), "{missing}");
+    app.read_upstreams(&table("gpu", &model, "models = ['m']")).expect("it is well");
+    over(&app, &id, "no_upstream").await;
 
     let app = TestApp::with(&["--role", "api"]).await;
     let id = app.submit(rows(3)).await;
     reason(&app, &id, "no_worker").await;
+    let app = app.stop().await.start(&[]).await;
+    over(&app, &id, "no_worker").await;
+}
+
+#[tokio::test]
+async fn a_paused_batch_is_said_to_be_paused() {
+    let app = TestApp::with(&["--max-concurrency", "4"]).await;
+    app.upstream.reply(|_| Reply::ok().after(Duration::from_millis(100)));
+    let id = app.submit(rows(100)).await;
+
+    app.post(&format!("/v1/batches/{id}/pause"), &json!({})).await.ok();
+    reason(&app, &id, "paused").await;
+    app.post(&format!("/v1/batches/{id}/resume"), &json!({})).await.ok();
+    over(&app, &id, "paused").await;
 }
 
 #[tokio::test]
