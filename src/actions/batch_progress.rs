@@ -56,7 +56,7 @@ impl BatchObserver<'_> {
         let reports = if active.is_empty() { Vec::new() } else { storage.daemon_reports(owner, &active).await? };
         let limits = self.projects.of(owner);
         let queue = if active.iter().any(|batch| batch.status == BatchStatus::Validating) {
-            queue::waiting(storage, owner, &limits, self.clock.now()).await?
+            queue::waiting(storage, owner, &limits).await?
         } else {
             None
         };

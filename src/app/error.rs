@@ -92,6 +92,9 @@ pub enum ServiceError {
          directory in use, start its service again with this version"
     )]
     NotMigrated,
+    /// The data directory has no database, and the command needs one.
+    #[error("there is no database in {}: is --data-dir (or --database-url) that of the service?", .0.display())]
+    NoDatabase(PathBuf),
     /// The API would be open to everybody who can reach an address beyond this machine.
     #[error(
         "--listen {0} can be reached from other machines, and there is no API key, so that everybody who reaches it \

@@ -63,6 +63,16 @@ pub(crate) async fn storage_beside(config: &StorageConfig) -> Result<(Arc<dyn St
     Ok((Arc::new(storage.ok_or(ServiceError::NotMigrated)?), None))
 }
 
+/// As [`storage_beside`], for a command that is about what the database has: none is made.
+pub(crate) async fn existing_storage_beside(
+    config: &StorageConfig,
+) -> Result<(Arc<dyn Storage>, Option<File>), ServiceError> {
+    if config.database_url.is_none() && !config.data_dir.join(DATABASE).exists() {
+        return Err(ServiceError::NoDatabase(config.data_dir.clone()));
+    }
+    storage_beside(config).await
+}
+
 /// Makes a directory that only its owner may look into: it has what clients have sent, and the secrets of webhooks. One
 /// that is there stays as it is.
 fn make_private(directory: &Path) -> io::Result<()> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::output::{OutputArgs, Tabled, print_text, say, time};
-use crate::app::storage_beside;
+use crate::app::{existing_storage_beside, storage_beside};
 use crate::config::StorageConfig;
 use crate::domain::api_key::{ApiKey, KeyScope, KeyScopes, RandomSecret};
 use crate::domain::ids::KeyId;
@@ -181,7 +181,7 @@ async fn create(args: CreateKeyArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: ListKeysArgs) -> anyhow::Result<()> {
-    let (storage, _lock) = storage_beside(&args.storage).await?;
+    let (storage, _lock) = existing_storage_beside(&args.storage).await?;
     let (mut keys, mut after) = (Vec::new(), None);
     loop {
         let page = storage.any_keys(args.project.as_ref(), after, PAGE).await?;
@@ -195,7 +195,7 @@ async fn list(args: ListKeysArgs) -> anyhow::Result<()> {
 }
 
 async fn revoke(args: RevokeKeyArgs) -> anyhow::Result<()> {
-    let (storage, _lock) = storage_beside(&args.storage).await?;
+    let (storage, _lock) = existing_storage_beside(&args.storage).await?;
     let unknown = || anyhow!("there is no key with the id '{}': `batchwright keys list` shows all", args.id);
     let id = KeyId::parse(&args.id).ok_or_else(unknown)?;
     let key = storage.any_revoke_key(id, Clock::System.now()).await?.ok_or_else(unknown)?;

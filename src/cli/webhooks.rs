@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::exit::UsageError;
 use super::output::{OutputArgs, Tabled, say, time};
-use crate::app::storage_beside;
+use crate::app::existing_storage_beside;
 use crate::config::StorageConfig;
 use crate::domain::ids::{BatchId, EventId};
 use crate::domain::time::Clock;
@@ -114,7 +114,7 @@ pub(super) async fn run(action: WebhooksAction) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: ListWebhooksArgs) -> anyhow::Result<()> {
-    let (storage, _lock) = storage_beside(&args.storage).await.context("the database cannot be used")?;
+    let (storage, _lock) = existing_storage_beside(&args.storage).await.context("the database cannot be used")?;
     let is_asked = |record: &WebhookRecord| !args.failed || record.state == DeliveryState::Failed;
     let mut lines = Vec::new();
     let mut after = None;
@@ -135,7 +135,7 @@ async fn replay(args: ReplayArgs) -> anyhow::Result<()> {
         return Err(UsageError(format!("'{text}' is no id of an event (evt_…) or of a batch (batch_…)")).into());
     };
     let (storage, _lock): (Arc<dyn Storage>, _) =
-        storage_beside(&args.storage).await.context("the database cannot be used")?;
+        existing_storage_beside(&args.storage).await.context("the database cannot be used")?;
     match storage.replay(batch, Clock::System.now()).await? {
         0 => {
             anyhow::bail!("there is no event of '{text}': its batch has not ended, had no receiver, or ended long ago")

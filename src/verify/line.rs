@@ -127,6 +127,13 @@ pub fn output(line: &[u8]) -> Result<Finding<'_>, Wrong> {
     })
 }
 
+/// Reads a line of an output file that stands for the error file too.
+pub fn output_or_error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
+    let failed = || error(line).ok().filter(|finding| finding.outcome.is_ok());
+    let found = output(line)?;
+    if found.outcome.is_ok() { Ok(found) } else { Ok(failed().unwrap_or(found)) }
+}
+
 /// Reads a line of the error file.
 pub fn error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
     finding(line, |response, error| match (response, error) {

@@ -25,7 +25,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
 
-    /// The output file of the batch; left out if no request succeeded.
+    /// The output file of the batch; left out if no request succeeded. Without `--errors` it may have the lines of
+    /// failed requests too, as that of `run` without `--error-file`.
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 
@@ -54,11 +55,20 @@ pub enum VerifyError {
 pub fn verify(args: &VerifyArgs) -> Result<VerifyReport, VerifyError> {
     let mut check = Check::default();
     check.input(&args.input)?;
-    if let Some(path) = &args.output {
-        check.report.output_lines = check.results(path, line::output)?;
-    }
-    if let Some(path) = &args.errors {
-        check.report.error_lines = check.results(path, line::error)?;
+    match (&args.output, &args.errors) {
+        (Some(output), None) => {
+            let lines = check.results(output, line::output_or_error)?;
+            check.report.error_lines = check.report.failed();
+            check.report.output_lines = lines - check.report.error_lines;
+        }
+        (output, errors) => {
+            if let Some(path) = output {
+                check.report.output_lines = check.results(path, line::output)?;
+            }
+            if let Some(path) = errors {
+                check.report.error_lines = check.results(path, line::error)?;
+            }
+        }
     }
     check.unanswered(&args.input);
     Ok(check.report)

@@ -35,6 +35,12 @@ impl VerifyReport {
         self.problem_count == 0
     }
 
+    /// The lines of requests that failed.
+    pub(super) fn failed(&self) -> u64 {
+        let refused = self.by_status.iter().filter(|(status, _)| !(200..300).contains(*status));
+        refused.map(|(_, lines)| lines).sum::<u64>() + self.by_code.values().sum::<u64>()
+    }
+
     pub(super) fn problem(&mut self, path: &Path, line: u64, what: fmt::Arguments<'_>) {
         self.problem_count += 1;
         if self.problems.len() < KEPT_PROBLEMS {

@@ -163,8 +163,19 @@ fn the_output_file_has_only_requests_that_succeeded() {
         ),
     ];
     for (output, expected) in cases {
-        assert_eq!(problems(input(&["a"]), &output, ""), [expected]);
+        assert_eq!(problems(input(&["a", "b"]), &output, &bad("b")), [expected]);
     }
+}
+
+#[test]
+fn an_output_file_alone_may_have_the_requests_that_failed() {
+    let failed = line("batch_req_1", "b", &response(404), "null") + &bad("c");
+
+    let report = checked(input(&["a", "b", "c"]), &(good("a") + &failed), "");
+
+    assert!(report.holds(), "{report}");
+    assert_eq!((report.output_lines, report.error_lines), (1, 2));
+    assert_eq!(problems(input(&["a"]), &line("batch_req_1", "a", &response(200), EXPIRED), "").len(), 1);
 }
 
 #[test]

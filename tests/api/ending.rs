@@ -102,8 +102,8 @@ async fn a_batch_called_off_at_once_leaves_one_line_for_each_row() {
 async fn a_batch_called_off_that_would_have_failed_has_no_files() {
     let app = TestApp::with(&["--role", "api"]).await;
     let gone = app.upload(rows(1)).await;
-    let called_off = [app.submit("{}\n").await, app.create_batch(&gone).await];
     app.delete(&format!("/v1/files/{gone}")).await.ok();
+    let called_off = [app.submit("{}\n").await, app.create_batch(&gone).await];
     for id in &called_off {
         app.cancel(id).await.ok();
     }

@@ -125,6 +125,8 @@ async fn batches_wait_for_room_in_the_order_of_their_creation() {
     let errors = app.validation_errors("{}\n").await;
     assert_ne!(errors[0]["code"], "row_limit_exceeded", "what is wrong is told at once");
     assert_eq!(app.batch(&third).await["status"], "validating", "it does not overtake");
+    let input = app.batch(&third).await["input_file_id"].clone();
+    app.delete(&format!("/v1/files/{}", text(&input))).await.ok();
 
     assert_eq!(app.cancel(&second).await.status, 200);
     app.wait_for(&second, "cancelled").await;

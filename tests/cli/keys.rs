@@ -54,6 +54,12 @@ async fn a_key_is_printed_once_and_then_only_named() {
 #[tokio::test]
 async fn what_is_wrong_with_a_key_is_said() {
     let directory = tempfile::tempdir().expect("a temporary directory");
+    for arguments in [&["list"][..], &["revoke", "key_0"]] {
+        let said = keys(&directory, arguments).exits(1).await;
+        assert!(said.err.contains("there is no database in"), "{said:?}");
+        assert!(!directory.path().join("data").exists(), "a mistyped directory is not made");
+    }
+    keys(&directory, &["create", "--project", "a"]).exits(0).await;
     let cases: [(&[&str], i32, &str); 5] = [
         (&["create"], 2, "--project"),
         (&["create", "--project", "two words"], 2, "no space"),

@@ -1,6 +1,7 @@
 //! Runs from end to end.
 
 use crate::common::builders::{file, line, rows};
+use crate::common::eventually::until;
 use crate::common::fake_upstream::{FakeUpstream, Reply};
 use crate::common::process::{run, said};
 use crate::stage::{ERRORS, INPUT, OUTPUT, Stage, run_with_input};
@@ -87,6 +88,21 @@ async fn rows_wait_for_an_upstream_that_is_away_and_it_is_said() {
 
     assert_eq!(run.ended().await.code(), Some(0), "{}", run.said());
     assert!(stage.verdict().holds(), "{}", stage.verdict());
+}
+
+#[tokio::test]
+async fn why_no_row_goes_on_is_said_at_once() {
+    // What the server answers, and a part of what is said.
+    let cases = [(Reply::error(401), "--upstream-key"), (Reply::error(429).header("retry-after", "2"), "429")];
+    for (answer, words) in cases {
+        let stage = Stage::new(rows(40));
+        let refused = answer.clone();
+        stage.upstream.reply(move |_| refused.clone());
+        let run = stage.start(&[]);
+
+        until(words, || run.said().lines().any(|line| line.contains(" of 40 rows") && line.contains(words))).await;
+        run.kill();
+    }
 }
 
 #[tokio::test]

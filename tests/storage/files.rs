@@ -21,6 +21,7 @@ on_both_databases!(
     a_file_is_deleted_only_once,
     an_expired_file_cannot_be_deleted,
     the_parts_of_a_deleted_file_stay_for_the_batches_that_run_it,
+    a_file_that_was_there_when_a_batch_was_created_is_its_input,
     files_are_listed_by_age_in_both_orders,
     files_of_the_same_age_keep_their_order,
     pages_visit_each_file_once_in_both_orders,
@@ -167,6 +168,20 @@ async fn an_expired_file_cannot_be_deleted(storage: TestStorage) -> Result<()> {
     storage.create_file(&OWNER, &new).await?;
 
     assert!(!storage.delete_file(&OWNER, new.file.id, after(60)).await?);
+    Ok(())
+}
+
+async fn a_file_that_was_there_when_a_batch_was_created_is_its_input(storage: TestStorage) -> Result<()> {
+    let mut expires = new_file(Purpose::Batch, START);
+    expires.file.expires_at = Some(after(5));
+    storage.create_file(&OWNER, &expires).await?;
+    let deleted = created(&storage, START).await?;
+    storage.delete_file(&OWNER, deleted.id, after(5)).await?;
+
+    for id in [expires.file.id, deleted.id] {
+        assert!(storage.input_file(&OWNER, id, after(4)).await?.is_some());
+        assert_eq!(storage.input_file(&OWNER, id, after(5)).await?, None);
+    }
     Ok(())
 }
 

@@ -80,6 +80,7 @@ async fn answers(storage: &TestStorage, owner: &Owner, given: &Given) -> Result<
     let (file, batch) = (given.file.id, given.batch.id);
     Ok(vec![
         ("file", shown(storage.file(owner, file, after(2)).await?)),
+        ("input_file", shown(storage.input_file(owner, file, after(2)).await?)),
         ("file_parts", shown(storage.file_parts(owner, file).await?)),
         ("file_report", shown(storage.file_report(owner, file).await?)),
         ("files", shown(storage.files(owner, &all(Order::Descending), None, after(2)).await?)),

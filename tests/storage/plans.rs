@@ -186,6 +186,7 @@ async fn what_an_owner_asks_for_by_id_is_found_by_index(storage: TestStorage) ->
     ];
     let of_files = [
         sent(storage.file(&OWNER, file.file.id, START)).await?,
+        sent(storage.input_file(&OWNER, file.file.id, START)).await?,
         sent(storage.file_parts(&OWNER, file.file.id)).await?,
         sent(storage.file_report(&OWNER, file.file.id)).await?,
         sent(storage.delete_file(&OWNER, file.file.id, START)).await?,

@@ -15,7 +15,7 @@ use tokio_util::io::ReaderStream;
 
 use super::RunArgs;
 use super::progress::RunProgress;
-use crate::actions::{CreateFileError, FileForm, create_batch, create_file};
+use crate::actions::{BatchObserver, CreateFileError, FileForm, create_batch, create_file};
 use crate::app::BatchEngine;
 use crate::cli::input::{is_standard, name};
 use crate::domain::batch::{Batch, NewBatch, Window};
@@ -24,12 +24,16 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::file::{Purpose, clean_filename};
 use crate::domain::owner::Owner;
 use crate::domain::page::{Order, PageRequest};
+use crate::domain::progress::ReasonCode;
+use crate::domain::project_limits::ProjectLimitTable;
 use crate::domain::report::Report;
 use crate::domain::time::Clock;
 use crate::intake::{IntakeError, take_in};
 
 const CHUNK: usize = 256 << 10;
 const POLL_EVERY: Duration = Duration::from_millis(100);
+/// Why the batch goes no faster is looked at once a second: workers tell of it as often.
+const POLLS_PER_REASON: u64 = 10;
 
 /// A run has no deadline, and an engine has no batch without one. Input and results are kept as long.
 const NO_DEADLINE: Duration = Duration::from_hours(24 * 365 * 50);
@@ -146,14 +150,22 @@ fn text_of(hash: Sha256) -> String {
 
 /// Waits until the batch has ended, or is paused because all of its first rows failed alike.
 pub(super) async fn wait(engine: &BatchEngine, batch: Batch, progress: &RunProgress) -> anyhow::Result<Batch> {
-    let (storage, id) = (engine.storage(), batch.id);
-    let mut batch = batch;
-    loop {
-        progress.show(&batch, engine.registry());
+    let (storage, id, owner, projects) = (engine.storage(), batch.id, Owner::default(), ProjectLimitTable::default());
+    let observer = BatchObserver { storage: &*storage, clock: &Clock::System, projects: &projects, owner: &owner };
+    let (mut batch, mut reason) = (batch, None);
+    for poll in 0_u64.. {
+        if poll.is_multiple_of(POLLS_PER_REASON)
+            && let Some(seen) = observer.observe(id).await?
+        {
+            // The worker of this process has not told of itself yet.
+            reason = seen.progress.reason.filter(|reason| reason.code != ReasonCode::NoWorker);
+        }
+        progress.show(&batch, reason.as_ref());
         if batch.status.is_terminal() || batch.pause.is_some() {
-            return Ok(batch);
+            break;
         }
         tokio::time::sleep(POLL_EVERY).await;
-        batch = storage.batch(&Owner::default(), id).await?.context("the batch is gone from the work directory")?;
+        batch = storage.batch(&owner, id).await?.context("the batch is gone from the work directory")?;
     }
+    Ok(batch)
 }

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::results::RunOutputs;
+use crate::cli::output::harmless;
 use crate::domain::batch::{Batch, Counts};
+use crate::domain::progress::{ProgressReason, ReasonCode};
 use crate::sync::lock;
-use crate::upstream::Registry;
 
 /// How often there is a line if standard error is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
-/// How long no row may end until it is said why.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-const TEMPLATE: &str = "{bar:30} {pos}/{len} rows  {rate}  {eta} left{msg}";
+/// The prefix says how many rows failed, and the message why the others are no faster.
+const TEMPLATE: &str = "{bar:30} {pos}/{len} rows  {rate}  {eta} left{prefix}\n{wide_msg}";
 
 /// The progress of one batch.
 pub(super) struct RunProgress {
@@ -30,9 +30,11 @@ struct ShownCounts {
     began: Instant,
     ended_before: u64,
     counts: Counts,
-    /// When a row ended, or when it was said why none does.
-    changed: Instant,
+    /// Why it goes no faster.
+    reason: Option<ProgressReason>,
     line: Option<Instant>,
+    /// The last standstill that had a line at once, and when.
+    standstill: Option<(ReasonCode, Instant)>,
 }
 
 impl RunProgress {
@@ -59,8 +61,8 @@ impl RunProgress {
         above(&self.bar, || drop(writeln!(io::stderr(), "{text}")));
     }
 
-    /// Shows how far the batch is.
-    pub(super) fn show(&self, batch: &Batch, upstreams: &Registry) {
+    /// Shows how far the batch is, and why it is no further.
+    pub(super) fn show(&self, batch: &Batch, reason: Option<&ProgressReason>) {
         let counts = batch.counts;
         if counts.total == 0 || batch.status.is_terminal() {
             return;
@@ -71,24 +73,19 @@ impl RunProgress {
             self.bar.set_length(counts.total);
             self.bar.set_position(ended);
             self.bar.reset_eta();
-            ShownCounts { began: now, ended_before: ended, counts, changed: now, line: None }
+            ShownCounts { began: now, ended_before: ended, counts, reason: None, line: None, standstill: None }
         });
-        if seen.counts != counts {
-            (seen.counts, seen.changed) = (counts, now);
+        if seen.counts != counts || seen.reason.as_ref() != reason {
+            (seen.counts, seen.reason) = (counts, reason.cloned());
             self.bar.set_position(ended);
             if counts.failed > 0 {
-                self.bar.set_message(format!("  {} failed", counts.failed));
+                self.bar.set_prefix(format!("  {} failed", counts.failed));
             }
+            self.bar.set_message(seen.why());
         }
-        if self.bar.is_hidden() && seen.line.is_none_or(|line| now.duration_since(line) >= LINE_EVERY) {
+        if self.bar.is_hidden() && seen.is_due(now) {
             seen.line = Some(now);
             self.say(&seen.text(now));
-        }
-        if now.duration_since(seen.changed) >= PATIENCE {
-            seen.changed = now;
-            let why = upstreams.warnings();
-            let none = "no row has ended for a minute".to_owned();
-            self.say(&[vec![none], why].concat().join("\n  "));
         }
     }
 
@@ -112,6 +109,22 @@ impl RunProgress {
 }
 
 impl ShownCounts {
+    /// Whether another line is due: now and then, and at once when rows come to a standstill.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_recent = |at: Instant| now.duration_since(at) < LINE_EVERY;
+        let reason = self.reason.as_ref().map(|reason| reason.code).filter(|reason| is_standstill(*reason));
+        let new = reason.filter(|reason| !self.standstill.is_some_and(|(told, at)| told == *reason && is_recent(at)));
+        if let Some(reason) = new {
+            self.standstill = Some((reason, now));
+        }
+        new.is_some() || !self.line.is_some_and(is_recent)
+    }
+
+    /// Why it goes no faster; empty if nothing holds it up.
+    fn why(&self) -> String {
+        self.reason.as_ref().map_or_else(String::new, |reason| harmless(&reason.message))
+    }
+
     fn text(&self, now: Instant) -> String {
         let Counts { total, completed, failed } = self.counts;
         let ended = completed + failed;
@@ -121,8 +134,15 @@ impl ShownCounts {
             let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
             format!(", {:.1} rows/s, {left} left", f64::from(here) / took.as_secs_f64().max(0.001))
         });
-        format!("{ended} of {total} rows{pace}, {failed} failed")
+        let why = self.why();
+        let why = if why.is_empty() { why } else { format!("; {why}") };
+        format!("{ended} of {total} rows{pace}, {failed} failed{why}")
     }
+}
+
+/// Whether rows may stand still for this reason, so that their owner is to know it at once.
+fn is_standstill(reason: ReasonCode) -> bool {
+    matches!(reason, ReasonCode::NoUpstream | ReasonCode::UpstreamDown | ReasonCode::RateLimited)
 }
 
 /// Writes above the bar, if there is one yet.

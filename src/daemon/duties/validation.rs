@@ -53,7 +53,8 @@ async fn input<S: Storage>(
 ) -> Result<std::result::Result<ValidInput, Vec<BatchError>>> {
     let not_found = || Ok(Err(vec![file_not_found(&batch.input_file_id)]));
     let Some(id) = FileId::parse(&batch.input_file_id) else { return not_found() };
-    let Some(file) = shared.storage.file(&batch.owner, id, shared.clock.now()).await? else { return not_found() };
+    // It may be deleted since: a batch that was accepted runs.
+    let Some(file) = shared.storage.input_file(&batch.owner, id, batch.created_at).await? else { return not_found() };
     let Some(report) = shared.storage.file_report(&batch.owner, id).await? else { return not_found() };
     let lanes = report.lanes(batch.endpoint, file.bytes, &shared.settings.limits);
     // A batch with fewer rows than its file would end `completed` all the same.

@@ -43,6 +43,10 @@ pub trait FileStore {
     /// A file of the owner that is neither deleted nor expired.
     async fn file(&self, owner: &Owner, id: FileId, now: Timestamp) -> Result<Option<File>>;
 
+    /// The input of a batch of the owner that was created at this time: the file, if it was there then. It may be gone
+    /// since.
+    async fn input_file(&self, owner: &Owner, id: FileId, created_at: Timestamp) -> Result<Option<File>>;
+
     /// The owner's files that are neither deleted nor expired, by creation time. Rows that cannot be read are left out,
     /// as if they were not there.
     async fn files(

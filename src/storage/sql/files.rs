@@ -59,6 +59,11 @@ impl FileStore for SqlStorage {
         row.map(File::try_from).transpose()
     }
 
+    async fn input_file(&self, owner: &Owner, id: FileId, created_at: Timestamp) -> Result<Option<File>> {
+        let row = on_reader!(self.db, files::input_file(owner, id, created_at))?;
+        row.map(File::try_from).transpose()
+    }
+
     async fn files(
         &self,
         owner: &Owner,

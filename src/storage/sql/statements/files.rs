@@ -41,6 +41,14 @@ const TOGETHER: usize = 256;
 const FILE: &str =
     concat!("SELECT ", file_columns!(), " FROM files WHERE owner = $1 AND id = $2 AND ", visible_at!("$3"));
 
+/// One that was deleted or has expired after `$3` too.
+const INPUT_FILE: &str = concat!(
+    "SELECT ",
+    file_columns!(),
+    " FROM files WHERE owner = $1 AND id = $2 AND (deleted_at IS NULL OR deleted_at > $3)",
+    " AND (expires_at IS NULL OR expires_at > $3)"
+);
+
 /// Deleted files too: a page can go on after one that was deleted while the list was read.
 const CREATED_AT: &str = "SELECT created_at FROM files WHERE owner = $1 AND id = $2";
 
@@ -145,6 +153,10 @@ pub async fn insert_part(
 
 pub async fn file(conn: &mut Conn, owner: &Owner, id: FileId, now: Timestamp) -> Result<Option<FileRow>> {
     Ok(query_as(FILE).bind(owner.as_str()).bind(id.0).bind(now.0).fetch_optional(conn).await?)
+}
+
+pub async fn input_file(conn: &mut Conn, owner: &Owner, id: FileId, created_at: Timestamp) -> Result<Option<FileRow>> {
+    Ok(query_as(INPUT_FILE).bind(owner.as_str()).bind(id.0).bind(created_at.0).fetch_optional(conn).await?)
 }
 
 pub async fn created_at(conn: &mut Conn, owner: &Owner, id: FileId) -> Result<Option<i64>> {
