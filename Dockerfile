@@ -3,6 +3,11 @@
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /source
+# jemalloc is built with it.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
 COPY . .
 # The caches keep dependencies from one build to the next. They are not part of the image, so the program is copied out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -47,6 +47,7 @@ pub(crate) use files::{create_file, file_content};
 pub use request_rate::RequestRates;
 pub(crate) use router::with_request_ids;
 pub use router::{health_router, metrics_router, router};
+pub(crate) use safe_headers::always_tls;
 pub use server::{ServerLimits, ServerTls, ShutdownTokens, TlsError, serve};
 pub(crate) use storage_room::StorageRoom;
 pub use upload_slots::UploadSlots;

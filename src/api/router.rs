@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::access::guard;
 use super::cors::cors;
-use super::safe_headers::safe_headers;
+use super::safe_headers::{always_tls, safe_headers};
 use super::{ApiError, App, anthropic, batches, files, health, limits, models, openapi, responses, uploads};
 use crate::domain::row::shown;
 
@@ -95,7 +95,7 @@ fn with_stack(routes: Router, app: &App) -> Router {
     let routes = routes.layer(from_fn(bounded_uri)).layer(from_fn(caught));
     let origins = &app.cors_allowed_origins;
     let routes = if origins.is_empty() { routes } else { routes.layer(cors(origins)) };
-    with_request_ids(routes.layer(from_fn_with_state(app.is_tls, safe_headers)))
+    with_request_ids(routes.layer(from_fn(safe_headers)).layer(from_fn_with_state(app.is_tls, always_tls)))
 }
 
 /// Gives each request an id, which its answer has too.

@@ -14,14 +14,20 @@ const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 const ALWAYS_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the headers. `Cache-Control` stays as the handler has it.
-pub(super) async fn safe_headers(State(is_tls): State<bool>, request: Request, next: Next) -> Response {
+pub(super) async fn safe_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
     headers.insert(RESOURCE_POLICY, SAME_ORIGIN);
     headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
+    response
+}
+
+/// Tells browsers to come by TLS only, if this listener has it: the answers of the API, and the pages.
+pub(crate) async fn always_tls(State(is_tls): State<bool>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
     if is_tls {
-        headers.insert(STRICT_TRANSPORT_SECURITY, ALWAYS_TLS);
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, ALWAYS_TLS);
     }
     response
 }

@@ -29,7 +29,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::api::{App, create_file, file_content, with_request_ids};
+use crate::api::{App, always_tls, create_file, file_content, with_request_ids};
 use page::PageError;
 
 /// The longest form that a page posts has a few names in it.
@@ -64,7 +64,8 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(FORM_BYTES))
         .with_state(app.clone())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app, access::guard));
+        .layer(from_fn_with_state(app.clone(), access::guard))
+        .layer(from_fn_with_state(app.is_tls, always_tls));
     with_request_ids(pages)
 }
 

@@ -43,7 +43,7 @@ async fn ask(app: &TestApp, certificate: &OwnCertificate, request: &str) -> Stri
 async fn answers_come_by_tls_and_by_nothing_else() {
     let (app, certificate, _directory) = secured(ServerLimits::default()).await;
 
-    for path in ["/healthz", "/v1/batches", "/metrics"] {
+    for path in ["/healthz", "/v1/batches", "/metrics", "/dashboard"] {
         let answer = ask(&app, &certificate, &last(path)).await;
 
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
