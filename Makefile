@@ -77,18 +77,11 @@ chromium: ## Install Chromium where it is missing (Debian)
 	  [ "$$(id -u)" = 0 ] || { echo "install the package chromium, or run this as root"; exit 1; }; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; }
 
-# How long each target is fuzzed.
-FUZZ ?= 10min
-FUZZ_TARGETS = domain::row::tests::fuzz_a_line_that_is_taken_says_what_its_json_says \
-	intake::indexer::tests::fuzz_the_index_is_the_same_in_whatever_chunks_a_file_comes_and_names_its_rows \
-	upstream::streamed::tests::fuzz_a_stream_is_the_same_in_whatever_pieces_it_comes_and_what_it_ends_in_is_json \
-	domain::answer::tests::fuzz_an_answer_is_json_and_stays_as_it_came_if_it_was \
-	api::form::tests::fuzz_a_form_is_read_or_refused_in_whatever_chunks_it_comes
+# Seconds for which each target is fuzzed.
+FUZZ ?= 600
 
-fuzz: ## Each fuzz target with libFuzzer (a short run is among the unit tests): FUZZ=10min
-	@command -v cargo-bolero >/dev/null || $(CARGO) install --locked cargo-bolero
-	@# The other test programs are built too, and have no libFuzzer to link to.
-	for target in $(FUZZ_TARGETS); do RUSTFLAGS=-Clink-arg=-Wl,--warn-unresolved-symbols $(CARGO) bolero test --sanitizer NONE -T $(FUZZ) $$target; done
+fuzz: ## Each fuzz target with libFuzzer (a short run is among the unit tests): FUZZ=600
+	tests/fuzz/run.sh $(FUZZ)
 
 postgres: ## Install PostgreSQL's server programs and pgbouncer where they are missing (Debian)
 	@{ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; } \

@@ -37,6 +37,7 @@ const FORM_BYTES: usize = 64 << 10;
 
 /// The pages, behind the check of who asks for them.
 pub fn router(app: Arc<App>) -> Router {
+    let is_tls = app.is_tls;
     let pages = Router::new()
         .route("/", get(overview::overview))
         .route("/batches", get(batches::batches))
@@ -64,8 +65,8 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(FORM_BYTES))
         .with_state(app.clone())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), access::guard))
-        .layer(from_fn_with_state(app.is_tls, always_tls));
+        .layer(from_fn_with_state(app, access::guard))
+        .layer(from_fn_with_state(is_tls, always_tls));
     with_request_ids(pages)
 }
 
