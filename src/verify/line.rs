@@ -127,7 +127,7 @@ pub fn output(line: &[u8]) -> Result<Finding<'_>, Wrong> {
     })
 }
 
-/// Reads a line of an output file that stands for the error file too.
+/// Reads a line of a file that is both the output and the error file.
 pub fn output_or_error(line: &[u8]) -> Result<Finding<'_>, Wrong> {
     let failed = || error(line).ok().filter(|finding| finding.outcome.is_ok());
     let found = output(line)?;

@@ -25,12 +25,12 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
 
-    /// The output file of the batch; left out if no request succeeded. Without `--errors` it may have the lines of
-    /// failed requests too, as that of `run` without `--error-file`.
+    /// The output file of the batch; left out if no request succeeded.
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 
-    /// The error file of the batch; left out if every request succeeded.
+    /// The error file of the batch; left out if every request succeeded. The output file again if it has the lines of
+    /// failed requests too, as that of `run` without `--error-file`.
     #[arg(long, value_name = "PATH")]
     pub errors: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ pub fn verify(args: &VerifyArgs) -> Result<VerifyReport, VerifyError> {
     let mut check = Check::default();
     check.input(&args.input)?;
     match (&args.output, &args.errors) {
-        (Some(output), None) => {
+        (Some(output), Some(errors)) if output == errors => {
             let lines = check.results(output, line::output_or_error)?;
             check.report.error_lines = check.report.failed();
             check.report.output_lines = lines - check.report.error_lines;

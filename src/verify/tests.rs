@@ -163,19 +163,27 @@ fn the_output_file_has_only_requests_that_succeeded() {
         ),
     ];
     for (output, expected) in cases {
-        assert_eq!(problems(input(&["a", "b"]), &output, &bad("b")), [expected]);
+        assert_eq!(problems(input(&["a"]), &output, ""), [expected]);
     }
 }
 
 #[test]
-fn an_output_file_alone_may_have_the_requests_that_failed() {
+fn a_file_that_is_output_and_error_file_has_the_requests_that_failed_too() {
+    let folder = TempDir::new().unwrap();
+    let checked = |lines: &str| {
+        let [asked, answered] = ["in", "out"].map(|name| folder.path().join(name));
+        std::fs::write(&asked, input(&["a", "b", "c"])).unwrap();
+        std::fs::write(&answered, lines).unwrap();
+        verify(&VerifyArgs { input: asked, output: Some(answered.clone()), errors: Some(answered) }).unwrap()
+    };
     let failed = line("batch_req_1", "b", &response(404), "null") + &bad("c");
 
-    let report = checked(input(&["a", "b", "c"]), &(good("a") + &failed), "");
+    let report = checked(&(good("a") + &failed));
 
     assert!(report.holds(), "{report}");
     assert_eq!((report.output_lines, report.error_lines), (1, 2));
-    assert_eq!(problems(input(&["a"]), &line("batch_req_1", "a", &response(200), EXPIRED), "").len(), 1);
+    let both = line("batch_req_2", "a", &response(200), EXPIRED);
+    assert_eq!(checked(&(both + &failed)).problem_count, 1);
 }
 
 #[test]

@@ -136,10 +136,12 @@ async fn a_batch_that_is_resumed_while_its_calls_run_goes_on_at_once() {
     steer(&app, &id, "pause").await.ok();
     // A worker hears of the pause a moment later.
     until_quiet(&app).await;
+    assert_quiet(&app).await;
     assert_eq!(app.upstream.running(), 1, "the call of row-5 is under way");
     let calls = app.upstream.calls().len();
     steer(&app, &id, "resume").await.ok();
     until("other rows to run", || app.upstream.calls().len() > calls + 50).await;
+    assert_eq!(app.upstream.running().min(1), 1, "the call of row-5 is under way");
     app.upstream.release();
 
     let batch = app.wait_for(&id, "completed").await;

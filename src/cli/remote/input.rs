@@ -88,15 +88,18 @@ fn copied(mut from: impl io::Read) -> io::Result<File> {
     Ok(file)
 }
 
-/// Uploads a file under this name, again and again while the server refuses uploads for now. A broken connection ends
-/// it: the file may be there.
+/// Uploads a file under this name. While the server refuses uploads for now (429, 503), it is sent again, for up to
+/// five minutes. After anything else it is not: the file may be there.
 pub(super) async fn uploaded(server: &CalledServer, input: &InputFile, name: &str) -> anyhow::Result<RemoteFile> {
     let mut pacer = Pacer::new(Polling { first_pause: FIRST_PAUSE, ..Polling::default() });
     let file = loop {
-        let answer = match upload(server, input, name.to_owned()).await? {
-            answer @ (Ok(_) | Err(ClientError::Refused(_))) => pacer.judge(answer, outage_notice),
-            Err(error) => Err(error),
+        let answer = upload(server, input, name.to_owned()).await?;
+        let is_final = match &answer {
+            Ok(_) => false,
+            Err(ClientError::Refused(refusal)) => !matches!(refusal.status, 429 | 503),
+            Err(_) => true,
         };
+        let answer = if is_final { answer.map(Some) } else { pacer.judge(answer, outage_notice) };
         if let Some(file) = answer.map_err(|error| server.explain(error))? {
             break file;
         }

@@ -28,7 +28,8 @@ const DIGITS: usize = 16;
 
 /// The arguments of `submit`.
 #[derive(Args, Debug)]
-#[command(after_help = "Prints the id of the batch. The same command again finds the same batch, also after Ctrl-C.
+#[command(after_help = "Prints the id of the batch. The same command again finds the same batch, also after Ctrl-C,
+unless it failed for something else than the lines of its file.
 
 Examples:
   batchwright submit input.jsonl

@@ -85,8 +85,8 @@ pub(super) struct RowRunner<S, P> {
 }
 
 impl<S, P> RowRunner<S, P> {
-    /// Hands in the outcome of a row. Returns when it is recorded, if the next row is to wait for that: always or
-    /// never, and for the first failures of a batch.
+    /// Hands in the outcome of a row. Returns when it is recorded if each is to be recorded at once, or if it is one of
+    /// the first failures of its batch.
     async fn hand_in(&self, outcome: RowOutcome) {
         let (batch, has_failed) = (outcome.row.id.batch, outcome.failure.is_some());
         self.outbox.push(outcome).await;
