@@ -179,7 +179,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// Where an inference server has an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamPath {
     /// Below the base URL; without a slash before it.
     BelowV1(&'static str),

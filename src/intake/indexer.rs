@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 
 use super::prompt_order::{Beginnings, by_beginning};
 use crate::domain::batch::BatchError;
@@ -58,8 +59,8 @@ struct Rows {
     model_numbers: HashMap<String, usize>,
     /// The number of the previous row's model, which is mostly also that of the next.
     last_model: usize,
-    /// A 128-bit hash of each `custom_id`, with random keys: duplicates are found without keeping the ids.
-    seen: HashSet<u128>,
+    /// A 128-bit hash of each `custom_id` with random keys, so that no id is kept and the set needs no keys itself.
+    seen: HashSet<u128, FixedState>,
     keys: (RandomState, RandomState),
     urls: Vec<(Endpoint, UrlRows)>,
     report: Report,
@@ -89,7 +90,7 @@ impl Indexer {
                 models: Vec::new(),
                 model_numbers: HashMap::new(),
                 last_model: 0,
-                seen: HashSet::new(),
+                seen: HashSet::default(),
                 keys: (RandomState::new(), RandomState::new()),
                 urls: Vec::new(),
                 report: Report::default(),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::{FixedState, RandomState};
 
 /// The lengths, in bytes, up to which prompts are compared. The first is about what four blocks of 16 tokens have: less
 /// is computed faster than it is looked for.
@@ -22,9 +22,7 @@ pub(super) struct Beginnings([u32; LENGTHS.len()]);
 impl Beginnings {
     /// The beginnings of a prompt that is made of these texts.
     pub(super) fn of<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Self {
-        if texts.clone().map(str::len).sum::<usize>() < LENGTHS[0] {
-            return Self([TOO_SHORT; LENGTHS.len()]);
-        }
+        let length_of_all: usize = texts.clone().map(str::len).sum();
         let mut hasher = FixedState::default().build_hasher();
         let mut hashes = [TOO_SHORT; LENGTHS.len()];
         let (mut texts, mut rest) = (texts, "".as_bytes());
@@ -37,17 +35,14 @@ impl Beginnings {
             Some(piece).filter(|piece| !piece.is_empty())
         };
         let mut read = 0;
-        for (level, length) in LENGTHS.into_iter().enumerate() {
+        for (length, hash) in LENGTHS.into_iter().zip(&mut hashes).take_while(|(length, _)| *length <= length_of_all) {
             while let Some(piece) = piece(length - read) {
                 hasher.write(piece);
                 read += piece.len();
             }
-            if read < length {
-                break;
-            }
             #[expect(clippy::cast_possible_truncation, reason = "half of a hash is one too")]
-            let hash = hasher.finish() as u32;
-            hashes[level] = hash.max(TOO_SHORT + 1);
+            let half = hasher.finish() as u32;
+            *hash = half.max(TOO_SHORT + 1);
         }
         Self(hashes)
     }
@@ -68,7 +63,7 @@ fn group(positions: &mut [usize], rows: &[Beginnings], level: usize) {
         return;
     }
     // With random keys: the file decides about the hashes.
-    let mut first_of = HashMap::new();
+    let mut first_of = HashMap::with_hasher(RandomState::default());
     let mut long = 0;
     for &position in positions.iter().filter(|position| rows[**position].0[level] != TOO_SHORT) {
         first_of.entry(rows[position].0[level]).or_insert(position);

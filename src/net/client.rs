@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Client;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
+use reqwest::{Client, retry};
 use rustls::ClientConfig;
 
 use super::guard::PublicOnly;
@@ -55,7 +55,9 @@ impl ClientSettings {
             .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             // A redirect is an answer like any other: following it could carry the headers, and a key, elsewhere.
-            .redirect(Policy::none());
+            .redirect(Policy::none())
+            // Nothing is sent twice behind the caller's back, so no copy of a request has to be kept.
+            .retry(retry::never().max_retries_per_request(0));
         if let Some(read_timeout) = self.read_timeout {
             client = client.read_timeout(read_timeout);
         }

@@ -1,6 +1,7 @@
 //! The HTTP client for real upstreams.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use crate::domain::time::Clock;
 use crate::net::{
     self, AnswerProgress, BoundedBody, ClientSettings, IDEMPOTENCY_KEY, UnfinishedBody, rate_limits, retry_after,
 };
+use crate::sync::lock;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
@@ -50,6 +52,8 @@ pub struct UpstreamSettings {
 pub struct ReqwestHttpClient {
     client: Client,
     base_url: Arc<Url>,
+    /// The URLs that were called before.
+    urls: Arc<Mutex<HashMap<UpstreamPath, Url>>>,
     /// The version of Anthropic's API that messages are for: that of the settings, or the one there is.
     anthropic_version: HeaderValue,
     timeout: Duration,
@@ -79,6 +83,7 @@ impl ReqwestHttpClient {
         Ok(Self {
             client,
             base_url: Arc::new(settings.base_url.clone()),
+            urls: Arc::default(),
             anthropic_version: anthropic_version.unwrap_or(HeaderValue::from_static("2023-06-01")),
             timeout: settings.timeout,
             stall_timeout: settings.stall_timeout,
@@ -201,6 +206,10 @@ impl ReqwestHttpClient {
     }
 
     fn url(&self, path: UpstreamPath) -> Url {
+        lock(&self.urls).entry(path).or_insert_with(|| self.new_url(path)).clone()
+    }
+
+    fn new_url(&self, path: UpstreamPath) -> Url {
         let base = self.base_url.path().trim_end_matches('/');
         let path = match path {
             UpstreamPath::BelowV1(path) => format!("{base}/{path}"),

@@ -187,7 +187,8 @@ impl ConcurrencyController {
             self.round.add(now, call);
             // A limit that the load does not use proves nothing, so it stays near the calls in flight.
             if count(call.in_flight) + 1.0 >= self.limit / 2.0 {
-                self.limit = self.highest().min(self.limit + 1.0);
+                let most = self.search.start_bound().max(self.limit);
+                self.limit = self.highest().min(self.limit + 1.0).min(most);
             }
             self.finish_round(now);
         } else if self.round.includes(call.sent) {

@@ -15,8 +15,9 @@ const CLEAN_ANSWERS: u32 = 200;
 const PAUSES: u32 = 20;
 /// A limit at least this close to the level is at the level.
 const AT_LEVEL: f64 = 0.985;
-/// A refusal after the limit was lowered for one lowers it further by 1, 3, 7, 15 ... percent, up to a half.
-const FIRST_CUT: f64 = 0.01;
+/// A refusal after the limit was lowered for one lowers it further by 4, 12, 28 ... percent, up to a half: a
+/// server that counts tokens and not calls refuses on until much less is under way.
+const FIRST_CUT: f64 = 0.04;
 const DEEPEST_CUT: f64 = 0.5;
 const MOST_STRIKES: i32 = 10;
 /// The seconds in which a further refusal counts as one after the cut, before any call was answered.

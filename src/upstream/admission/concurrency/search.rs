@@ -21,6 +21,11 @@ const WORTH: f64 = 0.05;
 const WORTH_WITHOUT_FIT: f64 = 0.25;
 /// A step up that gains this share of its size shows that no call waited in a queue before.
 const FOLLOWS: f64 = 0.5;
+/// A step up that gains less than this share of its size shows that the server is bound by its own work. From then on
+/// the start exceeds the last level by this factor at most, until the next round has been judged: answers tell of a
+/// queue only one call later.
+const UNBOUND: f64 = 0.9;
+const REACH: f64 = 2.0;
 /// A step down that loses more than this share of its size shows the same.
 const LOSS: f64 = 0.4;
 /// The server has changed if throughput at the same level has risen by so much (as a logarithm).
@@ -61,6 +66,8 @@ pub(super) struct LimitSearch {
     trusted_rounds: u32,
     next_trust: u32,
     start: Start,
+    /// The highest limit of the start until the next level is known.
+    start_bound: f64,
     /// Whether the limit rises whatever the throughput is.
     is_fixed: bool,
 }
@@ -104,6 +111,7 @@ impl Default for LimitSearch {
             trusted_rounds: 0,
             next_trust: FIRST_TRUST,
             start: Start::Growing,
+            start_bound: f64::INFINITY,
             is_fixed: false,
         }
     }
@@ -123,6 +131,11 @@ impl LimitSearch {
     /// Whether the limit grows with every answer.
     pub(super) fn is_starting(&self) -> bool {
         self.start == Start::Growing
+    }
+
+    /// The highest limit of the start until the next level is known.
+    pub(super) fn start_bound(&self) -> f64 {
+        self.start_bound
     }
 
     /// A refusal has shown the bound: the next step is small, and may follow at once.
@@ -221,6 +234,8 @@ impl LimitSearch {
             return Move::Return(if gain > 0.0 { level.in_flight } else { anchor.in_flight });
         }
         self.anchor = Some(level);
+        let is_bound = level.wait.is_some() && gain < UNBOUND * moved;
+        self.start_bound = if is_bound { level.in_flight * REACH } else { f64::INFINITY };
         Move::Rise(LARGEST_STEP)
     }
 

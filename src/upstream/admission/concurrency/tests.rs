@@ -97,7 +97,7 @@ fn refusals_of_one_burst_are_one_cut_and_those_after_it_cut_deeper() {
         limits.push(controller.limit());
     }
 
-    assert_eq!(limits, [63, 61, 56, 47, 32, 16, 8, 4]);
+    assert_eq!(limits, [61, 53, 38, 19, 9, 4, 2, 1]);
 }
 
 #[test]
