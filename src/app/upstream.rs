@@ -199,6 +199,7 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
         stream: table.stream.unwrap_or(only.stream),
         exhausted_quota: only.exhausted_quota,
         body_priority: table.body_priority.or(only.body_priority),
+        reads_metrics: table.metrics,
         merged_embeddings: only.merged_embeddings,
     })
 }

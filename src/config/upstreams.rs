@@ -73,6 +73,9 @@ pub struct UpstreamTable {
     /// `--body-priority` for this server.
     #[serde(default)]
     pub body_priority: Option<i64>,
+    /// Whether its own metrics at `/metrics` are asked each second how many calls wait in it.
+    #[serde(default)]
+    pub metrics: bool,
     /// `--request-timeout` for this server.
     #[serde(default, deserialize_with = "optional_duration")]
     pub request_timeout: Option<Duration>,
@@ -120,6 +123,7 @@ impl UpstreamTable {
             responses: None,
             stream: None,
             body_priority: None,
+            metrics: false,
             request_timeout: None,
         }
     }

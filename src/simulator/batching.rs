@@ -260,6 +260,12 @@ impl BatchingServer {
         (Some(self.time + self.stall + start * steps + growth * steps * steps / 2.0), self.version)
     }
 
+    /// Sequences that wait for a slot.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Finishes and admits sequences at a time that [`BatchingServer::next_wake`] has named.
     pub fn wake(&mut self, now: f64, version: u64) {
         if version != self.version {

@@ -68,6 +68,11 @@ impl Engine {
         Self { shared: Arc::new(EngineShared { scenario, state, changed, started }) }
     }
 
+    /// Requests that wait for a slot.
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.shared.state).server.waiting()
+    }
+
     pub(super) fn scenario(&self) -> &Scenario {
         &self.shared.scenario
     }

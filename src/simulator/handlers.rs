@@ -60,10 +60,17 @@ pub fn router(shared: Arc<SimulatorState>, closing: CancellationToken) -> Router
             "/stats",
             get(|State(server): State<Arc<SimulatedServer>>| async move { Json(server.shared.stats.snapshot()) }),
         )
+        .route("/metrics", get(metrics))
         .route("/health", get(|| async { "ok" }))
         .fallback(|| async { SimulatedFailure::UnknownUrl })
         .method_not_allowed_fallback(|| async { SimulatedFailure::WrongMethod })
         .with_state(Arc::new(SimulatedServer { shared, closing }))
+}
+
+/// The gauge of waiting requests under vLLM's name, which only a server of a scenario has.
+async fn metrics(State(server): State<Arc<SimulatedServer>>) -> String {
+    let waiting = server.shared.engine.as_ref().map_or(0, Engine::waiting);
+    format!("vllm:num_requests_waiting{{engine=\"0\"}} {waiting}.0\n")
 }
 
 fn inference(kind: Kind) -> MethodRouter<Arc<SimulatedServer>> {

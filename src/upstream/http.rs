@@ -98,6 +98,11 @@ impl ReqwestHttpClient {
         self.send(Request::new(Method::GET, self.url(UpstreamPath::BelowV1("models")))).await
     }
 
+    /// The upstream's own metrics, as it answers them.
+    pub(super) async fn metrics(&self) -> Result<HttpResponse, UpstreamError> {
+        self.send(Request::new(Method::GET, self.url(UpstreamPath::BesideV1("/metrics")))).await
+    }
+
     /// Makes a call for a row.
     pub(super) async fn call(&self, call: &Call, headers: &RowHeaders) -> Result<HttpResponse, UpstreamError> {
         let mut request = self.request(call);

@@ -9,7 +9,7 @@
 //! | `warnings` | what operators should know of the servers |
 //! | `model_name` | the server's name for a model, written into a body |
 //! | `body_priority` | the priority that a server is to give its requests, written into a body |
-//! | `server` | one server: its settings (`server_settings`), its client (`server_client`), its admissions, whether it has `/v1/responses`, and which software it is (`server_software`) |
+//! | `server` | one server: its settings (`server_settings`), its client (`server_client`), its admissions, its own metrics (`server::queue_metrics`), whether it has `/v1/responses`, and which software it is (`server_software`) |
 //! | `admission` | whether a model's calls may be sent now, and how many: refusals, outages and rate limits |
 //! | `session` | the client of one row: every call is made with the row's permit |
 //! | `dialect` | the two APIs that a model can be called through for a turn |

@@ -177,7 +177,7 @@ impl Registry {
     }
 
     async fn follow_one(&self, server: &Server, tell: &(impl Fn() + Send + Sync)) {
-        tokio::join!(server.follow(tell), self.discover(server, tell));
+        tokio::join!(server.follow(tell), self.discover(server, tell), server.follow_metrics());
     }
 
     /// Asks a server for its models again and again, if its list says which it has.

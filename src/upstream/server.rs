@@ -1,6 +1,7 @@
 //! One inference server: what calls it, how many calls it may have under way, and what its answers have shown of it.
 
 mod answers;
+mod queue_metrics;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -69,6 +70,7 @@ pub struct Server {
     streaming: Streaming,
     exhausted_quota: ExhaustedQuota,
     pub(super) body_priority: Option<i64>,
+    reads_metrics: bool,
     merged_calls: MergedCalls,
 }
 
@@ -109,6 +111,7 @@ impl Server {
             streaming: Streaming::new(settings.stream),
             exhausted_quota: settings.exhausted_quota,
             body_priority: settings.body_priority,
+            reads_metrics: settings.reads_metrics,
             merged_calls: MergedCalls::new(settings.merged_embeddings),
         }
     }

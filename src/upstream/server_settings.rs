@@ -35,6 +35,8 @@ pub struct ServerSettings {
     pub exhausted_quota: ExhaustedQuota,
     /// The priority that bodies of generations get, if they have none.
     pub body_priority: Option<i64>,
+    /// Whether its own metrics are asked each second how many calls wait in it.
+    pub reads_metrics: bool,
     /// Inputs of embeddings rows that one call may have. With 1 or less, each row is a call.
     pub merged_embeddings: usize,
     /// The API by which rows for `/v1/responses` call it.
@@ -56,6 +58,7 @@ impl Default for ServerSettings {
             stream: StreamMode::Auto,
             exhausted_quota: ExhaustedQuota::Wait,
             body_priority: None,
+            reads_metrics: false,
             merged_embeddings: 1,
             dialect: Dialect::Auto,
         }

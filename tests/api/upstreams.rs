@@ -144,6 +144,30 @@ async fn a_priority_is_that_of_the_server_in_every_call_of_a_row() {
 }
 
 #[tokio::test]
+async fn fewer_calls_are_sent_while_the_upstreams_own_metrics_say_that_calls_wait_in_it() {
+    let upstream = FakeUpstream::start();
+    let reply_with = |waiting: u32, answer: fn() -> Reply| {
+        upstream.reply(move |call| match call.path.as_str() {
+            "/metrics" => Reply::new(200, format!("vllm:num_requests_waiting{{model_name=\"m\"}} {waiting}.0")),
+            _ => answer(),
+        });
+    };
+    reply_with(12, || Reply::ok().held());
+    let app = app_of(&[table("a", &upstream, "models = '*'\nmetrics = true")], &[]).await;
+
+    let id = app.submit(rows(40)).await;
+    within(Duration::from_secs(20), "fewer calls at once", async || {
+        let progress = app.get(&format!("/v1/batches/{id}/progress")).await.ok();
+        progress["reason"]["message"].as_str().filter(|why| why.contains("would not be answered sooner")).map(drop)
+    })
+    .await;
+
+    reply_with(0, Reply::ok);
+    upstream.release();
+    app.wait_for_completed(&id, 40).await;
+}
+
+#[tokio::test]
 async fn the_key_and_the_headers_of_an_upstream_are_its_own() {
     let (a, b) = (FakeUpstream::start(), FakeUpstream::start());
     let directory = tempfile::tempdir().expect("a directory");

@@ -29,6 +29,8 @@ pub(crate) struct Load {
     pub(crate) answers_with_usage: usize,
     /// Calls of others that come in a second, short ones, which no admission holds back.
     pub(crate) others_a_second: f64,
+    /// Whether the server's own metrics are read each second.
+    pub(crate) reads_metrics: bool,
 }
 
 /// A change of the server at a time.
@@ -71,6 +73,8 @@ enum Event {
     Change(Change),
     /// A call of others comes.
     Other,
+    /// The metrics of the servers are read.
+    Metrics,
     Timer,
 }
 
@@ -118,6 +122,7 @@ impl Default for Load {
             rows_at_once: usize::MAX,
             answers_with_usage: 10,
             others_a_second: 0.0,
+            reads_metrics: false,
         }
     }
 }
@@ -126,6 +131,11 @@ impl Load {
     /// The same rows; of ten answers, so many do not state their output tokens.
     pub(crate) fn without_usage(self, answers: usize) -> Self {
         Self { answers_with_usage: 10 - answers, ..self }
+    }
+
+    /// The same rows; the server's own metrics are read.
+    pub(crate) fn with_metrics(self) -> Self {
+        Self { reads_metrics: true, ..self }
     }
 }
 
@@ -197,6 +207,11 @@ pub(crate) fn run(
         look += LOOK_AGAIN;
     }
     run.at(seconds, Event::Timer);
+    let mut read = 1.0;
+    while load.reads_metrics && read < seconds {
+        run.at(read, Event::Metrics);
+        read += 1.0;
+    }
     let mut other = 0.0;
     while load.others_a_second > 0.0 && other < seconds {
         other -= run.others.uniform().ln() / load.others_a_second;
@@ -238,6 +253,11 @@ impl Run {
                 let row = self.others.next();
                 self.calls.push(Call { row, sent: None, sent_at: self.now, taken_before: 0 });
                 self.sites[0].server.send(self.now, self.calls.len() - 1, row);
+            }
+            Some(Event::Metrics) => {
+                for Site { server, admission, .. } in &mut self.sites {
+                    admission.note_waiting(clock(self.now), server.waiting());
+                }
             }
             Some(Event::Timer) | None => {}
         }

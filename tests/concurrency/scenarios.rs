@@ -56,6 +56,7 @@ fn shared_servers() -> Vec<Scenario> {
         scenario("64, 32 and 16 slots, refuse", refuses[0], load, 300.0, Best::Slots, 0.95)
             .beside(&refuses[1..]).wasting(0.01),
         scenario("calls of others beside, queues", server, others, 300.0, Best::Limit(64), 0.95),
+        scenario("the same, metrics are read", server, others.with_metrics(), 300.0, Best::Limit(64), 0.95),
     ]
 }
 
@@ -85,6 +86,8 @@ fn constant_servers() -> Vec<Scenario> {
         scenario("queues above 64", server, load, 300.0, Limit(64), 0.956),
         scenario("queues, no usage", server, load.without_usage(10), 300.0, Limit(64), 0.95),
         scenario("queues, some without usage", server, load.without_usage(1), 300.0, Limit(64), 0.95),
+        scenario("queues, metrics are read", server, load.with_metrics(), 300.0, Limit(64), 0.95),
+        scenario("queues, no usage but metrics", server, load.without_usage(10).with_metrics(), 300.0, Limit(64), 0.95),
         scenario("queues, answers of one length", server, same, 120.0, Limit(64), 0.964),
         scenario("queues, 1 s of network", remote, load, 300.0, Limit(80), 0.95),
         scenario("queues, mostly prompts", prefill, labels, 300.0, Limit(12), 0.9),

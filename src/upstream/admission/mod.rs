@@ -274,6 +274,13 @@ impl Admission {
         state.shut_until(now).map(|until| self.started + until)
     }
 
+    /// Notes how many calls wait in the server, as its own metrics say.
+    pub(super) fn note_waiting(&self, waiting: usize) {
+        let (now, mut state) = (self.now(), self.state());
+        state.note_waiting(now, waiting);
+        self.settle(&mut state, now);
+    }
+
     fn leave(&self) {
         let mut state = self.state();
         state.set_one_on_its_way(false);

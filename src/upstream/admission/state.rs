@@ -264,6 +264,11 @@ impl AdmissionState {
         self.follow(now, change)
     }
 
+    /// Notes how many calls wait in the server, as its own metrics say.
+    pub fn note_waiting(&mut self, now: Duration, waiting: usize) {
+        self.concurrency.note_waiting(now, waiting, self.in_flight);
+    }
+
     /// Notes that a call is sent.
     pub fn sent(&mut self, now: Duration) -> Sent {
         self.in_flight += 1;

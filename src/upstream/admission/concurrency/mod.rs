@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use self::refusal::RefusedLevel;
 use self::round::{Round, count, seconds_of, tokens};
-use self::search::{LimitSearch, Move};
+use self::search::{DEEPEST, LimitSearch, Move, tolerated};
 
 /// Calls at once before anything is known. A server with fewer slots queues a few calls or refuses them, which costs
 /// little. A start with half as many would cost one more call time, which is ten minutes for long answers.
@@ -50,6 +50,8 @@ pub struct ConcurrencyController {
     /// The limit and what it rests on, before the refusals since the last answer.
     proven: Option<(f64, RefusedLevel, LimitSearch)>,
     means: Means,
+    /// Whether too many calls wait in the server by its own metrics.
+    is_told_of_queue: bool,
     /// When the limit was last raised without an answer, or calls were first seen to be under way.
     waiting_since: Option<Duration>,
 }
@@ -118,6 +120,7 @@ impl ConcurrencyController {
             refused: RefusedLevel::default(),
             proven: None,
             means: Means::default(),
+            is_told_of_queue: false,
             waiting_since: None,
         }
     }
@@ -186,7 +189,7 @@ impl ConcurrencyController {
         } else if self.search.is_starting() {
             self.round.add(now, call);
             // A limit that the load does not use proves nothing, so it stays near the calls in flight.
-            if count(call.in_flight) + 1.0 >= self.limit / 2.0 {
+            if count(call.in_flight) + 1.0 >= self.limit / 2.0 && !self.is_told_of_queue {
                 let most = self.search.start_bound().max(self.limit);
                 self.limit = self.highest().min(self.limit + 1.0).min(most);
             }
@@ -209,6 +212,21 @@ impl ConcurrencyController {
             self.round = Round::starting_at(now, self.limit);
         }
         self.reason = LimitReason::Refused;
+    }
+
+    /// Notes how many calls wait in the server by its own metrics, those of other clients included, while `in_flight`
+    /// of ours are under way. The limit does not rise while too many wait. If they still do at the next report, it
+    /// falls by them: a burst may be worked off in between.
+    pub fn note_waiting(&mut self, now: Duration, waiting: usize, in_flight: usize) {
+        let in_flight = count(in_flight);
+        let is_queue = count(waiting) > tolerated(in_flight) && !self.search.is_fixed();
+        let was_queue = std::mem::replace(&mut self.is_told_of_queue, is_queue);
+        let limit = (in_flight - count(waiting)).max(in_flight * DEEPEST).max(1.0);
+        if is_queue && was_queue && limit < self.limit {
+            (self.limit, self.rise, self.reason) = (limit, None, LimitReason::Queueing);
+            self.search.found_queue();
+            self.round = Round::starting_at(now, self.limit);
+        }
     }
 
     /// Notes that the server is gone: its refusals since the last answer say nothing about how many calls it takes.
@@ -311,6 +329,7 @@ impl ConcurrencyController {
     }
 
     fn go(&mut self, now: Duration, goal: f64) {
+        let goal = if self.is_told_of_queue { goal.min(self.limit) } else { goal };
         let to = goal.min(self.highest()).max(1.0);
         self.rise = (to > self.limit).then_some(Rise { began: now, from: self.limit, to });
         if self.rise.is_none() {

@@ -46,7 +46,7 @@ const HARM: f64 = -0.15;
 /// A limit of so many calls is not lowered because of calls that wait.
 const FEW: f64 = 4.0;
 /// One round lowers the limit to this share at most.
-const DEEPEST: f64 = 0.25;
+pub(super) const DEEPEST: f64 = 0.25;
 
 /// The memory of the search.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +147,12 @@ impl LimitSearch {
     /// The limit cannot grow further: rounds at one limit follow.
     pub(super) fn reached_ceiling(&mut self) {
         self.start = Start::Over;
+    }
+
+    /// The server itself says that calls wait in it: the limit has fallen by those.
+    pub(super) fn found_queue(&mut self) {
+        self.end_start();
+        (self.factor, self.rest) = (SMALLEST_STEP, 1);
     }
 
     /// The server was away, or the limit has reached a refused level: earlier levels are no comparison.
@@ -331,7 +337,7 @@ fn wanted(in_flight: f64) -> f64 {
 }
 
 /// Calls that may wait in the server before the limit falls.
-fn tolerated(in_flight: f64) -> f64 {
+pub(super) fn tolerated(in_flight: f64) -> f64 {
     1.0 + 0.04 * in_flight
 }
 
