@@ -33,8 +33,7 @@ pub async fn compare(directory: &Path, other: &Path) -> Result<()> {
     let calling = responses_input(2_000, &json!(format!("simulate:{call}")), &tools);
 
     let file = input(ROWS);
-    // Deleted at once, so that the figure is the program's and not that of the disk, which writes 60 MB a tenth of a
-    // second and would have both builds wait for it.
+    // Each file is deleted before the system has written it out, so that neither build waits for the other's writes.
     in_pairs("intake of 5 times 50,000 rows", &mut builds, async |build| {
         for _ in 0..5 {
             let file = upload(&build.client, file.clone()).await?;
@@ -43,15 +42,16 @@ pub async fn compare(directory: &Path, other: &Path) -> Result<()> {
         Ok(())
     })
     .await?;
-    for build in &mut builds {
-        build.file = upload(&build.client, file.clone()).await?;
-    }
-    in_pairs("drain of 50,000 rows", &mut builds, async |build| build.drain(CHAT).await).await?;
-    for (what, file) in [("10,000 rows for /v1/responses", plain), ("2,000 rows that call a tool", calling)] {
+    let drains = [
+        ("drain of 50,000 rows", file, CHAT),
+        ("10,000 rows for /v1/responses", plain, RESPONSES),
+        ("2,000 rows that call a tool", calling, RESPONSES),
+    ];
+    for (what, file, endpoint) in drains {
         for build in &mut builds {
             build.file = upload(&build.client, file.clone()).await?;
         }
-        in_pairs(what, &mut builds, async |build| build.drain(RESPONSES).await).await?;
+        in_pairs(what, &mut builds, async |build| build.drain(endpoint).await).await?;
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ pub fn router(shared: Arc<SimulatorState>, closing: CancellationToken) -> Router
         .with_state(Arc::new(SimulatedServer { shared, closing }))
 }
 
-/// The gauge of waiting requests under vLLM's name, which only a server of a scenario has.
+/// The requests of a scenario that wait for a slot, as the gauge of vLLM. Without a scenario it is 0.
 async fn metrics(State(server): State<Arc<SimulatedServer>>) -> String {
     let waiting = server.shared.engine.as_ref().map_or(0, Engine::waiting);
     format!("vllm:num_requests_waiting{{engine=\"0\"}} {waiting}.0\n")

@@ -52,7 +52,7 @@ pub struct UpstreamSettings {
 pub struct ReqwestHttpClient {
     client: Client,
     base_url: Arc<Url>,
-    /// The URLs that were called before.
+    /// The URLs that were called before, so that no call of a row puts one together.
     urls: Arc<Mutex<HashMap<UpstreamPath, Url>>>,
     /// The version of Anthropic's API that messages are for: that of the settings, or the one there is.
     anthropic_version: HeaderValue,

@@ -37,7 +37,8 @@ impl Server {
                 admission.note_waiting(waiting.unwrap_or_default());
             }
             if !has_gauge && !is_told {
-                tracing::warn!(upstream = %self.name, "the upstream's /metrics do not tell how many calls wait in it");
+                let why = "its /metrics cannot be read or do not have it";
+                tracing::warn!(upstream = %self.name, why, "how many calls wait in an upstream is unknown");
             }
             is_told = !has_gauge;
         }

@@ -10,7 +10,8 @@
 //!     '---- up within a third of a call <--'--> none of these
 //! ```
 //!
-//! `Round` measures, `LimitSearch` judges throughput and waiting calls, and `RefusedLevel` remembers refusals.
+//! `Round` measures, `LimitSearch` judges throughput and waiting calls, and `RefusedLevel` remembers refusals. Where a
+//! server itself reports its waiting calls, the limit also falls by those, and does not rise while there are too many.
 //!
 //! It is a pure state machine: times are those of any clock that starts anywhere and only goes forward. An answer costs
 //! a few additions and no memory.

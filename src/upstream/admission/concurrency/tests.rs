@@ -194,3 +194,37 @@ fn the_limit_doubles_each_minute_in_which_calls_are_under_way_and_none_is_answer
     controller.tick(minutes(70), true);
     assert_eq!(controller.limit(), 64, "the wait is counted anew");
 }
+
+#[test]
+fn the_limit_falls_by_the_calls_that_wait_in_two_reports_of_the_server_in_a_row() {
+    // Waiting calls and calls under way in each report, and the limit that follows from 16.
+    let cases: [(&[(usize, usize)], usize); 6] = [
+        (&[(12, 16)], 16),
+        (&[(12, 16), (12, 16)], 4),
+        (&[(10, 16), (12, 16), (12, 4)], 1),
+        (&[(12, 16), (0, 16), (12, 16)], 16),
+        (&[(1, 16), (1, 16)], 16),
+        (&[(100, 16), (100, 16)], 4),
+    ];
+    for (reports, limit) in cases {
+        let mut controller = ConcurrencyController::new(256);
+        let mut fixed = ConcurrencyController::fixed(64);
+        for (second, (waiting, in_flight)) in (1..).zip(reports) {
+            controller.note_waiting(Duration::from_secs(second), *waiting, *in_flight);
+            fixed.note_waiting(Duration::from_secs(second), *waiting, *in_flight);
+        }
+        assert_eq!((controller.limit(), fixed.limit()), (limit, 64), "{reports:?}");
+    }
+}
+
+#[test]
+fn the_limit_does_not_rise_while_the_server_reports_that_calls_wait() {
+    let (mut controller, mut server) = (ConcurrencyController::new(256), ConstantServer::new(MILLI * 100));
+    controller.note_waiting(server.now, 12, 16);
+    server.answer(&mut controller, 2000);
+    assert!(controller.limit() <= 16, "{}", controller.limit());
+
+    controller.note_waiting(server.now, 0, 16);
+    server.answer(&mut controller, 20_000);
+    assert_eq!(controller.limit(), 256);
+}
