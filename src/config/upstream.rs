@@ -30,7 +30,7 @@ pub struct UpstreamConfig {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = some_time)]
     pub request_timeout: Duration,
 
-    /// How long the inference server may send nothing in the middle of a streamed answer.
+    /// How long the inference server may send nothing in the middle of an answer.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = some_time)]
     pub stall_timeout: Duration,
 

@@ -1,16 +1,21 @@
 //! Reads the body of a response up to a limit.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Error, Response};
+use tokio::time::Instant;
 
-/// How much of an answer has come, for the words of its failure.
+use crate::sync::lock;
+
+/// How much of an answer has come, and when, for its time limits and the words of its failure.
 #[derive(Debug, Default)]
 pub struct AnswerProgress {
     has_head: AtomicBool,
     bytes: AtomicUsize,
+    last: Mutex<Option<Instant>>,
 }
 
 impl AnswerProgress {
@@ -22,6 +27,16 @@ impl AnswerProgress {
     /// Notes further bytes of the body.
     pub fn note(&self, chunk: &[u8]) {
         self.bytes.fetch_add(chunk.len(), Relaxed);
+        let mut last = lock(&self.last);
+        if last.is_some() || !chunk.trim_ascii().is_empty() {
+            *last = Some(Instant::now());
+        }
+    }
+
+    /// When the last bytes have come; `None` before the first that is no white space, which servers and proxies send to
+    /// keep a connection open while they work.
+    pub fn last_bytes(&self) -> Option<Instant> {
+        *lock(&self.last)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP client for real upstreams.
 
 use std::collections::HashMap;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub struct UpstreamSettings {
     pub tls: Option<ClientConfig>,
     /// How long a whole call may take.
     pub timeout: Duration,
-    /// How long a server may send nothing in the middle of a streamed answer.
+    /// How long a server may send nothing in the middle of an answer.
     pub stall_timeout: Duration,
     /// How many connections are kept open between calls.
     pub max_idle: usize,
@@ -250,13 +251,13 @@ impl ReqwestHttpClient {
     }
 
     /// Sends a request, and waits for the head of its answer.
-    fn execute(
+    async fn execute(
         &self,
         request: Request,
         deadline: Instant,
         received: &AnswerProgress,
-    ) -> impl Future<Output = Result<Response, UpstreamError>> {
-        let head = self.client.execute(request).map(|ended| {
+    ) -> Result<Response, UpstreamError> {
+        let head = pin!(self.client.execute(request).map(|ended| {
             let response = ended.map_err(|error| self.failure(&error, received))?;
             received.note_head();
             match response.status() {
@@ -264,8 +265,8 @@ impl ReqwestHttpClient {
                 StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Broken("it answered with status 101".into())),
                 _ => Ok(response),
             }
-        });
-        self.in_time(deadline, received, head)
+        }));
+        self.in_time(deadline, received, head).await
     }
 
     /// Reads an answer until a deadline.
@@ -275,7 +276,7 @@ impl ReqwestHttpClient {
         deadline: Instant,
         received: &AnswerProgress,
     ) -> Result<HttpResponse, UpstreamError> {
-        let (answer, rest) = match self.in_time(deadline, received, self.answer(response, received)).await? {
+        let (answer, rest) = match self.in_time(deadline, received, pin!(self.answer(response, received))).await? {
             Begun::Whole(answer) => return Ok(answer),
             Begun::Large(large) => *large,
         };
@@ -283,18 +284,31 @@ impl ReqwestHttpClient {
         let waiting = Instant::now();
         let reservation = self.budget.reserve(rest.length().unwrap_or(self.budget.largest())).await;
         let deadline = deadline + waiting.elapsed();
-        let body = self.in_time(deadline, received, self.large(rest, reservation, received)).await?;
+        let body = self.in_time(deadline, received, pin!(self.large(rest, reservation, received))).await?;
         Ok(HttpResponse { body, ..answer })
     }
 
-    /// Bounds a part of a call. Not an `async fn`, which would hold the future twice: each row allocates its room.
-    fn in_time<T>(
+    /// Bounds a part of a call: its end, and the silence in the middle of its answer. The work is pinned by the caller,
+    /// because a future that was moved here would have its room twice.
+    async fn in_time<T>(
         &self,
         deadline: Instant,
         received: &AnswerProgress,
-        work: impl Future<Output = Result<T, UpstreamError>>,
-    ) -> impl Future<Output = Result<T, UpstreamError>> {
-        timeout_at(deadline, work).map(|ended| ended.map_err(|_| self.timed_out(false, received))?)
+        mut work: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
+    ) -> Result<T, UpstreamError> {
+        let begin = Instant::now();
+        let last_bytes = || received.last_bytes().map(|last| last.max(begin));
+        loop {
+            let seen = last_bytes();
+            let stalls = seen.unwrap_or_else(Instant::now) + self.stall_timeout;
+            if let Ok(ended) = timeout_at(deadline.min(stalls), work.as_mut()).await {
+                return ended;
+            }
+            let has_stalled = stalls < deadline;
+            if !has_stalled || (seen.is_some() && seen == last_bytes()) {
+                return Err(self.timed_out(has_stalled, received));
+            }
+        }
     }
 
     /// The answer, as far as it may be read without a reservation.

@@ -1,4 +1,4 @@
-//! Answers that the upstream streams: clients get the ordinary object, and a generation that stalls is noticed.
+//! Answers that the upstream streams: clients get the ordinary object, and an answer that stalls is noticed.
 
 use std::time::Duration;
 
@@ -66,14 +66,15 @@ async fn responses_and_completions_are_streamed_and_embeddings_are_not() {
 }
 
 #[tokio::test]
-async fn a_stream_that_stalls_or_breaks_off_is_tried_again_and_a_slow_one_is_not() {
+async fn an_answer_that_stalls_or_breaks_off_is_tried_again_and_a_slow_one_is_not() {
     // The first answer to a row, and how many calls it takes.
     type Answer = fn() -> Reply;
-    let cases: [(&str, Answer, usize); 5] = [
+    let cases: [(&str, Answer, usize); 6] = [
         ("stalls", || Reply::events(&HELLO[..1]).without_end(), 2),
         ("breaks", || Reply::events(&HELLO[..1]).broken_off(), 2),
         ("ends too early", || Reply::events(&HELLO[..1]), 2),
         ("has an error", || Reply::events([HELLO[0], r#"{"error":{"message":"out of memory","code":500}}"#]), 2),
+        ("stalls, and is no stream", || Reply::new(200, r#"{"id":"c","#).without_end(), 2),
         ("begins late", || Reply::events(HELLO).after(Duration::from_secs(3)), 1),
     ];
     for (what, first, calls) in cases {

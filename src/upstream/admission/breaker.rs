@@ -19,7 +19,7 @@ pub(super) const TRIP_AFTER: u32 = 5;
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a call that found no server. It costs next to nothing to ask, and a server that is back is
 /// idle for no longer.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest pause of a server that is there and takes no row: somebody has to pay, or to change a setting.
 pub(super) const LONGEST_PAUSE_OF_REFUSAL: Duration = Duration::from_secs(60);
 /// A probe under way for twice as long as the slowest of the failures took, and at least this long, has reached the

@@ -67,7 +67,7 @@ fn an_outage_costs_one_call_at_a_time_and_half_of_the_calls_follow_its_end() {
     assert_eq!(admission.trouble().as_deref(), Some("it is gone"));
     assert!(matches!(admission.begin(false), Err(UpstreamError::HeldBack(_))));
 
-    for pause in [1, 2, 4, 4, 4] {
+    for pause in [1, 2, 2, 2, 2] {
         pass(&mut admission, SECOND / 2 * (2 * pause - 1));
         assert!(!admission.may_begin(), "{pause} s are not over");
         pass(&mut admission, SECOND / 2);
