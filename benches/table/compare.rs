@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::client::{create_batch, upload, wait_for};
 use crate::process::Process;
 use crate::responses::{input as responses_input, tool_server};
-use crate::{CHAT, CONCURRENCY, ROWS, Result, input, middle, row};
+use crate::{CHAT, CONCURRENCY, ROWS, Result, input, middle, millis, row};
 
 const PAIRS: usize = 15;
 const RESPONSES: &str = "/v1/responses";
@@ -52,8 +52,17 @@ pub async fn compare(directory: &Path, other: &Path) -> Result<()> {
             build.file = upload(&build.client, file.clone()).await?;
         }
         in_pairs(what, &mut builds, async |build| build.drain(endpoint).await).await?;
+        let [other, this] = builds.each_mut().map(|build| p99(&mut build.reads));
+        row("status read in the meantime, p99", millis(this), format!("{} by the other build", millis(other)));
     }
     Ok(())
+}
+
+/// The 99th percentile of these times, which it takes out.
+fn p99(times: &mut Vec<Duration>) -> Duration {
+    let mut times = std::mem::take(times);
+    times.sort();
+    times[times.len() * 99 / 100]
 }
 
 /// A running server of one build.
@@ -62,17 +71,20 @@ struct Build {
     client: Client,
     /// The batch input file that was uploaded last.
     file: String,
+    /// How long each read of a batch's status took.
+    reads: Vec<Duration>,
 }
 
 impl Build {
     fn of(server: Process) -> Result<Self> {
         let client = Client::new(&server.address)?;
-        Ok(Self { server, client, file: String::new() })
+        Ok(Self { server, client, file: String::new(), reads: Vec::new() })
     }
 
     async fn drain(&mut self, endpoint: &str) -> Result<()> {
         let batch = create_batch(&self.client, &self.file, endpoint).await?;
-        wait_for(&self.client, &batch, Duration::from_millis(5)).await?;
+        let (_, reads) = wait_for(&self.client, &batch, Duration::from_millis(5)).await?;
+        self.reads.extend(reads);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, TryFutureExt as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use rustls::ClientConfig;
@@ -134,14 +134,14 @@ impl ReqwestHttpClient {
         headers.add_to(request.headers_mut());
         *request.body_mut() = Some(body.into());
         let (deadline, received) = (Instant::now() + self.timeout, AnswerProgress::default());
-        let response = self.execute(request, deadline, &received).await?;
+        let response = self.in_time(deadline, &received, pin!(self.execute(request, &received))).await?;
         let is_stream = response.status().is_success()
             && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM));
         if is_stream {
-            self.fold(response, call.endpoint, deadline, &received).await
-        } else {
-            self.read(response, deadline, &received).await
+            return self.fold(response, call.endpoint, deadline, &received).await;
         }
+        let begun = self.in_time(deadline, &received, pin!(self.answer(response, &received))).await?;
+        self.whole(begun, deadline, &received).await
     }
 
     /// Puts a streamed answer together.
@@ -246,18 +246,18 @@ impl ReqwestHttpClient {
 
     async fn send(&self, request: Request) -> Result<HttpResponse, UpstreamError> {
         let (deadline, received) = (Instant::now() + self.timeout, AnswerProgress::default());
-        let response = self.execute(request, deadline, &received).await?;
-        self.read(response, deadline, &received).await
+        let answer = pin!(self.execute(request, &received).and_then(|response| self.answer(response, &received)));
+        let begun = self.in_time(deadline, &received, answer).await?;
+        self.whole(begun, deadline, &received).await
     }
 
     /// Sends a request, and waits for the head of its answer.
-    async fn execute(
+    fn execute(
         &self,
         request: Request,
-        deadline: Instant,
         received: &AnswerProgress,
-    ) -> Result<Response, UpstreamError> {
-        let head = pin!(self.client.execute(request).map(|ended| {
+    ) -> impl Future<Output = Result<Response, UpstreamError>> {
+        self.client.execute(request).map(|ended| {
             let response = ended.map_err(|error| self.failure(&error, received))?;
             received.note_head();
             match response.status() {
@@ -265,18 +265,17 @@ impl ReqwestHttpClient {
                 StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Broken("it answered with status 101".into())),
                 _ => Ok(response),
             }
-        }));
-        self.in_time(deadline, received, head).await
+        })
     }
 
-    /// Reads an answer until a deadline.
-    async fn read(
+    /// Reads the rest of an answer, if it is large, until a deadline.
+    async fn whole(
         &self,
-        response: Response,
+        begun: Begun,
         deadline: Instant,
         received: &AnswerProgress,
     ) -> Result<HttpResponse, UpstreamError> {
-        let (answer, rest) = match self.in_time(deadline, received, pin!(self.answer(response, received))).await? {
+        let (answer, rest) = match begun {
             Begun::Whole(answer) => return Ok(answer),
             Begun::Large(large) => *large,
         };

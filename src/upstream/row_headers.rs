@@ -1,6 +1,8 @@
 //! Headers that tell an upstream, and whatever is in between, which row a call is for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -16,15 +18,15 @@ static CUSTOM_ID: HeaderName = HeaderName::from_static("x-batchwright-custom-id"
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 /// Bytes of a longest `custom_id` or value that is sent: servers refuse requests whose headers are too long.
 const LONGEST: usize = 1024;
+const BATCH_ID_BYTES: usize = 38;
+const TRACEPARENT_BYTES: usize = 55;
 
 /// `x-batchwright-batch-id`, `x-batchwright-custom-id` with all but printable ASCII percent-encoded, and `traceparent`
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>), by which a batch is one trace and a row a span of it;
 /// and what the settings choose of the batch's metadata.
 #[derive(Debug, Clone)]
 pub struct RowHeaders {
-    batch_id: HeaderValue,
-    /// Not sampled: whether it is kept is for the upstream to decide.
-    traceparent: HeaderValue,
+    row: RequestId,
     /// None if it is longer than [`LONGEST`].
     custom_id: Option<HeaderValue>,
     metadata: ChosenMetadata,
@@ -37,15 +39,8 @@ pub(super) struct ChosenMetadata(Vec<(HeaderName, HeaderValue)>);
 impl RowHeaders {
     /// The headers of a row.
     #[must_use]
-    pub fn of(RequestId { batch, row }: RequestId, custom_id: &str) -> Self {
-        // A span's number must not be 0.
-        let traceparent = format!("00-{}-{:016x}-00", batch.0.simple(), u64::from(row) + 1);
-        Self {
-            batch_id: value(batch.to_string()),
-            traceparent: value(traceparent),
-            custom_id: encoded(custom_id),
-            metadata: ChosenMetadata::default(),
-        }
+    pub fn of(row: RequestId, custom_id: &str) -> Self {
+        Self { row, custom_id: encoded(custom_id), metadata: ChosenMetadata::default() }
     }
 
     /// The same with what these headers tell of the batch's metadata. A key that it does not have has no header.
@@ -61,8 +56,12 @@ impl RowHeaders {
 
     /// Adds the headers to those of a call.
     pub(super) fn add_to(&self, headers: &mut HeaderMap) {
-        headers.insert(BATCH_ID.clone(), self.batch_id.clone());
-        headers.insert(TRACEPARENT.clone(), self.traceparent.clone());
+        let RequestId { batch, row } = self.row;
+        headers.insert(BATCH_ID.clone(), value(BATCH_ID_BYTES, format_args!("{batch}")));
+        // A span's number must not be 0. It is not sampled: whether it is kept is for the upstream to decide.
+        let span = u64::from(row) + 1;
+        let traceparent = value(TRACEPARENT_BYTES, format_args!("00-{}-{span:016x}-00", batch.0.simple()));
+        headers.insert(TRACEPARENT.clone(), traceparent);
         if let Some(custom_id) = &self.custom_id {
             headers.insert(CUSTOM_ID.clone(), custom_id.clone());
         }
@@ -79,13 +78,17 @@ impl ChosenMetadata {
     }
 }
 
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("it is printable ASCII")
+/// A value of so many bytes, which are allocated once.
+fn value(bytes: usize, text: fmt::Arguments<'_>) -> HeaderValue {
+    let mut value = String::with_capacity(bytes);
+    value.write_fmt(text).expect("a text takes what is written");
+    HeaderValue::try_from(value).expect("it is printable ASCII")
 }
 
 /// A text with all but printable ASCII percent-encoded; `None` if that is longer than [`LONGEST`].
 fn encoded(text: &str) -> Option<HeaderValue> {
-    Some(utf8_percent_encode(text, ENCODED).to_string()).filter(|text| text.len() <= LONGEST).map(value)
+    let text = Cow::from(utf8_percent_encode(text, ENCODED));
+    (text.len() <= LONGEST).then(|| HeaderValue::from_str(&text).expect("it is printable ASCII"))
 }
 
 #[cfg(test)]

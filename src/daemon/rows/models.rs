@@ -1,8 +1,8 @@
 //! The models that have rows here, and whose row is next.
 //!
 //! A model that has not answered yet, whose last call found no server, or which has been silent for far longer than
-//! usual, may be one that hangs. An eighth of the calls is its own, at least one. While a model that answers has rows
-//! here, it gets no more. Otherwise it may have more, on loan, and leaves an eighth of the calls that others do not use
+//! usual, may be one that hangs. One in 32 calls is its own, at least one. While a model that answers has rows here, it
+//! gets no more. Otherwise it may have more, on loan, and leaves an eighth of the calls that others do not use
 //! to models to come. Loans are recalled when rows of a model that answers wait for a call, or rows of a model that has
 //! fewer than its own. The latest is recalled first. A row whose call is recalled waits here again.
 
@@ -23,6 +23,9 @@ use crate::domain::recent_course::RecentCourse;
 use crate::domain::time::{Clock, Timestamp};
 use crate::upstream::{Registry, RouteUse, Routes};
 
+/// One in so many calls stays with a model that does not answer: by them it can show that it does, and a model that
+/// hangs costs those that answer no more.
+const OWN_IN: usize = 32;
 /// Of fewer calls none is left unused for models to come.
 const FEW: usize = 4;
 /// Models that are remembered although none of their rows is here.
@@ -216,7 +219,7 @@ impl Models {
 
     /// The calls that are a model's own while it does not answer.
     fn own(&self) -> usize {
-        (self.permits / 8).max(1)
+        (self.permits / OWN_IN).max(1)
     }
 
     /// Takes the row at a place.

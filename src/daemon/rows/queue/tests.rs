@@ -208,15 +208,15 @@ fn recalled(rows: &[QueuedRow]) -> Vec<u32> {
 }
 
 #[test]
-fn a_model_that_does_not_answer_has_an_eighth_beside_one_that_does() {
-    let queue = queue_of(16);
+fn a_model_that_does_not_answer_has_one_call_in_32_beside_one_that_does() {
+    let queue = queue_of(64);
     let (hangs, quick) = (Given::lease("hangs"), Given::lease("quick"));
     answer(&queue, &quick);
     queue.push(quick.rows(0..100));
     let first = queue.next_now().expect("a row waits");
     queue.push(hangs.rows(100..200));
 
-    let of_both: Vec<QueuedRow> = std::iter::from_fn(|| queue.next_now()).take(15).collect();
+    let of_both: Vec<QueuedRow> = std::iter::from_fn(|| queue.next_now()).take(63).collect();
 
     assert_eq!(of_both.iter().filter(|row| row.row.id.batch == hangs.batch).count(), 2);
     drop((first, of_both));
@@ -234,9 +234,9 @@ fn calls_on_loan_are_recalled_for_a_model_that_answers() {
 
     let first = queue.next_now().expect("there is a call for it");
     first.share.as_ref().expect("a worker has it").answered(true, Timestamp(0), Duration::ZERO);
-    assert_eq!(recalled(&stuck), (2..14).collect::<Vec<_>>(), "all but its own");
+    assert_eq!(recalled(&stuck), (1..14).collect::<Vec<_>>(), "all but its own");
 
-    stuck.truncate(2);
+    stuck.truncate(1);
     let of_quick = taken(&queue);
     assert_eq!(of_quick.len(), 99, "how many run is for the workers to keep");
     assert!(of_quick.iter().all(|row| row.row.id.batch == quick.batch));
