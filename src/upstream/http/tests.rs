@@ -101,12 +101,6 @@ async fn an_answer_that_is_too_large_is_refused_and_an_error_is_cut_off() {
 
 /// A client of a server that answers each connection with these bytes, and then closes it or not.
 async fn client_of_bytes(bytes: &'static str, closes: bool) -> ReqwestHttpClient {
-    let timeout = Duration::from_millis(if closes { 60_000 } else { 300 });
-    client_at(server_of_pieces(vec![bytes], Duration::ZERO, closes).await, timeout)
-}
-
-/// The URL of a server that answers each connection with these pieces, each after a pause, and then closes it or not.
-async fn server_of_pieces(pieces: Vec<&'static str>, pause: Duration, closes: bool) -> Url {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let base_url = format!("http://{}/v1", listener.local_addr().expect("an address")).parse().expect("a URL");
     tokio::spawn(async move {
@@ -115,14 +109,11 @@ async fn server_of_pieces(pieces: Vec<&'static str>, pause: Duration, closes: bo
             let (mut connection, _) = listener.accept().await.expect("a connection");
             let mut head = [0; 1024];
             assert_ne!(connection.read(&mut head).await.expect("a request"), 0);
-            for bytes in &pieces {
-                tokio::time::sleep(pause).await;
-                connection.write_all(bytes.as_bytes()).await.expect("it is read");
-            }
+            connection.write_all(bytes.as_bytes()).await.expect("it is read");
             open.extend((!closes).then_some(connection));
         }
     });
-    base_url
+    client_at(base_url, Duration::from_millis(if closes { 60_000 } else { 300 }))
 }
 
 #[tokio::test]
@@ -155,23 +146,33 @@ async fn a_failure_says_what_broke_and_how_much_of_the_answer_had_come() {
 
 #[tokio::test]
 async fn silence_counts_once_an_answer_has_begun() {
-    const SIZED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";
-    let (pause, stall, whole) = (Duration::from_millis(300), Duration::from_millis(800), Duration::from_millis(1600));
-    let cases = [
-        (vec![SIZED, "t"], Err("it sent nothing for 800ms after 1 bytes of its answer.")),
-        (vec![SIZED, "t", "r", "u", "e"], Ok("true")),
-        (vec![], Err("it had 1s 600ms, which ended before its answer began.")),
-        (vec![SIZED], Err("it had 1s 600ms, which ended after the head of its answer.")),
+    // The limit of silence in milliseconds, the pieces that come, each after a pause, and whether they are all.
+    type Answer = (u64, &'static [&'static str], bool);
+    const PAUSE: Duration = Duration::from_millis(500);
+    const WHOLE: Duration = Duration::from_secs(6);
+    let cases: [(Answer, Result<(), &str>); 5] = [
+        ((300, &["t"], false), Err("it sent nothing for 300ms after 1 bytes of its answer")),
+        ((2_000, &["t", "r", "u", "e", " ", "\n"], true), Ok(())),
+        ((300, &[], false), Err("it had 6s, which ended before its answer began")),
         // Servers and proxies send white space while they work.
-        (vec![SIZED, "\n", " "], Err("it had 1s 600ms, which ended after 2 bytes of its answer.")),
+        ((300, &["\n", " "], false), Err("it had 6s, which ended after 2 bytes of its answer")),
+        ((60_000, &["t"], false), Err("it had 6s, which ended after 1 bytes of its answer")),
     ];
-    let each = cases.map(|(pieces, expected)| async move {
-        let client = client_at(server_of_pieces(pieces.clone(), pause, false).await, whole);
-        let client = ReqwestHttpClient { stall_timeout: stall, ..client };
-        let answer = client.post(call(String::new())).await.map(|answer| answer.body);
-        let expected =
-            expected.map(Bytes::from).map_err(|why| UpstreamError::Timeout(why.trim_end_matches('.').into()));
-        assert_eq!(answer, expected, "{pieces:?}");
+    let each = cases.map(|((stall, pieces, are_all), expected)| async move {
+        let client = client_at("http://127.0.0.1:9/v1".parse().expect("a URL"), WHOLE);
+        let client = ReqwestHttpClient { stall_timeout: Duration::from_millis(stall), ..client };
+        let received = AnswerProgress::default();
+        let answer = pin!(async {
+            for piece in pieces {
+                tokio::time::sleep(PAUSE).await;
+                received.note(piece.as_bytes());
+            }
+            if are_all { Ok(()) } else { std::future::pending().await }
+        });
+
+        let ended = client.in_time(Instant::now() + WHOLE, &received, answer).await;
+
+        assert_eq!(ended, expected.map_err(|why| UpstreamError::Timeout(why.to_owned())), "{pieces:?}");
     });
     join_all(each).await;
 }
