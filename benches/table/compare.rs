@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::client::{create_batch, upload, wait_for};
 use crate::process::Process;
 use crate::responses::{input as responses_input, tool_server};
-use crate::{CHAT, CONCURRENCY, ROWS, Result, input, middle, millis, row};
+use crate::{CHAT, CONCURRENCY, ROWS, Result, input, middle, millis, p99, row};
 
 const PAIRS: usize = 15;
 const RESPONSES: &str = "/v1/responses";
@@ -52,17 +52,10 @@ pub async fn compare(directory: &Path, other: &Path) -> Result<()> {
             build.file = upload(&build.client, file.clone()).await?;
         }
         in_pairs(what, &mut builds, async |build| build.drain(endpoint).await).await?;
-        let [other, this] = builds.each_mut().map(|build| p99(&mut build.reads));
+        let [other, this] = builds.each_mut().map(|build| p99(&mut std::mem::take(&mut build.reads)));
         row("status read in the meantime, p99", millis(this), format!("{} by the other build", millis(other)));
     }
     Ok(())
-}
-
-/// The 99th percentile of these times, which it takes out.
-fn p99(times: &mut Vec<Duration>) -> Duration {
-    let mut times = std::mem::take(times);
-    times.sort();
-    times[times.len() * 99 / 100]
 }
 
 /// A running server of one build.

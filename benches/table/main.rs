@@ -107,6 +107,12 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+/// The 99th percentile.
+fn p99(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
 fn middle(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -213,10 +219,9 @@ async fn drain(directory: &Path) -> Result<()> {
         format!("{:.2} of the bare loop, from POST to completed", rate / bare_rate),
     );
     row("drain, CPU of the server", format!("{:.1} µs/row", middle(cpu)), "recording, fsync and status reads included");
-    reads.sort();
     row(
         "GET /v1/batches/{id} while draining, p99",
-        millis(reads[reads.len() * 99 / 100]),
+        millis(p99(&mut reads)),
         format!("median {}, {} reads", millis(reads[reads.len() / 2]), reads.len()),
     );
 

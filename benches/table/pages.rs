@@ -12,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::databases::postgres_url;
 use crate::process::Process;
-use crate::{CHAT, Result, client::upload, input, median, millis, row};
+use crate::{CHAT, Result, client::upload, input, median, millis, p99, row};
 
 const BATCHES: usize = 10_000;
 const ROWS_OF_A_BATCH: u32 = 1_000;
@@ -38,9 +38,12 @@ pub async fn pages(directory: &Path) -> Result<()> {
             ("progress", format!("/v1/batches/{batch}/progress")),
         ];
         for (page, path) in pages {
-            let times = read(&format!("{root}{path}")).await?;
-            let p99 = times[times.len() * 99 / 100];
-            row(&format!("{page}, p99 ({database})"), millis(p99), format!("median {}", millis(median(times))));
+            let mut times = read(&format!("{root}{path}")).await?;
+            row(
+                &format!("{page}, p99 ({database})"),
+                millis(p99(&mut times)),
+                format!("median {}", millis(median(times))),
+            );
         }
     }
     Ok(())
@@ -69,7 +72,6 @@ async fn read(url: &str) -> Result<Vec<Duration>> {
         client.get(url).send().await?.error_for_status()?.bytes().await?;
         times.push(started.elapsed());
     }
-    times.sort();
     Ok(times)
 }
 

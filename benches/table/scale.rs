@@ -17,7 +17,7 @@ use batchwright::storage::{BatchStore as _, LeaseStore as _};
 use sqlx::Connection as _;
 
 use crate::databases::postgres_url;
-use crate::{Result, millis, row};
+use crate::{Result, millis, p99, row};
 
 const BATCHES: usize = 500;
 const FEW_ROWS: u32 = 200;
@@ -188,10 +188,6 @@ async fn compare(database: &str, few: Place, many: Place) -> Result<()> {
 }
 
 fn times(what: &str, few: &mut [Duration], many: &mut [Duration]) {
-    let p99 = |times: &mut [Duration]| {
-        times.sort();
-        times[times.len() * 99 / 100]
-    };
     let (few, many) = (p99(few), p99(many));
     compared(what, &millis(few), &millis(many), many.as_secs_f64() / few.as_secs_f64());
 }

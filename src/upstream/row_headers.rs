@@ -18,6 +18,7 @@ static CUSTOM_ID: HeaderName = HeaderName::from_static("x-batchwright-custom-id"
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 /// Bytes of a longest `custom_id` or value that is sent: servers refuse requests whose headers are too long.
 const LONGEST: usize = 1024;
+/// How long the two values are, for every row.
 const BATCH_ID_BYTES: usize = 38;
 const TRACEPARENT_BYTES: usize = 55;
 
