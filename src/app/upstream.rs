@@ -171,9 +171,6 @@ fn server_settings(settings: &ServeConfig, table: &UpstreamTable) -> Result<Serv
     if table.max_concurrency == Some(0) {
         return Err("its max_concurrency is 0; to take an upstream out, remove its table".to_owned());
     }
-    if table.request_timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return Err("its request_timeout is 0, in which no call can end".to_owned());
-    }
     if table.requests_per_minute == Some(0) || table.tokens_per_minute == Some(0) {
         return Err("a limit of 0 a minute lets nothing through; to take an upstream out, remove its table".to_owned());
     }

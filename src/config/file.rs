@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args as _, Command};
 use serde::de::DeserializeOwned;
+use toml::de::DeTable;
 
 use super::{ServeConfig, prices, project_limits, tools, upstreams, webhooks};
 
@@ -30,8 +31,8 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// It is not TOML.
-    #[error("the settings file {path} is not valid TOML{place}: {why}")]
+    /// It is not TOML, or has a value that its key cannot have.
+    #[error("the settings file {path}{place} cannot be used: {why}")]
     NotToml {
         /// The file.
         path: PathBuf,
@@ -106,7 +107,7 @@ impl ConfigError {
     /// The error of a settings file that is not TOML. It does not show the line itself, which may have a key in it.
     pub(super) fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().and_then(|span| text.get(..span.start));
-        let place = before.map_or_else(String::new, |before| format!(", line {}", before.matches('\n').count() + 1));
+        let place = before.map_or_else(String::new, |before| format!(", line {},", before.matches('\n').count() + 1));
         Self::NotToml { path: path.to_owned(), place, why: without_values(error.message()) }
     }
 }
@@ -169,9 +170,11 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 pub(super) fn read_tables<T: DeserializeOwned>(path: &Path, names: &[&str]) -> Result<T, ConfigError> {
     let text = read(path)?;
     let not_toml = |error: toml::de::Error| ConfigError::not_toml(path, &text, &error);
-    let mut table: toml::Table = text.parse().map_err(not_toml)?;
-    table.retain(|key, _| names.contains(&key));
-    table.try_into().map_err(not_toml)
+    // Errors have their line as long as the table keeps its places in the text.
+    let mut table = DeTable::parse(&text).map_err(not_toml)?;
+    let tables = std::mem::take(table.get_mut()).into_iter();
+    *table.get_mut() = tables.filter(|(key, _)| names.contains(&&**key.get_ref())).collect();
+    T::deserialize(toml::Deserializer::from(table)).map_err(not_toml)
 }
 
 /// `settings` has all settings of `serve`: a file may have them for any command, which ignores those of others.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use url::Url;
 
+use super::durations::duration;
 use crate::domain::cost::Prices;
 
 /// The address, and how the program starts and stops.
@@ -44,7 +45,7 @@ pub struct HttpConfig {
     pub cors_allowed_origins: Vec<String>,
 
     /// How long calls in flight may go on after the first SIGTERM or Ctrl-C. A second one ends the program at once.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub grace: Duration,
 
     /// What tokens cost: the table `[prices]` of the settings file.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
+use super::durations::duration;
 use crate::domain::batch::Window;
 use crate::domain::endpoint::{Endpoint, Endpoints};
 use crate::domain::project_limits::ProjectLimitTable;
@@ -102,7 +103,7 @@ impl InputLimits {
 }
 
 fn window(text: &str) -> Result<Window, String> {
-    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let length = duration(text)?;
     if length.is_zero() {
         return Err("a window must be longer than nothing".to_owned());
     }

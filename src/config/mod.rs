@@ -5,6 +5,7 @@
 //! default.
 
 mod certificates;
+mod durations;
 mod file;
 mod headers;
 mod http;
@@ -22,11 +23,10 @@ mod upstreams;
 mod webhooks;
 mod worker;
 
-use std::time::Duration;
-
 use clap::{Args, Command, FromArgMatches as _};
 
 pub use certificates::Certificates;
+pub(crate) use durations::{duration, read_duration, read_optional_duration};
 pub use file::{ConfigError, layered};
 pub use headers::{MetadataHeader, address, headers};
 pub use http::{HttpConfig, Role};
@@ -39,17 +39,10 @@ pub use responses::{Dialect, ResponsesConfig};
 pub use secret::{Secret, shown_url, without_credentials};
 pub use storage::StorageConfig;
 pub use tools::{AgentConfig, HttpToolConfig, McpServerConfig, ToolsConfig};
-pub(crate) use tools::{duration, optional_duration};
 pub use upstream::{ExhaustedQuota, StreamMode, UnknownModels, UpstreamConfig};
 pub use upstreams::UpstreamTable;
 pub use webhooks::{WebhookTable, WebhooksConfig};
 pub use worker::{ConcurrencyControl, WorkerConfig};
-
-/// A time in which a call can end.
-fn some_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() { Err("no call can end in no time".to_owned()) } else { Ok(time) }
-}
 
 /// All settings of `batchwright serve`.
 #[derive(Args, Debug, Clone)]

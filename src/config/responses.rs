@@ -6,7 +6,8 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{ToolsConfig, some_time};
+use super::ToolsConfig;
+use super::durations::{duration, time_of_call};
 use crate::domain::response::Limits;
 
 /// How rows for `/v1/responses` are run.
@@ -31,7 +32,7 @@ pub struct ResponsesConfig {
     pub max_tool_calls: u32,
 
     /// How long the calls of one response may take together. Pauses before retries do not count.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = time_of_call)]
     pub max_response_time: Duration,
 
     /// Tokens that all calls of one response may use together.
@@ -57,7 +58,7 @@ pub struct ResponsesConfig {
     pub schema_retries: u32,
 
     /// How long the steps and attempts of rows are kept after their batch has ended.
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration)]
     pub steps_retention: Duration,
 
     /// The tools of the settings file.

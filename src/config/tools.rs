@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, Secret, file, some_time};
+use super::durations::read_time_of_call;
+use super::{ConfigError, Secret, file};
 
 /// The tools of the settings file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -45,7 +46,7 @@ pub struct HttpToolConfig {
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
     /// How long one call may take.
-    #[serde(default = "default_timeout", deserialize_with = "timeout")]
+    #[serde(default = "default_timeout", deserialize_with = "read_time_of_call")]
     pub timeout: Duration,
     /// Calls that may be under way at once in this process.
     #[serde(default = "default_concurrency")]
@@ -77,7 +78,7 @@ pub struct McpServerConfig {
     #[serde(default)]
     pub allowed_tools: Option<Vec<String>>,
     /// How long one call may take.
-    #[serde(default = "default_mcp_timeout", deserialize_with = "timeout")]
+    #[serde(default = "default_mcp_timeout", deserialize_with = "read_time_of_call")]
     pub timeout: Duration,
     /// Bytes one output may have.
     #[serde(default = "default_output_bytes", deserialize_with = "parsed")]
@@ -140,19 +141,6 @@ fn default_retries() -> u32 {
 
 fn default_output_bytes() -> ByteSize {
     ByteSize::kib(256)
-}
-
-fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    some_time(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
-}
-
-pub(crate) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
 }
 
 /// A value as it is written on a command line.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{Certificates, MetadataHeader, Secret, UpstreamTable, some_time};
+use super::durations::time_of_call;
+use super::{Certificates, MetadataHeader, Secret, UpstreamTable};
 
 /// The inference server.
 #[derive(Args, Debug, Clone)]
@@ -27,11 +28,11 @@ pub struct UpstreamConfig {
     pub upstream_ca: Option<Certificates>,
 
     /// How long one call may take, from connecting to the last byte.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = time_of_call)]
     pub request_timeout: Duration,
 
     /// How long the inference server may send nothing in the middle of an answer.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = time_of_call)]
     pub stall_timeout: Duration,
 
     /// Whether answers are streamed from the inference server, and put together here. `auto` streams once a call that

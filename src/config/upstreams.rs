@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::tools::{optional_duration, parsed};
+use super::durations::read_optional_time_of_call;
+use super::tools::parsed;
 use super::{Certificates, ConcurrencyControl, ConfigError, Dialect, Secret, StreamMode, file};
 use crate::domain::run_window::RunWindow;
 
@@ -77,7 +78,7 @@ pub struct UpstreamTable {
     #[serde(default)]
     pub metrics: bool,
     /// `--request-timeout` for this server.
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "read_optional_time_of_call")]
     pub request_timeout: Option<Duration>,
 }
 

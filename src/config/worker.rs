@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use super::durations::duration;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::retry::{RetryPolicy, ShouldRetry, may_pass};
 
@@ -88,7 +89,7 @@ impl WorkerConfig {
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
-    let lease = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let lease = duration(text)?;
     let allowed = Duration::from_secs(2)..=Duration::from_secs(3600);
     if allowed.contains(&lease) { Ok(lease) } else { Err("a lease may be 2s to 1h long".to_owned()) }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::batching::{BatchingSettings, CallStatus};
-use crate::config::{duration, optional_duration};
+use crate::config::{read_duration, read_optional_duration};
 
 /// A server, and how it changes. Every member may be left out.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -17,15 +17,15 @@ pub struct Scenario {
     /// Whether requests beyond the slots are answered 429. Otherwise they wait.
     pub refuse: bool,
     /// `Retry-After` of refusals.
-    #[serde(deserialize_with = "optional_duration")]
+    #[serde(deserialize_with = "read_optional_duration")]
     pub retry_after: Option<Duration>,
     /// Tokens in the KV cache. When it is full, the youngest request is computed again later.
     pub kv_tokens: Option<usize>,
     /// How long a token takes, and what each request that runs adds to it.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read_duration")]
     pub token_time: Duration,
     /// See `token_time`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read_duration")]
     pub token_time_per_request: Duration,
     /// Prompt tokens that the server reads in a second. Meanwhile no token is made.
     pub prompt_tokens_per_second: f64,
@@ -48,7 +48,7 @@ pub struct Scenario {
 #[serde(deny_unknown_fields)]
 pub struct ScenarioChange {
     /// How long after the start.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read_duration")]
     pub after: Duration,
     /// Requests that run at once from then on.
     #[serde(default)]

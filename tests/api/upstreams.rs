@@ -319,7 +319,7 @@ async fn tables_that_can_never_work_are_refused_with_a_reason() {
         ("models = ['*', 'm']", "not both"),
         ("weight = 0", "weight"),
         ("max_concurrency = 0", "max_concurrency"),
-        ("request_timeout = '0s'", "request_timeout"),
+        ("request_timeout = '0s'", ", line 4, cannot be used: no call can end in no time"),
         ("requests_per_minute = 0", "a limit of 0"),
         ("run_window = '22:00'", "22:00-06:00"),
         ("key = 'a'\nkey_file = 'b'", "key_file"),

@@ -129,18 +129,28 @@ async fn an_endpoint_that_is_unknown_cannot_be_one_of_the_only_ones() {
 }
 
 #[tokio::test]
-async fn a_time_in_which_no_call_can_end_is_refused() {
+async fn times_in_which_no_call_can_end_or_that_no_clock_has_are_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("settings.toml");
     std::fs::write(&file, "[[tools]]\nname = 'x'\nurl = 'http://h'\ntimeout = '0s'\n").expect("a file");
     let config = file.display().to_string();
-    let cases =
-        [["--request-timeout", "0s"], ["--stall-timeout", "0s"], ["--max-response-time", "0ms"], ["--config", &config]];
-    for flags in cases {
+    let (none, longest) = ("no call can end in no time", "more than 100 years");
+    let cases = [
+        (["--request-timeout", "0s"], none),
+        (["--stall-timeout", "0s"], none),
+        (["--max-response-time", "0ms"], none),
+        (["--config", &config], none),
+        (["--request-timeout", "101y"], longest),
+        (["--stall-timeout", "500000000000y"], longest),
+        (["--grace", "500000000000y"], longest),
+        (["--steps-retention", "500000000000y"], longest),
+        (["--completion-windows", "24h,500000000000y"], longest),
+    ];
+    for (flags, expected) in cases {
         let output = run(serve(directory.path(), &[&UPSTREAM[..], &flags].concat())).await;
 
         assert!(output.status.code().is_some_and(|code| code != 0), "{flags:?}: {output:?}");
-        assert!(said(&output).contains("no call can end in no time"), "{flags:?}: {}", said(&output));
+        assert!(said(&output).contains(expected), "{flags:?}: {}", said(&output));
     }
 }
 
@@ -305,13 +315,13 @@ async fn a_url_that_cannot_be_used_is_not_shown() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let files = [
         ("[[tools]]\nname = 'x'\nurl = 'ftp://user:hunter2@h'\n", "[[tools]] 'x'"),
-        ("[[tools]]\nname = 'x'\nurl = 'http://user:hunter2@['\n", "not valid TOML"),
+        ("[[tools]]\nname = 'x'\nurl = 'http://user:hunter2@['\n", ", line 3, cannot be used"),
         (
             "[[tools]]\nname = 'x'\nurl = 'http://user:hunter2@h'\nheaders = { authorization = 'hunter2' }",
             "Authorization",
         ),
         ("[[mcp_servers]]\nlabel = 'x'\nurl = 'ftp://user:hunter2@h'\n", "[[mcp_servers]] 'x'"),
-        ("\nupstream = 'http://user:hunter2@h\n", "not valid TOML, line 2"),
+        ("\nupstream = 'http://user:hunter2@h\n", ", line 2, cannot be used"),
     ];
     let mut cases = Vec::new();
     for (number, (text, expected)) in files.into_iter().enumerate() {

@@ -23,6 +23,7 @@ use super::{input, shutdown};
 use crate::app::{BatchEngine, ServiceError, raise_limit_of_open_files};
 use crate::config::{
     InputLimits, LogConfig, ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, UpstreamTable, WorkerConfig,
+    duration,
 };
 use crate::daemon::Recording;
 use crate::domain::batch::{Batch, BatchError};
@@ -58,7 +59,7 @@ pub struct RunArgs {
     pub restart: bool,
 
     /// How long calls in flight may go on after the first Ctrl-C or SIGTERM. A second one ends the program at once.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub grace: Duration,
 
     /// Settings file in TOML, as that of `serve`, whose other settings are ignored.

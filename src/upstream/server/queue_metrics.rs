@@ -10,6 +10,9 @@ use crate::domain::outcome::HttpResponse;
 /// How often a server's own metrics are read while rows are under way, and how long it may take to answer.
 const READ_METRICS: Duration = Duration::from_secs(1);
 
+/// Reads in a row for which a server may be too busy, until what it said last no longer holds.
+const LATE_READS: usize = 10;
+
 /// The gauges of waiting calls, in the text format of Prometheus.
 const GAUGES: [&str; 3] = ["vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
 
@@ -21,13 +24,18 @@ impl Server {
         if !self.reads_metrics {
             return;
         }
-        let mut is_told = false;
+        let (mut is_told, mut late) = (false, 0);
         loop {
             sleep(READ_METRICS).await;
             if self.rows() == 0 {
                 continue;
             }
             let read = timeout(READ_METRICS, client.metrics()).await;
+            // A server that is too busy to answer is not one in which nothing waits.
+            late = if read.is_err() { late + 1 } else { 0 };
+            if (1..=LATE_READS).contains(&late) {
+                continue;
+            }
             let text = read.ok().and_then(Result::ok).filter(HttpResponse::is_success).map(|answer| answer.body);
             let text = text.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             let mut has_gauge = false;

@@ -15,7 +15,7 @@ use super::server::{CalledServer, Interruption};
 use crate::cli::exit::Exit;
 use crate::cli::output::say;
 use crate::client::{ClientError, RemoteBatch};
-use crate::config::ServerArgs;
+use crate::config::{ServerArgs, duration};
 
 /// The arguments of `watch`.
 #[derive(Args, Debug)]
@@ -39,7 +39,7 @@ pub(in crate::cli) struct WatchArgs {
     #[arg(short, long)]
     quiet: bool,
     /// Stop waiting after this time, such as `90m`. The batches go on.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
     server: ServerArgs,
