@@ -52,7 +52,7 @@ pub use server::{ServerLimits, ServerTls, ShutdownTokens, TlsError, serve};
 pub(crate) use storage_room::StorageRoom;
 pub use upload_slots::UploadSlots;
 
-use crate::actions::{BatchObserver, BatchRetrier};
+use crate::actions::{BatchObserver, BatchOfRows, BatchRetrier};
 use crate::domain::batch::Window;
 use crate::domain::cost::Prices;
 use crate::domain::ids::BatchId;
@@ -123,6 +123,12 @@ impl App {
     pub(crate) fn observer<'a>(&'a self, owner: &'a Owner) -> BatchObserver<'a> {
         let Self { storage, clock, project_limits: projects, .. } = self;
         BatchObserver { storage: &**storage, clock, projects, owner }
+    }
+
+    /// What creates batches of an owner together with their rows.
+    pub(crate) fn batch_of_rows<'a>(&'a self, owner: &'a Owner) -> BatchOfRows<'a> {
+        let Self { storage, blobs, wakeup, batch_limits: limits, project_limits: projects, .. } = self;
+        BatchOfRows { storage: &**storage, blobs, wakeup, limits, projects, owner }
     }
 
     /// What creates batches that run rows of a batch of an owner again, with input files within these limits.

@@ -11,18 +11,22 @@ use super::origin::PublicOrigin;
 use super::printed;
 use super::requests::RequestLines;
 use super::wire::MessageBatchObject;
-use crate::actions::{CreateMessageBatchError, MessageBatchCreator};
+use crate::actions::{BatchOfRowsError, CreateFileError};
 use crate::api::caller::Caller;
 use crate::api::content_coding::decoded_within;
-use crate::api::request_key::{key_in, made_before, object_gone, request_key};
+use crate::api::request_key::{key_in, key_reused, made_before, object_gone, request_key};
 use crate::api::router::JSON_BODY_BYTES;
 use crate::api::storage_room::StorageRoom;
 use crate::api::{ApiError, App, AppState};
-use crate::domain::batch::{Batch, Window};
+use crate::domain::batch::{Batch, NewBatch, Window};
+use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::BatchId;
 use crate::domain::owner::Owner;
 use crate::domain::request_key::{BytesHash, RequestKey};
-use crate::intake::{IntakeError, take_in};
+use crate::intake::{IntakeError, UploadRefusal, take_in};
+
+/// The name of the input file.
+const FILENAME: &str = "message-batch.jsonl";
 
 /// The window that Anthropic's batches have.
 const WINDOW: &str = "24h";
@@ -78,9 +82,8 @@ pub(in crate::api) async fn create_message_batch(
     })?;
     let hash = hash.map(BytesHash::finish).unwrap_or_default();
     let key = request_key(&headers, "POST /v1/messages/batches", &[hash.as_bytes()])?;
-    let App { storage, blobs, wakeup, batch_limits: limits, project_limits: projects, .. } = &*app;
-    let creator = MessageBatchCreator { storage: &**storage, blobs, wakeup, owner: &owner, projects, limits };
-    match creator.create(taken, window(&app)?, key.clone(), app.clock.now()).await {
+    let new = new_batch(window(&app)?);
+    match app.batch_of_rows(&owner).create(taken, FILENAME, new, key.clone(), app.clock.now()).await {
         Ok((batch, rows)) => Ok(Json(MessageBatchObject::of(&batch, rows, &origin))),
         Err(error) => {
             // A repetition returns the batch of the first request, whose rows may be those that leave no room.
@@ -121,10 +124,29 @@ fn window(app: &App) -> Result<Window, ApiError> {
     day.or_else(longest).cloned().ok_or_else(ApiError::internal)
 }
 
-fn refusal(error: CreateMessageBatchError, project: &Owner) -> ApiError {
+/// A batch whose input file is made with it.
+fn new_batch(window: Window) -> NewBatch {
+    NewBatch {
+        input_file_id: String::new(),
+        endpoint: Endpoint::Messages.into(),
+        window,
+        metadata: None,
+        output_expires_after: None,
+        idempotency_key: None,
+        canary: None,
+        retry: None,
+        webhook: None,
+        is_message_batch: true,
+    }
+}
+
+fn refusal(error: BatchOfRowsError, project: &Owner) -> ApiError {
     match error {
-        CreateMessageBatchError::Empty => ApiError::invalid("requests: List should have at least 1 item"),
-        CreateMessageBatchError::Invalid(error) => {
+        BatchOfRowsError::Refused(UploadRefusal::Empty) => {
+            ApiError::invalid("requests: List should have at least 1 item")
+        }
+        BatchOfRowsError::Refused(refusal) => CreateFileError::Refused(refusal).into(),
+        BatchOfRowsError::Rows(error, _) => {
             // Lines are counted from 1, and requests from 0.
             let place = error.line.map(|line| format!("requests.{}", line.saturating_sub(1)));
             let param = error.param.as_deref().map(|param| param.replacen("body", "params", 1));
@@ -132,9 +154,9 @@ fn refusal(error: CreateMessageBatchError, project: &Owner) -> ApiError {
             let path = if path.is_empty() { "requests".to_owned() } else { path.join(".") };
             ApiError::invalid(format!("{path}: {}", error.message))
         }
-        CreateMessageBatchError::BeyondLimit(exceeded) => ApiError::beyond_limit(&exceeded, project),
-        CreateMessageBatchError::File(error) => error.into(),
-        CreateMessageBatchError::Storage(error) => error.into(),
-        CreateMessageBatchError::Blob(error) => error.into(),
+        BatchOfRowsError::BeyondLimit(exceeded) => ApiError::beyond_limit(&exceeded, project),
+        BatchOfRowsError::KeyUsed => key_reused(),
+        BatchOfRowsError::Blob(error) => error.into(),
+        BatchOfRowsError::Storage(error) => error.into(),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::create;
 use super::metadata::metadata;
 use super::request_body::BatchRequestBody;
-use crate::actions::{BatchOfRows, BatchOfRowsError};
+use crate::actions::{BatchOfRowsError, complete_rows};
 use crate::api::json_body::canonical;
 use crate::api::request_key::{key_reused, made_before, request_key};
 use crate::api::{ApiError, App};
@@ -16,6 +16,10 @@ use crate::domain::owner::Owner;
 use crate::domain::request_key::RequestKey;
 use crate::domain::row::{RowError, type_name};
 use crate::domain::sparse_row::RowDefaults;
+use crate::intake::{IntakeError, UploadRefusal, take_in};
+
+/// The name of the input file.
+const FILENAME: &str = "requests.jsonl";
 
 /// Creates the batch. `parsed` is the text of the request.
 pub(super) async fn create(
@@ -46,18 +50,19 @@ pub(super) async fn create(
     let key = request_key(headers, "POST /v1/batches", &[canonical(parsed).as_bytes(), rows.hash.as_bytes()])?;
     // The key is that of the input file, in whose transaction the batch is created.
     let new = create::read(app, parsed, || metadata(parsed, &request.text), None, false)?;
-    let intake = rows.room.within(&app.intake);
-    let creator = BatchOfRows {
-        storage: &*app.storage,
-        blobs: &app.blobs,
-        wakeup: &app.wakeup,
-        intake: &intake,
-        limits: &app.batch_limits,
-        projects: &app.project_limits,
-        owner,
-    };
     let defaults = RowDefaults { endpoint: new.endpoint, model };
-    match creator.create(rows.part, defaults, new, key.clone(), app.clock.now()).await {
+    let lines = Box::pin(complete_rows(rows.part, &app.blobs, defaults));
+    let taken =
+        take_in(lines, &app.blobs, &rows.room.within(&app.intake), true).await.map_err(|error| match error {
+            IntakeError::Stream(error) | IntakeError::Blob(error) => error.into(),
+            IntakeError::TooLarge => {
+                let most = app.intake.max_file_bytes;
+                let message = format!("The requests are too large: they may have {most} bytes together.");
+                rows.room.too_large(&app.intake, ApiError::invalid(message).at("requests"))
+            }
+        })?;
+    match app.batch_of_rows(owner).create(taken, FILENAME, new, key.clone(), app.clock.now()).await {
+        Ok((created, _)) => Ok(created),
         Err(BatchOfRowsError::KeyUsed) => {
             let before = made_earlier(app, owner, key.as_ref()).await?;
             before.ok_or_else(key_reused)
@@ -68,13 +73,20 @@ pub(super) async fn create(
             before.ok_or_else(|| ApiError::beyond_limit(&exceeded, owner))
         }
         Err(BatchOfRowsError::Rows(first, count)) => Err(refusal(&first, count)),
-        Err(error @ BatchOfRowsError::TooLarge { .. }) => {
-            Err(rows.room.too_large(&app.intake, ApiError::invalid(error.to_string()).at("requests")))
-        }
+        Err(BatchOfRowsError::Refused(refused)) => Err(refusal(&unread(refused), 1)),
         Err(BatchOfRowsError::Blob(error)) => Err(error.into()),
         Err(BatchOfRowsError::Storage(error)) => Err(error.into()),
-        Ok(created) => Ok(created),
     }
+}
+
+/// What is wrong with rows that are no batch input file.
+fn unread(refused: UploadRefusal) -> BatchError {
+    let (message, line) = match refused {
+        UploadRefusal::NotUtf8 => ("The requests are not UTF-8.".to_owned(), None),
+        // The first row is not JSON.
+        UploadRefusal::NotJsonLines | UploadRefusal::Empty => (RowError::InvalidJson.to_string(), Some(1)),
+    };
+    BatchError { code: "invalid_request".to_owned(), message, param: None, line }
 }
 
 /// The batch that an earlier request with the same key has made.
