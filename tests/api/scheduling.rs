@@ -18,16 +18,16 @@ const CALLS: [&str; 6] = ["--max-retries", "0", "--max-concurrency", "8", "--con
 #[tokio::test]
 async fn a_batch_whose_window_closes_soon_makes_it_beside_one_that_has_time() {
     let app = TestApp::with(&[&CALLS[..], &["--completion-windows", "24h,10s"]].concat()).await;
-    app.upstream.reply(|_| Reply::ok().after(Duration::from_millis(20)));
-    let patient = app.submit(rows_of("m", 12_000)).await;
-    until("the patient batch to run", || app.upstream.calls().len() > 50).await;
+    app.upstream.reply(|_| Reply::ok().after(Duration::from_millis(200)));
+    let patient = app.submit(rows_of("m", 1_200)).await;
+    until("the patient batch to run", || app.upstream.calls().len() > 8).await;
 
     // With half of the calls it would take 12 s.
-    let file = app.upload(rows_of("m", 2_400)).await;
+    let file = app.upload(rows_of("m", 240)).await;
     let urgent = app.create_batch_within(&file, "10s").await;
     let batch = app.wait_for(&urgent, "completed").await;
 
-    assert_eq!(batch["request_counts"], json!({ "total": 2_400, "completed": 2_400, "failed": 0 }));
+    assert_eq!(batch["request_counts"], json!({ "total": 240, "completed": 240, "failed": 0 }));
     assert_ne!(app.batch(&patient).await["status"], "completed");
 }
 
