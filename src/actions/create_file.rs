@@ -71,17 +71,7 @@ pub async fn create_file(
     form: FileForm,
     now: Timestamp,
 ) -> Result<File, CreateFileError> {
-    let part = taken.part;
-    let new = match file_of(blobs, taken, form, now).await {
-        Ok(new) => new,
-        Err(error) => {
-            // After an error of the store the blob is swept like any orphan.
-            if let CreateFileError::Refused(_) = &error {
-                blobs.delete(part.blob).await?;
-            }
-            return Err(error);
-        }
-    };
+    let new = file_of(blobs, taken, form, now).await?;
     // After a storage error the file may be there after all; what is not is swept like any orphan.
     if !FileStore::create_file(storage, owner, &new).await? {
         drop_blobs(blobs, &new).await?;
@@ -91,14 +81,21 @@ pub async fn create_file(
     Ok(new.file)
 }
 
-/// The file that was taken in, with its row index kept.
+/// The file that was taken in, with its row index kept. If it is refused, its bytes are removed.
 pub(super) async fn file_of(
     blobs: &Blobs,
     taken: Taken,
     mut form: FileForm,
     now: Timestamp,
 ) -> Result<NewFile, CreateFileError> {
-    let indexed = keep_index(blobs, form.purpose, taken.found).await?;
+    let indexed = match keep_index(blobs, form.purpose, taken.found).await {
+        // After an error of the store the blob is swept like any orphan.
+        Err(CreateFileError::Refused(refusal)) => {
+            blobs.delete(taken.part.blob).await?;
+            return Err(refusal.into());
+        }
+        kept => kept?,
+    };
     let key = form.key.take();
     Ok(NewFile { file: form.file(taken.part.bytes, now), parts: vec![taken.part], indexed, key })
 }

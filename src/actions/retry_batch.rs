@@ -9,10 +9,11 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use roaring::RoaringBitmap;
 
-use super::create_batch::is_of;
-use super::{CreateBatchError, CreateFileError, FileForm, create_batch, create_file};
+use super::create_batch::{create_with_input, is_of};
+use super::create_file::{drop_blobs, file_of};
+use super::{CreateBatchError, CreateFileError, FileForm};
 use crate::domain::batch::{Batch, BatchStatus, NewBatch, RetryOptions};
-use crate::domain::file::{File, Purpose};
+use crate::domain::file::Purpose;
 use crate::domain::ids::{BatchId, FileId};
 use crate::domain::report::IntakeLimits;
 use crate::domain::response::Fields;
@@ -22,7 +23,7 @@ use crate::intake::{IntakeError, take_in};
 use crate::storage::blobs::BlobError;
 use crate::storage::result_files::{ResultFile, ResultSource};
 use crate::storage::rows::RowReader;
-use crate::storage::{ReadError, StorageError};
+use crate::storage::{NewFile, ReadError, StorageError};
 use crate::wakeup::Wakeup;
 
 /// Why rows of a batch are not run again.
@@ -101,11 +102,11 @@ pub struct BatchRetrier<'a> {
 }
 
 impl BatchRetrier<'_> {
-    /// Creates the batch `new`, whose input are the rows of `old` that its `retry` chooses. With an idempotency key
-    /// that was used before, returns the batch that was created then.
+    /// Creates the batch `new`, whose input are the rows of `old` that its `retry` chooses, and which need not name it.
+    /// With an idempotency key that was used before, returns the batch that was created then.
     ///
     /// # Errors
-    /// Why it was not created.
+    /// Why it was not created. Nothing is left then.
     pub async fn create_batch(&self, old: &Batch, new: NewBatch, now: Timestamp) -> Result<Batch, RetryBatchError> {
         if !old.status.is_terminal() {
             return Err(RetryBatchError::NotEnded { id: old.id, status: old.status });
@@ -114,18 +115,15 @@ impl BatchRetrier<'_> {
             return Ok(before);
         }
         let options = new.retry.as_ref().map(|retry| retry.options.clone()).unwrap_or_default();
-        let file = self.input(old, &options, now).await?;
-        let created = NewBatch { input_file_id: file.id.to_string(), ..new.clone() };
-        let ResultSource { storage, owner, .. } = &self.source;
-        match create_batch(&**storage, self.wakeup, owner, &created, now).await {
-            Ok(batch) => Ok(batch),
-            Err(error) => {
-                storage.delete_file(owner, file.id, now).await?;
-                // Another request with the same key may have been faster.
-                let before = self.made_before(&new).await?;
-                before.ok_or_else(|| error.into())
-            }
+        let input = self.input(old, &options, now).await?;
+        let ResultSource { storage, blobs, owner, .. } = &self.source;
+        // After a storage error the batch may be there after all; what is not is swept like any orphan.
+        if let Some(batch) = create_with_input(&**storage, self.wakeup, owner, &input, new.clone(), now).await? {
+            return Ok(batch);
         }
+        drop_blobs(blobs, &input).await?;
+        // Another request with the same key was faster.
+        self.made_before(&new).await?.ok_or_else(|| CreateBatchError::KeyReused.into())
     }
 
     /// The batch that an earlier request with the same key has created.
@@ -138,7 +136,7 @@ impl BatchRetrier<'_> {
     }
 
     /// Makes the new input file.
-    async fn input(&self, old: &Batch, options: &RetryOptions, now: Timestamp) -> Result<File, RetryBatchError> {
+    async fn input(&self, old: &Batch, options: &RetryOptions, now: Timestamp) -> Result<NewFile, RetryBatchError> {
         let ResultSource { storage, blobs, owner, .. } = &self.source;
         let rows = self.rows(old, options).await?;
         if rows.is_empty() {
@@ -159,7 +157,7 @@ impl BatchRetrier<'_> {
         })?;
         let form =
             FileForm { purpose: Purpose::Batch, filename: filename(&file.filename), expires_after: None, key: None };
-        Ok(create_file(&**storage, blobs, owner, taken, form, now).await?)
+        Ok(file_of(blobs, taken, form, now).await?)
     }
 
     /// The rows that failed or never ran.

@@ -158,7 +158,7 @@ impl ElementScanner {
                     self.key.clear();
                 }
             }
-            b'[' if self.depth == 1 && !self.is_key && self.key == self.name.as_bytes() => {
+            b'[' if self.depth == 1 && !self.is_key && self.is_named() => {
                 if self.was_found {
                     return Err(ScanError::Twice { name: self.name });
                 }
@@ -175,6 +175,13 @@ impl ElementScanner {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether the last key is the name of the array. It may be spelled with escapes.
+    fn is_named(&self) -> bool {
+        let decoded = || serde_json::from_slice::<String>(&[b"\"", &*self.key, b"\""].concat());
+        self.key == self.name.as_bytes()
+            || self.key.contains(&b'\\') && decoded().is_ok_and(|decoded| decoded == self.name)
     }
 
     fn begin(&mut self, byte: u8) -> Result<(), ScanError> {
@@ -312,6 +319,7 @@ mod tests {
             (r#"{"rows":[1}]}"#.to_owned(), malformed(0)),
             ("{\"rows\":[\"a\nb\"]}".to_owned(), malformed(0)),
             (r#"{"rows":[1],"rows":[2]}"#.to_owned(), ScanError::Twice { name: "rows" }),
+            (r#"{"rows":[1],"r\u006fws":[2]}"#.to_owned(), ScanError::Twice { name: "rows" }),
             (format!(r#"{{"rows":[1,"{long}"]}}"#), ScanError::LongElement { name: "rows", index: 1, limit: 40 }),
             (format!(r#"{{"a":"{long}","b":"{long}"}}"#), ScanError::LongRest { name: "rows" }),
         ];

@@ -101,12 +101,14 @@ async fn members_of_the_body_are_replaced_and_all_else_stays() {
     app.wait_for(&id, "completed").await;
 
     // As text, because a number that is parsed may become another one.
-    let members = r#"{"model":"larger","max_tokens":null,"top_p":0.10,"big":12345678901234567890123}"#;
+    let members = r#"{"model":"larger","max_tokens":null,"top_p":0.10,
+        "big":12345678901234567890123,"stop":["a\n",
+        "b"]}"#;
     let create = format!(r#"{{"retry_of":"{id}","retry":{{"body":{members}}}}}"#);
     let batch = send(app.request(Method::POST, "/v1/batches").body(create)).await.ok();
 
     let changed = r#"{"model":"larger","messages":[],"temperature":0.10,"n":12345678901234567890,"#;
-    let changed = &format!(r#"{changed}"top_p":0.10,"big":12345678901234567890123}}"#);
+    let changed = &format!(r#"{changed}"top_p":0.10,"big":12345678901234567890123,"stop":["a\n",         "b"]}}"#);
     assert_eq!(input(&app, &batch).await, file([line("a").body(changed), line("b").body(changed)]));
     let batch = app.wait_for(text(&batch["id"]), "completed").await;
     assert_eq!(batch["model"], "larger");

@@ -10,6 +10,7 @@ mod broken;
 mod calls;
 mod client;
 mod connections;
+mod departures;
 mod downloads;
 mod embeddings;
 mod ending;

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::common::builders::rows;
-use crate::common::client::{error, new_batch, text};
+use crate::common::client::{Client, error, new_batch, text};
 use crate::common::eventually::until;
 use crate::common::fake_upstream::{Call, FakeUpstream, Reply};
 use crate::common::test_app::{Stopped, TestApp};
@@ -212,4 +212,25 @@ async fn a_request_that_is_repeated_has_the_same_webhook() {
 
     assert_eq!(first["id"], again["id"]);
     assert_eq!((other.status, &other.json()["error"]["code"]), (409, &json!("idempotency_key_reused")));
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_delays_no_other_project_with_the_same_host() {
+    let receiver = FakeUpstream::start();
+    receiver.reply(|call| if call.path == "/hangs" { Reply::ok().held() } else { Reply::ok() });
+    let app = TestApp::with(&[PRIVATE]).await;
+    let (one, other) = (app.client_of("one", "write").await, app.client_of("other", "write").await);
+    let fail = async |client: &Client, path: &str| {
+        client.post("/v1/batches", &told(NO_FILE, &url(&receiver, path))).await.ok()
+    };
+    let calls = |path: &str| receiver.calls().iter().filter(|call| call.path == path).count();
+
+    for _ in 0..10 {
+        fail(&one, "/hangs").await;
+    }
+    until("calls that hang", || calls("/hangs") == 4).await;
+    fail(&other, "/answers").await;
+
+    until("the other project to be told", || calls("/answers") == 1).await;
+    assert_eq!(calls("/hangs"), 4, "before the first of these had ended");
 }

@@ -112,10 +112,10 @@ fn options(body: &Map<String, Value>, text: &[u8]) -> Result<RetryOptions, ApiEr
     Ok(RetryOptions { codes, body })
 }
 
-/// The members in the place of those of each body, as the client wrote them.
+/// The members in the place of those of each body, as the client wrote them, but on one line as the rows are.
 fn as_sent(body: &[u8]) -> serde_json::Result<Option<String>> {
     let retry: Fields = Fields::read(body)?.get("retry")?.unwrap_or_default();
-    Ok(retry.raw("body").map(|members| members.get().to_owned()))
+    Ok(retry.raw("body").map(|members| members.get().replace(['\n', '\r'], " ")))
 }
 
 fn code(code: &Value) -> Result<String, ApiError> {

@@ -28,6 +28,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -82,14 +83,14 @@ pub async fn serve(
 ) {
     let tls = tls.map(Arc::new);
     let _following = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
-    let server = Arc::new(ApiServer { router, limits, stop, tls });
-    let (connections, tasks) = (Acceptor::new(limits), TaskTracker::new());
+    let server = Arc::new(ApiServer { router, limits, stop, tls, tasks: TaskTracker::new() });
+    let connections = Acceptor::new(limits);
     while let Some((stream, slot)) = connections.next(&listener, &server.stop.closing).await {
-        tasks.spawn(server.clone().answer(stream, slot));
+        server.tasks.spawn(server.clone().answer(stream, slot));
     }
     drop(listener);
-    tasks.close();
-    tasks.wait().await;
+    server.tasks.close();
+    server.tasks.wait().await;
 }
 
 struct ApiServer {
@@ -97,6 +98,8 @@ struct ApiServer {
     limits: ServerLimits,
     stop: ShutdownTokens,
     tls: Option<Arc<ServerTls>>,
+    /// The connections, and the requests that go on without one.
+    tasks: TaskTracker,
 }
 
 /// Accepts connections, as many as there are slots.
@@ -107,10 +110,10 @@ struct Acceptor {
     warned: Mutex<Option<Instant>>,
 }
 
-/// The right to one of the limited connections; dropping it makes room for another.
+/// The right to one of the limited connections. Another has room once this and all shares of its permit are dropped.
 struct ConnectionSlot {
     guard: ConnectionGuard,
-    _permit: OwnedSemaphorePermit,
+    permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Acceptor {
@@ -145,14 +148,14 @@ impl Acceptor {
     async fn slot(&self) -> ConnectionSlot {
         loop {
             if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-                return ConnectionSlot { guard: self.open.enter(), _permit: permit };
+                return ConnectionSlot { guard: self.open.enter(), permit: Arc::new(permit) };
             }
             self.warn();
             self.open.evict(self.new);
             // An evicted connection frees its slot soon; without one, a request that ends may free a slot.
             if let Ok(permit) = timeout(EVICT_AGAIN, self.slots.clone().acquire_owned()).await {
                 let permit = permit.expect("the semaphore is never closed");
-                return ConnectionSlot { guard: self.open.enter(), _permit: permit };
+                return ConnectionSlot { guard: self.open.enter(), permit: Arc::new(permit) };
             }
         }
     }
@@ -187,14 +190,14 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
 impl ApiServer {
     /// Answers the requests of one connection, until either side ends it.
     async fn answer(self: Arc<Self>, stream: TcpStream, slot: ConnectionSlot) {
-        let state = slot.guard.connection.clone();
+        let state = &slot.guard.connection;
         // A client that is gone already has no address, and is then nobody's peer.
         let peer = stream.peer_addr().ok().map(ConnectInfo);
         match &self.tls {
-            None => self.answer_on(stream, peer, state).await,
+            None => self.answer_on(stream, peer, &slot).await,
             Some(tls) => {
-                let Some(stream) = self.handshake(tls, stream, &state).await else { return };
-                self.answer_on(stream, peer, state).await;
+                let Some(stream) = self.handshake(tls, stream, state).await else { return };
+                self.answer_on(stream, peer, &slot).await;
             }
         }
     }
@@ -219,9 +222,9 @@ impl ApiServer {
         &self,
         stream: S,
         peer: Option<ConnectInfo<SocketAddr>>,
-        state: Arc<Connection>,
+        slot: &ConnectionSlot,
     ) {
-        let (limits, stopping) = (self.limits, &self.stop.stopping);
+        let (limits, stopping, state) = (self.limits, &self.stop.stopping, &slot.guard.connection);
         let service = service_fn(|request: Request<Incoming>| {
             let answering = state.begin();
             let (mut head, body) = request.into_parts();
@@ -229,9 +232,11 @@ impl ApiServer {
                 head.extensions.insert(peer);
             }
             let (body, remainder) = shared(TimedBody::new(body, limits, stopping.clone()), &head.headers);
+            let answers_only = head.method.is_safe();
             let response = self.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
             async move {
-                let mut response = response.await.unwrap_or_else(|never| match never {});
+                let response = if answers_only { response.await } else { self.finish(response, slot).await };
+                let mut response = response.unwrap_or_else(|never| match never {});
                 remainder.settle(response.headers_mut()).await;
                 Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _answering: answering }))
             }
@@ -267,6 +272,26 @@ impl ApiServer {
         };
         if let Err(error) = ended {
             tracing::debug!(error = chain(&error), "a connection broke off");
+        }
+    }
+
+    /// Answers a request that may change something. It goes on if its client leaves, because half of a change would
+    /// stay. Meanwhile it counts as a connection.
+    async fn finish<T: Send + 'static>(
+        &self,
+        response: impl Future<Output = T> + Send + 'static,
+        slot: &ConnectionSlot,
+    ) -> T {
+        let (cut, permit) = (self.stop.cut.clone(), slot.permit.clone());
+        let finished = self.tasks.spawn(async move {
+            let _permit = permit;
+            cut.run_until_cancelled_owned(response).await
+        });
+        match finished.await.map_err(JoinError::try_into_panic) {
+            Ok(Some(response)) => response,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The connection or the program ends at the same moment.
+            Ok(None) | Err(Err(_)) => std::future::pending().await,
         }
     }
 }

@@ -22,6 +22,9 @@ pub enum SecretError {
     /// It begins with `whsec_` and goes on with something else than base64.
     #[error("after 'whsec_' a secret must be base64, with its '=' at the end")]
     NotBase64,
+    /// It has a NUL, which a database may not take.
+    #[error("a secret has no NUL")]
+    Nul,
 }
 
 impl SigningSecret {
@@ -32,6 +35,9 @@ impl SigningSecret {
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         if text.is_empty() || text.len() > LONGEST {
             return Err(SecretError::Length);
+        }
+        if text.contains('\0') {
+            return Err(SecretError::Nul);
         }
         if let Some(encoded) = text.strip_prefix(PREFIX)
             && STANDARD.decode(encoded).ok().is_none_or(|key| key.is_empty())
@@ -72,6 +78,7 @@ mod tests {
             ("whsec_aGVsbG8=", Ok(b"hello".to_vec())),
             ("hello", Ok(b"hello".to_vec())),
             ("", Err(SecretError::Length)),
+            ("a\0b", Err(SecretError::Nul)),
             (&long, Err(SecretError::Length)),
             ("whsec_", Err(SecretError::NotBase64)),
             ("whsec_not base64", Err(SecretError::NotBase64)),

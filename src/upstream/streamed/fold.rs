@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::domain::answer::{repaired, status_of_error};
+use crate::domain::answer::{repaired, status_of_error, without_lone_surrogates};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::HttpResponse;
 use crate::domain::response::Fields;
@@ -97,10 +97,10 @@ impl Fold {
         let choices = chunk
             .remove("choices")
             .filter(|choices| choices.get() != "null")
-            .map(|choices| serde_json::from_str::<Vec<Map<String, Value>>>(choices.get()));
+            .map(|choices| serde_json::from_slice(&without_lone_surrogates(choices.get().as_bytes())));
         match choices {
             None => {}
-            Some(Ok(choices)) => choices.into_iter().for_each(|choice| self.add_choice(choice)),
+            Some(Ok(choices)) => Vec::into_iter(choices).for_each(|choice| self.add_choice(choice)),
             Some(Err(_)) => return Some(Folded::Unreadable("its stream has choices that are no list".to_owned())),
         }
         for (name, value) in chunk.iter().filter(|(_, value)| value.get() != "null") {
@@ -158,9 +158,11 @@ impl Choice {
         if is_chat {
             self.said.entry("role").or_insert_with(|| json!("assistant"));
             self.said.entry("content").or_insert(Value::Null);
-            let calls = self.said.get_mut("tool_calls").and_then(Value::as_array_mut);
-            for call in calls.into_iter().flatten().filter_map(Value::as_object_mut) {
-                call.remove("index");
+            if let Some(Value::Array(calls)) = self.said.get_mut("tool_calls") {
+                calls.sort_by_key(index_of);
+                for call in calls.iter_mut().filter_map(Value::as_object_mut) {
+                    call.remove("index");
+                }
             }
             whole.insert("message".to_owned(), Value::Object(self.said));
         } else {
@@ -203,12 +205,28 @@ fn merge_member(known: &mut Map<String, Value>, name: String, value: Value) -> u
     }
 }
 
+fn index_of(item: &Value) -> Option<u64> {
+    item.get("index").and_then(Value::as_u64)
+}
+
+/// Whether a part of a list is one of a call of a tool without its name.
+fn is_rest_of_call(item: &Value) -> bool {
+    let name = |function: &Value| function.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    item.get("function").is_some_and(|function| !name(function))
+}
+
 fn merge_item(list: &mut Vec<Value>, item: Value) -> usize {
-    let index_of = |item: &Value| item.get("index").and_then(Value::as_u64);
-    // Some servers number all calls of a turn alike: another id is another call.
     let id_of = |item: &Value| item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
     let (index, id) = (index_of(&item), id_of(&item));
-    let same = list.iter_mut().rfind(|known| index.is_some() && index_of(known) == index);
+    let same = match index {
+        Some(_) => list.iter_mut().rfind(|known| index_of(known) == index),
+        // Some servers do not number the calls of a turn: what has neither an id nor a name goes on with the last one.
+        None if is_rest_of_call(&item) || id.is_some() => {
+            list.last_mut().filter(|last| id.is_none() || id_of(last) == id)
+        }
+        None => None,
+    };
+    // Others number all alike: another id is another call.
     let same = same.filter(|known| id.is_none() || id_of(known).is_none() || id_of(known) == id);
     match (same, item) {
         (Some(Value::Object(known)), Value::Object(part)) => merge(known, part),

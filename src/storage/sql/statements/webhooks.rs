@@ -117,9 +117,10 @@ pub async fn announce_end(
         add(tx, ended, event, &told.receiver, None, now).await?;
     }
     let (Some(url), Some(secret)) = (&ended.webhook_url, &ended.webhook_secret) else { return Ok(()) };
-    // Who is told is the origin, because the rest of the URL may be a secret.
+    // Who is told is the origin, because the rest of the URL may be a secret; and that of this project, whose receiver
+    // delays those of no other.
     let parsed = Url::parse(url).map_err(|_| corrupt("batches", "webhook_url", BatchId(ended.id)))?;
-    let receiver = parsed.origin().ascii_serialization();
+    let receiver = format!("{} of {}", parsed.origin().ascii_serialization(), ended.owner);
     add(tx, ended, event, &receiver, Some((url, secret)), now).await?;
     query(FORGET_SECRET).bind(ended.id).execute(tx).await?;
     Ok(())

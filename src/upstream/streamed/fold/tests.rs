@@ -94,19 +94,59 @@ fn the_calls_of_tools_are_put_together_by_their_index() {
 }
 
 #[test]
-fn calls_of_one_index_and_two_ids_are_two_calls() {
-    let part = |id: &str, name: &str| {
-        let function = json!({ "name": name, "arguments": "{}" });
-        let calls = json!([{ "index": 0, "id": id, "type": "function", "function": function }]);
-        chunk(&json!([{ "index": 0, "delta": { "tool_calls": calls }, "finish_reason": "tool_calls" }]))
-    };
-    let events = [part("call_1", "f"), part("call_2", "g")];
+fn calls_of_tools_are_told_apart_however_they_are_numbered() {
+    let two = json!([["a", "f", "{}"], ["b", "g", "{}"]]);
+    let cases = [
+        (
+            "one number and two ids",
+            r#"[{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]
+            [{"index":0,"id":"b","function":{"name":"g","arguments":"{}"}}]"#,
+            &two,
+        ),
+        (
+            "not in their order",
+            r#"[{"index":1,"id":"b","function":{"name":"g","arguments":"{}"}}]
+            [{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]"#,
+            &two,
+        ),
+        (
+            "no number",
+            r#"[{"id":"a","function":{"name":"f","arguments":"{"}}]
+            [{"function":{"arguments":"}"}}]
+            [{"id":"b","function":{"name":"g","arguments":"{"}}]
+            [{"id":"b","function":{"arguments":"}"}}]"#,
+            &two,
+        ),
+        (
+            "neither number nor id",
+            r#"[{"function":{"name":"f","arguments":"{"}}]
+            [{"function":{"name":"","arguments":"}"}}, {"function":{"name":"g","arguments":"{}"}}]"#,
+            &json!([[null, "f", "{}"], [null, "g", "{}"]]),
+        ),
+    ];
+    for (case, deltas, expected) in cases {
+        let part = |calls: &str| {
+            let calls: Value = serde_json::from_str(calls).expect("JSON");
+            chunk(&json!([{ "index": 0, "delta": { "tool_calls": calls }, "finish_reason": "tool_calls" }]))
+        };
+        let events: Vec<String> = deltas.lines().map(part).chain(["[DONE]".to_owned()]).collect();
 
-    let (_, answer) = whole(folded(Endpoint::ChatCompletions, &texts(&events)));
+        let (_, answer) = whole(folded(Endpoint::ChatCompletions, &texts(&events)));
 
-    let calls = answer["choices"][0]["message"]["tool_calls"].as_array().expect("a list");
-    let names: Vec<&Value> = calls.iter().map(|call| &call["function"]["name"]).collect();
-    assert_eq!(names, ["f", "g"]);
+        let calls = answer["choices"][0]["message"]["tool_calls"].as_array().expect("a list");
+        let told = |call: &Value| json!([call["id"], call["function"]["name"], call["function"]["arguments"]]);
+        assert_eq!(&calls.iter().map(told).collect::<Value>(), expected, "{case}");
+    }
+}
+
+#[test]
+fn halves_of_a_surrogate_pair_in_two_events_are_replaced() {
+    let part = |half: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"\u{half}"}}}}]}}"#);
+    let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+
+    let (_, answer) = whole(folded(Endpoint::ChatCompletions, &[&*part("d83d"), &*part("de00"), end, "[DONE]"]));
+
+    assert_eq!(answer["choices"][0]["message"]["content"], "\u{fffd}\u{fffd}");
 }
 
 #[test]
