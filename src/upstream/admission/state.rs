@@ -297,7 +297,7 @@ impl AdmissionState {
         let change = match end {
             CallEnd::Answered { is_success, output_tokens, total_tokens } => {
                 if sent > self.wait_said_at {
-                    self.wait_until = now;
+                    self.wait_until = Duration::ZERO;
                 }
                 if let Some(total_tokens) = total_tokens {
                     self.tokens.used(now, total_tokens);

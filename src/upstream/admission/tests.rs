@@ -131,6 +131,18 @@ fn every_call_waits_as_long_as_the_server_asks() {
 }
 
 #[test]
+fn an_answer_shuts_nothing_for_threads_that_took_the_time_a_moment_before() {
+    let admission = admission();
+    let before = admission.now();
+
+    answered(call(&admission));
+
+    let mut state = admission.state();
+    assert!(matches!(state.look(before), (Gate::Open, false)));
+    assert!(matches!(state.standing(before), CallStanding::Open));
+}
+
+#[test]
 fn one_call_a_minute_asks_whether_a_long_wait_still_holds() {
     let mut admission = admission();
     let [first, second] = [(); 2].map(|()| call(&admission));
