@@ -56,9 +56,8 @@ enum Action {
     ///
     /// Every row gets exactly one line. Rows are tried again, wait while the inference server takes no calls, and are
     /// recorded as they end. A run that was killed goes on with the same command line: only rows whose calls were in
-    /// flight, or had ended within the last quarter of a second, are sent again. Exit code: 0 if all rows succeeded, 3
-    /// if rows failed, 4 if the input was refused, 130 if the run was interrupted, 2 if the command line is wrong, 1
-    /// otherwise.
+    /// flight are sent again. Exit code: 0 if all rows succeeded, 3 if rows failed, 4 if the input was refused, 130 if
+    /// the run was interrupted, 2 if the command line is wrong, 1 otherwise.
     Run(Box<RunArgs>),
     /// Say what a server would find wrong with input files, line by line.
     ///

@@ -150,11 +150,11 @@ impl FailureCounts {
         tallies
     }
 
-    /// The one kind there is, and its rows; `None` if there is none, or there are several.
+    /// The one kind there is, its rows, and the first of them; `None` if there is none, or there are several.
     #[must_use]
-    pub fn only_kind(&self) -> Option<(&FailureKind, u64)> {
-        let (kind, (rows, _)) = self.0.first_key_value()?;
-        (self.0.len() == 1).then_some((kind, *rows))
+    pub fn only_kind(&self) -> Option<(&FailureKind, u64, &FailureSample)> {
+        let (kind, (rows, sample)) = self.0.first_key_value()?;
+        (self.0.len() == 1).then_some((kind, *rows, sample))
     }
 }
 

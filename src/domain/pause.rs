@@ -27,6 +27,9 @@ pub enum PauseCause {
         status: Option<u16>,
         /// How many rows there were.
         rows: u64,
+        /// What the first of them was told; empty if an earlier version has paused the batch.
+        #[serde(default)]
+        said: String,
     },
     /// The rows that run first have run.
     Canary {
@@ -43,11 +46,10 @@ impl PauseCause {
     pub fn message(&self) -> String {
         match self {
             Self::Requested => "The batch was paused by request.".to_owned(),
-            Self::AlikeFailures { failure, status: Some(status), rows } => {
-                format!("All of the first {rows} rows failed alike: {failure}, with status {status}.")
-            }
-            Self::AlikeFailures { failure, status: None, rows } => {
-                format!("All of the first {rows} rows failed alike: {failure}.")
+            Self::AlikeFailures { failure, status, rows, said } => {
+                let status = status.map_or_else(String::new, |status| format!(", with status {status}"));
+                let said = if said.is_empty() { String::new() } else { format!(": {}", said.trim_end_matches('.')) };
+                format!("All of the first {rows} rows failed alike: {failure}{status}{said}.")
             }
             Self::Canary { rows, failed } => {
                 format!("The {rows} rows that run first have run; {failed} of them failed.")

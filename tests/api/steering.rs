@@ -329,7 +329,10 @@ async fn a_batch_whose_rows_all_fail_alike_pauses_and_its_owner_can_let_it_go_on
 
     let message = text(&paused["reason"]["message"]);
     assert_eq!(paused["reason"]["code"], "paused");
-    assert!(message.contains("failed alike: http_status, with status 422. Resume it"), "{message}");
+    assert!(
+        message.contains("failed alike: http_status, with status 422: No. Resume it, and it goes on."),
+        "{message}"
+    );
     assert_eq!(paused["status"], "in_progress");
     assert!(app.upstream.calls().len() < 60, "it stops early");
     steer(&app, &id, "resume").await.ok();

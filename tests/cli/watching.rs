@@ -1,5 +1,7 @@
 //! `watch`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::stand_in::{StandIn, World, batch_object};
@@ -46,6 +48,21 @@ async fn the_progress_of_the_server_is_shown_with_its_reason() {
 
     running.notes("batch_1 in_progress 4/9 rows, 12.3 rows/s, ").await;
     running.notes(" left; no_such_code_yet: One sentence.\n").await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_paused_says_so_at_once_and_how_it_is_resumed() {
+    let server = StandIn::with_batch("in_progress", [9, 4, 0], true).await;
+    let running = server.cli(&["watch", "batch_1"]).start();
+    running.notes("batch_1 in_progress 4/9 rows").await;
+    let began = Instant::now();
+    let reason = json!({ "code": "paused", "message": "One sentence.", "since": 1, "until": null });
+    let estimate = json!({ "ends_at": 4_000_000_000_u64, "ends_at_p90": null });
+
+    server.world().progress = Some(json!({ "reason": reason, "estimate": estimate }));
+
+    running.notes("in_progress 4/9 rows; paused: One sentence. `batchwright resume batch_1` resumes it.\n").await;
+    assert!(began.elapsed() < Duration::from_secs(15), "it is no line as of every 30 s");
 }
 
 #[tokio::test]

@@ -154,7 +154,8 @@ async fn a_run_whose_first_rows_fail_alike_stops_and_goes_on_when_it_is_started_
 
     let said = stage.run(&["--max-concurrency", "4"], 1).await;
 
-    assert!(said.contains("rows failed alike") && said.contains("--pause-after-alike 0"), "{said}");
+    assert!(said.contains("rows failed alike: http_status, with status 422: No. Mend the cause"), "{said}");
+    assert!(said.contains("--restart") && said.contains("--pause-after-alike 0"), "{said}");
     let sent = stage.upstream.calls().len();
     assert!((50..100).contains(&sent), "{sent} rows were sent: the rest was not burnt");
     stage.upstream.reply(|_| Reply::ok());

@@ -27,6 +27,8 @@ on_both_databases!(
     a_batch_remembers_what_it_runs_again,
 );
 
+/// What rows that failed were told.
+const SAID: &str = "No.";
 const REQUESTED: PauseCause = PauseCause::Requested;
 
 /// A batch in progress with a lane for each of `rows`, of which some rows run first.
@@ -269,7 +271,7 @@ fn failing(lease: &Lease, failures: &[(&str, u16)], completed: u32) -> Flush {
     let batch = flush.batches.get_mut(&lease.batch_id).expect("it has rows");
     for (code, status) in failures {
         let kind = FailureKind { code: (*code).to_owned(), status: Some(*status) };
-        let sample = FailureSample { custom_id: String::new(), message: String::new() };
+        let sample = FailureSample { custom_id: String::new(), message: SAID.to_owned() };
         batch.statistics.failures.add(RowFailure { kind, sample });
     }
     flush.pause_after_alike = 3;
@@ -300,7 +302,8 @@ async fn a_batch_whose_first_rows_all_failed_alike_is_paused_once(storage: TestS
             }
         }
         let rows = (first.len() + second.len()) as u64;
-        let cause = PauseCause::AlikeFailures { failure: "a".to_owned(), status: Some(400), rows };
+        let cause =
+            PauseCause::AlikeFailures { failure: "a".to_owned(), status: Some(400), rows, said: SAID.to_owned() };
         let expected = pauses.then_some(Pause { since: after(1), cause });
         assert_eq!(storage.now(id).await?.pause, expected, "{first:?} {second:?} {completed}");
         if pauses {

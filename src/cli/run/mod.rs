@@ -19,6 +19,7 @@ use self::results::RunOutputs;
 use self::work_directory::WorkDirectory;
 use super::check::error_lines;
 use super::exit::Exit;
+use super::output::harmless;
 use super::{input, shutdown};
 use crate::app::{BatchEngine, ServiceError, raise_limit_of_open_files};
 use crate::config::{
@@ -119,9 +120,10 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         RunEnd::Paused(pause) => {
             engine.stop(args.grace).await;
             progress.say(&format!(
-                "error: {} Mend the cause, and run the same command again to go on. With --pause-after-alike 0, a run \
-                 goes on whatever its first rows come to",
-                pause.cause.message()
+                "error: {} Mend the cause, and run the same command with --restart, which runs all rows anew; without \
+                 it, these rows stay failed and the others run. With --pause-after-alike 0, a run goes on whatever its \
+                 first rows come to",
+                harmless(&pause.cause.message())
             ));
             Ok(Exit::Failed.into())
         }

@@ -12,6 +12,7 @@ use super::WatchDisplay;
 use super::observe::{Observation, Sight};
 use crate::cli::output::{harmless, print_text, say};
 use crate::client::RemoteBatch;
+use crate::domain::progress::ReasonCode;
 
 /// Lines about rows come no more often than this.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -69,7 +70,8 @@ impl Screen {
 
     fn show_batch(&mut self, place: usize, seen: &Observation) -> io::Result<()> {
         let (shown, text) = (&mut self.shown[place], describe(seen));
-        let is_new_status = shown.status != seen.batch.status.as_str();
+        let status = if is_paused(seen) { "paused" } else { seen.batch.status.as_str() };
+        let is_new_status = shown.status != status;
         if let Some(bars) = &self.bars {
             bars.show(place, seen, &text);
         } else {
@@ -79,12 +81,12 @@ impl Screen {
                 return Ok(());
             }
             match self.display {
-                WatchDisplay::Events => print_events(seen, is_new_status)?,
+                WatchDisplay::Events => print_events(seen, is_new_status && !is_paused(seen))?,
                 WatchDisplay::Progress => say(format!("{} {} {text}", seen.batch.id, seen.batch.status)),
                 WatchDisplay::Nothing => {}
             }
         }
-        *shown = Shown { status: seen.batch.status.to_string(), text, at: Some(Instant::now()) };
+        *shown = Shown { status: status.to_owned(), text, at: Some(Instant::now()) };
         if is_new_status && self.display == WatchDisplay::Progress {
             self.explain_refusal(&seen.batch);
         }
@@ -152,17 +154,27 @@ fn describe(seen: &Observation) -> String {
     if batch.status.is_terminal() {
         return text;
     }
-    if *rows_per_second > 0.0 {
+    let is_paused = is_paused(seen);
+    if *rows_per_second > 0.0 && !is_paused {
         write!(text, ", {rows_per_second:.1} rows/s").expect("a String takes all");
     }
-    if let Some(left) = time_left {
+    if let Some(left) = time_left.filter(|_| !is_paused) {
         let whole = Duration::from_secs(left.as_secs());
         write!(text, ", {} left", humantime::format_duration(whole)).expect("a String takes all");
     }
     if let Some(reason) = progress.as_ref().and_then(|progress| progress.reason.as_ref()) {
         write!(text, "; {}: {}", harmless(&reason.code), harmless(&reason.message)).expect("a String takes all");
     }
+    if is_paused {
+        write!(text, " `batchwright resume {}` resumes it.", harmless(&batch.id)).expect("a String takes all");
+    }
     text
+}
+
+/// Whether no row of the batch starts until it is resumed.
+fn is_paused(seen: &Observation) -> bool {
+    let reason = seen.progress.as_ref().and_then(|progress| progress.reason.as_ref());
+    !seen.batch.status.is_terminal() && reason.is_some_and(|reason| reason.code == ReasonCode::Paused.as_str())
 }
 
 fn print_events(seen: &Observation, is_new_status: bool) -> io::Result<()> {

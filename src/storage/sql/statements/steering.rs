@@ -97,9 +97,10 @@ pub async fn pause_if_alike(
         return Ok(());
     }
     // Of rows that an earlier version recorded there are no statistics.
-    let alike = statistics.failures().only_kind().filter(|(_, rows)| *rows == counts.failed);
-    let Some((FailureKind { code, status }, _)) = alike else { return Ok(()) };
-    let cause = PauseCause::AlikeFailures { failure: code.clone(), status: *status, rows: counts.failed };
+    let alike = statistics.failures().only_kind().filter(|(_, rows, _)| *rows == counts.failed);
+    let Some((FailureKind { code, status }, rows, sample)) = alike else { return Ok(()) };
+    let (failure, said) = (code.clone(), sample.message.clone());
+    let cause = PauseCause::AlikeFailures { failure, status: *status, rows, said };
     let paused = query(PAUSE_BY_FAILURES).bind(id.0).bind(now.0).bind(json(&cause)).execute(&mut *tx).await?;
     if paused.rows_affected() > 0 {
         tracing::warn!(batch_id = %id, failure = code, rows = counts.failed, "batch paused: its rows all failed alike");
