@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::input;
+use super::line_fault::{self, LineFault};
 use super::output::print_text;
 use crate::config::InputLimits;
 use crate::domain::batch::BatchError;
@@ -48,7 +49,12 @@ struct CheckedFile {
     models: Vec<RowCount>,
     urls: Vec<RowCount>,
     errors: Vec<BatchError>,
+    /// Where the first line that is not JSON stops being it.
+    first_fault: Option<LineFault>,
 }
+
+/// The code of the error of a file whose upload is refused.
+pub(super) const REFUSED: &str = "invalid_file";
 
 /// How many rows name a model or a url.
 #[derive(Serialize)]
@@ -103,6 +109,7 @@ fn check(path: &Path, limits: &InputLimits) -> anyhow::Result<CheckedFile> {
         rows: report.rows,
         models: models.collect(),
         urls: urls.collect(),
+        first_fault: line_fault::first_of(path, &errors),
         errors,
     })
 }
@@ -120,22 +127,25 @@ fn endpoint(report: &Report) -> BatchEndpoint {
 
 /// The error of a file whose upload is refused.
 pub(super) fn refusal(message: String) -> BatchError {
-    BatchError { code: "invalid_file".to_owned(), message, param: None, line: None }
+    BatchError { code: REFUSED.to_owned(), message, param: None, line: None }
 }
 
 /// The errors of a file, one a line, as compilers have them.
-pub(super) fn error_lines(file: &str, errors: &[BatchError]) -> String {
+pub(super) fn error_lines(file: &str, errors: &[BatchError], fault: Option<&LineFault>) -> String {
     let mut text = String::new();
     for BatchError { code, message, line, .. } in errors {
         let place = line.map_or_else(String::new, |line| format!(":{line}"));
         writeln!(text, "{file}{place}: {code}: {message}").expect("a String takes all");
+    }
+    if let Some(LineFault { line, column, message }) = fault {
+        writeln!(text, "{file}:{line}:{column}: {message}").expect("a String takes all");
     }
     text
 }
 
 impl CheckedFile {
     fn text(&self) -> String {
-        let mut text = error_lines(&self.file, &self.errors);
+        let mut text = error_lines(&self.file, &self.errors, self.first_fault.as_ref());
         let verdict = if self.valid { "OK" } else { "NOT OK" };
         let (rows, bytes) = (self.rows, ByteSize(self.bytes));
         let (models, urls) = (listed(&self.models), listed(&self.urls));

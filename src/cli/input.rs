@@ -46,10 +46,15 @@ pub(super) fn for_each_chunk(path: &Path, mut each: impl FnMut(&[u8]) -> anyhow:
 
 /// Gives the rows of a file to `each`: the lines that are not blank, without their line ends.
 pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for_each_line(path, |_, line| each(line))
+}
+
+/// The same with the numbers of these lines in the file, counted from 1.
+pub(super) fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut row = |line: &Line<'_>| match *line {
         Line::TooLong { number } => Err(anyhow!("line {number} of {} is longer than 1 GiB", name(path))),
         Line::Whole { bytes, .. } if bytes.trim_ascii().is_empty() => Ok(()),
-        Line::Whole { bytes, .. } => each(bytes),
+        Line::Whole { bytes, number, .. } => each(number, bytes),
     };
     let mut splitter = LineSplitter::new(LONGEST_LINE);
     let mut result = Ok(());

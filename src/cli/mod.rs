@@ -6,6 +6,7 @@ mod documentation;
 mod exit;
 mod input;
 mod keys;
+mod line_fault;
 mod migrate;
 mod output;
 mod remote;

@@ -71,7 +71,7 @@ async fn check_and_run_find_what_the_server_finds() {
         let ran = run(stage.run_command(&[INPUT, "-o", OUTPUT])).await;
         assert_eq!(ran.status.code(), Some(4), "{what}: {}", said(&ran));
         let text = String::from_utf8(ran.stderr).expect("UTF-8");
-        let lines: Vec<_> = expected
+        let mut lines: Vec<_> = expected
             .iter()
             .filter(is_of_run)
             .map(|error| {
@@ -80,9 +80,33 @@ async fn check_and_run_find_what_the_server_finds() {
                 format!("{INPUT}{place}: {code}: {message}")
             })
             .collect();
+        let fault = &found["first_fault"];
+        if fault.is_object() {
+            let message = fault["message"].as_str().expect("a text");
+            lines.push(format!("{INPUT}:{}:{}: {message}", fault["line"], fault["column"]));
+        }
         assert_eq!(text.lines().collect::<Vec<_>>(), lines, "{what}");
         assert_eq!(stage.names(), [INPUT], "{what}");
         assert!(stage.upstream.calls().is_empty(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn check_and_run_say_where_a_file_stops_being_json_and_why() {
+    let good = line("a").to_string();
+    let cases = [
+        (format!("{good},\n{good},\n"), format!(":1:{}: a comma behind the object", good.len() + 1)),
+        (format!("{good}\n\n{}\n", good.replacen('"', "\u{201c}", 1)), ":3:2: a typographic quote".to_owned()),
+        (format!("[\n{good}\n]\n"), ":1:1: the file is one JSON array".to_owned()),
+    ];
+    for (input, expected) in cases {
+        let stage = Stage::new(&input);
+        for command in [stage.command(&["check", INPUT]), stage.run_command(&[INPUT, "-o", OUTPUT])] {
+            let output = run(command).await;
+
+            let said = format!("{}{}", said(&output), String::from_utf8_lossy(&output.stdout));
+            assert!(said.contains(&format!("{INPUT}{expected}")), "{said}");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use self::work_directory::WorkDirectory;
 use super::check::error_lines;
 use super::exit::Exit;
 use super::output::harmless;
-use super::{input, shutdown};
+use super::{input, line_fault, shutdown};
 use crate::app::{BatchEngine, ServiceError, raise_limit_of_open_files};
 use crate::config::{
     InputLimits, LogConfig, ResponsesConfig, ServeConfig, ToolsConfig, UpstreamConfig, UpstreamTable, WorkerConfig,
@@ -129,7 +129,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
         RunEnd::Refused(errors) => {
             close(engine, &directory).await;
-            progress.say(error_lines(&input::name(&args.input), &errors).trim_end());
+            let fault = line_fault::first_of(&args.input, &errors);
+            progress.say(error_lines(&input::name(&args.input), &errors, fault.as_ref()).trim_end());
             Ok(Exit::ValidationFailed.into())
         }
         RunEnd::Batch(batch) => {
