@@ -16,5 +16,7 @@ pub(crate) use engine::BatchEngine;
 pub use error::ServiceError;
 pub use open_files::raise_limit as raise_limit_of_open_files;
 pub use service::Service;
-pub(crate) use storage::{database, existing_storage_beside, lock as lock_data_directory, storage_beside};
+pub(crate) use storage::{
+    database, existing_storage_beside, lacks_database, lock as lock_data_directory, storage_beside,
+};
 pub use upstream::Upstreams;

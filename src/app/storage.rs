@@ -63,11 +63,16 @@ pub(crate) async fn storage_beside(config: &StorageConfig) -> Result<(Arc<dyn St
     Ok((Arc::new(storage.ok_or(ServiceError::NotMigrated)?), None))
 }
 
+/// Whether the data directory has no database yet, and one would be made there.
+pub(crate) fn lacks_database(config: &StorageConfig) -> bool {
+    config.database_url.is_none() && !config.data_dir.join(DATABASE).exists()
+}
+
 /// As [`storage_beside`], for a command that is about what the database has: none is made.
 pub(crate) async fn existing_storage_beside(
     config: &StorageConfig,
 ) -> Result<(Arc<dyn Storage>, Option<File>), ServiceError> {
-    if config.database_url.is_none() && !config.data_dir.join(DATABASE).exists() {
+    if lacks_database(config) {
         return Err(ServiceError::NoDatabase(config.data_dir.clone()));
     }
     storage_beside(config).await

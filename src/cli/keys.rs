@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::output::{OutputArgs, Tabled, print_text, say, time};
-use crate::app::{existing_storage_beside, storage_beside};
+use crate::app::{existing_storage_beside, lacks_database, storage_beside};
 use crate::config::StorageConfig;
 use crate::domain::api_key::{ApiKey, KeyScope, KeyScopes, RandomSecret};
 use crate::domain::ids::KeyId;
@@ -154,6 +154,7 @@ pub(super) async fn run(action: KeysAction) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(args: CreateKeyArgs) -> anyhow::Result<()> {
+    let is_new = lacks_database(&args.storage);
     let (storage, _lock) = storage_beside(&args.storage).await?;
     let is_first = !storage.has_keys().await?;
     let secret = RandomSecret::new_key();
@@ -173,9 +174,12 @@ async fn create(args: CreateKeyArgs) -> anyhow::Result<()> {
     if is_first {
         let place = match &args.storage.database_url {
             Some(_) => "of this database".to_owned(),
-            None => format!("in {}", args.storage.data_dir.display()),
+            None => format!("in {}", std::path::absolute(&args.storage.data_dir)?.display()),
         };
         say(format!("This is the first key {place}: from now on, every call of the service there needs one."));
+    }
+    if is_new {
+        say("No service has run there yet. The key is not for one that runs with another --data-dir.");
     }
     Ok(())
 }

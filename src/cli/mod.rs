@@ -22,6 +22,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use check::CheckArgs;
@@ -36,7 +37,7 @@ pub use split::SplitArgs;
 pub use stats::StatsArgs;
 pub use webhooks::WebhooksAction;
 
-use crate::config::{ConfigError, StorageConfig, layered};
+use crate::config::{ConfigError, StorageConfig, layered, variable_of};
 use crate::simulator::{self, Simulator, SimulatorArgs};
 use crate::telemetry::logs;
 use crate::verify::{VerifyArgs, verify};
@@ -124,8 +125,27 @@ fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         // Help and version are "errors" too: they go to standard output and are a success.
         let _ = error.print();
+        if let Some(source) = source_of_value(&error, arguments) {
+            say(format!("The value is that of {source}."));
+        }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
+}
+
+/// Where a wrong value of a flag comes from, if not from the command line.
+fn source_of_value(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let is_value = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg).filter(|_| is_value) else {
+        return None;
+    };
+    let flag = named.split_whitespace().find(|word| word.starts_with("--"))?;
+    let is_given = arguments.iter().any(|argument| argument.to_string_lossy().split('=').next() == Some(flag));
+    let variable = variable_of(flag.trim_start_matches('-'));
+    match std::env::var_os(&variable) {
+        _ if is_given => None,
+        Some(_) => Some(format!("the environment variable {variable}")),
+        None => Some("the settings file".to_owned()),
+    }
 }
 
 /// The command with the environment and the settings file under the flags of those that have settings.

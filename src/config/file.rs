@@ -14,6 +14,9 @@ use toml::de::DeTable;
 
 use super::{ServeConfig, prices, project_limits, tools, upstreams, webhooks};
 
+/// How near a key is to the name of a setting that it may stand for: 1 is the same.
+const NEAR: f64 = 0.8;
+
 /// The flag that names the settings file.
 const CONFIG: &str = "config";
 
@@ -42,12 +45,16 @@ pub enum ConfigError {
         why: String,
     },
     /// It has a key that is not a setting.
-    #[error("the settings file {path} has `{key}`, which is no setting; they are named like the flags of `serve`")]
+    #[error(
+        "the settings file {path} has `{key}`, which is no setting; they are named like the flags of `serve`{meant}"
+    )]
     Unknown {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
+        /// What it may stand for, as a part of the message.
+        meant: String,
     },
     /// A table of an upstream cannot be used.
     #[error("the settings file {path} has an upstream '{table}' that cannot be used: {why}")]
@@ -131,7 +138,7 @@ pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, Conf
     let settings = ServeConfig::augment_args(Command::new("serve"));
     let command = command.mut_args(|arg| match arg.get_long() {
         Some(long) if long == CONFIG || has_flag(&settings, long) => {
-            let variable = format!("BATCHWRIGHT_{}", long.replace('-', "_").to_uppercase());
+            let variable = variable_of(long);
             // An empty variable is what `${NAME:-}` makes in compose files and charts of one that is not set.
             if std::env::var_os(&variable).is_some_and(|value| value.is_empty()) { arg } else { arg.env(variable) }
         }
@@ -141,6 +148,19 @@ pub fn layered(command: Command, arguments: &[OsString]) -> Result<Command, Conf
         Some(path) => with_file(command, &settings, &path),
         None => Ok(command),
     }
+}
+
+/// The environment variable of a flag.
+pub(crate) fn variable_of(long: &str) -> String {
+    format!("BATCHWRIGHT_{}", long.replace('-', "_").to_uppercase())
+}
+
+/// The setting that a key may stand for, as a part of a message.
+fn meant(command: &Command, long: &str) -> String {
+    let flags = command.get_arguments().filter_map(Arg::get_long);
+    let near = flags.map(|flag| (strsim::jaro_winkler(flag, long), flag)).filter(|(nearness, _)| *nearness > NEAR);
+    let nearest = near.max_by(|one, other| one.0.total_cmp(&other.0));
+    nearest.map_or_else(String::new, |(_, flag)| format!("; did you mean `{}`?", flag.replace('-', "_")))
 }
 
 fn has_flag(command: &Command, long: &str) -> bool {
@@ -189,7 +209,7 @@ fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Co
     for (key, value) in table.into_iter().filter(|(key, _)| is_flag(key)) {
         let long = key.replace('_', "-");
         if !has_flag(settings, &long) {
-            return Err(ConfigError::Unknown { path, key });
+            return Err(ConfigError::Unknown { path, key, meant: meant(settings, &long) });
         }
         let Some(values) = as_texts(&value) else { return Err(ConfigError::BadValue { path, key }) };
         let id = command.get_arguments().find(|arg| arg.get_long() == Some(&long)).map(|arg| arg.get_id().clone());

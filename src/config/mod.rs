@@ -27,6 +27,7 @@ use clap::{Args, Command, FromArgMatches as _};
 
 pub use certificates::Certificates;
 pub(crate) use durations::{duration, read_duration, read_optional_duration};
+pub(crate) use file::variable_of;
 pub use file::{ConfigError, layered};
 pub use headers::{MetadataHeader, address, headers};
 pub use http::{HttpConfig, Role};

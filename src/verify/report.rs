@@ -36,7 +36,8 @@ impl VerifyReport {
     }
 
     /// The lines of requests that failed.
-    pub(super) fn failed(&self) -> u64 {
+    #[must_use]
+    pub fn failed(&self) -> u64 {
         let refused = self.by_status.iter().filter(|(status, _)| !(200..300).contains(*status));
         refused.map(|(_, lines)| lines).sum::<u64>() + self.by_code.values().sum::<u64>()
     }

@@ -1,5 +1,8 @@
 //! Runs from end to end.
 
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
 use crate::common::builders::{file, line, rows};
 use crate::common::eventually::until;
 use crate::common::fake_upstream::{FakeUpstream, Reply};
@@ -34,7 +37,7 @@ async fn rows_that_fail_are_the_exit_code_3_and_their_lines_are_where_they_were_
     assert!(stage.read(ERRORS).contains("\"row-3\""));
 
     // Without a file for errors, all lines are in one, and the earlier file is replaced.
-    let output = run(stage.run_command(&[INPUT, "-o", OUTPUT])).await;
+    let output = run(stage.run_command(&[INPUT, "-o", OUTPUT, "--restart"])).await;
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(stage.read(OUTPUT).lines().count(), 10);
     assert!(stage.read(OUTPUT).lines().last().expect("ten lines").contains("\"row-3\""));
@@ -51,6 +54,37 @@ async fn standard_input_and_output_are_files_too() {
     let lines = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(lines.lines().count() == 7 && lines.lines().all(|line| line.starts_with('{')), "{lines}");
     assert_eq!(stage.names(), [INPUT]);
+}
+
+#[tokio::test]
+async fn what_a_run_has_left_is_not_paid_for_again_and_not_lost() {
+    let stage = Stage::new(rows(3));
+    refusing(&stage, "row-2");
+    let run_with = async |flags: &[&str], status: i32| {
+        let output = run(stage.run_command(&[&[INPUT, "-o", OUTPUT], flags].concat())).await;
+        assert_eq!(output.status.code(), Some(status), "{}", said(&output));
+        said(&output)
+    };
+    for flags in [&[][..], &["-e", ERRORS]] {
+        run_with(&[flags, &["--restart"]].concat(), 3).await;
+        let (sent, output) = (stage.upstream.calls().len(), stage.read(OUTPUT));
+
+        let said = run_with(flags, 3).await;
+        assert!(said.contains("the lines of all 3 rows already, of which 1 failed; --restart runs"), "{said}");
+        assert_eq!((stage.upstream.calls().len(), stage.read(OUTPUT)), (sent, output), "{flags:?}");
+        run_with(&[flags, &["--restart"]].concat(), 3).await;
+        assert_eq!(stage.upstream.calls().len(), sent + 3, "{flags:?}");
+    }
+
+    stage.write(OUTPUT, "something else\n");
+    let said = stage.run(&[], 2).await;
+    assert!(said.contains("something else than the results of all rows of in.jsonl"), "{said}");
+    assert_eq!(stage.read(OUTPUT), "something else\n");
+
+    let later = SystemTime::now() + Duration::from_secs(9);
+    File::options().append(true).open(stage.path(INPUT)).and_then(|input| input.set_modified(later)).expect("a file");
+    stage.run(&[], 3).await;
+    assert!(stage.verdict().holds(), "the input has changed since: {}", stage.verdict());
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ async fn an_unknown_key_in_the_settings_file_is_named() {
     let said = refusal(serve(directory.path(), &["--config", &file.display().to_string()]), 2).await;
 
     assert!(said.contains("`max_concurency`") && said.contains("settings.toml"), "{said}");
+    assert!(said.contains("did you mean `max_concurrency`?"), "{said}");
 }
 
 #[tokio::test]
@@ -100,8 +101,14 @@ async fn a_value_that_cannot_be_is_named_wherever_it_comes_from() {
     let mut by_environment = serve(directory.path(), &UPSTREAM);
     by_environment.env("BATCHWRIGHT_MAX_CONCURRENCY", "0");
 
-    for command in [by_file, by_flag, by_environment] {
+    let cases = [
+        (by_file, "The value is that of the settings file."),
+        (by_flag, ""),
+        (by_environment, "The value is that of the environment variable BATCHWRIGHT_MAX_CONCURRENCY."),
+    ];
+    for (command, source) in cases {
         let said = refusal(command, 2).await;
+        assert!(said.contains(source) && (!source.is_empty() || !said.contains("The value is")), "{said}");
 
         assert!(said.contains("--max-concurrency"), "{said}");
     }

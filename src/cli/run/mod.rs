@@ -27,7 +27,7 @@ use crate::config::{
     duration,
 };
 use crate::daemon::Recording;
-use crate::domain::batch::{Batch, BatchError};
+use crate::domain::batch::{Batch, BatchError, BatchStatus};
 use crate::domain::pause::Pause;
 use crate::telemetry::logs;
 
@@ -38,7 +38,8 @@ pub struct RunArgs {
     #[arg(value_name = "INPUT")]
     pub input: PathBuf,
 
-    /// File for the results, written in one step once all rows have ended; a file that is there is replaced. `-` is
+    /// File for the results, written in one step once all rows have ended. A file that has the results of this input is
+    /// left as it is; one with anything else is replaced only with `--restart`, or if the input is newer. `-` is
     /// standard output. Without `--error-file` it has a line for every row, as with `vllm run-batch`: first those that
     /// succeeded, then those that failed, whose lines have a status that is not 200, or an `error`.
     #[arg(short, long, value_name = "FILE")]
@@ -55,7 +56,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIRECTORY")]
     pub work_dir: Option<PathBuf>,
 
-    /// Throw away what an unfinished run has left in the work directory, with its results, and start anew.
+    /// Run all rows anew: throw away what an unfinished run has left in the work directory, with its results, and
+    /// replace the output of one that has ended.
     #[arg(long)]
     pub restart: bool,
 
@@ -104,6 +106,18 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     input::check(&args.input)?;
     let results = RunOutputs::new(&args)?;
     let directory = WorkDirectory::of(&args);
+    if !args.restart
+        && !directory.has_run()
+        && let Some(report) = results.left_before(&args)?
+    {
+        progress.say(&format!(
+            "{} has the lines of all {} rows already, of which {} failed; --restart runs all rows anew",
+            results.places(),
+            report.rows,
+            report.failed()
+        ));
+        return Ok(Exit::of_ended(BatchStatus::Completed, report.failed()).into());
+    }
     logs::start_with(&args.log.log, progress.log_writer())?;
     raise_limit_of_open_files();
     let settings = settings(&args, &directory)?;

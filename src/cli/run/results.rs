@@ -15,6 +15,7 @@ use crate::domain::batch::Batch;
 use crate::domain::ids::FileId;
 use crate::domain::owner::Owner;
 use crate::storage::blobs::FileBytes;
+use crate::verify::{VerifyArgs, VerifyReport, verify};
 
 /// Where the lines of a run go.
 pub(super) struct RunOutputs {
@@ -47,6 +48,36 @@ impl RunOutputs {
             return Err(UsageError(message.to_owned()).into());
         }
         Ok(Self { output, errors })
+    }
+
+    /// What an earlier run over the same input has left in the output: `None` if there is nothing, or if the input has
+    /// changed since, so that the run is to replace it.
+    ///
+    /// # Errors
+    /// The output is not that of this input, and would be lost.
+    pub(super) fn left_before(&self, args: &RunArgs) -> anyhow::Result<Option<VerifyReport>> {
+        let ResultTarget::File(output) = &self.output else { return Ok(None) };
+        let (Ok(left), Ok(input)) = (output.metadata(), args.input.metadata()) else { return Ok(None) };
+        let is_changed = left.modified().ok().zip(input.modified().ok()).is_some_and(|(left, input)| input > left);
+        if left.len() == 0 || is_standard(&args.input) || is_changed {
+            return Ok(None);
+        }
+        let errors = match &self.errors {
+            None => Some(output.clone()),
+            Some(ResultTarget::File(errors)) => Some(errors.clone()).filter(|errors| errors.is_file()),
+            Some(_) => return Ok(None),
+        };
+        let files = VerifyArgs { input: args.input.clone(), output: Some(output.clone()), errors };
+        let report = verify(&files).context("what an earlier run has left cannot be read")?;
+        if report.holds() {
+            return Ok(Some(report));
+        }
+        let (output, input) = (output.display(), args.input.display());
+        let message = format!(
+            "{output} has something else than the results of all rows of {input}: choose another --output-file, or \
+             --restart to replace it"
+        );
+        Err(UsageError(message).into())
     }
 
     /// Writes the lines of a batch that has ended.

@@ -35,6 +35,11 @@ impl WorkDirectory {
         self.0.join("data")
     }
 
+    /// Whether there is a run that has not ended.
+    pub(super) fn has_run(&self) -> bool {
+        self.data().exists()
+    }
+
     /// The data directory of an engine that has ended, until it is gone.
     fn removed(&self) -> PathBuf {
         self.0.join("removed")
@@ -45,7 +50,7 @@ impl WorkDirectory {
         let cannot = |what: &str| format!("{} cannot be {what}; choose another --work-dir", self.0.display());
         create_dir_all(&self.0).with_context(|| cannot("made"))?;
         self.remove_removed().with_context(|| cannot("cleared"))?;
-        if !restart || !self.data().exists() {
+        if !restart || !self.has_run() {
             return Ok(());
         }
         let locked = lock_data_directory(&self.data());
