@@ -54,7 +54,8 @@ pub struct WebhookRecord {
     pub event: WebhookEvent,
     /// When it ended.
     pub created_at: Timestamp,
-    /// The name of a receiver of the settings, or the origin of the URL that the request for the batch named.
+    /// The name of a receiver of the settings, or the origin of the URL that the request for the batch named with its
+    /// project.
     pub receiver: String,
     /// How far it is.
     pub state: DeliveryState,
