@@ -28,7 +28,7 @@ on_both_databases!(
 );
 
 const WEEK: u64 = 7 * 24 * 3600;
-const RECEIVER: &str = "https://hooks.example.com";
+const RECEIVER: &str = "https://hooks.example.com of default";
 
 fn webhook(url: &str) -> BatchWebhook {
     BatchWebhook { url: url.to_owned(), secret: SigningSecret::parse("whsec_aGVsbG8=").expect("a secret") }
@@ -215,7 +215,7 @@ async fn receivers_are_listed_once_however_many_deliveries_they_have(storage: Te
     for url in ["https://b.example/1", "https://a.example/", "https://b.example/2", "https://c.example:8443/"] {
         storage.made_in(BatchStatus::Failed, &told(url)).await?;
     }
-    let receivers = ["https://a.example", "https://b.example", "https://c.example:8443"];
+    let receivers = ["a.example", "b.example", "c.example:8443"].map(|host| format!("https://{host} of default"));
 
     let mut listed = storage.due_receivers(after(9), 100).await?;
     listed.sort_unstable();
