@@ -22,7 +22,8 @@ fn calls(upload: &str) -> [(&'static str, String, Vec<u8>, usize); 4] {
     let of_rows = json!({ "endpoint": "/v1/chat/completions", "completion_window": "24h", "requests": requests });
     let messages: Vec<_> = (0..1000).map(|row| json!({ "custom_id": format!("{row}"), "params": body })).collect();
     let (json, form_of) = ("application/json", "multipart/form-data; boundary=b");
-    let part = [("Content-Disposition: form-data; name=\"data\"; filename=\"a\"", &[7; 1 << 20][..])];
+    let data = vec![7; 1 << 20];
+    let part = [("Content-Disposition: form-data; name=\"data\"; filename=\"a\"", &data[..])];
     [
         (form_of, "/v1/files".to_owned(), form("b", &usual_parts(rows(5000).as_bytes())), 2),
         (json, "/v1/batches".to_owned(), of_rows.to_string().into(), 2),

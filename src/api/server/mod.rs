@@ -20,6 +20,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use axum::response::Response;
+use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -232,11 +234,9 @@ impl ApiServer {
                 head.extensions.insert(peer);
             }
             let (body, remainder) = shared(TimedBody::new(body, limits, stopping.clone()), &head.headers);
-            let answers_only = head.method.is_safe();
-            let response = self.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
+            let response = self.respond(Request::from_parts(head, Body::new(body)), slot);
             async move {
-                let response = if answers_only { response.await } else { self.finish(response, slot).await };
-                let mut response = response.unwrap_or_else(|never| match never {});
+                let mut response = response.await;
                 remainder.settle(response.headers_mut()).await;
                 Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _answering: answering }))
             }
@@ -275,13 +275,15 @@ impl ApiServer {
         }
     }
 
-    /// Answers a request that may change something. It goes on if its client leaves, because half of a change would
+    /// Answers a request. One that may change something goes on if its client leaves, because half of a change would
     /// stay. Meanwhile it counts as a connection.
-    async fn finish<T: Send + 'static>(
-        &self,
-        response: impl Future<Output = T> + Send + 'static,
-        slot: &ConnectionSlot,
-    ) -> T {
+    async fn respond(&self, request: Request<Body>, slot: &ConnectionSlot) -> Response {
+        let is_safe = request.method().is_safe();
+        let response =
+            self.router.clone().oneshot(request).map(|response| response.unwrap_or_else(|never| match never {}));
+        if is_safe {
+            return response.await;
+        }
         let (cut, permit) = (self.stop.cut.clone(), slot.permit.clone());
         let finished = self.tasks.spawn(async move {
             let _permit = permit;

@@ -160,9 +160,7 @@ impl Choice {
             self.said.entry("content").or_insert(Value::Null);
             if let Some(Value::Array(calls)) = self.said.get_mut("tool_calls") {
                 calls.sort_by_key(index_of);
-                for call in calls.iter_mut().filter_map(Value::as_object_mut) {
-                    call.remove("index");
-                }
+                calls.iter_mut().filter_map(Value::as_object_mut).for_each(|call| drop(call.remove("index")));
             }
             whole.insert("message".to_owned(), Value::Object(self.said));
         } else {
