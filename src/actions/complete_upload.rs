@@ -125,7 +125,14 @@ impl UploadCompleter<'_> {
             UploadStatus::Completed => return Ok(upload),
             status => return Err(CompleteUploadError::NotPending(status)),
         }
-        let (new, unpacked) = self.file_of(&upload, completion).await?;
+        let (new, unpacked) = match self.file_of(&upload, completion).await {
+            Ok(made) => made,
+            // The parts of an upload are gone once another request has completed it.
+            Err(error) => {
+                let ended = self.storage.upload(self.owner, upload.id, now).await?;
+                return ended.filter(|ended| ended.status == UploadStatus::Completed).ok_or(error);
+            }
+        };
         if self.storage.complete_upload(self.owner, upload.id, &new, now).await? {
             note_created(&new);
             return Ok(Upload { status: UploadStatus::Completed, file: Some(new.file), ..upload });

@@ -137,9 +137,10 @@ async fn a_batch_that_has_ended_cannot_be_called_off() {
 #[tokio::test]
 async fn rows_that_wait_for_another_attempt_end_with_their_batch() {
     let app = TestApp::start().await;
-    app.upstream.reply(|_| Reply::error(429).header("retry-after", "600"));
+    app.upstream.reply(|_| Reply::error(429).header("retry-after", "600").held());
     let id = app.submit(rows(3)).await;
     until("three calls", || app.upstream.calls().len() == 3).await;
+    app.upstream.release();
 
     app.cancel(&id).await.ok();
     let batch = app.wait_for(&id, "cancelled").await;
