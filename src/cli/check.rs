@@ -53,9 +53,6 @@ struct CheckedFile {
     first_fault: Option<LineFault>,
 }
 
-/// The code of the error of a file whose upload is refused.
-pub(super) const REFUSED: &str = "invalid_file";
-
 /// How many rows name a model or a url.
 #[derive(Serialize)]
 struct RowCount {
@@ -127,7 +124,7 @@ fn endpoint(report: &Report) -> BatchEndpoint {
 
 /// The error of a file whose upload is refused.
 pub(super) fn refusal(message: String) -> BatchError {
-    BatchError { code: REFUSED.to_owned(), message, param: None, line: None }
+    BatchError { code: "invalid_file".to_owned(), message, param: None, line: None }
 }
 
 /// The errors of a file, one a line, as compilers have them.

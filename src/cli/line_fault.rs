@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::input;
 use crate::domain::batch::BatchError;
 use crate::domain::row::RowError;
+use crate::intake::UploadRefusal;
 
 /// The first line of a file that is not JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,9 +24,9 @@ pub(super) struct LineFault {
 /// The first such line of a file with these errors, unless none of them says that there is one. Standard input cannot
 /// be read again.
 pub(super) fn first_of(path: &Path, errors: &[BatchError]) -> Option<LineFault> {
-    let is_no_json = |error: &BatchError| {
-        error.code == RowError::InvalidJson.code() || error.code == super::check::REFUSED && error.line.is_none()
-    };
+    let refusals = [UploadRefusal::NotJsonLines, UploadRefusal::NotUtf8].map(|refusal| refusal.to_string());
+    let is_no_json =
+        |error: &BatchError| error.code == RowError::InvalidJson.code() || refusals.contains(&error.message);
     if input::is_standard(path) || !errors.iter().any(is_no_json) {
         return None;
     }
@@ -43,8 +44,6 @@ fn fault_of(line: &[u8]) -> Option<(usize, String)> {
     if line.starts_with(&[0xff, 0xfe]) || line.starts_with(&[0xfe, 0xff]) {
         return Some((1, "the file is UTF-16: save it as UTF-8".to_owned()));
     }
-    // A byte order mark is no fault.
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let text = match str::from_utf8(line) {
         Ok(text) => text,
         Err(error) => {
@@ -80,8 +79,8 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_json_says_where_and_why() {
-        let good: [&[u8]; 3] = [br#"{"a":1}"#, br#"[{"a":1}]"#, b"\xef\xbb\xbf{}"];
-        assert_eq!(good.map(fault_of), [None, None, None]);
+        let good: [&[u8]; 2] = [br#"{"a":1}"#, br#"[{"a":1}]"#];
+        assert_eq!(good.map(fault_of), [None, None]);
         let cases: [(&[u8], usize, &str); 8] = [
             (br#"{"a":1},"#, 8, "a comma behind the object"),
             ("{\u{201c}a\u{201d}:1}".as_bytes(), 2, "a typographic quote"),

@@ -23,16 +23,14 @@ impl FirstFailures {
         Self { first, counts: Cache::new(MOST) }
     }
 
-    /// Counts a failure. `None` if it is not one of the first of its batch, and otherwise whether it is the last of
-    /// them.
-    pub(super) fn count(&self, batch: BatchId) -> Option<bool> {
+    /// Counts a failure. Whether it is one of the first of its batch.
+    pub(super) fn count(&self, batch: BatchId) -> bool {
         if self.first == 0 {
-            return None;
+            return false;
         }
         let count = self.counts.get_or_insert_with(&batch, || Ok::<_, std::convert::Infallible>(Arc::default()));
         let Ok(count) = count;
-        let number = count.fetch_add(1, Relaxed) + 1;
-        (number <= self.first).then_some(number == self.first)
+        count.fetch_add(1, Relaxed) < self.first
     }
 }
 
@@ -44,8 +42,8 @@ mod tests {
     fn the_first_failures_of_each_batch_are_told_apart() {
         let (failures, batch) = (FirstFailures::new(2), BatchId::new());
 
-        assert_eq!([(); 4].map(|()| failures.count(batch)), [Some(false), Some(true), None, None]);
-        assert_eq!(failures.count(BatchId::new()), Some(false), "another batch has its own");
-        assert_eq!(FirstFailures::new(0).count(batch), None);
+        assert_eq!([(); 4].map(|()| failures.count(batch)), [true, true, false, false]);
+        assert!(failures.count(BatchId::new()), "another batch has its own");
+        assert!(!FirstFailures::new(0).count(batch));
     }
 }

@@ -90,13 +90,9 @@ impl<S, P> RowRunner<S, P> {
     async fn hand_in(&self, outcome: RowOutcome) {
         let (batch, has_failed) = (outcome.row.id.batch, outcome.failure.is_some());
         self.outbox.push(outcome).await;
-        let first = if has_failed { self.first_failures.count(batch) } else { None };
-        if first.is_some() || self.shared.settings.recording == Recording::AtOnce {
+        let is_first_failure = has_failed && self.first_failures.count(batch);
+        if is_first_failure || self.shared.settings.recording == Recording::AtOnce {
             self.outbox.flush().await;
-        }
-        // The batch may be paused now, which the next beat of the heart learns.
-        if first == Some(true) {
-            self.shared.wakeup.wake();
         }
     }
 }
